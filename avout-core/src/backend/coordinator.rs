@@ -1,0 +1,150 @@
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::Watcher;
+use crate::error::{Error, ErrorKind, Result};
+use crate::protocol::{Commit, CommitOutcome, Key, Point, Realm, Resolution, Snapshot};
+
+/// What a [`Coordinator`] can do and how much it takes.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct CoordinatorCapabilities {
+    /// The id of the physical namespace: the same for every client of it, and no other's.
+    pub realm: Realm,
+    /// It lives in this process and keeps [`Payload::Shared`](crate::Payload::Shared) as it is.
+    pub in_process: bool,
+    /// Commits survive the loss of power once they are acknowledged.
+    pub durable: bool,
+    /// Other processes can have the same namespace open.
+    pub shared_between_processes: bool,
+    /// The largest encoded value, in bytes, that is put into a record; a larger one goes to a store.
+    pub max_inline: usize,
+    /// The largest encoded record, in bytes.
+    pub max_record: usize,
+    /// The largest commit: the sum of its encoded records and keys, in bytes.
+    pub max_commit: usize,
+    /// The most keys that one commit or one read may name.
+    pub max_keys: usize,
+    /// The reply to a commit is lost only where the coordinator itself can tell the outcome
+    /// afterwards, by [`resolve`](Coordinator::resolve). Without this the engine adds a slot to each commit.
+    pub definite_replies: bool,
+    /// A key that was deleted and put again never has a revision that it had before. Without this
+    /// the engine checks the floor in each commit.
+    pub unique_revisions: bool,
+    /// `read` can answer as of an earlier point.
+    pub native_snapshots: bool,
+}
+
+impl CoordinatorCapabilities {
+    /// The least that any coordinator can do: nothing special, and no limits. Set the fields that differ.
+    pub fn new(realm: Realm) -> Self {
+        Self {
+            realm,
+            in_process: false,
+            durable: false,
+            shared_between_processes: false,
+            max_inline: 16 * 1024,
+            max_record: usize::MAX,
+            max_commit: usize::MAX,
+            max_keys: usize::MAX,
+            definite_replies: false,
+            unique_revisions: false,
+            native_snapshots: false,
+        }
+    }
+}
+
+/// Orders the commits of a namespace: an atomic compare-and-commit over several keys.
+///
+/// This is the whole of what a transaction needs from a coordinating store. Safety rests on it
+/// alone: whatever clients do, die or sleep through, a commit takes effect as one, or not at all.
+///
+/// # Contract
+/// For the whole trait:
+/// - All commits are in one total order, and [`Point`]s grow along it. A commit that was acknowledged before another one
+///   was sent comes before it.
+/// - Each put gives its key a revision that differs from the one before it; with `unique_revisions`, from
+///   every one that the key ever had.
+/// - What is acknowledged stays, to the degree that `durable` says.
+/// - Sizes over the capabilities' limits are never sent by the engine.
+#[async_trait]
+pub trait Coordinator: Send + Sync + 'static {
+    /// What it can do. The same answer for as long as the coordinator lives.
+    fn capabilities(&self) -> &CoordinatorCapabilities;
+
+    /// Reads the entries of `keys`, all current together. One request to the store.
+    ///
+    /// # Contract
+    /// - Atomic: all entries, absent ones too, were current at the snapshot's `point`.
+    /// - Linearizable: without `at`, `point` is not before any commit that was acknowledged, to any
+    ///   client, before this call.
+    /// - No entry has a point after the snapshot's. Later commits have points after it.
+    /// - With `at` and `native_snapshots` it answers as of exactly that point; otherwise `at` is ignored and the entries
+    ///   are the current ones.
+    /// - `keys` may be empty, which asks for the point alone. A key that occurs twice is answered twice.
+    ///
+    /// # Errors
+    /// [`Unavailable`](ErrorKind::Unavailable): the store did not answer; try again.
+    /// [`TooOld`](ErrorKind::TooOld): `at` is no longer held.
+    /// [`Corrupt`](ErrorKind::Corrupt): a record is not readable, with its key.
+    ///
+    /// # Cancel safety
+    /// Safe: a read changes nothing.
+    async fn read(&self, keys: &[Key], at: Option<Point>) -> Result<Snapshot>;
+
+    /// Applies all of `commit` or nothing of it. One request to the store, in the common case.
+    ///
+    /// # Contract
+    /// - It takes effect if and only if every key has the revision that the commit expects, at one
+    ///   moment between call and return, which is its point. No reader sees a part of it.
+    /// - `Committed` gives the new revisions in the order of the puts. `Conflict` means that nothing took effect and nothing will.
+    /// - Conflicts carry fresh entries where that costs no request of its own.
+    ///
+    /// # Errors
+    /// [`OutcomeUnknown`](ErrorKind::OutcomeUnknown): the request was, or may have been, sent, and
+    /// no reply came. *Any* transport error after the first byte was sent is this one. With `definite_replies` the error carries a
+    /// [`Receipt::Native`](crate::Receipt::Native).
+    /// [`Unavailable`](ErrorKind::Unavailable): surely nothing was applied, and nothing will be.
+    /// [`Full`](ErrorKind::Full), [`Denied`](ErrorKind::Denied), [`StoreLost`](ErrorKind::StoreLost):
+    /// likewise, and trying again at once is of no use.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the outcome open: the commit takes effect as a whole, now or
+    /// later, or never.
+    async fn commit(&self, commit: &Commit) -> Result<CommitOutcome>;
+
+    /// Finds out how a commit ended whose [`Receipt::Native`](crate::Receipt::Native) holds these
+    /// bytes, and sees to it that it stays so.
+    ///
+    /// # Errors
+    /// [`Unavailable`](ErrorKind::Unavailable): try again.
+    /// [`Unsupported`](ErrorKind::Unsupported): no receipt of this coordinator, or too old a one.
+    ///
+    /// # Cancel safety
+    /// Safe: it may be repeated until there is an answer.
+    async fn resolve(&self, receipt: &Bytes) -> Result<Resolution> {
+        let _ = receipt;
+        Err(Error::new(ErrorKind::Unsupported, "this coordinator gives no receipts of its own"))
+    }
+
+    /// Begins to watch `keys`, at least one. Changes that are committed after the return are seen.
+    ///
+    /// # Errors
+    /// [`Unavailable`](ErrorKind::Unavailable): try again.
+    ///
+    /// # Cancel safety
+    /// Safe: a watch that nobody got is ended. Dropping the watcher ends the watch.
+    async fn watch(&self, keys: &[Key]) -> Result<Box<dyn Watcher>>;
+
+    /// The keys that have a record and are `prefix` or lie under it ([`Key::is_under`]), sorted. Tombstones are
+    /// among them, and the engine's own keys too if `prefix` is [`Key::root`].
+    ///
+    /// It is linearizable for each key, and not one moment for all.
+    ///
+    /// # Errors
+    /// [`Unavailable`](ErrorKind::Unavailable): try again.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    async fn list(&self, prefix: &Key) -> Result<Vec<Key>>;
+}

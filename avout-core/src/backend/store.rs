@@ -1,0 +1,163 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::error::Result;
+use crate::protocol::{Key, Realm, Revision, State, Version};
+
+/// What a [`Store`] can do and how much it takes.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct StoreCapabilities {
+    /// The largest value, in bytes, with its envelope.
+    pub max_value: usize,
+    /// It lives in this process and keeps [`State::Shared`] as it is.
+    pub in_process: bool,
+    /// Values survive the loss of power once a write has returned.
+    pub durable: bool,
+    /// Other processes can have the same store open.
+    pub shared_between_processes: bool,
+    /// [`StateContainer::changed`] is told of changes; else it polls.
+    pub push: bool,
+}
+
+impl Default for StoreCapabilities {
+    /// The least that any store can do: nothing special, and no limit.
+    fn default() -> Self {
+        Self { max_value: usize::MAX, in_process: false, durable: false, shared_between_processes: false, push: false }
+    }
+}
+
+/// What a key in a store names. The two have nothing to do with each other, even under one key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// An atom, in a [`StateContainer`].
+    Atom,
+    /// The values of a ref, in a [`VersionedStateContainer`].
+    Ref,
+}
+
+/// Makes the containers of refs and atoms.
+///
+/// # Contract
+/// Making a container does no input or output and cannot fail: two containers made for one key are two views of the
+/// same state.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// The id kept inside the store's namespace, the same for every client of it, and no other store's.
+    fn realm(&self) -> Realm;
+
+    /// What it can do. The same answer for as long as the store lives.
+    fn capabilities(&self) -> StoreCapabilities;
+
+    /// The container of an atom.
+    fn state(&self, key: &Key) -> Arc<dyn StateContainer>;
+
+    /// The container of a ref's values.
+    fn versioned_state(&self, key: &Key) -> Arc<dyn VersionedStateContainer>;
+
+    /// The keys of this kind that hold anything and are `prefix` or lie under it, sorted.
+    ///
+    /// # Errors
+    /// [`Unavailable`](crate::ErrorKind::Unavailable): try again.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    async fn keys(&self, kind: Kind, prefix: &Key) -> Result<Vec<Key>>;
+}
+
+/// How a compare-and-set ended.
+#[derive(Clone, Debug)]
+pub enum CasOutcome {
+    /// The state was as expected and is now the new one, with this revision.
+    Set(Revision),
+    /// It was not, and nothing changed. This is what was found; `None`: there is no state.
+    Stale(Option<(State, Revision)>),
+}
+
+/// The state of one atom.
+///
+/// # Contract
+/// - Linearizable: all operations on one container, by any client, take effect one after the other, each
+///   between its call and its return.
+/// - Each write gives a revision that this container never had before, not even before a `destroy`.
+///
+/// # Errors
+/// For all methods: [`Unavailable`](crate::ErrorKind::Unavailable) if surely nothing was written;
+/// [`OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown) if a write was sent and its reply lost;
+/// [`TooLarge`](crate::ErrorKind::TooLarge), [`Full`](crate::ErrorKind::Full) and
+/// [`Denied`](crate::ErrorKind::Denied) with nothing written.
+///
+/// # Cancel safety
+/// For all methods: dropping a write's future leaves open whether it takes effect; it does so as a whole
+/// or not at all.
+#[async_trait]
+pub trait StateContainer: Send + Sync {
+    /// Prepares the container where the store needs that. Idempotent; it gives no state.
+    async fn init(&self) -> Result<()>;
+
+    /// Removes the state and all that belongs to it. Idempotent.
+    async fn destroy(&self) -> Result<()>;
+
+    /// The current state with its revision; `None` if there is none.
+    async fn state(&self) -> Result<Option<(State, Revision)>>;
+
+    /// Writes `value`, whatever was there.
+    async fn set_state(&self, value: State) -> Result<Revision>;
+
+    /// Writes `value` if the current revision is `expected`; `None` expects no state.
+    async fn compare_and_set_state(&self, expected: Option<Revision>, value: State) -> Result<CasOutcome>;
+
+    /// Waits until the current revision is not `since`; returns at once if it already is another. Like a
+    /// [`Watcher`](super::Watcher) it may also return without a change, so the caller reads again.
+    ///
+    /// The default polls, from 10 ms up to once a second.
+    ///
+    /// # Cancel safety
+    /// Safe: it changes nothing.
+    async fn changed(&self, since: Option<Revision>) -> Result<()> {
+        let mut pause = Duration::from_millis(10);
+        while self.state().await?.map(|(_, revision)| revision) == since {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(1));
+        }
+        Ok(())
+    }
+}
+
+/// The values of one ref. A value never changes once it is written.
+///
+/// # Contract
+/// - A version is written at most once with one value. Writing it again with the same value succeeds and changes nothing, so
+///   that a caller may repeat after a lost reply.
+/// - A value that was written is found by every client from then on, until it is deleted.
+///
+/// # Errors
+/// For all methods: [`Unavailable`](crate::ErrorKind::Unavailable) if the store did not answer; the
+/// operation may or may not have taken effect, which is harmless here: nothing points at a value
+/// before its transaction commits, and all operations may be repeated.
+/// [`TooLarge`](crate::ErrorKind::TooLarge) names the store's limit; nothing was written.
+///
+/// # Cancel safety
+/// For all methods: safe. A value left behind is an orphan, and the sweeper removes it.
+#[async_trait]
+pub trait VersionedStateContainer: Send + Sync {
+    /// Prepares the container where the store needs that. Idempotent.
+    async fn init(&self) -> Result<()>;
+
+    /// Removes all values and all that belongs to the container. Idempotent.
+    async fn destroy(&self) -> Result<()>;
+
+    /// The value of this version; `None` if there is none.
+    async fn state_at(&self, version: &Version) -> Result<Option<State>>;
+
+    /// Writes `value` under `version`, durably on return as far as the store is durable.
+    async fn set_state_at(&self, version: &Version, value: State) -> Result<()>;
+
+    /// Deletes the value of this version, if there is one. Idempotent.
+    async fn delete_state_at(&self, version: &Version) -> Result<()>;
+
+    /// All versions that have a value, in order.
+    async fn versions(&self) -> Result<Vec<Version>>;
+}

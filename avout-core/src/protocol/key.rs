@@ -1,0 +1,167 @@
+use std::fmt;
+use std::sync::Arc;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// The most bytes that a key may have.
+pub const MAX_KEY_BYTES: usize = 512;
+
+/// The first part of the keys that the engine keeps for itself.
+const RESERVED: &str = ".avout";
+
+/// The checked name of a ref, an atom or anything else that a coordinator or store keeps.
+///
+/// A key looks like a path: it starts with `/`; no part is empty, `.` or `..`; there are no
+/// control characters; and it has at most 512 bytes ([`MAX_KEY_BYTES`]). Keys are compared as they are
+/// written, with no normalisation. Those under `/.avout` are the engine's.
+///
+/// # Examples
+/// ```
+/// use avout_core::Key;
+///
+/// assert!(Key::new("/accounts/7").is_ok());
+/// assert!(Key::new("accounts/7").is_err());
+/// assert!(Key::new("/accounts//7").is_err());
+/// ```
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(Arc<str>);
+
+impl Key {
+    /// Checks a name that a user gives.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] says which rule it breaks.
+    pub fn new(name: impl AsRef<str>) -> Result<Self> {
+        let key = Self::from_stored(name)?;
+        if key.is_reserved() {
+            return Err(invalid(&key.0, "names under /.avout are kept for avout itself"));
+        }
+        Ok(key)
+    }
+
+    /// Checks a name that was read from a store, where the engine's own keys occur too.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] says which rule it breaks.
+    pub fn from_stored(name: impl AsRef<str>) -> Result<Self> {
+        let name = name.as_ref();
+        match broken_rule(name) {
+            Some(rule) => Err(invalid(name, rule)),
+            None => Ok(Self(name.into())),
+        }
+    }
+
+    /// Checks a name to list under: a key, or `/` for all.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] says which rule it breaks.
+    pub fn prefix(name: impl AsRef<str>) -> Result<Self> {
+        if name.as_ref() == "/" { Ok(Self::root()) } else { Self::new(name) }
+    }
+
+    /// `/`, which holds all keys and is none itself.
+    pub fn root() -> Self {
+        Self("/".into())
+    }
+
+    /// A key of the engine's own.
+    pub(crate) fn reserved(rest: &str) -> Self {
+        Self(format!("/{RESERVED}/{rest}").into())
+    }
+
+    /// Whether the engine keeps this key for itself.
+    pub fn is_reserved(&self) -> bool {
+        self.0.strip_prefix('/').and_then(|rest| rest.split('/').next()) == Some(RESERVED)
+    }
+
+    /// Whether this key is `prefix` or lies under it, part by part: `/a/b` lies under `/a`, `/ab`
+    /// does not.
+    pub fn is_under(&self, prefix: &Key) -> bool {
+        &*prefix.0 == "/"
+            || self.0.strip_prefix(&*prefix.0).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
+    /// The key as it is written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+fn broken_rule(name: &str) -> Option<&'static str> {
+    let Some(rest) = name.strip_prefix('/') else {
+        return Some("a key starts with /");
+    };
+    if name.len() > MAX_KEY_BYTES {
+        return Some("a key has at most 512 bytes");
+    }
+    if name.chars().any(char::is_control) {
+        return Some("a key has no control characters");
+    }
+    for part in rest.split('/') {
+        match part {
+            "" => return Some("a key has no empty part"),
+            "." | ".." => return Some("a key has no part . or .."),
+            _ => {}
+        }
+    }
+    None
+}
+
+fn invalid(name: &str, rule: &'static str) -> Error {
+    let shown: String = name.chars().take(80).flat_map(char::escape_debug).collect();
+    let dots = if name.chars().count() > 80 { "…" } else { "" };
+    Error::new(ErrorKind::InvalidInput, format!("\"{shown}{dots}\" is no key: {rule}"))
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A name that breaks a rule is refused, with the rule named.
+    #[test]
+    fn refuses_names_that_break_a_rule() {
+        let long = format!("/{}", "x".repeat(512));
+        for (name, rule) in [
+            ("", "starts with /"),
+            ("a", "starts with /"),
+            ("/", "empty part"),
+            ("/a/", "empty part"),
+            ("/a//b", "empty part"),
+            ("/../a", ". or .."),
+            ("/a/.", ". or .."),
+            ("/a\0b", "control characters"),
+            ("/a\r\nb", "control characters"),
+            (&long, "512 bytes"),
+            ("/.avout/floor", "kept for avout"),
+        ] {
+            let error = Key::new(name).expect_err(name);
+            assert_eq!(error.kind(), ErrorKind::InvalidInput);
+            assert!(error.to_string().contains(rule), "{name:?}: {error}");
+        }
+        for name in ["/a", "/a/b.c", "/...", "/$where", "/{}", "/'; --", "/ü", "/.avout2"] {
+            assert!(Key::new(name).is_ok(), "{name:?}");
+        }
+    }
+
+    /// A key lies under a prefix by whole parts.
+    #[test]
+    fn lies_under_by_parts() {
+        let key = |name| Key::new(name).expect("a key");
+        assert!(key("/a/b").is_under(&key("/a")));
+        assert!(key("/a").is_under(&key("/a")));
+        assert!(!key("/ab").is_under(&key("/a")));
+        assert!(key("/ab").is_under(&Key::root()));
+    }
+}

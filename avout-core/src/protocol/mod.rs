@@ -1,0 +1,22 @@
+//! The protocol: plain data and pure rules. Nothing here awaits, reads a clock or draws a number.
+//!
+//! The whole is told in `docs/protocol.md`; these modules are the parts of it that decide.
+
+mod bytes;
+mod commit;
+mod envelope;
+mod key;
+mod payload;
+mod point;
+mod record;
+mod slot;
+mod version;
+
+pub use commit::{Check, Commit, CommitOutcome, Committed, Conflict, Delete, Entry, Put, Snapshot};
+pub use envelope::{CodecId, Envelope};
+pub use key::{Key, MAX_KEY_BYTES};
+pub use payload::{Payload, Shared, State};
+pub use point::{Point, Revision};
+pub use record::{MAX_HISTORY, MAX_HISTORY_BYTES, Meta, Record, Succession};
+pub use slot::{Floor, Receipt, Resolution, SlotDecision, SlotState};
+pub use version::{ClientId, Realm, Version};

@@ -1,0 +1,221 @@
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes};
+
+use super::bytes::{Reader, put_short_text};
+use super::{CodecId, Payload, Point, Realm, Version};
+use crate::error::{Error, ErrorKind, Result};
+
+const FORMAT: u8 = 1;
+const DELETED: u8 = 0;
+const INLINE: u8 = 1;
+const STORED: u8 = 2;
+
+/// The most earlier payloads that a record keeps, whatever its ref asks for.
+pub const MAX_HISTORY: u16 = 256;
+
+/// The most bytes of earlier inline values that a record keeps. Values that lie in a store count
+/// as nothing here.
+pub const MAX_HISTORY_BYTES: usize = 4096;
+
+/// What stays the same over a ref's life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Meta {
+    /// The store that the ref's values belong to.
+    pub realm: Realm,
+    /// The codec of its values.
+    pub codec: CodecId,
+    /// The type of its values. At most 255 bytes.
+    pub type_tag: Box<str>,
+    /// How many earlier payloads its record keeps, at most [`MAX_HISTORY`].
+    pub history: u16,
+}
+
+/// What the coordinator keeps for a key: the current payload, a short history, and meta.
+///
+/// The point of the current payload is not in the record but in the
+/// [`Entry`](super::Entry) around it, since nobody knows it before the commit.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// What stays the same over the ref's life.
+    pub meta: Arc<Meta>,
+    /// The current payload.
+    pub payload: Payload,
+    /// Earlier payloads, newest first, each with the point where it took effect.
+    pub history: Vec<(Point, Payload)>,
+}
+
+/// A record that follows another, and what it no longer keeps.
+#[derive(Debug)]
+pub struct Succession {
+    /// The new record.
+    pub record: Record,
+    /// Values in stores that no record points at once the new one is committed.
+    pub trimmed: Vec<(Realm, Version)>,
+}
+
+impl Record {
+    /// A first record, with no history.
+    pub fn first(meta: Arc<Meta>, payload: Payload) -> Self {
+        Self { meta, payload, history: Vec::new() }
+    }
+
+    /// The record after this one, which took effect at `point`: `payload` in front, this one's payload
+    /// at the head of the history, and the history cut to its budget.
+    pub fn succeed(&self, point: Point, meta: Arc<Meta>, payload: Payload) -> Succession {
+        let limit = usize::from(meta.history.min(MAX_HISTORY));
+        let mut history = Vec::with_capacity(limit.min(self.history.len() + 1));
+        let mut trimmed = Vec::new();
+        let mut bytes = 0;
+        let mut full = false;
+        let earlier = std::iter::once((point, &self.payload))
+            .chain(self.history.iter().map(|(point, payload)| (*point, payload)));
+        for (point, payload) in earlier {
+            bytes += payload.inline_bytes();
+            // Once one is left out all older ones are: a gap would show a wrong value at a point inside it.
+            full = full || history.len() == limit || bytes > MAX_HISTORY_BYTES;
+            if !full {
+                history.push((point, payload.clone()));
+            } else if let Payload::Stored { realm, version } = payload {
+                trimmed.push((*realm, *version));
+            }
+        }
+        Succession { record: Self { meta, payload, history }, trimmed }
+    }
+
+    /// The payload that was current at `at`, with the point where it took effect. `since` is the
+    /// entry's point. `None` if that is further back than the history reaches.
+    pub fn at(&self, since: Point, at: Point) -> Option<(Point, &Payload)> {
+        std::iter::once((since, &self.payload))
+            .chain(self.history.iter().map(|(point, payload)| (*point, payload)))
+            .find(|(point, _)| *point <= at)
+    }
+
+    /// All payloads that the record points at in stores, the current one included.
+    pub fn stored(&self) -> impl Iterator<Item = (Realm, Version)> {
+        std::iter::once(&self.payload).chain(self.history.iter().map(|(_, payload)| payload)).filter_map(|payload| {
+            match payload {
+                Payload::Stored { realm, version } => Some((*realm, *version)),
+                Payload::Inline(_) | Payload::Shared(_) | Payload::Deleted => None,
+            }
+        })
+    }
+
+    /// How many bytes [`encode`](Self::encode) gives.
+    pub fn encoded_size(&self) -> usize {
+        let payload = |payload: &Payload| match payload {
+            Payload::Inline(bytes) => 5 + bytes.len(),
+            Payload::Stored { .. } => 17 + Version::ENCODED_BYTES,
+            Payload::Shared(_) | Payload::Deleted => 1,
+        };
+        27 + self.meta.type_tag.len()
+            + payload(&self.payload)
+            + self.history.iter().map(|(_, earlier)| 8 + payload(earlier)).sum::<usize>()
+    }
+
+    /// The record as bytes, for coordinators outside this process.
+    ///
+    /// ```text
+    /// format u8 | realm 16 | codec u8 | history limit u16 | tag length u8, tag | payload
+    ///   | entries u16, each: point u64, payload | CRC-32 of all before
+    /// payload: 0 (deleted) | 1, length u32, envelope | 2, realm 16, version 36
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] if a payload is a shared value, which has no bytes.
+    ///
+    /// # Panics
+    /// If the type tag has more than 255 bytes; refs refuse such tags when they are made.
+    pub fn encode(&self) -> Result<Vec<u8>> {
+        let mut out = Vec::with_capacity(self.encoded_size());
+        out.put_u8(FORMAT);
+        out.put_u128(self.meta.realm.number());
+        out.put_u8(self.meta.codec.0);
+        out.put_u16(self.meta.history);
+        put_short_text(&mut out, &self.meta.type_tag);
+        put_payload(&mut out, &self.payload)?;
+        out.put_u16(u16::try_from(self.history.len()).expect("succeed keeps at most MAX_HISTORY"));
+        for (point, payload) in &self.history {
+            out.put_u64(point.number());
+            put_payload(&mut out, payload)?;
+        }
+        out.put_u32(crc32fast::hash(&out));
+        Ok(out)
+    }
+
+    /// The record that [`encode`](Self::encode) gave these bytes for. Inline values are parts of
+    /// `bytes`, not copies.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] says what is wrong with the bytes. They are taken as untrusted:
+    /// nothing is allocated by a length that they claim.
+    pub fn decode(bytes: &Bytes) -> Result<Self> {
+        let mut reader = Reader::new(bytes, "record");
+        reader.format(FORMAT)?;
+        let realm = Realm::new(u128::from_be_bytes(reader.array()?));
+        let codec = CodecId(reader.u8()?);
+        let limit = reader.u16()?;
+        let type_tag = reader.short_text()?.into();
+        let payload = read_payload(&mut reader, bytes)?;
+        let entries = reader.u16()?;
+        if entries > MAX_HISTORY {
+            return Err(reader.corrupt("its history is too long"));
+        }
+        let mut history: Vec<(Point, Payload)> = Vec::new();
+        for _ in 0..entries {
+            let point = Point::new(reader.u64()?);
+            if history.last().is_some_and(|(newer, _)| *newer <= point) {
+                return Err(reader.corrupt("its history is out of order"));
+            }
+            history.push((point, read_payload(&mut reader, bytes)?));
+        }
+        let checksum = reader.u32()?;
+        reader.end()?;
+        if checksum != crc32fast::hash(&bytes[..bytes.len() - 4]) {
+            return Err(reader.corrupt("its checksum is wrong"));
+        }
+        let meta = Arc::new(Meta { realm, codec, type_tag, history: limit });
+        Ok(Self { meta, payload, history })
+    }
+}
+
+fn put_payload(out: &mut Vec<u8>, payload: &Payload) -> Result<()> {
+    match payload {
+        Payload::Deleted => out.put_u8(DELETED),
+        Payload::Inline(bytes) => {
+            let length = u32::try_from(bytes.len())
+                .map_err(|_| Error::new(ErrorKind::TooLarge, "an inline value has less than 4 GiB"))?;
+            out.put_u8(INLINE);
+            out.put_u32(length);
+            out.put_slice(bytes);
+        }
+        Payload::Stored { realm, version } => {
+            out.put_u8(STORED);
+            out.put_u128(realm.number());
+            out.put_slice(&version.encode());
+        }
+        Payload::Shared(_) => {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "a value with the in-process codec can be kept in the memory of this process only",
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn read_payload(reader: &mut Reader<'_>, whole: &Bytes) -> Result<Payload> {
+    match reader.u8()? {
+        DELETED => Ok(Payload::Deleted),
+        INLINE => Ok(Payload::Inline(reader.long_bytes(whole)?)),
+        STORED => Ok(Payload::Stored {
+            realm: Realm::new(u128::from_be_bytes(reader.array()?)),
+            version: Version::read(reader)?,
+        }),
+        _ => Err(reader.corrupt("a payload of unknown kind")),
+    }
+}
+
+#[cfg(test)]
+#[path = "record/tests.rs"]
+mod tests;

@@ -1,0 +1,100 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::protocol::ClientId;
+
+fn meta(history: u16) -> Arc<Meta> {
+    Arc::new(Meta { realm: Realm::new(1), codec: CodecId::MESSAGE_PACK, type_tag: "i64".into(), history })
+}
+
+fn inline(bytes: &[u8]) -> Payload {
+    Payload::Inline(Bytes::copy_from_slice(bytes))
+}
+
+fn stored(sequence: u64) -> Payload {
+    Payload::Stored { realm: Realm::new(1), version: Version { epoch: 0, client: ClientId::new(2), slot: 0, sequence } }
+}
+
+fn any_payload() -> impl Strategy<Value = Payload> {
+    prop_oneof![
+        Just(Payload::Deleted),
+        prop::collection::vec(any::<u8>(), 0..50).prop_map(|bytes| inline(&bytes)),
+        any::<u64>().prop_map(stored),
+    ]
+}
+
+proptest! {
+    /// Arbitrary bytes are refused, and never panic.
+    #[test]
+    fn refuses_arbitrary_bytes(bytes: Vec<u8>) {
+        prop_assert!(Record::decode(&bytes.into()).is_err());
+    }
+
+    /// A record comes back; with any one byte changed, or cut anywhere, it is refused.
+    #[test]
+    fn comes_back_or_is_refused(
+        payload in any_payload(),
+        earlier in prop::collection::vec(any_payload(), 0..5),
+        at: prop::sample::Index,
+        flip in 1u8..,
+    ) {
+        let history = earlier.into_iter().zip(0u64..).map(|(p, n)| (Point::new(100 - n), p)).collect();
+        let record = Record { meta: meta(5), payload, history };
+        let bytes: Bytes = record.encode().expect("no shared value").into();
+        prop_assert_eq!(bytes.len(), record.encoded_size());
+        prop_assert_eq!(format!("{:?}", Record::decode(&bytes).expect("whole")), format!("{record:?}"));
+        let mut changed = bytes.to_vec();
+        let at = at.index(changed.len());
+        changed[at] ^= flip;
+        prop_assert!(Record::decode(&changed.into()).is_err());
+        prop_assert!(Record::decode(&bytes.slice(..at)).is_err());
+    }
+
+    /// Whatever is written in whatever order, a record shows at each point the payload that was
+    /// current there, or says that it is too far back.
+    #[test]
+    fn shows_what_was_current(sizes in prop::collection::vec(0usize..3000, 1..12), limit in 0u16..6) {
+        let values: Vec<Payload> = sizes.iter().zip(0u8..).map(|(n, tag)| inline(&vec![tag; *n])).collect();
+        let point = |n: usize| Point::new(10 * n as u64);
+        let mut record = Record::first(meta(limit), values[0].clone());
+        for (n, value) in values.iter().enumerate().skip(1) {
+            record = record.succeed(point(n - 1), meta(limit), value.clone()).record;
+        }
+        let last = values.len() - 1;
+        for at in 0..=point(last).number() + 5 {
+            if let Some((since, payload)) = record.at(point(last), Point::new(at)) {
+                let current = (at / 10) as usize;
+                prop_assert_eq!(since, point(current.min(last)));
+                prop_assert_eq!(format!("{payload:?}"), format!("{:?}", values[current.min(last)]));
+            }
+        }
+        prop_assert!(record.history.len() <= usize::from(limit));
+        prop_assert!(record.history.iter().map(|(_, p)| p.inline_bytes()).sum::<usize>() <= MAX_HISTORY_BYTES);
+    }
+}
+
+/// Each value in a store is either still pointed at or told as trimmed, once.
+#[test]
+fn tells_every_trimmed_value_once() {
+    let mut record = Record::first(meta(2), stored(0));
+    let mut gone = Vec::new();
+    for n in 1..10 {
+        let next = record.succeed(Point::new(n), meta(2), stored(n));
+        gone.extend(next.trimmed);
+        record = next.record;
+    }
+    gone.extend(record.stored());
+    let mut sequences: Vec<u64> = gone.iter().map(|(_, version)| version.sequence).collect();
+    sequences.sort_unstable();
+    assert_eq!(sequences, (0..10).collect::<Vec<_>>());
+}
+
+/// A record of another format is refused by its number.
+#[test]
+fn names_an_unknown_format() {
+    let mut bytes = Record::first(meta(0), Payload::Deleted).encode().expect("no shared value");
+    bytes[0] = 9;
+    let error = Record::decode(&bytes.into()).expect_err("format 9");
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert!(error.to_string().contains("format 9"), "{error}");
+}

@@ -1,0 +1,254 @@
+use std::fmt;
+use std::str::FromStr;
+use std::sync::{Arc, LazyLock};
+
+use bytes::{BufMut, Bytes};
+
+use super::bytes::Reader;
+use super::{ClientId, CodecId, Entry, Key, Meta, Payload, Point, Realm, Record};
+use crate::error::{Error, ErrorKind, Result};
+
+const FORMAT: u8 = 1;
+
+/// The meta of the engine's own records, whose payloads are formats of this module.
+static OWN: LazyLock<Arc<Meta>> = LazyLock::new(|| {
+    Arc::new(Meta { realm: Realm::new(0), codec: CodecId(127), type_tag: "avout".into(), history: 0 })
+});
+
+fn own_record(bytes: Vec<u8>) -> Record {
+    Record::first(Arc::clone(&OWN), Payload::Inline(bytes.into()))
+}
+
+fn own_payload<'a>(entry: &'a Entry, what: &'static str) -> Result<&'a Bytes> {
+    match &entry.record.payload {
+        Payload::Inline(bytes) => Ok(bytes),
+        Payload::Shared(_) | Payload::Stored { .. } | Payload::Deleted => {
+            Err(Error::new(ErrorKind::Corrupt, format!("no {what} in a record of avout's own")))
+        }
+    }
+}
+
+/// What a client's slot says of the last commit that used it.
+///
+/// Each commit of a client puts one of its slots with the commit's sequence number, expecting the slot's
+/// last revision. So a lost reply is decided by the slot alone: the client *fences*, that is, it puts
+/// the same sequence number as not committed, with the same expectation. One of the two puts comes first,
+/// and the other one fails for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotState {
+    /// The commit's number in this slot.
+    pub sequence: u64,
+    /// Whether the commit took effect; else it was fenced off and never will.
+    pub committed: bool,
+}
+
+impl SlotState {
+    /// The key of a client's slot.
+    pub fn key(client: ClientId, slot: u32) -> Key {
+        Key::reserved(&format!("slots/{client}/{slot}"))
+    }
+
+    /// The record that says this.
+    pub fn to_record(self) -> Record {
+        let mut out = Vec::with_capacity(10);
+        out.put_u8(FORMAT);
+        out.put_u8(self.committed.into());
+        out.put_u64(self.sequence);
+        own_record(out)
+    }
+
+    /// What a slot's entry says.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] if it is no slot.
+    pub fn from_entry(entry: &Entry) -> Result<Self> {
+        let mut reader = Reader::new(own_payload(entry, "slot")?, "slot");
+        reader.format(FORMAT)?;
+        let committed = reader.u8()? == 1;
+        let sequence = reader.u64()?;
+        reader.end()?;
+        Ok(Self { sequence, committed })
+    }
+}
+
+/// The floor: a record with an epoch. An attempt that began under an older epoch can no longer commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Floor {
+    /// It only grows. 0 where there is no record yet.
+    pub epoch: u64,
+}
+
+impl Floor {
+    /// The floor's key.
+    pub fn key() -> Key {
+        static KEY: LazyLock<Key> = LazyLock::new(|| Key::reserved("floor"));
+        KEY.clone()
+    }
+
+    /// The record that says this.
+    pub fn to_record(self) -> Record {
+        let mut out = Vec::with_capacity(9);
+        out.put_u8(FORMAT);
+        out.put_u64(self.epoch);
+        own_record(out)
+    }
+
+    /// What the floor's entry says.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] if it is no floor.
+    pub fn from_entry(entry: Option<&Entry>) -> Result<Self> {
+        let Some(entry) = entry else {
+            return Ok(Self::default());
+        };
+        let mut reader = Reader::new(own_payload(entry, "floor")?, "floor");
+        reader.format(FORMAT)?;
+        let epoch = reader.u64()?;
+        reader.end()?;
+        Ok(Self { epoch })
+    }
+}
+
+/// What it takes to find out the outcome of a commit whose reply was lost.
+///
+/// It has a text form, so that it can be logged and resolved by another process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Receipt {
+    /// A slot decides.
+    Slot {
+        /// The slot's client.
+        client: ClientId,
+        /// The client's slot.
+        slot: u32,
+        /// The commit's number in the slot.
+        sequence: u64,
+        /// The floor's epoch when the commit was sent.
+        epoch: u64,
+    },
+    /// The coordinator itself decides; the bytes are its own.
+    Native(Bytes),
+}
+
+/// How a commit whose reply was lost ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resolution {
+    /// It took effect, at this point.
+    Committed(Point),
+    /// It did not and never will.
+    NotCommitted,
+}
+
+/// What to do next to find out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlotDecision {
+    /// It is known.
+    Known(Resolution),
+    /// The commit may still arrive: fence it, expecting the slot as it was just seen.
+    Fence,
+    /// The slot went on, or was retired: nothing tells any more.
+    Lost,
+}
+
+impl SlotState {
+    /// Decides a commit of `sequence`, sent under the floor's `epoch`, by its slot and the floor, both
+    /// of one snapshot.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] if one of the entries is not what it should be.
+    pub fn decide(slot: Option<&Entry>, floor: Option<&Entry>, sequence: u64, epoch: u64) -> Result<SlotDecision> {
+        let Some(entry) = slot else {
+            // A slot is retired only after the floor was raised. So under the same floor it was
+            // never written; under a later one it may have been written and retired since.
+            let same = Floor::from_entry(floor)?.epoch == epoch;
+            return Ok(if same { SlotDecision::Fence } else { SlotDecision::Lost });
+        };
+        let state = Self::from_entry(entry)?;
+        Ok(match state.sequence.cmp(&sequence) {
+            std::cmp::Ordering::Less => SlotDecision::Fence,
+            std::cmp::Ordering::Equal if state.committed => SlotDecision::Known(Resolution::Committed(entry.point)),
+            std::cmp::Ordering::Equal => SlotDecision::Known(Resolution::NotCommitted),
+            std::cmp::Ordering::Greater => SlotDecision::Lost,
+        })
+    }
+}
+
+impl fmt::Display for Receipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Slot { client, slot, sequence, epoch } => write!(f, "slot:{client}:{slot}:{sequence}:{epoch}"),
+            Self::Native(bytes) => {
+                f.write_str("native:")?;
+                bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
+        }
+    }
+}
+
+impl FromStr for Receipt {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let parse = || -> Option<Self> {
+            let mut parts = text.split(':');
+            let receipt = match parts.next()? {
+                "slot" => Self::Slot {
+                    client: parts.next()?.parse().ok()?,
+                    slot: parts.next()?.parse().ok()?,
+                    sequence: parts.next()?.parse().ok()?,
+                    epoch: parts.next()?.parse().ok()?,
+                },
+                "native" => {
+                    let digits = parts.next()?.as_bytes();
+                    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+                    if digits.len() % 2 != 0 {
+                        return None;
+                    }
+                    Self::Native(digits.chunks(2).map(byte).collect::<Option<Vec<u8>>>()?.into())
+                }
+                _ => return None,
+            };
+            parts.next().is_none().then_some(receipt)
+        };
+        parse().ok_or_else(|| Error::new(ErrorKind::InvalidInput, "not the text of a receipt"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::Revision;
+
+    fn entry(record: Record) -> Entry {
+        Entry { revision: Revision::number(1), point: Point::new(9), record: Arc::new(record) }
+    }
+
+    /// The slot tells of each lost reply: done, fenced off, still open, or no longer known.
+    #[test]
+    fn a_slot_decides() {
+        let slot = |sequence, committed| entry(SlotState { sequence, committed }.to_record());
+        let decide =
+            |slot: Option<&Entry>, floor: Option<&Entry>| SlotState::decide(slot, floor, 5, 0).expect("a slot");
+        assert_eq!(decide(None, None), SlotDecision::Fence);
+        assert_eq!(decide(Some(&slot(4, true)), None), SlotDecision::Fence);
+        assert_eq!(decide(Some(&slot(4, false)), None), SlotDecision::Fence);
+        let committed = SlotDecision::Known(Resolution::Committed(Point::new(9)));
+        assert_eq!(decide(Some(&slot(5, true)), None), committed);
+        assert_eq!(decide(Some(&slot(5, false)), None), SlotDecision::Known(Resolution::NotCommitted));
+        assert_eq!(decide(Some(&slot(6, true)), None), SlotDecision::Lost);
+        let raised = entry(Floor { epoch: 1 }.to_record());
+        assert_eq!(decide(None, Some(&raised)), SlotDecision::Lost);
+        assert_eq!(decide(Some(&slot(5, true)), Some(&raised)), committed);
+    }
+
+    /// A receipt comes back from its text; other text is refused.
+    #[test]
+    fn a_receipt_has_a_text() {
+        let slot = Receipt::Slot { client: ClientId::new(3), slot: 1, sequence: 77, epoch: 2 };
+        for receipt in [slot, Receipt::Native(Bytes::from_static(&[0, 255])), Receipt::Native(Bytes::new())] {
+            assert_eq!(receipt.to_string().parse::<Receipt>().expect("its text"), receipt);
+        }
+        for text in ["", "slot:1:2:3:4", "native:0", "native:zz", "native:00:", "other:"] {
+            assert!(text.parse::<Receipt>().is_err(), "{text}");
+        }
+    }
+}
