@@ -1,14 +1,19 @@
 //! The core of avout: the transaction engine over any coordinator and store.
-
-#![warn(missing_docs)]
+//!
+//! Applications use the crate `avout`, which adds the backends. This crate is for the authors of
+//! backends: the traits in [`backend`], and the plain data of [`protocol`] that they take and give.
+//!
+//! From a call to its effect there are three layers, and imports go one way: the typed handles ([`Stm`], [`Ref`],
+//! [`Atom`], [`Tx`]), the engine, which knows no types, and the protocol, which decides and never waits.
 
 pub mod backend;
+mod engine;
 mod error;
+mod handles;
 pub mod protocol;
 
-pub use backend::StoreCapabilities;
+pub use backend::{Coordinator, Store};
+pub use engine::{Config, Isolation, Stats};
 pub use error::{Error, ErrorKind, Result};
-pub use protocol::{Key, Payload, Point, Receipt, Revision};
-
-/// placeholder
-pub struct Stm;
+pub use handles::*;
+pub use protocol::{Key, Payload, Point, Realm, Receipt, Resolution, Revision, Version};

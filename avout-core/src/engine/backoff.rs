@@ -1,0 +1,51 @@
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+/// Below this a pause is a yield: timers are no finer than a millisecond.
+const FINEST: Duration = Duration::from_micros(500);
+const LONGEST: Duration = Duration::from_secs(1);
+
+/// How long to wait before the next try: exponential with full jitter (Brooker, "Exponential Backoff And
+/// Jitter", 2015), scaled to the time that a commit takes.
+pub(crate) struct Backoff {
+    random: Mutex<StdRng>,
+    /// A moving average, in nanoseconds.
+    commit_time: AtomicU64,
+}
+
+impl Backoff {
+    pub(crate) fn new(seed: Option<u64>) -> Self {
+        let random = StdRng::seed_from_u64(seed.unwrap_or_else(rand::random));
+        Self { random: Mutex::new(random), commit_time: AtomicU64::new(100_000) }
+    }
+
+    /// Takes in how long a commit took.
+    pub(crate) fn measured(&self, commit: Duration) {
+        let new = u64::try_from(commit.as_nanos()).unwrap_or(u64::MAX);
+        // A lost update among threads loses one sample of an average.
+        let old = self.commit_time.load(Ordering::Relaxed);
+        self.commit_time.store(old - old / 8 + new / 8, Ordering::Relaxed);
+    }
+
+    /// The pause after losing for the `lost`-th time; zero means to yield only.
+    pub(crate) fn contention(&self, lost: u32) -> Duration {
+        let unit = Duration::from_nanos(self.commit_time.load(Ordering::Relaxed));
+        let pause = self.jitter(unit, lost);
+        if pause < FINEST { Duration::ZERO } else { pause }
+    }
+
+    /// The pause after the store was unavailable for the `tries`-th time.
+    pub(crate) fn outage(&self, tries: u32) -> Duration {
+        Duration::from_millis(1) + self.jitter(Duration::from_millis(10), tries)
+    }
+
+    fn jitter(&self, unit: Duration, doublings: u32) -> Duration {
+        let ceiling = unit.saturating_mul(1 << doublings.min(16)).min(LONGEST);
+        let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
+        ceiling.mul_f64(random.random::<f64>())
+    }
+}

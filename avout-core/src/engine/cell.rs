@@ -1,0 +1,122 @@
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use bytes::Bytes;
+
+use crate::backend::Store;
+use crate::error::{Error, ErrorKind, Result};
+use crate::protocol::{ClientId, Key, Meta, Shared, State};
+
+/// Turns values of one type into bytes and back; the handles make it, so that the engine knows no types.
+pub(crate) trait Coder: Send + Sync {
+    /// The value in its envelope.
+    fn encode(&self, value: &Shared) -> Result<Bytes>;
+    /// The value of an envelope, checked to be of this codec and type.
+    fn decode(&self, bytes: &Bytes) -> Result<Shared>;
+    /// Checks that a shared value is of this type.
+    fn check(&self, value: &Shared) -> Result<()>;
+}
+
+/// Why a validator refused a value.
+pub(crate) type Refusal = Box<dyn std::error::Error + Send + Sync>;
+
+/// A check of new values.
+pub(crate) type Validator = Arc<dyn Fn(&Shared) -> Result<(), Refusal> + Send + Sync>;
+
+/// A function that a commute keeps, to be applied again at the commit.
+pub(crate) type Function = Arc<dyn Fn(&Shared) -> Result<Shared> + Send + Sync>;
+
+/// What the engine knows of one ref or atom.
+pub(crate) struct Cell {
+    pub(crate) key: Key,
+    /// The client whose cell it is.
+    pub(crate) client: ClientId,
+    pub(crate) meta: Arc<Meta>,
+    /// Where its values lie when they are not in the record.
+    pub(crate) store: Arc<dyn Store>,
+    /// Whether its values may lie in the record.
+    pub(crate) inline: bool,
+    pub(crate) coder: Arc<dyn Coder>,
+    validator: RwLock<Option<Validator>>,
+}
+
+impl Cell {
+    pub(crate) fn new(
+        key: Key,
+        client: ClientId,
+        meta: Arc<Meta>,
+        store: Arc<dyn Store>,
+        inline: bool,
+        coder: Arc<dyn Coder>,
+        validator: Option<Validator>,
+    ) -> Self {
+        Self { key, client, meta, store, inline, coder, validator: RwLock::new(validator) }
+    }
+
+    pub(crate) fn set_validator(&self, validator: Option<Validator>) {
+        *self.validator.write().unwrap_or_else(PoisonError::into_inner) = validator;
+    }
+
+    /// Asks the validator. A panic in it is a refusal.
+    pub(crate) fn validate(&self, value: &Shared) -> Result<()> {
+        let validator = self.validator.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(validator) = validator else {
+            return Ok(());
+        };
+        let rejected = |message: &'static str| Error::new(ErrorKind::Rejected, message).at(&self.key);
+        match catch_unwind(AssertUnwindSafe(|| validator(value))) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(reason)) => Err(rejected("the validator refused the new value").with_source(reason)),
+            Err(_) => Err(rejected("the validator panicked at the new value")),
+        }
+    }
+
+    /// Checks that a record was made for this type, codec and store.
+    pub(crate) fn check_meta(&self, found: &Meta) -> Result<()> {
+        let own = &*self.meta;
+        let mismatch = |what, expected: &dyn std::fmt::Display, found: &dyn std::fmt::Display| {
+            let message = format!("made with {what} {found}, opened with {expected}: open it as it was made");
+            Err(Error::new(ErrorKind::Mismatch, message).at(&self.key))
+        };
+        if found.type_tag != own.type_tag {
+            return mismatch("type", &own.type_tag, &found.type_tag);
+        }
+        if found.codec != own.codec {
+            return mismatch("codec", &own.codec.0, &found.codec.0);
+        }
+        if found.realm != own.realm {
+            return mismatch("a store of realm", &own.realm, &found.realm);
+        }
+        Ok(())
+    }
+
+    /// The value that a store or record holds.
+    pub(crate) fn decode(&self, state: &State) -> Result<Shared> {
+        match state {
+            State::Bytes(bytes) => self.coder.decode(bytes).map_err(|error| error.at(&self.key)),
+            State::Shared(value) => {
+                self.coder.check(value).map_err(|error| error.at(&self.key))?;
+                Ok(Arc::clone(value))
+            }
+        }
+    }
+
+    /// The value as its store takes it, checked against the store's limit.
+    pub(crate) fn encode_for_store(&self, value: &Shared) -> Result<State> {
+        let capabilities = self.store.capabilities();
+        if capabilities.in_process {
+            return Ok(State::Shared(Arc::clone(value)));
+        }
+        let bytes = self.coder.encode(value).map_err(|error| error.at(&self.key))?;
+        self.check_size(bytes.len(), capabilities.max_value)?;
+        Ok(State::Bytes(bytes))
+    }
+
+    pub(crate) fn check_size(&self, size: usize, limit: usize) -> Result<()> {
+        if size <= limit {
+            return Ok(());
+        }
+        let message = format!("the value has {size} bytes and its store takes at most {limit}");
+        Err(Error::new(ErrorKind::TooLarge, message).at(&self.key))
+    }
+}

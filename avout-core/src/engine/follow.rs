@@ -1,0 +1,127 @@
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::read::{Loaded, lost_value};
+use super::{Cell, Engine};
+use crate::backend::Watcher;
+use crate::error::{ErrorKind, Result};
+use crate::protocol::{Entry, Payload, Point, Shared};
+
+/// Follows the committed values of one ref, in commit order.
+pub(crate) struct Follower {
+    engine: Arc<Engine>,
+    cell: Arc<Cell>,
+    watcher: Option<Box<dyn Watcher>>,
+    /// Where the last value that was told took effect.
+    told: Point,
+    last: Option<Shared>,
+    /// Read and not told yet, oldest first.
+    waiting: VecDeque<(Point, Payload)>,
+    /// Values went by that are no longer held.
+    skipped: bool,
+    /// Look before waiting: something may have changed.
+    look: bool,
+}
+
+/// One step of a ref.
+pub(crate) struct Followed {
+    pub(crate) old: Option<Shared>,
+    pub(crate) new: Option<Shared>,
+    pub(crate) point: Point,
+    pub(crate) skipped: bool,
+}
+
+impl Follower {
+    /// Begins with the current value: the first step told is the first commit after it.
+    pub(crate) async fn begin(engine: Arc<Engine>, cell: Arc<Cell>) -> Result<Self> {
+        let deadline = engine.deadline();
+        let watcher = engine.watch(std::slice::from_ref(&cell.key), deadline).await?;
+        loop {
+            let snapshot = engine.read(std::slice::from_ref(&cell.key), deadline).await?;
+            let entry = snapshot.entries.first().and_then(Option::as_ref);
+            let last = match engine.load(&cell, entry.map(|entry| &entry.record.payload), deadline).await? {
+                Loaded::Value(value) => Some(value),
+                Loaded::Absent => None,
+                Loaded::Gone(realm, version) if engine.points_at(&cell.key, &version, deadline).await? => {
+                    return Err(lost_value(&cell.key, realm, &version));
+                }
+                Loaded::Gone(..) => continue,
+            };
+            let told = entry.map_or(snapshot.point, |entry| entry.point);
+            let (waiting, skipped, look) = (VecDeque::new(), false, false);
+            return Ok(Self { engine, cell, watcher: Some(watcher), told, last, waiting, skipped, look });
+        }
+    }
+
+    /// The next step. Waits through outages.
+    ///
+    /// # Cancel safety
+    /// Safe: a step is taken off only when it is returned.
+    pub(crate) async fn next(&mut self) -> Result<Followed> {
+        loop {
+            while let Some((point, payload)) = self.waiting.front().cloned() {
+                let loaded = self.engine.load(&self.cell, Some(&payload), None).await;
+                self.waiting.pop_front();
+                self.told = point;
+                let new = match loaded? {
+                    Loaded::Value(value) => Some(value),
+                    Loaded::Absent => None,
+                    Loaded::Gone(..) => {
+                        self.skipped = true;
+                        self.look = true;
+                        continue;
+                    }
+                };
+                let old = std::mem::replace(&mut self.last, new.clone());
+                let skipped = std::mem::take(&mut self.skipped);
+                return Ok(Followed { old, new, point, skipped });
+            }
+            if !self.look {
+                self.wait().await?;
+                self.look = true;
+            }
+            let entry = self.engine.entry(&self.cell.key, None).await?;
+            self.look = false;
+            self.take_in(entry);
+        }
+    }
+
+    fn take_in(&mut self, entry: Option<Entry>) {
+        // A record that is gone for good was told as destroyed when it became a tombstone.
+        let Some(entry) = entry else {
+            return;
+        };
+        let current = std::iter::once((entry.point, &entry.record.payload));
+        let earlier = entry.record.history.iter().map(|(point, payload)| (*point, payload));
+        let mut joined = false;
+        for (point, payload) in current.chain(earlier) {
+            if point <= self.told {
+                joined = point == self.told || self.last.is_none();
+                break;
+            }
+            self.waiting.push_front((point, payload.clone()));
+        }
+        if !self.waiting.is_empty() && !joined {
+            self.skipped = true;
+        }
+    }
+
+    async fn wait(&mut self) -> Result<()> {
+        let Some(watcher) = &mut self.watcher else {
+            let watcher = self.engine.watch(std::slice::from_ref(&self.cell.key), None).await?;
+            self.watcher = Some(watcher);
+            // What happened since the last look went by unseen.
+            return Ok(());
+        };
+        match watcher.changed().await {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == ErrorKind::Unavailable => {
+                tracing::debug!(key = %self.cell.key, %error, "a watch was lost, watching again");
+                self.watcher = None;
+                tokio::time::sleep(self.engine.backoff.outage(0)).await;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+}

@@ -1,0 +1,74 @@
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::JoinHandle;
+
+use crate::backend::Store;
+use crate::protocol::{Key, Version};
+
+/// A value that nothing points at any more, or never will.
+pub(crate) struct Garbage {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) key: Key,
+    pub(crate) version: Version,
+}
+
+/// Deletes values in the background. What it does not get to, the sweeper does.
+#[derive(Default)]
+pub(crate) struct Janitor(Mutex<Option<Worker>>);
+
+struct Worker {
+    garbage: UnboundedSender<Garbage>,
+    task: JoinHandle<()>,
+}
+
+impl Janitor {
+    /// Deletes these values some time soon. Outside a runtime they are left to the sweeper.
+    pub(crate) fn delete(&self, garbage: Vec<Garbage>) {
+        if garbage.is_empty() {
+            return;
+        }
+        let mut worker = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if worker.as_ref().is_none_or(|worker| worker.task.is_finished()) {
+            let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+                return;
+            };
+            let (sender, receiver) = unbounded_channel();
+            *worker = Some(Worker { garbage: sender, task: runtime.spawn(work(receiver)) });
+        }
+        if let Some(worker) = &*worker {
+            for item in garbage {
+                if worker.garbage.send(item).is_err() {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Deletes what is waiting, and ends.
+    pub(crate) async fn close(&self) {
+        let worker = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(Worker { garbage, task }) = worker {
+            drop(garbage);
+            if let Err(error) = task.await {
+                tracing::debug!(%error, "the janitor ended early");
+            }
+        }
+    }
+}
+
+impl Drop for Janitor {
+    fn drop(&mut self) {
+        if let Some(worker) = self.0.get_mut().unwrap_or_else(PoisonError::into_inner) {
+            worker.task.abort();
+        }
+    }
+}
+
+async fn work(mut garbage: UnboundedReceiver<Garbage>) {
+    while let Some(Garbage { store, key, version }) = garbage.recv().await {
+        if let Err(error) = store.versioned_state(&key).delete_state_at(&version).await {
+            tracing::debug!(%key, %version, %error, "a value is left to the sweeper");
+        }
+    }
+}

@@ -1,0 +1,59 @@
+use std::borrow::Cow;
+use std::time::Duration;
+
+use super::attempt::{AbortHook, CommitHook};
+
+/// What a transaction is protected from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Isolation {
+    /// As if transactions ran one after the other, in an order that agrees with real time: strict serializability. Each commit checks
+    /// everything that was read.
+    #[default]
+    Serializable,
+    /// Clojure's: the body sees one moment, and writes exclude each other, but what is only read may change before the
+    /// commit unless it is `ensure`d. Two such transactions can each read what the other writes (write skew).
+    Snapshot,
+}
+
+/// What a client's transactions do unless they say otherwise.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// How long a transaction or an operation on a handle may take; `None`: for ever. 30 s by default.
+    pub deadline: Option<Duration>,
+    /// How many attempts a transaction may make; `None`: any number, which is the default.
+    pub max_attempts: Option<u32>,
+    /// How many bytes of values from stores are kept in memory. 32 MiB by default.
+    pub cache_bytes: u64,
+    /// The seed of back-off times; `None`: drawn from the operating system.
+    pub seed: Option<u64>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { deadline: Some(Duration::from_secs(30)), max_attempts: None, cache_bytes: 32 * 1024 * 1024, seed: None }
+    }
+}
+
+/// How one transaction is run.
+pub(crate) struct Options {
+    pub(crate) isolation: Isolation,
+    pub(crate) deadline: Option<Duration>,
+    pub(crate) max_attempts: Option<u32>,
+    pub(crate) label: Cow<'static, str>,
+    pub(crate) on_commit: Vec<CommitHook>,
+    pub(crate) on_abort: Vec<AbortHook>,
+}
+
+impl Options {
+    pub(crate) fn new(config: &Config) -> Self {
+        Self {
+            isolation: Isolation::default(),
+            deadline: config.deadline,
+            max_attempts: config.max_attempts,
+            label: Cow::Borrowed(""),
+            on_commit: Vec::new(),
+            on_abort: Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,116 @@
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::attempt::{Action, Attempt, Primed, Seen, Touched, Write};
+use super::options::Isolation;
+use crate::error::{Error, ErrorKind, Result};
+use crate::protocol::{Check, Conflict, Entry, Key, Payload, Shared};
+
+/// What an ended attempt wants to commit.
+pub(super) struct Plan {
+    pub(super) checks: Vec<(Key, Option<Entry>)>,
+    pub(super) writes: Vec<Planned>,
+}
+
+/// One write of a plan.
+pub(super) struct Planned {
+    pub(super) write: Write,
+    /// The record that it replaces, once it is known. `Some(None)`: there is none.
+    pub(super) base: Option<Option<Entry>>,
+    /// The value that the body computed, as long as it holds for `base`.
+    pub(super) computed: Option<Shared>,
+    /// The value does not depend on what the body saw: if only such keys are stale the commit is made again without the body.
+    pub(super) soft: bool,
+}
+
+impl Plan {
+    /// Takes the plan out of an attempt; `Err` is the key on which it is lost already.
+    pub(super) fn of(attempt: &mut Attempt, isolation: Isolation) -> Result<Self, Key> {
+        let mut plan = Self { checks: Vec::new(), writes: Vec::new() };
+        let has_read = attempt.read_point.is_some();
+        for (key, touched) in attempt.keys.iter_mut() {
+            let checked = touched.ensured || (touched.read && isolation == Isolation::Serializable);
+            let Touched { seen, write, read, .. } = touched;
+            let historical = seen.as_ref().is_some_and(|seen| seen.historical);
+            if let Some(write) = write.take() {
+                // Under Snapshot a blind write must not jump over a write that the body did not see.
+                let free = isolation == Isolation::Serializable || !has_read;
+                let commutes = matches!(write.action, Action::Commute { .. });
+                let soft = !*read && !touched.ensured && (commutes || free);
+                if historical && !soft {
+                    return Err(key.clone());
+                }
+                plan.writes.push(Planned::new(write, seen.take().filter(|_| !historical), soft));
+            } else if checked && let Some(seen) = seen {
+                if historical {
+                    return Err(key.clone());
+                }
+                plan.checks.push((key.clone(), seen.entry.take()));
+            }
+        }
+        Ok(plan)
+    }
+
+    pub(super) fn keys_without_base(&self) -> Vec<Key> {
+        let unknown = self.writes.iter().filter(|planned| planned.base.is_none());
+        unknown.map(|planned| planned.write.cell.key.clone()).collect()
+    }
+
+    pub(super) fn write_of(&mut self, key: &Key) -> Option<&mut Planned> {
+        self.writes.iter_mut().find(|planned| planned.write.cell.key == *key)
+    }
+
+    pub(super) fn checks(&self) -> Vec<Check> {
+        let revision = |entry: &Option<Entry>| entry.as_ref().map(|entry| entry.revision.clone());
+        self.checks.iter().map(|(key, entry)| Check { key: key.clone(), revision: revision(entry) }).collect()
+    }
+
+    /// What the next attempt need not read, after a conflict that gave fresh entries.
+    pub(super) fn primed(self, conflict: Conflict) -> Option<Primed> {
+        let fresh = conflict.fresh?;
+        let checked = self.checks.into_iter();
+        let written =
+            self.writes.into_iter().filter_map(|planned| Some((planned.write.cell.key.clone(), planned.base?)));
+        let mut entries: HashMap<Key, Option<Entry>> = checked.chain(written).collect();
+        entries.extend(conflict.stale.into_iter().zip(fresh.entries));
+        Some(Primed { point: fresh.point, entries })
+    }
+}
+
+impl Planned {
+    fn new(write: Write, seen: Option<Seen>, soft: bool) -> Self {
+        let computed = match &write.action {
+            Action::Set(value) | Action::Create(value) => Some(Arc::clone(value)),
+            Action::Commute { provisional, .. } => seen.as_ref().map(|_| Arc::clone(provisional)),
+            Action::Destroy => None,
+        };
+        Self { write, base: seen.map(|seen| seen.entry), computed, soft }
+    }
+
+    /// Takes in another base, after the one before was stale.
+    pub(super) fn rebase(&mut self, entry: Option<Entry>) {
+        self.base = Some(entry);
+        if matches!(self.write.action, Action::Commute { .. }) {
+            self.computed = None;
+        }
+    }
+
+    /// The current entry of a known base.
+    pub(super) fn base(&self) -> Option<&Entry> {
+        self.base.as_ref().and_then(Option::as_ref)
+    }
+
+    /// Checks that the ref is there, or is not, as the write needs it, and that it is of the cell's type.
+    pub(super) fn check_base(&self) -> Result<()> {
+        let key = &self.write.cell.key;
+        let entry = self.base().filter(|entry| !matches!(entry.record.payload, Payload::Deleted));
+        match (&self.write.action, entry) {
+            (Action::Create(_), None) => Ok(()),
+            (Action::Create(_), Some(_)) => {
+                Err(Error::new(ErrorKind::AlreadyExists, "there is a ref of this name already: open it").at(key))
+            }
+            (_, Some(entry)) => self.write.cell.check_meta(&entry.record.meta),
+            (_, None) => Err(super::read::absent(key)),
+        }
+    }
+}

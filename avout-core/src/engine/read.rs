@@ -1,0 +1,190 @@
+use std::sync::Arc;
+
+use futures_util::future::try_join_all;
+use tokio::time::Instant;
+
+use super::attempt::Plan;
+use super::run::TxInner;
+use super::{Cell, Engine};
+use crate::error::{Error, ErrorKind, Result};
+use crate::protocol::{Entry, Key, Payload, Realm, Shared, State, Version};
+
+/// A payload's value, or why there is none.
+pub(crate) enum Loaded {
+    Value(Shared),
+    Absent,
+    /// The payload points at a value that its store no longer has: it was trimmed, or lost.
+    Gone(Realm, Version),
+}
+
+impl Engine {
+    /// Fetches and decodes a payload's value.
+    pub(crate) async fn load(
+        &self,
+        cell: &Cell,
+        payload: Option<&Payload>,
+        deadline: Option<Instant>,
+    ) -> Result<Loaded> {
+        match payload {
+            None | Some(Payload::Deleted) => Ok(Loaded::Absent),
+            Some(Payload::Inline(bytes)) => cell.decode(&State::Bytes(bytes.clone())).map(Loaded::Value),
+            Some(Payload::Shared(value)) => cell.decode(&State::Shared(Arc::clone(value))).map(Loaded::Value),
+            Some(Payload::Stored { realm, version }) => {
+                let Some(state) = self.fetch(&cell.key, *realm, version, deadline).await? else {
+                    return Ok(Loaded::Gone(*realm, *version));
+                };
+                cell.decode(&state).map(Loaded::Value)
+            }
+        }
+    }
+
+    async fn fetch(
+        &self,
+        key: &Key,
+        realm: Realm,
+        version: &Version,
+        deadline: Option<Instant>,
+    ) -> Result<Option<State>> {
+        if let Some(state) = self.cache.get(key, version) {
+            return Ok(Some(state));
+        }
+        let Some(store) = self.store(realm) else {
+            let message = format!("its value lies in the store of realm {realm}, which is not attached: attach it");
+            return Err(Error::new(ErrorKind::Mismatch, message).at(key));
+        };
+        let container = store.versioned_state(key);
+        let state = self
+            .until(deadline, || async {
+                self.stats.value_read();
+                container.state_at(version).await
+            })
+            .await
+            .map_err(|error| error.at(key))?;
+        if let Some(state) = &state {
+            self.cache.put(key, version, state.clone());
+        }
+        Ok(state)
+    }
+
+    /// Whether the current record of `key` still points at this version.
+    pub(crate) async fn points_at(&self, key: &Key, version: &Version, deadline: Option<Instant>) -> Result<bool> {
+        let entry = self.entry(key, deadline).await?;
+        Ok(entry.is_some_and(
+            |entry| matches!(&entry.record.payload, Payload::Stored { version: current, .. } if current == version),
+        ))
+    }
+}
+
+pub(crate) fn lost_value(key: &Key, realm: Realm, version: &Version) -> Error {
+    let message = format!("its record points at version {version}, which the store of realm {realm} does not have");
+    Error::new(ErrorKind::Corrupt, message).at(key)
+}
+
+pub(crate) fn absent(key: &Key) -> Error {
+    Error::new(ErrorKind::NotFound, "there is no ref of this name, or it was destroyed").at(key)
+}
+
+impl TxInner {
+    /// Sees to it that these keys' states at the read point are known: none, one or two requests.
+    pub(crate) async fn see(&self, keys: &[&Key]) -> Result<()> {
+        let mut extend = false;
+        loop {
+            let plan = {
+                let mut attempt = self.attempt();
+                attempt.check_running()?;
+                attempt.plan(keys, extend)
+            };
+            let Plan::Read { keys: asked, wanted, generation } = plan else {
+                return Ok(());
+            };
+            let snapshot = self.engine.read(&asked, self.deadline).await?;
+            let mut attempt = self.attempt();
+            attempt.check_running()?;
+            if attempt.floor.is_none() {
+                attempt.floor = self.engine.floor.get();
+            }
+            if attempt.admit(&asked, wanted, generation, snapshot, &mut extend)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The values of these cells as the body sees them, all read in one request. `read`: the body
+    /// comes to know them, so the commit protects them.
+    pub(crate) async fn values(&self, cells: &[&Arc<Cell>], read: bool) -> Result<Vec<Shared>> {
+        for cell in cells {
+            self.check_own(cell)?;
+        }
+        let unwritten: Vec<&Key> = {
+            let attempt = self.attempt();
+            attempt.check_running()?;
+            let written = |key: &Key| attempt.write(key).is_some_and(|write| write.known().is_some());
+            cells.iter().map(|cell| &cell.key).filter(|key| !written(key)).collect()
+        };
+        self.see(&unwritten).await?;
+        try_join_all(cells.iter().map(|cell| self.value(cell, read))).await
+    }
+
+    /// The value of a cell whose key is seen or written.
+    async fn value(&self, cell: &Arc<Cell>, read: bool) -> Result<Shared> {
+        let payload = {
+            let mut attempt = self.attempt();
+            attempt.check_running()?;
+            let touched = attempt.keys.entry(&cell.key);
+            if let Some(known) = touched.write.as_ref().and_then(super::Write::known) {
+                return known.cloned().ok_or_else(|| absent(&cell.key));
+            }
+            touched.read |= read;
+            if let Some(super::Write { action: super::Action::Commute { provisional, .. }, .. }) = &touched.write {
+                return Ok(Arc::clone(provisional));
+            }
+            let Some(seen) = &touched.seen else {
+                return Err(absent(&cell.key));
+            };
+            if let Some(entry) = &seen.entry
+                && !matches!(seen.payload, None | Some(Payload::Deleted))
+            {
+                cell.check_meta(&entry.record.meta)?;
+            }
+            if let Some(value) = &seen.value {
+                return Ok(Arc::clone(value));
+            }
+            seen.payload.clone()
+        };
+        match self.engine.load(cell, payload.as_ref(), self.deadline).await? {
+            Loaded::Value(value) => {
+                let mut attempt = self.attempt();
+                if let Some(seen) = &mut attempt.keys.entry(&cell.key).seen {
+                    seen.value = Some(Arc::clone(&value));
+                }
+                Ok(value)
+            }
+            Loaded::Absent => Err(absent(&cell.key)),
+            Loaded::Gone(realm, version) => {
+                // Trimmed by a later commit, or really lost: the record tells.
+                if self.engine.points_at(&cell.key, &version, self.deadline).await? {
+                    return Err(lost_value(&cell.key, realm, &version));
+                }
+                Err(self.attempt().doom(&cell.key))
+            }
+        }
+    }
+
+    /// The entry of a key that was seen, if the ref exists. The commit then protects what was found.
+    pub(crate) fn seen_alive(&self, key: &Key) -> Option<Entry> {
+        let mut attempt = self.attempt();
+        let touched = attempt.keys.entry(key);
+        touched.read = true;
+        let seen = touched.seen.as_ref()?;
+        seen.entry.clone().filter(|_| !matches!(seen.payload, None | Some(Payload::Deleted)))
+    }
+
+    /// Refuses a cell that another client made.
+    pub(crate) fn check_own(&self, cell: &Cell) -> Result<()> {
+        if cell.client == self.engine.client {
+            return Ok(());
+        }
+        let message = "this ref was opened with another client: open it with the one that runs the transaction";
+        Err(Error::new(ErrorKind::Misuse, message).at(&cell.key))
+    }
+}

@@ -1,0 +1,276 @@
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::time::{Instant, timeout_at};
+
+use super::attempt::{AbortHook, Attempt, Phase, Primed};
+use super::commit::Ended;
+use super::options::Options;
+use super::wait::Awaited;
+use super::{Action, Cell, Engine, Function, Write};
+use crate::error::{Error, ErrorKind, Result};
+use crate::protocol::{Key, Shared};
+
+tokio::task_local! {
+    /// Set while the body of a transaction is polled.
+    static IN_BODY: ();
+}
+
+/// Refuses an operation of its own inside the body of a transaction: it would neither see the
+/// transaction's writes nor be undone with them.
+pub(crate) fn refuse_nested(operation: &'static str) -> Result<()> {
+    if IN_BODY.try_with(|()| ()).is_err() {
+        return Ok(());
+    }
+    let message = "called inside the body of a transaction: use the Tx that the body was given";
+    Err(Error::new(ErrorKind::Nested, message).during(operation))
+}
+
+/// Runs `body` until an attempt of it commits, or gives up.
+pub(crate) async fn run<T, E, F, Fut>(engine: &Arc<Engine>, options: Options, body: F) -> Result<T, E>
+where
+    E: From<Error>,
+    F: Fn(Arc<TxInner>) -> Fut,
+    Fut: Future<Output = Result<T, E>>,
+{
+    refuse_nested("dosync")?;
+    let mut runner = Runner::new(engine, options);
+    loop {
+        let tx = runner.begin();
+        let body = IN_BODY.scope((), body(Arc::clone(&tx)));
+        let done = match runner.deadline {
+            None => body.await,
+            Some(deadline) => match timeout_at(deadline, body).await {
+                Ok(done) => done,
+                Err(_) => {
+                    let error = runner.too_late(&tx);
+                    return Err(runner.end(error).into());
+                }
+            },
+        };
+        match runner.settle(&tx, done.is_ok()).await {
+            Ok(Next::Return) => return done,
+            Ok(Next::RunAgain) => {}
+            Err(error) => return Err(runner.end(error).into()),
+        }
+    }
+}
+
+/// What follows an attempt.
+enum Next {
+    Return,
+    RunAgain,
+}
+
+/// The part of a run that does not depend on types.
+struct Runner<'a> {
+    engine: &'a Arc<Engine>,
+    options: Options,
+    begun: Instant,
+    deadline: Option<Instant>,
+    attempts: u32,
+    lost_on: Option<Key>,
+    primed: Option<Primed>,
+}
+
+impl<'a> Runner<'a> {
+    fn new(engine: &'a Arc<Engine>, options: Options) -> Self {
+        let begun = Instant::now();
+        let deadline = options.deadline.map(|deadline| begun + deadline);
+        Self { engine, options, begun, deadline, attempts: 0, lost_on: None, primed: None }
+    }
+
+    fn begin(&mut self) -> Arc<TxInner> {
+        self.attempts += 1;
+        self.engine.stats.attempt();
+        tracing::trace!(attempt = self.attempts, "running the body");
+        Arc::new(TxInner {
+            engine: Arc::clone(self.engine),
+            deadline: self.deadline,
+            number: self.attempts,
+            attempt: Mutex::new(Attempt::new(self.primed.take(), self.engine.floor.get())),
+        })
+    }
+
+    /// Ends an attempt: commits it, waits, or prepares the next one.
+    async fn settle(&mut self, tx: &TxInner, ok: bool) -> Result<Next> {
+        let mut attempt = tx.end();
+        match std::mem::replace(&mut attempt.phase, Phase::Ended) {
+            Phase::Doomed { key } => self.lost(attempt, key, None).await,
+            Phase::Retry => self.wait(attempt).await,
+            Phase::Running | Phase::Ended if !ok => {
+                abort(attempt);
+                run_all(std::mem::take(&mut self.options.on_abort));
+                Ok(Next::Return)
+            }
+            Phase::Running | Phase::Ended => self.commit(attempt).await,
+        }
+    }
+
+    async fn commit(&mut self, mut attempt: Attempt) -> Result<Next> {
+        let begun = Instant::now();
+        match self.engine.commit(&mut attempt, self.options.isolation, self.deadline).await {
+            Ok(Ended::Committed(point)) => {
+                self.engine.stats.committed();
+                let point = point.or(attempt.read_point).unwrap_or_default();
+                tracing::debug!(%point, attempts = self.attempts, elapsed = ?begun.elapsed(), "committed");
+                for hook in attempt.on_commit.into_iter().chain(self.options.on_commit.drain(..)) {
+                    hook(point);
+                }
+                Ok(Next::Return)
+            }
+            Ok(Ended::Lost { key, primed }) => self.lost(attempt, key, primed).await,
+            Err(error) => {
+                if error.kind() != ErrorKind::OutcomeUnknown {
+                    abort(attempt);
+                }
+                Err(error.with_effort(self.attempts, self.begun.elapsed()).during("dosync"))
+            }
+        }
+    }
+
+    async fn lost(&mut self, attempt: Attempt, key: Key, primed: Option<Primed>) -> Result<Next> {
+        abort(attempt);
+        self.engine.stats.conflict();
+        tracing::debug!(%key, attempt = self.attempts, "lost to another transaction");
+        self.primed = primed;
+        if self.options.max_attempts.is_some_and(|limit| self.attempts >= limit) {
+            let error = Error::new(ErrorKind::Contended, "lost to other transactions as often as was allowed");
+            return Err(self.gave_up(error.at(&key)));
+        }
+        self.lost_on = Some(key);
+        if self.engine.yield_or_pause(self.attempts - 1, self.deadline).await {
+            return Ok(Next::RunAgain);
+        }
+        Err(self.gave_up(self.timeout()))
+    }
+
+    async fn wait(&mut self, attempt: Attempt) -> Result<Next> {
+        tracing::debug!(attempt = self.attempts, "waiting for a change of what was read");
+        let awaited = Awaited::of(&attempt);
+        abort(attempt);
+        let changed = self.engine.wait_for_change(awaited, self.deadline).await;
+        match changed {
+            Ok(primed) => {
+                self.primed = primed;
+                Ok(Next::RunAgain)
+            }
+            Err(error) => Err(self.gave_up(error)),
+        }
+    }
+
+    /// The body was still running at the deadline.
+    fn too_late(&self, tx: &TxInner) -> Error {
+        abort(tx.end());
+        self.gave_up(self.timeout())
+    }
+
+    /// Gives the whole transaction up.
+    fn end(&mut self, error: Error) -> Error {
+        if error.kind() != ErrorKind::OutcomeUnknown {
+            run_all(std::mem::take(&mut self.options.on_abort));
+        }
+        error
+    }
+
+    fn timeout(&self) -> Error {
+        let error = Error::new(ErrorKind::Timeout, "the deadline passed before the transaction could commit");
+        match &self.lost_on {
+            Some(key) => error.at(key),
+            None => error,
+        }
+    }
+
+    fn gave_up(&self, error: Error) -> Error {
+        error.with_effort(self.attempts, self.begun.elapsed()).during("dosync")
+    }
+}
+
+/// Gives an attempt up.
+fn abort(attempt: Attempt) {
+    run_all(attempt.on_abort);
+}
+
+fn run_all(hooks: Vec<AbortHook>) {
+    for hook in hooks {
+        hook();
+    }
+}
+
+/// What a body holds: one attempt of a transaction.
+pub(crate) struct TxInner {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) number: u32,
+    attempt: Mutex<Attempt>,
+}
+
+impl TxInner {
+    pub(crate) fn attempt(&self) -> MutexGuard<'_, Attempt> {
+        self.attempt.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the attempt out; what the body left behind finds it ended.
+    fn end(&self) -> Attempt {
+        let ended = Attempt { phase: Phase::Ended, ..Attempt::default() };
+        std::mem::replace(&mut *self.attempt(), ended)
+    }
+
+    /// Buffers a write.
+    pub(crate) fn write(&self, cell: &Arc<Cell>, action: Action) -> Result<()> {
+        self.check_own(cell)?;
+        let mut attempt = self.attempt();
+        attempt.check_running()?;
+        let touched = attempt.keys.entry(&cell.key);
+        let action = match (&touched.write, action) {
+            (Some(Write { action: Action::Create(_), .. }), Action::Set(value)) => Action::Create(value),
+            (Some(Write { action: Action::Destroy, .. }), Action::Set(_)) => {
+                return Err(super::read::absent(&cell.key));
+            }
+            (_, action) => action,
+        };
+        touched.write = Some(Write { cell: Arc::clone(cell), action });
+        Ok(())
+    }
+
+    /// Applies `function` for a provisional answer, and keeps it for the commit.
+    pub(crate) async fn commute(&self, cell: &Arc<Cell>, function: Function) -> Result<Shared> {
+        let current = self.values(&[cell], false).await?.pop().expect("one value for one cell");
+        let value = function(&current)?;
+        let mut attempt = self.attempt();
+        attempt.check_running()?;
+        let touched = attempt.keys.entry(&cell.key);
+        let known = touched.read || touched.ensured;
+        let action = match touched.write.take().map(|write| write.action) {
+            Some(Action::Create(_)) => Action::Create(Arc::clone(&value)),
+            Some(Action::Set(_)) => Action::Set(Arc::clone(&value)),
+            Some(Action::Commute { mut functions, .. }) => {
+                functions.push(function);
+                Action::Commute { functions, provisional: Arc::clone(&value) }
+            }
+            // The body knows the value it was applied to, so it is an alter.
+            None | Some(Action::Destroy) if known => Action::Set(Arc::clone(&value)),
+            None | Some(Action::Destroy) => {
+                Action::Commute { functions: vec![function], provisional: Arc::clone(&value) }
+            }
+        };
+        touched.write = Some(Write { cell: Arc::clone(cell), action });
+        Ok(value)
+    }
+
+    /// Has the commit check these cells whatever the isolation.
+    pub(crate) fn protect(&self, cell: &Cell) {
+        self.attempt().keys.entry(&cell.key).ensured = true;
+    }
+
+    /// Ends the attempt, to wait for a change of what it read.
+    pub(crate) fn retry(&self) -> Error {
+        let mut attempt = self.attempt();
+        if matches!(attempt.phase, Phase::Running) {
+            attempt.phase = Phase::Retry;
+        }
+        match attempt.check_running() {
+            Err(error) => error,
+            Ok(()) => unreachable!("the attempt was just ended"),
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! Slots: how a lost reply is decided. See `docs/protocol.md#lost-replies`.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use tokio::time::Instant;
+
+use super::Engine;
+use crate::error::{Error, ErrorKind, Result};
+use crate::protocol::{
+    Check, Commit, CommitOutcome, Floor, Key, Point, Put, Receipt, Resolution, Revision, SlotDecision, SlotState,
+};
+
+/// A client's slots. A commit holds one from before its request until its outcome is known, so a
+/// client has as many as it ever had commits in flight at once.
+#[derive(Default)]
+pub(super) struct Slots {
+    free: Mutex<Vec<Slot>>,
+    next: AtomicU32,
+}
+
+struct Slot {
+    number: u32,
+    key: Key,
+    /// The slot record's revision; `None`: never written.
+    revision: Option<Revision>,
+    /// The number of the last commit that used it.
+    sequence: u64,
+    /// The epoch of a commit whose outcome nobody waited for, so that `revision` may be out of date.
+    open: Option<u64>,
+}
+
+/// A slot held by one commit. Dropped in flight, it goes back marked, and whoever takes it next settles it first.
+pub(super) struct Lease<'a> {
+    slots: &'a Slots,
+    slot: Option<Slot>,
+}
+
+impl Slots {
+    fn take(&self) -> Lease<'_> {
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let slot = free.unwrap_or_else(|| {
+            let number = self.next.fetch_add(1, Ordering::Relaxed);
+            // The key is filled in by the engine, which knows the client.
+            Slot { number, key: Key::root(), revision: None, sequence: 0, open: None }
+        });
+        Lease { slots: self, slot: Some(slot) }
+    }
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        if let Some(slot) = self.slot.take() {
+            self.slots.free.lock().unwrap_or_else(PoisonError::into_inner).push(slot);
+        }
+    }
+}
+
+impl Lease<'_> {
+    fn slot(&self) -> &Slot {
+        self.slot.as_ref().expect("a lease has its slot until it is dropped or abandoned")
+    }
+
+    fn slot_mut(&mut self) -> &mut Slot {
+        self.slot.as_mut().expect("a lease has its slot until it is dropped or abandoned")
+    }
+
+    pub(super) fn number(&self) -> u32 {
+        self.slot().number
+    }
+
+    pub(super) fn key(&self) -> &Key {
+        &self.slot().key
+    }
+
+    /// A new sequence number for a commit that is about to be made.
+    pub(super) fn next_sequence(&mut self) -> u64 {
+        let slot = self.slot_mut();
+        slot.sequence += 1;
+        slot.sequence
+    }
+
+    /// The put that the commit adds.
+    pub(super) fn put(&self) -> Put {
+        let slot = self.slot();
+        let state = SlotState { sequence: slot.sequence, committed: true };
+        Put { key: slot.key.clone(), revision: slot.revision.clone(), record: state.to_record().into() }
+    }
+
+    /// The commit's request is about to be sent.
+    pub(super) fn sent(&mut self, epoch: u64) {
+        self.slot_mut().open = Some(epoch);
+    }
+
+    /// The commit took effect; `revision` is the slot's new one.
+    pub(super) fn committed(&mut self, revision: Revision) {
+        let slot = self.slot_mut();
+        slot.revision = Some(revision);
+        slot.open = None;
+    }
+
+    /// The commit surely did not take effect and left the slot as it was.
+    pub(super) fn untouched(&mut self) {
+        self.slot_mut().open = None;
+    }
+
+    /// What finds out the outcome of the commit that was sent.
+    pub(super) fn receipt(&self, engine: &Engine, epoch: u64) -> Receipt {
+        let slot = self.slot();
+        Receipt::Slot { client: engine.client, slot: slot.number, sequence: slot.sequence, epoch }
+    }
+
+    /// Never uses the slot again: somebody has a receipt for it, or it is no longer ours.
+    pub(super) fn abandon(mut self) {
+        self.slot = None;
+    }
+}
+
+/// A decided slot: the commit's outcome, and the slot's revision now.
+struct Settled {
+    resolution: Resolution,
+    revision: Revision,
+}
+
+impl Engine {
+    /// A slot for a commit, with no commit open in it.
+    pub(super) async fn lease(&self, deadline: Option<Instant>) -> Result<Lease<'_>> {
+        loop {
+            let mut lease = self.slots.take();
+            let slot = lease.slot_mut();
+            if slot.revision.is_none() && slot.sequence == 0 {
+                slot.key = SlotState::key(self.client, slot.number);
+            }
+            let Some(epoch) = slot.open else {
+                return Ok(lease);
+            };
+            match self.until(deadline, || self.settle(lease.number(), lease.slot().sequence, epoch)).await {
+                Ok(settled) => {
+                    lease.committed(settled.revision);
+                    return Ok(lease);
+                }
+                Err(error) if error.kind() == ErrorKind::Unsupported => lease.abandon(),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Decides the commit that was sent with this lease, until the deadline.
+    pub(super) async fn decide(
+        &self,
+        lease: &mut Lease<'_>,
+        epoch: u64,
+        deadline: Option<Instant>,
+    ) -> Result<Resolution> {
+        let (number, sequence) = (lease.number(), lease.slot().sequence);
+        let settled = self.until(deadline, || self.settle(number, sequence, epoch)).await?;
+        lease.committed(settled.revision);
+        self.stats.resolved();
+        Ok(settled.resolution)
+    }
+
+    /// Decides a commit by its receipt.
+    pub(crate) async fn resolve(&self, receipt: &Receipt) -> Result<Resolution> {
+        let deadline = self.deadline();
+        let done = match receipt {
+            Receipt::Native(bytes) => self.until(deadline, || self.coordinator.resolve(bytes)).await,
+            Receipt::Slot { client, slot, sequence, epoch } => self
+                .until(deadline, || self.settle_of(SlotState::key(*client, *slot), *sequence, *epoch))
+                .await
+                .map(|settled| settled.resolution),
+        };
+        done.map_err(|error| error.during("resolve"))
+    }
+
+    async fn settle(&self, slot: u32, sequence: u64, epoch: u64) -> Result<Settled> {
+        self.settle_of(SlotState::key(self.client, slot), sequence, epoch).await
+    }
+
+    /// Looks at the slot, and fences it if the commit may still arrive. Of the commit's put and the
+    /// fence's, which expect the same revision, one comes first and the other one fails for ever.
+    ///
+    /// Each round sees a later state of the slot, and only the open commit and fences of it write there: two rounds
+    /// are enough, but for more lost replies.
+    async fn settle_of(&self, key: Key, sequence: u64, epoch: u64) -> Result<Settled> {
+        loop {
+            let snapshot = self.coordinator.read(&[key.clone(), Floor::key()], None).await?;
+            let [slot, floor] = &snapshot.entries[..] else {
+                return Err(Error::new(ErrorKind::Corrupt, "a read of two keys gave another number of entries"));
+            };
+            let decision = SlotState::decide(slot.as_ref(), floor.as_ref(), sequence, epoch);
+            match decision.map_err(|error| error.at(&key))? {
+                SlotDecision::Known(resolution) => {
+                    let revision = slot.as_ref().expect("what is known is read from the slot").revision.clone();
+                    return Ok(Settled { resolution, revision });
+                }
+                SlotDecision::Lost => {
+                    let message = "the slot that would tell the outcome was used again or retired since";
+                    return Err(Error::new(ErrorKind::Unsupported, message).at(&key));
+                }
+                SlotDecision::Fence => {
+                    let fence = SlotState { sequence, committed: false };
+                    let commit = Commit {
+                        // A retired slot would look like one that was never written.
+                        checks: vec![Check {
+                            key: Floor::key(),
+                            revision: floor.as_ref().map(|entry| entry.revision.clone()),
+                        }],
+                        puts: vec![Put {
+                            key: key.clone(),
+                            revision: slot.as_ref().map(|entry| entry.revision.clone()),
+                            record: fence.to_record().into(),
+                        }],
+                        deletes: Vec::new(),
+                    };
+                    match self.coordinator.commit(&commit).await {
+                        Ok(CommitOutcome::Committed(mut done)) => {
+                            let revision = done.revisions.pop().unwrap_or_else(|| Revision::number(0));
+                            return Ok(Settled { resolution: Resolution::NotCommitted, revision });
+                        }
+                        Ok(CommitOutcome::Conflict(_)) => {}
+                        // The slot tells of the fence's own outcome too.
+                        Err(error) if error.kind() == ErrorKind::OutcomeUnknown => {
+                            tracing::debug!(%key, "the reply to a fence was lost");
+                        }
+                        Err(error) => return Err(error),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The outcome of one commit request, with lost replies already found out.
+pub(super) enum Sent {
+    Outcome(CommitOutcome),
+    /// It took effect, as a lost reply's slot told.
+    Resolved(Point),
+    /// It did not take effect, for this reason, and the same may be tried again.
+    NotCommitted(Error),
+}

@@ -1,0 +1,68 @@
+use tokio::time::{Instant, timeout_at};
+
+use super::Engine;
+use super::attempt::{Attempt, Primed};
+use crate::backend::Watcher;
+use crate::error::{Error, ErrorKind, Result};
+use crate::protocol::{Key, Revision};
+
+/// What a retry waits for.
+pub(super) struct Awaited {
+    keys: Vec<Key>,
+    revisions: Vec<Option<Revision>>,
+    /// Something has changed already.
+    changed: bool,
+}
+
+impl Awaited {
+    pub(super) fn of(attempt: &Attempt) -> Self {
+        let (keys, revisions) = attempt.seen().map(|(key, seen)| (key.clone(), seen.revision().cloned())).unzip();
+        Self { keys, revisions, changed: attempt.pinned }
+    }
+}
+
+impl Engine {
+    /// Waits until something that the attempt read is no longer as it was read.
+    ///
+    /// # Cancel safety
+    /// Safe: it changes nothing.
+    pub(super) async fn wait_for_change(&self, awaited: Awaited, deadline: Option<Instant>) -> Result<Option<Primed>> {
+        let Awaited { keys, revisions, changed } = awaited;
+        if keys.is_empty() {
+            let message = "retry in a body that has read nothing: there is nothing to wait for";
+            return Err(Error::new(ErrorKind::InvalidInput, message));
+        }
+        if changed {
+            return Ok(None);
+        }
+        let mut watcher = self.watch(&keys, deadline).await?;
+        loop {
+            let snapshot = self.read(&keys, deadline).await?;
+            let now = snapshot.entries.iter().map(|entry| entry.as_ref().map(|entry| &entry.revision));
+            if now.ne(revisions.iter().map(Option::as_ref)) {
+                return Ok(Some(Primed {
+                    point: snapshot.point,
+                    entries: keys.into_iter().zip(snapshot.entries).collect(),
+                }));
+            }
+            let woken = match deadline {
+                None => watcher.changed().await,
+                Some(deadline) => timeout_at(deadline, watcher.changed()).await.map_err(|_| {
+                    let message = "the deadline passed while waiting for a change of what was read";
+                    Error::new(ErrorKind::Timeout, message).at(&keys[0])
+                })?,
+            };
+            if let Err(error) = woken {
+                if error.kind() != ErrorKind::Unavailable {
+                    return Err(error);
+                }
+                watcher = self.watch(&keys, deadline).await?;
+            }
+        }
+    }
+
+    /// Begins to watch keys, as soon as the coordinator can be reached.
+    pub(super) async fn watch(&self, keys: &[Key], deadline: Option<Instant>) -> Result<Box<dyn Watcher>> {
+        self.until(deadline, || self.coordinator.watch(keys)).await
+    }
+}

@@ -1,0 +1,283 @@
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::change::{Changes, Source};
+use super::watches::Watches;
+use super::{Change, Value, Verdict, cloned, validate};
+use crate::backend::{CasOutcome, StateContainer};
+use crate::engine::{Cell, Engine, refuse_nested};
+use crate::error::{Error, ErrorKind, Result};
+use crate::protocol::{Key, Revision, Shared, State};
+
+/// A named, typed, durable cell that is changed alone, by compare-and-set, with no transaction.
+///
+/// It is a cheap handle to the atom, to be cloned and shared. All its operations, in all processes, take effect one after the
+/// other, each between its call and its return.
+///
+/// # Errors
+/// Of the methods here: [`NotFound`](ErrorKind::NotFound) if it was destroyed;
+/// [`Nested`](ErrorKind::Nested) inside the body of a transaction, which an atom has no part in;
+/// [`Rejected`](ErrorKind::Rejected) by its validator; [`TooLarge`](ErrorKind::TooLarge) for its store;
+/// [`Unavailable`](ErrorKind::Unavailable) if the store stays so for the client's deadline;
+/// [`OutcomeUnknown`](ErrorKind::OutcomeUnknown) if a write was sent and its reply lost: only then may it have
+/// taken effect.
+///
+/// # Cancel safety
+/// Of the methods here: dropping the future of one that writes leaves open whether the write takes effect; it does so as a whole or not
+/// at all.
+pub struct Atom<T> {
+    inner: Arc<AtomInner>,
+    types: PhantomData<fn() -> T>,
+}
+
+struct AtomInner {
+    core: AtomCore,
+    watches: Watches,
+}
+
+#[derive(Clone)]
+struct AtomCore {
+    engine: Arc<Engine>,
+    cell: Arc<Cell>,
+    container: Arc<dyn StateContainer>,
+}
+
+type Current = Option<(Shared, Revision)>;
+
+impl<T: Value> Atom<T> {
+    pub(super) fn new(engine: Arc<Engine>, cell: Arc<Cell>) -> Self {
+        let container = cell.store.state(&cell.key);
+        let core = AtomCore { engine, cell, container };
+        Self { inner: Arc::new(AtomInner { core, watches: Watches::default() }), types: PhantomData }
+    }
+
+    pub(super) async fn open(&self) -> Result<()> {
+        let core = &self.inner.core;
+        let deadline = core.engine.deadline();
+        core.existing(deadline).await.map(drop).map_err(|error| error.during("open atom"))
+    }
+
+    pub(super) async fn create(&self, value: T, or_open: bool) -> Result<()> {
+        let core = &self.inner.core;
+        let create = async {
+            let deadline = core.engine.deadline();
+            if or_open && core.current(deadline).await?.is_some() {
+                return Ok(());
+            }
+            core.engine.until(deadline, || core.container.init()).await?;
+            match core.compare_and_set(None, &(Arc::new(value) as Shared), deadline).await? {
+                Ok(()) => Ok(()),
+                Err(Some(_)) if or_open => Ok(()),
+                Err(_) => Err(Error::new(ErrorKind::AlreadyExists, "there is an atom of this name already: open it")),
+            }
+        };
+        create.await.map_err(|error| error.during("create atom"))
+    }
+
+    /// The atom's key.
+    pub fn key(&self) -> &Key {
+        &self.inner.core.cell.key
+    }
+
+    /// The current value.
+    #[doc(alias = "deref")]
+    pub async fn get(&self) -> Result<T> {
+        refuse_nested("get")?;
+        let core = &self.inner.core;
+        cloned(core.existing(core.engine.deadline()).await?.0)
+    }
+
+    /// Sets the value to what `f` makes of it, and gives the new one. `f` may be called several times.
+    #[doc(alias = "swap!!")]
+    pub async fn swap(&self, f: impl Fn(T) -> T) -> Result<T> {
+        self.write("swap", |current: &Shared| {
+            let new = f(cloned(Arc::clone(current))?);
+            Ok(Some((new.clone(), new)))
+        })
+        .await
+        .map(|new| new.expect("a swap always writes"))
+    }
+
+    /// Changes the value in place, and gives what `f` returns. `f` may be called several times.
+    pub async fn update<O>(&self, f: impl Fn(&mut T) -> O) -> Result<O> {
+        self.write("update", |current: &Shared| {
+            let mut value = cloned(Arc::clone(current))?;
+            let out = f(&mut value);
+            Ok(Some((value, out)))
+        })
+        .await
+        .map(|out| out.expect("an update always writes"))
+    }
+
+    /// Sets the value, whatever it was.
+    #[doc(alias = "reset!!")]
+    pub async fn reset(&self, value: T) -> Result<()> {
+        self.write("reset", |_: &Shared| Ok(Some((value.clone(), ())))).await.map(drop)
+    }
+
+    /// Sets the value to `new` if it is `old`; `false` if it is not.
+    #[doc(alias = "compare-and-set!!")]
+    pub async fn compare_and_set(&self, old: &T, new: T) -> Result<bool>
+    where
+        T: PartialEq,
+    {
+        let written = self.write("compare and set", |current: &Shared| {
+            let is_old = cloned::<T>(Arc::clone(current))? == *old;
+            Ok(is_old.then(|| (new.clone(), ())))
+        });
+        written.await.map(|written| written.is_some())
+    }
+
+    /// Destroys the atom. It can be created again.
+    #[doc(alias = "destroy-atom!!")]
+    pub async fn destroy(&self) -> Result<()> {
+        refuse_nested("destroy")?;
+        let core = &self.inner.core;
+        let destroyed = core.engine.until(core.engine.deadline(), || core.container.destroy());
+        destroyed.await.map_err(|error| error.at(&core.cell.key).during("destroy"))
+    }
+
+    /// Replaces this handle's validator, which clones share. Other handles keep theirs.
+    #[doc(alias = "set-validator!!")]
+    pub fn set_validator<V: Verdict>(&self, f: impl Fn(&T) -> V + Send + Sync + 'static) {
+        self.inner.core.cell.set_validator(Some(validate::validator(f)));
+    }
+
+    /// Removes this handle's validator.
+    pub fn remove_validator(&self) {
+        self.inner.core.cell.set_validator(None);
+    }
+
+    /// The changes from now on. The last value is always told, and values that were soon replaced may be skipped.
+    pub async fn watch(&self) -> Result<Changes<T>> {
+        refuse_nested("watch")?;
+        let core = self.inner.core.clone();
+        let last = core.current(core.engine.deadline()).await?;
+        Ok(Changes::from_source(AtomSource { core, last }))
+    }
+
+    /// Calls `f` with changes from now on, in a task of its own, until [`remove_watch`](Self::remove_watch) or until the last
+    /// clone of this handle is dropped. A watch of the same name is replaced.
+    ///
+    /// `f` must not block for long. A panic in it is logged, and the watch goes on.
+    #[doc(alias = "add-watch!!")]
+    pub async fn add_watch(
+        &self,
+        name: impl Into<String>,
+        f: impl Fn(&Change<T>) + Send + Sync + 'static,
+    ) -> Result<()> {
+        let changes = self.watch().await?;
+        self.inner.watches.add(name.into(), changes, f);
+        Ok(())
+    }
+
+    /// Ends the watch of this name; `false` if there is none.
+    #[doc(alias = "remove-watch!!")]
+    pub fn remove_watch(&self, name: &str) -> bool {
+        self.inner.watches.remove(name)
+    }
+
+    /// Reads, decides, and writes by compare-and-set, until nobody came between. `Ok(None)`: `decide` did not want to.
+    async fn write<O>(
+        &self,
+        operation: &'static str,
+        decide: impl Fn(&Shared) -> Result<Option<(T, O)>>,
+    ) -> Result<Option<O>> {
+        refuse_nested(operation)?;
+        let core = &self.inner.core;
+        let begun = Instant::now();
+        let deadline = core.engine.deadline();
+        let mut current = core.current(deadline).await?;
+        for lost in 0.. {
+            let Some((value, revision)) = current else {
+                return Err(not_found(&core.cell.key));
+            };
+            let Some((new, out)) = decide(&value)? else {
+                return Ok(None);
+            };
+            let new: Shared = Arc::new(new);
+            current = match core.compare_and_set(Some(revision), &new, deadline).await {
+                Ok(Ok(())) => return Ok(Some(out)),
+                Ok(Err(now)) => now,
+                Err(error) => return Err(error.during(operation)),
+            };
+            if !core.engine.yield_or_pause(lost, deadline).await {
+                let error = Error::new(ErrorKind::Timeout, "the deadline passed before the atom could be written");
+                return Err(error.at(&core.cell.key).with_effort(lost + 1, begun.elapsed()).during(operation));
+            }
+        }
+        unreachable!("the loop above has no end but a return")
+    }
+}
+
+fn not_found(key: &Key) -> Error {
+    Error::new(ErrorKind::NotFound, "there is no atom of this name, or it was destroyed: create it").at(key)
+}
+
+impl AtomCore {
+    async fn current(&self, deadline: Option<Instant>) -> Result<Current> {
+        let found = self.engine.until(deadline, || self.container.state()).await;
+        self.decode(found.map_err(|error| error.at(&self.cell.key))?)
+    }
+
+    async fn existing(&self, deadline: Option<Instant>) -> Result<(Shared, Revision)> {
+        self.current(deadline).await?.ok_or_else(|| not_found(&self.cell.key))
+    }
+
+    fn decode(&self, found: Option<(State, Revision)>) -> Result<Current> {
+        found.map(|(state, revision)| Ok((self.cell.decode(&state)?, revision))).transpose()
+    }
+
+    /// `Err` in `Ok`: not as expected, and this is what is there.
+    async fn compare_and_set(
+        &self,
+        expected: Option<Revision>,
+        new: &Shared,
+        deadline: Option<Instant>,
+    ) -> Result<Result<(), Current>> {
+        self.cell.validate(new)?;
+        let state = self.cell.encode_for_store(new)?;
+        let done =
+            self.engine.until(deadline, || self.container.compare_and_set_state(expected.clone(), state.clone())).await;
+        match done.map_err(|error| error.at(&self.cell.key))? {
+            CasOutcome::Set(_) => Ok(Ok(())),
+            CasOutcome::Stale(found) => Ok(Err(self.decode(found)?)),
+        }
+    }
+}
+
+/// Follows an atom by its container's hints.
+struct AtomSource {
+    core: AtomCore,
+    last: Current,
+}
+
+impl<T: Value> Source<T> for AtomSource {
+    async fn next(&mut self) -> Result<Change<T>> {
+        loop {
+            let since = self.last.as_ref().map(|(_, revision)| revision.clone());
+            self.core.engine.until(None, || self.core.container.changed(since.clone())).await?;
+            let now = self.core.current(None).await?;
+            if now.as_ref().map(|(_, revision)| revision) == since.as_ref() {
+                continue;
+            }
+            let old = std::mem::replace(&mut self.last, now);
+            let value = |current: &Current| current.as_ref().map(|(value, _)| cloned(Arc::clone(value))).transpose();
+            return Ok(Change { old: value(&old)?, new: value(&self.last)?, point: None, skipped: true });
+        }
+    }
+}
+
+impl<T> Clone for Atom<T> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner), types: PhantomData }
+    }
+}
+
+impl<T> std::fmt::Debug for Atom<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Atom").field(&self.inner.core.cell.key).finish()
+    }
+}

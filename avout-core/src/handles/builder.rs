@@ -1,0 +1,309 @@
+use std::future::IntoFuture;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use super::codec::TypedCoder;
+use super::type_tag::{MAX_TYPE_TAG, type_tag};
+use super::validate::validator;
+use super::{Atom, Codec, Ref, Stm, Value, Verdict};
+use crate::backend::Store;
+use crate::engine::{Action, Cell, Coder, Engine, Options, Validator, refuse_nested, run};
+use crate::error::{Error, ErrorKind, Result};
+use crate::protocol::{CodecId, Entry, Key, MAX_HISTORY, Meta, Payload, Shared};
+
+/// How much history a ref keeps unless it says otherwise.
+const DEFAULT_HISTORY: u16 = 8;
+
+/// A shared store, by its own type or as `Arc<dyn Store>`.
+pub trait AsStore {
+    /// The store.
+    fn as_store(&self) -> Arc<dyn Store>;
+}
+
+impl<S: Store> AsStore for Arc<S> {
+    fn as_store(&self) -> Arc<dyn Store> {
+        Arc::clone(self) as _
+    }
+}
+
+impl AsStore for Arc<dyn Store> {
+    fn as_store(&self) -> Arc<dyn Store> {
+        Arc::clone(self)
+    }
+}
+
+/// Whether to make it, or to open it, or both.
+enum Intent<T> {
+    Open,
+    Create { value: T, or_open: bool },
+}
+
+/// What refs and atoms have in common while they are made.
+struct Settings<T, C> {
+    stm: Stm,
+    key: Result<Key>,
+    intent: Intent<T>,
+    store: Option<Arc<dyn Store>>,
+    validator: Option<Validator>,
+    codec: C,
+    type_tag: Option<String>,
+    history: Option<u16>,
+}
+
+/// Makes or opens a ref: `.await` it, after options if there are any.
+///
+/// Validators, and how much history is kept by writes through it, belong to the handle, and every process sets its own. Store, codec
+/// and type tag are the ref's for life.
+///
+/// # Errors
+/// When awaited:
+/// [`InvalidInput`](ErrorKind::InvalidInput) if the key is no key; [`Nested`](ErrorKind::Nested) inside the body of a
+/// transaction; [`Mismatch`](ErrorKind::Mismatch) if the ref was made with another type, codec or store;
+/// [`Rejected`](ErrorKind::Rejected) if the validator refuses the first value;
+/// [`Unsupported`](ErrorKind::Unsupported) for the in-process codec in a store outside the process; and those of
+/// [`Stm::dosync`].
+#[must_use = "a builder does nothing until it is awaited"]
+pub struct RefBuilder<T, C>(Settings<T, C>);
+
+/// Makes or opens an atom: `.await` it, after options if there are any.
+///
+/// # Errors
+/// When awaited: as for [`RefBuilder`], and [`OutcomeUnknown`](ErrorKind::OutcomeUnknown) if the reply to the
+/// first write was lost.
+#[must_use = "a builder does nothing until it is awaited"]
+pub struct AtomBuilder<T, C>(Settings<T, C>);
+
+macro_rules! builder {
+    ($name:ident, $what:literal) => {
+        impl<T> $name<T, super::MessagePack> {
+            pub(super) fn open(stm: &Stm, key: &str) -> Self {
+                Self(Settings::new(stm, key, Intent::Open))
+            }
+
+            pub(super) fn create(stm: &Stm, key: &str, value: T, or_open: bool) -> Self {
+                Self(Settings::new(stm, key, Intent::Create { value, or_open }))
+            }
+        }
+
+        impl<T, C> $name<T, C> {
+            #[doc = concat!("Keeps the ", $what, "'s values in this store, and not in the client's own.")]
+            pub fn in_store<S: AsStore + ?Sized>(mut self, store: &S) -> Self {
+                self.0.store = Some(store.as_store());
+                self
+            }
+
+            /// Has every new value checked by `f` before it is committed. It should be quick, and a panic in it is a
+            /// refusal.
+            #[doc(alias = "set-validator!!")]
+            pub fn validator<V: Verdict>(mut self, f: impl Fn(&T) -> V + Send + Sync + 'static) -> Self
+            where
+                T: Value,
+            {
+                self.0.validator = Some(validator(f));
+                self
+            }
+
+            #[doc = concat!("Encodes the ", $what, "'s values with this codec, and not as MessagePack.")]
+            pub fn codec<D>(self, codec: D) -> $name<T, D> {
+                $name(self.0.with_codec(codec))
+            }
+
+            /// Names the type, at most 255 bytes; without this it is the type's Rust name without module paths. A type that
+            /// may be renamed later is best named here.
+            pub fn type_tag(mut self, tag: impl Into<String>) -> Self {
+                self.0.type_tag = Some(tag.into());
+                self
+            }
+        }
+
+        impl<T, C> std::fmt::Debug for $name<T, C> {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.debug_struct(stringify!($name)).field("key", &self.0.key).finish_non_exhaustive()
+            }
+        }
+    };
+}
+
+builder!(RefBuilder, "ref");
+builder!(AtomBuilder, "atom");
+
+impl<T, C> RefBuilder<T, C> {
+    /// How many earlier values the ref's record keeps for readers, watchers and [`Ref::history`]: 8 by default, 256 at most, and of
+    /// values that lie in the record no more than 4 KiB in all.
+    pub fn history(mut self, values: u16) -> Self {
+        self.0.history = Some(values);
+        self
+    }
+}
+
+impl<T: Value, C: Codec<T>> IntoFuture for RefBuilder<T, C> {
+    type Output = Result<Ref<T>>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.0.into_ref())
+    }
+}
+
+impl<T: Value, C: Codec<T>> IntoFuture for AtomBuilder<T, C> {
+    type Output = Result<Atom<T>>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.0.into_atom())
+    }
+}
+
+impl<T> Settings<T, super::MessagePack> {
+    fn new(stm: &Stm, key: &str, intent: Intent<T>) -> Self {
+        Self {
+            stm: stm.clone(),
+            key: Key::new(key),
+            intent,
+            store: None,
+            validator: None,
+            codec: super::MessagePack,
+            type_tag: None,
+            history: None,
+        }
+    }
+}
+
+impl<T, C> Settings<T, C> {
+    fn with_codec<D>(self, codec: D) -> Settings<T, D> {
+        let Self { stm, key, intent, store, validator, codec: _, type_tag, history } = self;
+        Settings { stm, key, intent, store, validator, codec, type_tag, history }
+    }
+}
+
+/// What is known of a ref or atom before the store was asked.
+struct Blueprint {
+    engine: Arc<Engine>,
+    key: Key,
+    store: Option<Arc<dyn Store>>,
+    validator: Option<Validator>,
+    coder: Arc<dyn Coder>,
+    codec: CodecId,
+    type_tag: Box<str>,
+    history: Option<u16>,
+}
+
+impl<T: Value, C: Codec<T>> Settings<T, C> {
+    fn check(self) -> Result<(Blueprint, Intent<T>)> {
+        let key = self.key?;
+        let type_tag: Box<str> = self.type_tag.unwrap_or_else(type_tag::<T>).into();
+        if type_tag.len() > MAX_TYPE_TAG {
+            return Err(Error::new(ErrorKind::InvalidInput, "a type tag has at most 255 bytes").at(&key));
+        }
+        if self.history.is_some_and(|history| history > MAX_HISTORY) {
+            return Err(Error::new(ErrorKind::InvalidInput, "a record keeps at most 256 earlier values").at(&key));
+        }
+        let codec = self.codec.id();
+        let blueprint = Blueprint {
+            engine: self.stm.engine,
+            key,
+            store: self.store,
+            validator: self.validator,
+            coder: Arc::new(TypedCoder::<T, C>::new(self.codec, type_tag.clone())),
+            codec,
+            type_tag,
+            history: self.history,
+        };
+        Ok((blueprint, self.intent))
+    }
+
+    async fn into_ref(self) -> Result<Ref<T>> {
+        refuse_nested("open ref")?;
+        let (blueprint, intent) = self.check()?;
+        let (value, or_open): (Option<Shared>, bool) = match intent {
+            Intent::Open => (None, true),
+            Intent::Create { value, or_open } => (Some(Arc::new(value)), or_open),
+        };
+        let operation = if value.is_some() { "create ref" } else { "open ref" };
+        let cell =
+            blueprint.settle(value, or_open).await.map_err(|error| error.at(&blueprint.key).during(operation))?;
+        Ok(Ref::new(blueprint.engine, cell))
+    }
+
+    async fn into_atom(self) -> Result<Atom<T>> {
+        refuse_nested("open atom")?;
+        let (blueprint, intent) = self.check()?;
+        let cell = blueprint.cell(None)?;
+        let atom = Atom::new(Arc::clone(&blueprint.engine), cell);
+        let opened = match intent {
+            Intent::Open => atom.open().await,
+            Intent::Create { value, or_open } => atom.create(value, or_open).await,
+        };
+        opened.map_err(|error| error.at(&blueprint.key))?;
+        Ok(atom)
+    }
+}
+
+impl Blueprint {
+    /// Finds the ref as it is, or creates it: one read, and for a new one a commit.
+    async fn settle(&self, value: Option<Shared>, or_open: bool) -> Result<Arc<Cell>> {
+        if let Some(store) = &self.store {
+            self.engine.attach(Arc::clone(store));
+        }
+        if value.is_some() {
+            let cell = self.cell(None)?;
+            let container = cell.store.versioned_state(&self.key);
+            self.engine.until(self.engine.deadline(), || container.init()).await?;
+        }
+        let value = &value;
+        run(&self.engine, Options::new(&self.engine.config), |tx| async move {
+            tx.see(&[&self.key]).await?;
+            let found = tx.seen_alive(&self.key);
+            match (found, value) {
+                (Some(_), Some(_)) if !or_open => {
+                    Err(Error::new(ErrorKind::AlreadyExists, "there is a ref of this name already: open it"))
+                }
+                (Some(entry), _) => self.cell(Some(&entry)),
+                (None, Some(value)) => {
+                    let cell = self.cell(None)?;
+                    tx.write(&cell, Action::Create(Arc::clone(value)))?;
+                    Ok(cell)
+                }
+                (None, None) => {
+                    Err(Error::new(ErrorKind::NotFound, "there is no ref of this name, or it was destroyed: create it"))
+                }
+            }
+        })
+        .await
+    }
+
+    /// The cell, in the store where the ref is, if there is one, or else where it was asked to be.
+    fn cell(&self, entry: Option<&Entry>) -> Result<Arc<Cell>> {
+        let engine = &self.engine;
+        let found = entry.map(|entry| &*entry.record.meta);
+        let store = match (&self.store, found) {
+            (Some(store), _) => Arc::clone(store),
+            (None, Some(meta)) => engine.store(meta.realm).ok_or_else(|| {
+                let message = format!(
+                    "its values lie in the store of realm {}, which is not attached: attach it first",
+                    meta.realm
+                );
+                Error::new(ErrorKind::Mismatch, message)
+            })?,
+            (None, None) => Arc::clone(&engine.home),
+        };
+        let realm = store.realm();
+        let inline = realm == engine.home.realm();
+        let in_process = if inline { engine.capabilities.in_process } else { store.capabilities().in_process };
+        if self.codec == CodecId::IN_PROCESS && !in_process {
+            let message = "the in-process codec is for stores in this process only: choose another codec or store";
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
+        let history = self.history.or(found.map(|meta| meta.history)).unwrap_or(DEFAULT_HISTORY);
+        let meta = Arc::new(Meta { realm, codec: self.codec, type_tag: self.type_tag.clone(), history });
+        let (coder, validator) = (Arc::clone(&self.coder), self.validator.clone());
+        let cell = Cell::new(self.key.clone(), engine.client, meta, store, inline, coder, validator);
+        if let Some(entry) = entry {
+            cell.check_meta(&entry.record.meta)?;
+            if let Payload::Shared(value) = &entry.record.payload {
+                cell.coder.check(value)?;
+            }
+        }
+        Ok(Arc::new(cell))
+    }
+}

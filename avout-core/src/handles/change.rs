@@ -1,0 +1,82 @@
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_util::stream::{Stream, StreamExt, unfold};
+
+use super::{Value, cloned};
+use crate::engine::{Followed, Follower};
+use crate::error::{ErrorKind, Result};
+use crate::protocol::Point;
+
+/// One change of a ref or atom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Change<T> {
+    /// The value before, as this watch knew it; `None`: there was none.
+    pub old: Option<T>,
+    /// The new value; `None`: it was destroyed.
+    pub new: Option<T>,
+    /// Where it took effect. `None` for atoms, which have no place in the commit order.
+    pub point: Option<Point>,
+    /// Values between `old` and `new` may have gone by that are no longer held. Always so for atoms, which keep no history.
+    pub skipped: bool,
+}
+
+/// The committed changes of a ref or atom from when the watch began, in order, without end.
+///
+/// It is a [`Stream`] and has a [`next`](Self::next) of its own. It waits through outages. Errors are items: after
+/// [`Corrupt`](ErrorKind::Corrupt), [`Codec`](ErrorKind::Codec) and [`Mismatch`](ErrorKind::Mismatch) of one value it goes on; after
+/// [`Closed`](ErrorKind::Closed) and [`StoreLost`](ErrorKind::StoreLost) it ends.
+///
+/// A reader that is slow costs no memory: what it has not asked for is not fetched. It then finds `skipped` set.
+#[must_use = "a stream does nothing until it is read"]
+pub struct Changes<T>(Pin<Box<dyn Stream<Item = Result<Change<T>>> + Send>>);
+
+impl<T: Value> Changes<T> {
+    /// From steps that a source gives for ever.
+    pub(super) fn from_source<S: Source<T>>(source: S) -> Self {
+        Self(Box::pin(unfold(Some(source), async |source| {
+            let mut source = source?;
+            let change = source.next().await;
+            let ended =
+                matches!(&change, Err(error) if matches!(error.kind(), ErrorKind::Closed | ErrorKind::StoreLost));
+            Some((change, (!ended).then_some(source)))
+        })))
+    }
+
+    /// The next change; `None` after the last one.
+    ///
+    /// # Cancel safety
+    /// Safe: a change is taken only when it is returned.
+    pub async fn next(&mut self) -> Option<Result<Change<T>>> {
+        self.0.next().await
+    }
+}
+
+impl<T> Stream for Changes<T> {
+    type Item = Result<Change<T>>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.as_mut().poll_next(cx)
+    }
+}
+
+impl<T> std::fmt::Debug for Changes<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Changes")
+    }
+}
+
+/// Where changes come from.
+pub(super) trait Source<T>: Send + 'static {
+    fn next(&mut self) -> impl Future<Output = Result<Change<T>>> + Send;
+}
+
+impl<T: Value> Source<T> for Follower {
+    async fn next(&mut self) -> Result<Change<T>> {
+        let Followed { old, new, point, skipped } = Follower::next(self).await?;
+        let old = old.map(cloned).transpose()?;
+        let new = new.map(cloned).transpose()?;
+        Ok(Change { old, new, point: Some(point), skipped })
+    }
+}

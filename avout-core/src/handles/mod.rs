@@ -1,0 +1,49 @@
+//! The typed handles. Types, codecs and closures end here: the engine below takes shared values and bytes.
+
+mod atom;
+mod builder;
+mod change;
+mod codec;
+mod reference;
+mod refs;
+mod snapshot;
+mod stm;
+mod transaction;
+mod tx;
+mod type_tag;
+mod validate;
+mod watches;
+
+pub use atom::Atom;
+pub use builder::{AsStore, AtomBuilder, RefBuilder};
+pub use change::{Change, Changes};
+pub use codec::{Codec, InProcess, Json, MessagePack};
+pub use reference::{Past, Ref};
+pub use refs::Refs;
+pub use snapshot::Snapshot;
+pub use stm::{Stm, StmBuilder};
+pub use transaction::Transaction;
+pub use tx::Tx;
+pub use validate::Verdict;
+
+use std::sync::Arc;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::protocol::Shared;
+
+/// A type that refs and atoms can hold: any that can be cloned and shared among threads.
+///
+/// How it is stored is up to the [`Codec`]; with the default one it must also be serde's `Serialize` and
+/// `DeserializeOwned`.
+pub trait Value: Clone + Send + Sync + 'static {}
+
+impl<T: Clone + Send + Sync + 'static> Value for T {}
+
+/// The value of a type that was checked when the value was decoded.
+fn typed<T: Value>(value: Shared) -> Result<Arc<T>> {
+    value.downcast().map_err(|_| Error::new(ErrorKind::Mismatch, "the value is of another type than its ref"))
+}
+
+fn cloned<T: Value>(value: Shared) -> Result<T> {
+    typed(value).map(Arc::unwrap_or_clone)
+}

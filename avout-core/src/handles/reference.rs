@@ -1,0 +1,186 @@
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use super::change::Changes;
+use super::watches::Watches;
+use super::{Change, Tx, Value, Verdict, cloned, validate};
+use crate::engine::{Cell, Engine, Follower, Options, refuse_nested, run};
+use crate::error::{Error, Result};
+use crate::protocol::{Key, Point};
+
+/// A named, typed, durable cell that is changed in transactions.
+///
+/// It is a cheap handle to the ref, to be cloned and shared. The methods that write are each a transaction of
+/// their own; to change several refs as one, or to read and write, use [`Stm::dosync`](crate::Stm::dosync).
+///
+/// # Errors
+/// Of the methods here: [`NotFound`](crate::ErrorKind::NotFound) if it was destroyed;
+/// [`Nested`](crate::ErrorKind::Nested) inside the body of a transaction, which has its [`Tx`] for that;
+/// [`Unavailable`](crate::ErrorKind::Unavailable) if the store stays so for the client's deadline; and those of
+/// [`Stm::dosync`](crate::Stm::dosync) for the ones that write.
+pub struct Ref<T> {
+    pub(super) inner: Arc<RefInner>,
+    types: PhantomData<fn() -> T>,
+}
+
+pub(super) struct RefInner {
+    engine: Arc<Engine>,
+    pub(super) cell: Arc<Cell>,
+    watches: Watches,
+}
+
+/// A value that a ref had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Past<T> {
+    /// Where it took effect.
+    pub point: Point,
+    /// The value; `None`: the ref did not exist.
+    pub value: Option<T>,
+}
+
+impl<T: Value> Ref<T> {
+    pub(super) fn new(engine: Arc<Engine>, cell: Arc<Cell>) -> Self {
+        Self { inner: Arc::new(RefInner { engine, cell, watches: Watches::default() }), types: PhantomData }
+    }
+
+    /// The ref's key.
+    pub fn key(&self) -> &Key {
+        &self.inner.cell.key
+    }
+
+    /// The current value: one that no earlier acknowledged commit has replaced.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    #[doc(alias = "deref")]
+    pub async fn get(&self) -> Result<T> {
+        refuse_nested("get")?;
+        self.transact(async |tx| tx.get(self).await).await
+    }
+
+    /// Sets the value, whatever it was.
+    ///
+    /// # Cancel safety
+    /// As [`Stm::dosync`](crate::Stm::dosync).
+    pub async fn set(&self, value: T) -> Result<()> {
+        self.transact(async |tx| tx.set(self, value.clone()).await).await
+    }
+
+    /// Sets the value to what `f` makes of it, and gives the new one. `f` may be called several times.
+    ///
+    /// # Cancel safety
+    /// As [`Stm::dosync`](crate::Stm::dosync).
+    pub async fn alter(&self, f: impl Fn(T) -> T) -> Result<T> {
+        self.transact(async |tx| tx.alter(self, &f).await).await
+    }
+
+    /// Changes the value in place, and gives what `f` returns. `f` may be called several times.
+    ///
+    /// # Cancel safety
+    /// As [`Stm::dosync`](crate::Stm::dosync).
+    pub async fn update<O>(&self, f: impl Fn(&mut T) -> O) -> Result<O> {
+        self.transact(async |tx| tx.update(self, &f).await).await
+    }
+
+    /// Destroys the ref, with all that is known of it. It can be created again.
+    ///
+    /// # Cancel safety
+    /// As [`Stm::dosync`](crate::Stm::dosync).
+    pub async fn destroy(&self) -> Result<()> {
+        self.transact(async |tx| tx.destroy(self).await).await
+    }
+
+    /// The values that the record still holds, newest first, beginning with the current one.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn history(&self) -> Result<Vec<Past<T>>> {
+        use crate::engine::Loaded;
+        refuse_nested("history")?;
+        let RefInner { engine, cell, .. } = &*self.inner;
+        let deadline = engine.deadline();
+        let Some(entry) = engine.entry(&cell.key, deadline).await? else {
+            return Ok(Vec::new());
+        };
+        let mut past = Vec::with_capacity(entry.record.history.len() + 1);
+        let current = std::iter::once((entry.point, &entry.record.payload));
+        for (point, payload) in current.chain(entry.record.history.iter().map(|(point, payload)| (*point, payload))) {
+            let value = match engine.load(cell, Some(payload), deadline).await? {
+                Loaded::Value(value) => Some(cloned(value)?),
+                Loaded::Absent => None,
+                // It was trimmed since the record was read, and so was all that is older.
+                Loaded::Gone(..) => break,
+            };
+            past.push(Past { point, value });
+        }
+        Ok(past)
+    }
+
+    /// Replaces this handle's validator, which clones share. Other handles keep theirs.
+    #[doc(alias = "set-validator!!")]
+    pub fn set_validator<V: Verdict>(&self, f: impl Fn(&T) -> V + Send + Sync + 'static) {
+        self.inner.cell.set_validator(Some(validate::validator(f)));
+    }
+
+    /// Removes this handle's validator.
+    pub fn remove_validator(&self) {
+        self.inner.cell.set_validator(None);
+    }
+
+    /// The changes that are committed from now on, in commit order, each once as long as the ref's history holds it.
+    ///
+    /// # Errors
+    /// When it begins, as for the other methods; later ones are items of the stream.
+    pub async fn watch(&self) -> Result<Changes<T>> {
+        refuse_nested("watch")?;
+        let RefInner { engine, cell, .. } = &*self.inner;
+        Ok(Changes::from_source(Follower::begin(Arc::clone(engine), Arc::clone(cell)).await?))
+    }
+
+    /// Calls `f` with every change that is committed from now on, in a task of its own, until
+    /// [`remove_watch`](Self::remove_watch) or until the last clone of this handle is dropped. A watch of the same
+    /// name is replaced.
+    ///
+    /// `f` must not block for long; while it runs, its next change waits. A panic in it is logged, and the watch goes on.
+    ///
+    /// # Errors
+    /// As [`watch`](Self::watch).
+    #[doc(alias = "add-watch!!")]
+    pub async fn add_watch(
+        &self,
+        name: impl Into<String>,
+        f: impl Fn(&Change<T>) + Send + Sync + 'static,
+    ) -> Result<()> {
+        let changes = self.watch().await?;
+        self.inner.watches.add(name.into(), changes, f);
+        Ok(())
+    }
+
+    /// Ends the watch of this name; `false` if there is none.
+    #[doc(alias = "remove-watch!!")]
+    pub fn remove_watch(&self, name: &str) -> bool {
+        self.inner.watches.remove(name)
+    }
+
+    async fn transact<O, F, Fut>(&self, body: F) -> Result<O>
+    where
+        F: Fn(Tx) -> Fut,
+        Fut: Future<Output = Result<O, Error>>,
+    {
+        let engine = &self.inner.engine;
+        run(engine, Options::new(&engine.config), |tx| body(Tx(tx))).await
+    }
+}
+
+impl<T> Clone for Ref<T> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner), types: PhantomData }
+    }
+}
+
+impl<T> std::fmt::Debug for Ref<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Ref").field(&self.inner.cell.key).finish()
+    }
+}

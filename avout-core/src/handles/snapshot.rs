@@ -1,0 +1,97 @@
+use std::sync::Arc;
+
+use super::refs::{cells, values};
+use super::{Ref, Refs, Value};
+use crate::engine::{Cell, Engine, Loaded, absent, refuse_nested};
+use crate::error::{Error, ErrorKind, Result};
+use crate::protocol::{Entry, Key, Payload, Point, Shared};
+
+/// All refs as of one point, for reading outside a transaction; made by [`Stm::snapshot`](crate::Stm::snapshot).
+///
+/// It holds nothing in the stores: what a ref was at the point is found in its history, for as long as that reaches
+/// back. Raise a ref's [`history`](crate::RefBuilder::history) if snapshots of it are used for long.
+///
+/// # Errors
+/// Of the methods that read: [`TooOld`](ErrorKind::TooOld) if the history no longer reaches back;
+/// [`NotFound`](ErrorKind::NotFound) if the ref did not exist; [`Misuse`](ErrorKind::Misuse) for a ref of another client;
+/// [`Nested`](ErrorKind::Nested) inside a transaction.
+///
+/// # Cancel safety
+/// All methods are safe.
+#[derive(Clone)]
+pub struct Snapshot {
+    engine: Arc<Engine>,
+    point: Point,
+}
+
+impl Snapshot {
+    pub(super) async fn take(engine: &Arc<Engine>) -> Result<Self> {
+        refuse_nested("snapshot")?;
+        let point = engine.read(&[], engine.deadline()).await?.point;
+        Ok(Self { engine: Arc::clone(engine), point })
+    }
+
+    /// The point.
+    pub fn point(&self) -> Point {
+        self.point
+    }
+
+    /// The value of a ref at the point. One request.
+    pub async fn get<T: Value>(&self, r: &Ref<T>) -> Result<T> {
+        let (value,) = self.get_many((r,)).await?;
+        Ok(value)
+    }
+
+    /// The values of several refs at the point. One request, and one for each value that lies in a store.
+    pub async fn get_many<R: Refs>(&self, refs: R) -> Result<R::Values> {
+        refuse_nested("snapshot")?;
+        let deadline = self.engine.deadline();
+        let cells = cells(&refs);
+        let keys: Vec<Key> = cells.iter().map(|cell| cell.key.clone()).collect();
+        let snapshot = self.engine.read_at(&keys, Some(self.point), deadline).await?;
+        let mut found = Vec::with_capacity(cells.len());
+        for (cell, entry) in cells.into_iter().zip(snapshot.entries) {
+            found.push(
+                self.value(cell, entry.as_ref(), snapshot.point).await.map_err(|error| error.during("snapshot"))?,
+            );
+        }
+        values(&refs, found)
+    }
+
+    async fn value(&self, cell: &Cell, entry: Option<&Entry>, read_at: Point) -> Result<Shared> {
+        if cell.client != self.engine.client {
+            let message = "this ref was opened with another client than the snapshot's";
+            return Err(Error::new(ErrorKind::Misuse, message).at(&cell.key));
+        }
+        let payload = match entry {
+            Some(entry) => entry.record.at(entry.point, self.point).map(|(_, payload)| payload),
+            None if read_at == self.point => Some(&Payload::Deleted),
+            None => None,
+        };
+        let Some(payload) = payload else {
+            return Err(self.too_old(cell));
+        };
+        if let (Some(entry), false) = (entry, matches!(payload, Payload::Deleted)) {
+            cell.check_meta(&entry.record.meta)?;
+        }
+        match self.engine.load(cell, Some(payload), self.engine.deadline()).await? {
+            Loaded::Value(value) => Ok(value),
+            Loaded::Absent => Err(absent(&cell.key)),
+            Loaded::Gone(..) => Err(self.too_old(cell)),
+        }
+    }
+
+    fn too_old(&self, cell: &Cell) -> Error {
+        let message = format!(
+            "its history no longer reaches back to point {}: take a new snapshot, or keep more history",
+            self.point
+        );
+        Error::new(ErrorKind::TooOld, message).at(&cell.key)
+    }
+}
+
+impl std::fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Snapshot").field("point", &self.point).finish_non_exhaustive()
+    }
+}

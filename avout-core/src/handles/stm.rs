@@ -1,0 +1,337 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{AsStore, AtomBuilder, MessagePack, RefBuilder, Snapshot, Transaction, Tx};
+use crate::backend::{Coordinator, Kind, Store};
+use crate::engine::{Config, Engine, Stats, refuse_nested};
+use crate::error::Result;
+#[cfg(doc)]
+use crate::error::{Error, ErrorKind};
+use crate::protocol::{Key, Payload, Receipt, Resolution};
+
+/// A client of shared state: makes refs and atoms, and runs transactions over them.
+///
+/// It is a cheap handle, to be cloned and shared by all tasks of a process.
+///
+/// # Examples
+/// In a service: state in a struct, transactions in its methods, errors of the application's own.
+/// ```
+/// # use avout_core::{Error, Ref, Stm};
+/// # use std::sync::Arc;
+/// struct Shop {
+///     stm: Stm,
+///     stock: Ref<u32>,
+///     sold: Ref<Vec<String>>,
+/// }
+///
+/// #[derive(Debug)]
+/// enum ShopError {
+///     SoldOut,
+///     State(Error),
+/// }
+///
+/// impl From<Error> for ShopError {
+///     fn from(error: Error) -> Self {
+///         Self::State(error)
+///     }
+/// }
+///
+/// impl Shop {
+///     async fn sell(&self, customer: &str) -> Result<u32, ShopError> {
+///         self.stm
+///             .transaction()
+///             .dosync(async |tx| {
+///                 let left = tx.get(&self.stock).await?;
+///                 let left = left.checked_sub(1).ok_or(ShopError::SoldOut)?;
+///                 tx.set(&self.stock, left).await?;
+///                 tx.update(&self.sold, |sold| sold.push(customer.to_string())).await?;
+///                 Ok(left)
+///             })
+///             .await
+///     }
+///
+///     async fn report(&self) -> Result<(u32, usize), ShopError> {
+///         let report = self.stm.dosync(async |tx| {
+///             let (stock, sold) = tx.get_many((&self.stock, &self.sold)).await?;
+///             Ok((stock, sold.len()))
+///         });
+///         Ok(report.await?)
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), ShopError> {
+/// # let local = avout_local::Local::new();
+/// let stm = Stm::new(local.coordinator(), local.store());
+/// let stock = stm.create_or_open_ref("/stock", 2_u32).await?;
+/// let sold = stm.create_or_open_ref("/sold", Vec::new()).await?;
+/// let shop = Arc::new(Shop { stm, stock, sold });
+/// let requests = ["ann", "bob", "cy"].map(|customer| {
+///     let shop = Arc::clone(&shop);
+///     tokio::spawn(async move { shop.sell(customer).await })
+/// });
+/// let mut served = 0;
+/// for request in requests {
+///     match request.await.expect("no panic") {
+///         Ok(_) => served += 1,
+///         Err(ShopError::SoldOut) => {}
+///         Err(other) => return Err(other),
+///     }
+/// }
+/// assert_eq!((served, shop.report().await?), (2, (0, 2)));
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Stm {
+    pub(super) engine: Arc<Engine>,
+}
+
+/// Sets a client up; made by [`Stm::builder`].
+#[must_use = "a builder does nothing until build is called"]
+pub struct StmBuilder {
+    coordinator: Arc<dyn Coordinator>,
+    store: Arc<dyn Store>,
+    config: Config,
+}
+
+impl Stm {
+    /// A client with the default [`Config`]. `store` is where values go that are too large for the coordinator, and atoms.
+    pub fn new(coordinator: Arc<dyn Coordinator>, store: Arc<dyn Store>) -> Self {
+        Self::builder(coordinator, store).build()
+    }
+
+    /// A client to be set up.
+    pub fn builder(coordinator: Arc<dyn Coordinator>, store: Arc<dyn Store>) -> StmBuilder {
+        StmBuilder { coordinator, store, config: Config::default() }
+    }
+
+    /// Runs `body` as a transaction: all that it reads is one moment, and all that it writes takes effect at
+    /// once or not at all.
+    ///
+    /// The body runs again when another transaction came first, so it should do nothing but compute and use its [`Tx`].
+    /// It may borrow what is around it. An `Err` that it returns ends the transaction with nothing written; an application's own
+    /// reason travels in [`Error::abort`], or see [`transaction`](Self::transaction) for an error type of its own.
+    ///
+    /// # Errors
+    /// The body's own, and:
+    /// [`Rejected`](ErrorKind::Rejected) by a validator; [`Timeout`](ErrorKind::Timeout) and
+    /// [`Contended`](ErrorKind::Contended) with the attempts, the time and the key that they were lost on;
+    /// [`Nested`](ErrorKind::Nested) inside another body; [`TooLarge`](ErrorKind::TooLarge) naming the limit;
+    /// [`Unavailable`](ErrorKind::Unavailable) if the store stayed so until the deadline;
+    /// [`OutcomeUnknown`](ErrorKind::OutcomeUnknown) if the commit was sent and the store then stayed out of reach: of all
+    /// of them only after this one may the transaction have taken effect.
+    ///
+    /// # Cancel safety
+    /// Dropping the future before the commit is sent leaves nothing behind; after that, the
+    /// transaction takes effect as a whole or not at all.
+    ///
+    /// # Panics
+    /// A panic of the body goes through to the caller, with nothing written.
+    ///
+    /// # Examples
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> avout_core::Result<()> {
+    /// # let local = avout_local::Local::new();
+    /// # let stm = avout_core::Stm::new(local.coordinator(), local.store());
+    /// let count = stm.create_or_open_ref("/count", 0_i64).await?;
+    /// let log = stm.create_or_open_ref("/log", Vec::<i64>::new()).await?;
+    ///
+    /// stm.dosync(async |tx| {
+    ///     let n = tx.alter(&count, |n| n + 1).await?;
+    ///     tx.alter(&log, |mut log| { log.push(n); log }).await
+    /// }).await?;
+    /// # assert_eq!(log.get().await?, [1]);
+    /// # Ok(()) }
+    /// ```
+    #[doc(alias = "dosync!!")]
+    pub async fn dosync<T, F, Fut>(&self, body: F) -> Result<T>
+    where
+        F: Fn(Tx) -> Fut,
+        Fut: Future<Output = Result<T>>,
+    {
+        self.transaction().dosync(body).await
+    }
+
+    /// A transaction with options of its own: isolation, deadline, attempts, error type, hooks.
+    pub fn transaction(&self) -> Transaction<'_> {
+        Transaction::new(self)
+    }
+
+    /// Makes a ref that must not exist yet.
+    ///
+    /// # Errors
+    /// When awaited: [`AlreadyExists`](ErrorKind::AlreadyExists), and see [`RefBuilder`].
+    pub fn create_ref<T>(&self, key: impl AsRef<str>, value: T) -> RefBuilder<T, MessagePack> {
+        RefBuilder::create(self, key.as_ref(), value, false)
+    }
+
+    /// Opens a ref that must exist.
+    ///
+    /// # Errors
+    /// When awaited: [`NotFound`](ErrorKind::NotFound), [`Mismatch`](ErrorKind::Mismatch) if it was made with another type,
+    /// codec or store, and see [`RefBuilder`].
+    pub fn open_ref<T>(&self, key: impl AsRef<str>) -> RefBuilder<T, MessagePack> {
+        RefBuilder::open(self, key.as_ref())
+    }
+
+    /// Opens a ref, or makes it with `value` if there is none. A value that is there is left as it is.
+    ///
+    /// # Errors
+    /// When awaited: as [`open_ref`](Self::open_ref), but for `NotFound`.
+    #[doc(alias = "zk-ref")]
+    pub fn create_or_open_ref<T>(&self, key: impl AsRef<str>, value: T) -> RefBuilder<T, MessagePack> {
+        RefBuilder::create(self, key.as_ref(), value, true)
+    }
+
+    /// Makes an atom that must not exist yet.
+    ///
+    /// # Errors
+    /// When awaited: [`AlreadyExists`](ErrorKind::AlreadyExists), and see [`AtomBuilder`].
+    pub fn create_atom<T>(&self, key: impl AsRef<str>, value: T) -> AtomBuilder<T, MessagePack> {
+        AtomBuilder::create(self, key.as_ref(), value, false)
+    }
+
+    /// Opens an atom that must exist.
+    ///
+    /// # Errors
+    /// When awaited: [`NotFound`](ErrorKind::NotFound), [`Mismatch`](ErrorKind::Mismatch), and see [`AtomBuilder`].
+    pub fn open_atom<T>(&self, key: impl AsRef<str>) -> AtomBuilder<T, MessagePack> {
+        AtomBuilder::open(self, key.as_ref())
+    }
+
+    /// Opens an atom, or makes it with `value` if there is none. A value that is there is left as it is.
+    ///
+    /// # Errors
+    /// When awaited: as [`open_atom`](Self::open_atom), but for `NotFound`.
+    #[doc(alias = "zk-atom")]
+    pub fn create_or_open_atom<T>(&self, key: impl AsRef<str>, value: T) -> AtomBuilder<T, MessagePack> {
+        AtomBuilder::create(self, key.as_ref(), value, true)
+    }
+
+    /// All refs as of this moment, to read from at leisure, outside a transaction.
+    ///
+    /// # Errors
+    /// [`Unavailable`](ErrorKind::Unavailable); [`Nested`](ErrorKind::Nested).
+    pub async fn snapshot(&self) -> Result<Snapshot> {
+        Snapshot::take(&self.engine).await
+    }
+
+    /// The keys of the refs that exist and are `prefix` or lie under it, sorted; `"/"` for all.
+    ///
+    /// It is not one moment for all keys: refs made or destroyed meanwhile may be in it or not.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput); [`Unavailable`](ErrorKind::Unavailable).
+    pub async fn list(&self, prefix: impl AsRef<str>) -> Result<Vec<Key>> {
+        const AT_ONCE: usize = 100;
+        refuse_nested("list")?;
+        let prefix = Key::prefix(prefix)?;
+        let deadline = self.engine.deadline();
+        let all = self.engine.until(deadline, || self.engine.coordinator.list(&prefix)).await?;
+        let mut keys: Vec<Key> = all.into_iter().filter(|key| !key.is_reserved()).collect();
+        let mut alive = Vec::with_capacity(keys.len());
+        for chunk in keys.chunks(AT_ONCE.min(self.engine.capabilities.max_keys - 1)) {
+            let entries = self.engine.read(chunk, deadline).await?.entries;
+            alive.extend(
+                entries
+                    .iter()
+                    .map(|entry| entry.as_ref().is_some_and(|entry| !matches!(entry.record.payload, Payload::Deleted))),
+            );
+        }
+        let mut alive = alive.into_iter();
+        keys.retain(|_| alive.next().unwrap_or(false));
+        Ok(keys)
+    }
+
+    /// The keys of the atoms in the client's own store that are `prefix` or lie under it, sorted; `"/"` for all.
+    ///
+    /// # Errors
+    /// As [`list`](Self::list).
+    pub async fn list_atoms(&self, prefix: impl AsRef<str>) -> Result<Vec<Key>> {
+        refuse_nested("list")?;
+        let prefix = Key::prefix(prefix)?;
+        let deadline = self.engine.deadline();
+        self.engine.until(deadline, || self.engine.home.keys(Kind::Atom, &prefix)).await
+    }
+
+    /// Makes a store known, so that refs in it can be opened without naming it.
+    pub fn attach<S: AsStore + ?Sized>(&self, store: &S) {
+        self.engine.attach(store.as_store());
+    }
+
+    /// The client's own store.
+    pub fn store(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.engine.home)
+    }
+
+    /// The coordinator.
+    pub fn coordinator(&self) -> Arc<dyn Coordinator> {
+        Arc::clone(&self.engine.coordinator)
+    }
+
+    /// Finds out how a transaction ended that gave [`ErrorKind::OutcomeUnknown`], from its
+    /// [receipt](Error::receipt), and sees to it that it stays so. Any client of the namespace can do it.
+    ///
+    /// # Errors
+    /// [`Unavailable`](ErrorKind::Unavailable): try again later.
+    /// [`Unsupported`](ErrorKind::Unsupported): too much has happened since, and nothing tells any more.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn resolve(&self, receipt: &Receipt) -> Result<Resolution> {
+        self.engine.resolve(receipt).await
+    }
+
+    /// What this client has done so far.
+    pub fn stats(&self) -> Stats {
+        self.engine.stats.get()
+    }
+
+    /// Finishes what was left to the background. Without it, dropping the last handle leaves that to the sweeper; no
+    /// committed value depends on it.
+    pub async fn close(&self) {
+        self.engine.close().await;
+    }
+}
+
+impl StmBuilder {
+    /// How long a transaction or an operation on a handle may take, unless it says otherwise; `None`: for ever. 30 s by default.
+    pub fn deadline(mut self, deadline: Option<Duration>) -> Self {
+        self.config.deadline = deadline;
+        self
+    }
+
+    /// How many attempts a transaction may make, unless it says otherwise. Any number by default.
+    pub fn max_attempts(mut self, attempts: u32) -> Self {
+        self.config.max_attempts = Some(attempts);
+        self
+    }
+
+    /// How many bytes of values from stores are kept in memory. 32 MiB by default; 0 keeps none.
+    pub fn cache_bytes(mut self, bytes: u64) -> Self {
+        self.config.cache_bytes = bytes;
+        self
+    }
+
+    /// The seed of back-off times, for runs that repeat.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.config.seed = Some(seed);
+        self
+    }
+
+    /// The client. It makes no request.
+    pub fn build(self) -> Stm {
+        Stm { engine: Arc::new(Engine::new(self.coordinator, self.store, self.config)) }
+    }
+}
+
+impl std::fmt::Debug for Stm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stm").field("client", &self.engine.client).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for StmBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StmBuilder").field("config", &self.config).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,127 @@
+use std::borrow::Cow;
+use std::time::Duration;
+
+use tracing::Instrument;
+
+use super::{Stm, Tx};
+use crate::engine::{Isolation, Options, run};
+use crate::error::{Error, Result};
+use crate::protocol::Point;
+
+/// A transaction with options of its own, made by [`Stm::transaction`].
+///
+/// # Examples
+/// An application's own error type, and a deadline:
+/// ```
+/// # use std::time::Duration;
+/// # use avout_core::{Error, Stm};
+/// #[derive(Debug)]
+/// enum BankError {
+///     Overdrawn { balance: i64 },
+///     State(Error),
+/// }
+///
+/// impl From<Error> for BankError {
+///     fn from(error: Error) -> Self {
+///         Self::State(error)
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), BankError> {
+/// # let local = avout_local::Local::new();
+/// # let stm = Stm::new(local.coordinator(), local.store());
+/// let account = stm.create_ref("/account", 100_i64).await?;
+/// let withdraw = async |amount: i64| {
+///     stm.transaction()
+///         .deadline(Duration::from_secs(2))
+///         .dosync(async |tx| match tx.get(&account).await? {
+///             balance if balance < amount => Err(BankError::Overdrawn { balance }),
+///             balance => Ok(tx.set(&account, balance - amount).await?),
+///         })
+///         .await
+/// };
+/// withdraw(70).await?;
+/// assert!(matches!(withdraw(70).await, Err(BankError::Overdrawn { balance: 30 })));
+/// # Ok(()) }
+/// ```
+#[must_use = "a transaction does nothing until dosync is called"]
+pub struct Transaction<'a> {
+    stm: &'a Stm,
+    options: Options,
+}
+
+impl<'a> Transaction<'a> {
+    pub(super) fn new(stm: &'a Stm) -> Self {
+        Self { stm, options: Options::new(&stm.engine.config) }
+    }
+
+    /// What it is protected from; [`Isolation::Serializable`] by default.
+    pub fn isolation(mut self, isolation: Isolation) -> Self {
+        self.options.isolation = isolation;
+        self
+    }
+
+    /// How long it may take in all, waiting and running again included.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.options.deadline = Some(deadline);
+        self
+    }
+
+    /// Lets it take as long as it takes, as for a worker that waits for work.
+    pub fn no_deadline(mut self) -> Self {
+        self.options.deadline = None;
+        self
+    }
+
+    /// How many attempts it may make.
+    pub fn max_attempts(mut self, attempts: u32) -> Self {
+        self.options.max_attempts = Some(attempts);
+        self
+    }
+
+    /// A name for the `tracing` span.
+    pub fn label(mut self, label: impl Into<Cow<'static, str>>) -> Self {
+        self.options.label = label.into();
+        self
+    }
+
+    /// Has `f` called once the transaction has committed, after the hooks of its last attempt.
+    pub fn on_commit(mut self, f: impl FnOnce(Point) + Send + 'static) -> Self {
+        self.options.on_commit.push(Box::new(f));
+        self
+    }
+
+    /// Has `f` called if the transaction ends with an error, unless its outcome is unknown.
+    pub fn on_abort(mut self, f: impl FnOnce() + Send + 'static) -> Self {
+        self.options.on_abort.push(Box::new(f));
+        self
+    }
+
+    /// Runs it, as [`Stm::dosync`] does, with any error type that an [`Error`] can become.
+    ///
+    /// An `Err` of the body ends the transaction with nothing written, unless the attempt was lost: then the body
+    /// is run again.
+    ///
+    /// # Errors
+    /// The body's own, and those of [`Stm::dosync`].
+    pub async fn dosync<T, E, F, Fut>(self, body: F) -> Result<T, E>
+    where
+        E: From<Error>,
+        F: Fn(Tx) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+    {
+        let span = tracing::debug_span!("dosync", label = %self.options.label);
+        run(&self.stm.engine, self.options, |tx| body(Tx(tx))).instrument(span).await
+    }
+}
+
+impl std::fmt::Debug for Transaction<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Transaction")
+            .field("isolation", &self.options.isolation)
+            .field("deadline", &self.options.deadline)
+            .field("max_attempts", &self.options.max_attempts)
+            .field("label", &self.options.label)
+            .finish_non_exhaustive()
+    }
+}
