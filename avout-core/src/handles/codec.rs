@@ -1,19 +1,20 @@
 use std::error::Error as StdError;
+use std::io::Cursor;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::{Deserialize, Serialize};
 
 use super::Value;
 use crate::engine::Coder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{CodecId, Envelope, Shared};
 
-/// How deep a value may be nested. Deeper ones are refused both ways: decoding recurses, and input that is not
-/// trusted must not be able to exhaust the stack.
-const MAX_DEPTH: usize = 96;
+/// How deep a value may be nested: decoding recurses, and input that is not trusted must not be able to exhaust the
+/// stack.
+const MAX_DEPTH: usize = 64;
 
 type Cause = Box<dyn StdError + Send + Sync>;
 
@@ -51,18 +52,32 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for MessagePack {
 
     fn encode(&self, value: &T) -> Result<Vec<u8>, Cause> {
         let mut bytes = Vec::with_capacity(64);
-        let mut serializer = rmp_serde::Serializer::new(&mut bytes).with_struct_map();
-        serializer.unstable_set_max_depth(MAX_DEPTH);
-        value.serialize(&mut serializer)?;
+        value.serialize(&mut rmp_serde::Serializer::new(&mut bytes).with_struct_map())?;
+        check_depth(&bytes)?;
         Ok(bytes)
     }
 
     fn decode(&self, bytes: &[u8]) -> Result<T, Cause> {
-        let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes);
-        deserializer.set_max_depth(MAX_DEPTH);
+        check_depth(bytes)?;
+        let mut deserializer = rmp_serde::Deserializer::new(Cursor::new(bytes));
         let value = T::deserialize(&mut deserializer)?;
-        if deserializer.get_ref().is_empty() { Ok(value) } else { Err("there are bytes behind the value's end".into()) }
+        match deserializer.position() == bytes.len() as u64 {
+            true => Ok(value),
+            false => Err("there are bytes behind the value's end".into()),
+        }
     }
+}
+
+/// Refuses bytes that are nested too deep, both ways, so that what can be written can be read. `rmp_serde`'s own limit does not
+/// count the levels of enums, and its typed decoding of them recurses without end.
+fn check_depth(bytes: &[u8]) -> Result<(), Cause> {
+    // Each level takes a byte at least.
+    if bytes.len() > MAX_DEPTH {
+        let mut deserializer = rmp_serde::Deserializer::new(Cursor::new(bytes));
+        deserializer.set_max_depth(MAX_DEPTH);
+        IgnoredAny::deserialize(&mut deserializer)?;
+    }
+    Ok(())
 }
 
 /// JSON, for values that other programs read. Maps need keys that JSON can hold, and floating-point numbers that are not
@@ -76,12 +91,34 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for Json {
     }
 
     fn encode(&self, value: &T) -> Result<Vec<u8>, Cause> {
-        Ok(serde_json::to_vec(value)?)
+        let bytes = serde_json::to_vec(value)?;
+        check_json_depth(&bytes)?;
+        Ok(bytes)
     }
 
     fn decode(&self, bytes: &[u8]) -> Result<T, Cause> {
+        check_json_depth(bytes)?;
         Ok(serde_json::from_slice(bytes)?)
     }
+}
+
+/// Refuses text that is nested too deep, both ways: `serde_json` has a limit when it reads and none when it writes.
+fn check_json_depth(text: &[u8]) -> Result<(), Cause> {
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    for byte in text {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => depth += 1,
+            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > MAX_DEPTH {
+            return Err("the value is nested too deep".into());
+        }
+    }
+    Ok(())
 }
 
 /// No bytes at all: for values of any type, in stores that live in this process.
@@ -156,7 +193,6 @@ impl<T: Value, C: Codec<T>> Coder for TypedCoder<T, C> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use serde::Deserialize;
 
     #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
     enum Nested {
@@ -172,8 +208,24 @@ mod tests {
     #[test]
     fn refuses_deep_values() {
         let on_small_stack = std::thread::Builder::new().stack_size(512 * 1024).spawn(|| {
-            assert_eq!(MessagePack.decode(&MessagePack.encode(&nested(20)).expect("shallow")).ok(), Some(nested(20)));
-            assert!(MessagePack.encode(&nested(5000)).is_err());
+            for depth in 0..MAX_DEPTH + 20 {
+                match MessagePack.encode(&nested(depth)) {
+                    Ok(bytes) => assert_eq!(MessagePack.decode(&bytes).ok(), Some(nested(depth)), "{depth}"),
+                    Err(_) => assert!(depth > MAX_DEPTH / 2, "{depth}"),
+                }
+            }
+            for depth in 0..MAX_DEPTH + 20 {
+                match MessagePack.encode(&nested(depth)) {
+                    Ok(bytes) => assert_eq!(MessagePack.decode(&bytes).ok(), Some(nested(depth)), "{depth}"),
+                    Err(_) => assert!(depth > MAX_DEPTH / 2, "{depth}"),
+                }
+                match Json.encode(&nested(depth)) {
+                    Ok(bytes) => assert_eq!(Json.decode(&bytes).ok(), Some(nested(depth)), "{depth}"),
+                    Err(_) => assert!(depth > MAX_DEPTH, "{depth}"),
+                }
+            }
+            assert!(MessagePack.encode(&nested(300)).is_err());
+            assert!(Json.encode(&nested(300)).is_err());
             let mut deep = vec![0x81, 0xa6];
             deep.extend(b"Deeper");
             let deep = deep.repeat(100_000);
