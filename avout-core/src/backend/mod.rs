@@ -11,3 +11,20 @@ mod watch;
 pub use coordinator::{Coordinator, CoordinatorCapabilities};
 pub use store::{CasOutcome, Kind, StateContainer, Store, StoreCapabilities, VersionedStateContainer};
 pub use watch::{Wake, Watcher};
+
+use std::sync::Arc;
+
+/// A coordinator and a store that belong together, as a backend opens them.
+#[derive(Clone)]
+pub struct Backend {
+    /// Orders the commits.
+    pub coordinator: Arc<dyn Coordinator>,
+    /// Holds atoms, and the values that are too large for the coordinator.
+    pub store: Arc<dyn Store>,
+}
+
+impl std::fmt::Debug for Backend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Backend").field("realm", &self.store.realm()).finish_non_exhaustive()
+    }
+}

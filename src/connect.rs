@@ -1,0 +1,110 @@
+use avout_core::backend::Backend;
+use avout_core::{Error, ErrorKind, Result, Stm};
+
+/// The schemes of all backends, with the feature that each needs.
+const SCHEMES: &[(&str, &str)] = &[("mem", "local"), ("sqlite", "sql")];
+
+/// Connects to the store that `url` names, with the default [`Config`](crate::Config).
+///
+/// | URL | store | feature |
+/// | --- | --- | --- |
+/// | `mem:` | this process's memory, empty and shared with nobody | `local` |
+/// | `mem:name` | likewise, shared by all in this process that use the name | `local` |
+/// | `sqlite:path` | a SQLite file, made if there is none; any number of processes of one machine | `sql` |
+/// | `sqlite::memory:` | a SQLite database in memory, empty and shared with nobody | `sql` |
+///
+/// Options follow a `?`: for SQLite `synchronous=full` (the default) or `normal`, and the others that [`avout_sql`](crate::sql)
+/// lists.
+///
+/// # Errors
+/// [`InvalidInput`](ErrorKind::InvalidInput) for a URL that no backend understands, with those that one does;
+/// [`Unsupported`](ErrorKind::Unsupported) for a backend whose feature is off, with the feature's name, and for a store
+/// made by a newer version; and those of the backend's `open`.
+///
+/// # Examples
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> avout::Result<()> {
+/// let stm = avout::connect("mem:").await?;
+/// # Ok(()) }
+/// ```
+pub async fn connect(url: impl AsRef<str>) -> Result<Stm> {
+    let Backend { coordinator, store } = open(url).await?;
+    Ok(Stm::new(coordinator, store))
+}
+
+/// Opens the coordinator and the store that `url` names, for a client that is set up with
+/// [`Stm::builder`], or for refs [`in_store`](crate::RefBuilder::in_store).
+///
+/// # Errors
+/// As [`connect`].
+pub async fn open(url: impl AsRef<str>) -> Result<Backend> {
+    let url = url.as_ref();
+    let opened = match url.split_once(':') {
+        #[cfg(feature = "local")]
+        Some(("mem", name)) => open_local(name),
+        #[cfg(feature = "sql")]
+        Some(("sqlite", _)) => open_sql(url).await,
+        Some((scheme, _)) => Err(no_backend(scheme)),
+        None => Err(no_backend("")),
+    };
+    opened.map_err(|error| error.during("connect"))
+}
+
+#[cfg(feature = "local")]
+fn open_local(name: &str) -> Result<Backend> {
+    let local = match name {
+        "" => avout_local::Local::new(),
+        name => avout_local::Local::named(name),
+    };
+    Ok(Backend { coordinator: local.coordinator(), store: local.store() })
+}
+
+#[cfg(feature = "sql")]
+async fn open_sql(url: &str) -> Result<Backend> {
+    let sqlite = avout_sql::Options::from_url(url)?.open().await?;
+    Ok(Backend { coordinator: sqlite.coordinator(), store: sqlite.store() })
+}
+
+/// The rest of a URL may hold credentials, so only its scheme is named.
+fn no_backend(scheme: &str) -> Error {
+    if let Some((_, feature)) = SCHEMES.iter().find(|(known, _)| *known == scheme) {
+        let message =
+            format!("{scheme}: is the backend of the feature \"{feature}\", which is off: turn it on in Cargo.toml");
+        return Error::new(ErrorKind::Unsupported, message);
+    }
+    let known: Vec<String> = SCHEMES.iter().map(|(scheme, _)| format!("{scheme}:")).collect();
+    let message = format!("a URL begins with one of {}, and this one does not", known.join(", "));
+    Error::new(ErrorKind::InvalidInput, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A URL that nobody knows gives the known schemes, and no part of itself.
+    #[tokio::test]
+    async fn lists_the_known_schemes() {
+        for url in ["", "sqlite", "postgres://user:secret@host/x", "://"] {
+            let error = open(url).await.expect_err(url);
+            assert_eq!(error.kind(), ErrorKind::InvalidInput);
+            let text = format!("{error} {error:?}");
+            assert!(text.contains("mem:, sqlite:") && !text.contains("secret"), "{text}");
+        }
+    }
+
+    /// A backend that is not built in is refused by its feature's name.
+    #[tokio::test]
+    async fn names_the_feature_that_is_off() {
+        for (scheme, feature) in SCHEMES {
+            let on = match *feature {
+                "local" => cfg!(feature = "local"),
+                _ => cfg!(feature = "sql"),
+            };
+            if !on {
+                let error = open(format!("{scheme}:x")).await.expect_err(scheme);
+                assert_eq!(error.kind(), ErrorKind::Unsupported);
+                assert!(error.to_string().contains(&format!("\"{feature}\"")), "{error}");
+            }
+        }
+    }
+}
