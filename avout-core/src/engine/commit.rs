@@ -250,19 +250,15 @@ impl Engine {
         };
         match reply {
             Ok(outcome) => {
-                if let Some(lease) = &mut lease {
+                if let Some(mut lease) = lease {
                     match &outcome {
                         CommitOutcome::Committed(done) => {
                             lease.committed(done.revisions.last().cloned().expect("the slot's put has a revision"));
                         }
+                        // Somebody fenced our slot with a receipt. It is never ours again.
+                        CommitOutcome::Conflict(conflict) if conflict.stale.contains(lease.key()) => lease.abandon(),
                         CommitOutcome::Conflict(_) => lease.untouched(),
                     }
-                }
-                if let (CommitOutcome::Conflict(conflict), Some(_)) = (&outcome, &lease)
-                    && lease.as_ref().is_some_and(|lease| conflict.stale.contains(lease.key()))
-                {
-                    // Somebody wrote our slot: a fence from a receipt. It is never ours again.
-                    lease.take().map(Lease::abandon);
                 }
                 self.backoff.measured(begun.elapsed());
                 Ok(Sent::Outcome(outcome))

@@ -1,10 +1,16 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use futures_util::future::join_all;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::JoinHandle;
 
 use crate::backend::Store;
 use crate::protocol::{Key, Version};
+
+/// How many values may wait to be deleted; what comes on top is left to the sweeper.
+const WAITING: usize = 64 * 1024;
+/// How many are deleted at once, so that stores which group their writes keep up with the commits.
+const AT_ONCE: usize = 64;
 
 /// A value that nothing points at any more, or never will.
 pub(crate) struct Garbage {
@@ -18,7 +24,7 @@ pub(crate) struct Garbage {
 pub(crate) struct Janitor(Mutex<Option<Worker>>);
 
 struct Worker {
-    garbage: UnboundedSender<Garbage>,
+    garbage: Sender<Garbage>,
     task: JoinHandle<()>,
 }
 
@@ -33,12 +39,13 @@ impl Janitor {
             let Ok(runtime) = tokio::runtime::Handle::try_current() else {
                 return;
             };
-            let (sender, receiver) = unbounded_channel();
+            let (sender, receiver) = channel(WAITING);
             *worker = Some(Worker { garbage: sender, task: runtime.spawn(work(receiver)) });
         }
         if let Some(worker) = &*worker {
             for item in garbage {
-                if worker.garbage.send(item).is_err() {
+                if let Err(error) = worker.garbage.try_send(item) {
+                    tracing::debug!(%error, "values are left to the sweeper");
                     return;
                 }
             }
@@ -65,10 +72,14 @@ impl Drop for Janitor {
     }
 }
 
-async fn work(mut garbage: UnboundedReceiver<Garbage>) {
-    while let Some(Garbage { store, key, version }) = garbage.recv().await {
-        if let Err(error) = store.versioned_state(&key).delete_state_at(&version).await {
-            tracing::debug!(%key, %version, %error, "a value is left to the sweeper");
-        }
+async fn work(mut garbage: Receiver<Garbage>) {
+    let mut batch = Vec::with_capacity(AT_ONCE);
+    while garbage.recv_many(&mut batch, AT_ONCE).await > 0 {
+        join_all(batch.drain(..).map(async |Garbage { store, key, version }| {
+            if let Err(error) = store.versioned_state(&key).delete_state_at(&version).await {
+                tracing::debug!(%key, %version, %error, "a value is left to the sweeper");
+            }
+        }))
+        .await;
     }
 }
