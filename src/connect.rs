@@ -62,7 +62,7 @@ fn open_local(name: &str) -> Result<Backend> {
 #[cfg(feature = "sql")]
 async fn open_sql(url: &str) -> Result<Backend> {
     let sqlite = avout_sql::Options::from_url(url)?.open().await?;
-    Ok(Backend { coordinator: sqlite.coordinator(), store: sqlite.store() })
+    Ok(Backend { coordinator: sqlite.coordinator, store: sqlite.store })
 }
 
 /// The rest of a URL may hold credentials, so only its scheme is named.
