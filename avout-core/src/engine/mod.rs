@@ -16,8 +16,10 @@ mod keymap;
 mod options;
 mod plan;
 mod prepare;
+mod queue;
 mod read;
 mod run;
+mod send;
 mod slots;
 mod stats;
 mod wait;
@@ -45,6 +47,7 @@ use backoff::Backoff;
 use cache::ValueCache;
 use floor::{FloorCell, KnownFloor};
 use janitor::Janitor;
+use queue::Queues;
 use slots::Slots;
 use stats::Counters;
 
@@ -65,6 +68,7 @@ pub(crate) struct Engine {
     cache: ValueCache,
     backoff: Backoff,
     janitor: Janitor,
+    queues: Arc<Queues>,
 }
 
 impl Engine {
@@ -80,6 +84,7 @@ impl Engine {
             cache: ValueCache::new(config.cache_bytes),
             backoff: Backoff::new(config.seed),
             janitor: Janitor::default(),
+            queues: Arc::default(),
             stats: Counters::default(),
             coordinator,
             home,

@@ -1,10 +1,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::attempt::{Action, Attempt, Primed, Seen, Touched, Write};
 use super::options::Isolation;
+use super::queue::Left;
 use crate::error::{Error, ErrorKind, Result};
-use crate::protocol::{Check, Conflict, Entry, Key, Payload, Shared};
+use crate::protocol::{Check, Commit, Committed, Conflict, Entry, Key, Payload, Shared};
 
 /// What an ended attempt wants to commit.
 pub(super) struct Plan {
@@ -63,6 +66,46 @@ impl Plan {
     pub(super) fn checks(&self) -> Vec<Check> {
         let revision = |entry: &Option<Entry>| entry.as_ref().map(|entry| entry.revision.clone());
         self.checks.iter().map(|(key, entry)| Check { key: key.clone(), revision: revision(entry) }).collect()
+    }
+
+    /// Every key that it checks or writes.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &Key> {
+        let written = self.writes.iter().map(|planned| &planned.write.cell.key);
+        self.checks.iter().map(|(key, _)| key).chain(written)
+    }
+
+    /// Compares with entries that were committed since: the first key on which the plan is lost. Where the body did not
+    /// depend on a key, it takes the newer entry as the write's base.
+    pub(super) fn stale_by(&mut self, left: &Left) -> Option<Key> {
+        let differs = |seen: &Option<Entry>, now: &Option<Entry>| {
+            seen.as_ref().map(|entry| &entry.revision) != now.as_ref().map(|entry| &entry.revision)
+        };
+        for (key, now) in &left.entries {
+            let checked = self.checks.iter().find(|(other, _)| other == key);
+            if checked.is_some_and(|(_, seen)| differs(seen, now)) {
+                return Some(key.clone());
+            }
+            if let Some(planned) = self.write_of(key)
+                && planned.base.as_ref().is_none_or(|seen| differs(seen, now))
+            {
+                if !planned.soft {
+                    return Some(key.clone());
+                }
+                planned.rebase(now.clone());
+            }
+        }
+        None
+    }
+
+    /// What a commit of this plan has left.
+    pub(super) fn left(self, sent: Instant, commit: Commit, done: Committed) -> Left {
+        let put = commit
+            .puts
+            .into_iter()
+            .zip(done.revisions)
+            .map(|(put, revision)| (put.key, Some(Entry { revision, point: done.point, record: put.record })));
+        let entries = put.filter(|(key, _)| !key.is_reserved()).chain(self.checks).collect();
+        Left { sent, point: done.point, entries }
     }
 
     /// What the next attempt need not read, after a conflict that gave fresh entries.
