@@ -8,6 +8,7 @@ mod attempt;
 mod backoff;
 mod cache;
 mod cell;
+mod combine;
 mod commit;
 mod floor;
 mod follow;
@@ -33,6 +34,7 @@ use tokio::time::Instant;
 
 pub(crate) use attempt::{Action, Write};
 pub(crate) use cell::{Cell, Coder, Function, Refusal, Validator};
+pub(crate) use combine::{Combiner, Fate, Lead, Part};
 pub(crate) use follow::{Followed, Follower};
 pub(crate) use options::Options;
 pub use options::{Config, Isolation};
