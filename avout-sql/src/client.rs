@@ -124,10 +124,13 @@ fn prepare(options: Options) -> Result<Prepared> {
 }
 
 fn prepare_with(options: Options, file: Option<File>) -> Result<Prepared> {
-    let mut connection = connect(&options, file.as_ref()).map_err(|error| match error.kind() {
-        // A file that is there and cannot be opened is one that this user may not open.
-        ErrorKind::Unavailable => Error::new(ErrorKind::Denied, "the file cannot be opened").with_source(error),
-        _ => error,
+    let mut connection = connect(&options, file.as_ref()).map_err(|error| {
+        // The file is there: if it cannot be opened, then not by this user.
+        let code = error.downcast_ref().and_then(rusqlite::Error::sqlite_error_code);
+        if code != Some(rusqlite::ErrorCode::CannotOpen) {
+            return error;
+        }
+        Error::new(ErrorKind::Denied, "the file cannot be opened by this user").with_source(error)
     })?;
     let id = rand::random();
     let realm = schema::prepare(&mut connection, &options, &id)?;

@@ -327,3 +327,6 @@ fn fail(jobs: Vec<Box<dyn Job>>, error: Error) {
     let copy = copies(error);
     jobs.into_iter().for_each(|job| job.fail(copy()));
 }
+
+#[cfg(test)]
+mod tests;
