@@ -23,8 +23,10 @@
 //! second hard link, since SQLite finds the log by the name; links among the folders on the way are followed once, when it is opened.
 //! To copy a file that is in use, copy it with SQLite (`VACUUM INTO`, `.backup`).
 //!
-//! Deleting, replacing, renaming or cutting the file (or its log) under a client is noticed before the next answer:
-//! everything is [`StoreLost`](avout_core::ErrorKind::StoreLost) until the file is back under its name.
+//! Deleting, replacing, renaming or cutting the file or its log under a client is noticed before the next write and again before
+//! its answer: everything is [`StoreLost`](avout_core::ErrorKind::StoreLost) until the file is back under its name. A commit that was
+//! under way just then is [`OutcomeUnknown`](avout_core::ErrorKind::OutcomeUnknown), since it is in the file if that comes back.
+//! Bytes that were changed in place are found when they are read, by checksums of the records.
 //!
 //! # Forks
 //! A client is of the process that opened it. After a fork without exec the child gets [`Misuse`](avout_core::ErrorKind::Misuse), and opens
