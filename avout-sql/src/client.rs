@@ -181,7 +181,8 @@ impl Client {
         Self { shared, coordinates, stores, queue, readers, closed: AtomicBool::new(false), process, ended }
     }
 
-    fn usable(&self) -> Result<()> {
+    /// Whether it may be used: not closed, and not in another process than it was opened in.
+    pub(crate) fn usable(&self) -> Result<()> {
         if std::process::id() != self.process {
             return Err(Error::new(ErrorKind::Misuse, "it was opened before a fork; open it again in the child"));
         }
@@ -274,7 +275,7 @@ impl Client {
         if !self.closed.swap(true, Ordering::AcqRel) {
             self.shared.hub.close();
             // Closing the last connection to a file writes its log back. That is for the writer's thread.
-            let _ = self.queue.send(Message::Stop(self.readers.drain()));
+            let _ = self.queue.send(Message::Stop(self.readers.close()));
         }
     }
 }
@@ -285,7 +286,7 @@ impl Drop for Client {
             self.stop();
         } else {
             // In the child of a fork: closing these would write to the parent's log.
-            self.readers.drain().into_iter().for_each(std::mem::forget);
+            self.readers.close().into_iter().for_each(std::mem::forget);
         }
     }
 }

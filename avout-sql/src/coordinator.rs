@@ -65,6 +65,7 @@ impl backend::Coordinator for Coordinator {
     }
 
     async fn watch(&self, keys: &[Key]) -> Result<Box<dyn Watcher>> {
+        self.client.usable()?;
         let spots: Vec<_> = keys.iter().map(|key| (Table::Refs, key.clone())).collect();
         let registration = Registration::new(&self.client, spots.clone());
         if self.client.shared.file.is_some() {

@@ -21,7 +21,8 @@
 //! # The file
 //! A new file gets mode 0600, and SQLite gives `-wal` and `-shm` the mode of the file. The file itself may not be a symbolic link nor have a
 //! second hard link, since SQLite finds the log by the name; links among the folders on the way are followed once, when it is opened.
-//! To copy a file that is in use, copy it with SQLite (`VACUUM INTO`, `.backup`).
+//! To copy a file that is in use, copy it with SQLite (`VACUUM INTO`, `.backup`). Before a copy is put in the place of
+//! a file, end all clients and remove the old `-wal` and `-shm`: SQLite would apply the log of the old file to the new one.
 //!
 //! Deleting, replacing, renaming or cutting the file or its log under a client is noticed before the next write and again before
 //! its answer: everything is [`StoreLost`](avout_core::ErrorKind::StoreLost) until the file is back under its name. A commit that was

@@ -36,7 +36,7 @@ fn committed(outcome: Result<CommitOutcome>) -> Point {
 }
 
 struct Setup {
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
     backend: Backend,
 }
 
@@ -45,7 +45,7 @@ impl Setup {
         let folder = tempfile::tempdir().expect("a folder");
         let backend = crate::open(folder.path().join("state.db")).await.expect("a file that opens");
         committed(backend.coordinator.commit(&put(None)).await);
-        Self { _folder: folder, backend }
+        Self { folder, backend }
     }
 
     async fn fault(&self, fault: Fault, looks: u32) -> Result<CommitOutcome> {
@@ -119,7 +119,7 @@ async fn receipts_resolve() {
             if after_others {
                 setup.goes_on().await;
             }
-            let path = setup._folder.path().join("state.db");
+            let path = setup.folder.path().join("state.db");
             let other = crate::open(path).await.expect("a second client");
             let now = revision(&other.coordinator).await;
             for coordinator in [&other.coordinator, &setup.backend.coordinator, &other.coordinator] {
@@ -137,11 +137,29 @@ async fn receipts_resolve() {
             // The row that tells stays when both are closed.
             setup.backend.close().await;
             other.close().await;
-            let third = crate::open(setup._folder.path().join("state.db")).await.expect("a third client");
+            let third = crate::open(setup.folder.path().join("state.db")).await.expect("a third client");
             let resolution = third.coordinator.resolve(&receipt).await.expect("a resolution");
             assert_eq!(resolution == Resolution::NotCommitted, matches!(fault, Fault::Lost));
         }
     }
+}
+
+/// A commit to a file that was renamed just then is open, and in the file when that is back.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_file_renamed_at_commit() {
+    let setup = Setup::new().await;
+    let coordinator = &setup.backend.coordinator;
+    let error = setup.fault(Fault::Moved, 0).await.expect_err("lost");
+    let receipt = receipt(&error);
+    assert_eq!(coordinator.resolve(&receipt).await.expect_err("lost").kind(), ErrorKind::StoreLost);
+    let path = setup.folder.path().join("state.db");
+    std::fs::rename(setup.folder.path().join("state.db.away"), path).expect("renamed back");
+    let Resolution::Committed(point) = coordinator.resolve(&receipt).await.expect("a resolution") else {
+        panic!("not committed")
+    };
+    assert_eq!(revision(coordinator).await, Some(crate::records::revision(point.number() as i64)));
+    setup.goes_on().await;
 }
 
 /// Receipts of other stores, of long ago, or of no store are refused.
@@ -163,7 +181,7 @@ async fn nothing_is_told_of_an_open_batch() {
     let setup = Setup::new().await;
     let coordinator = &setup.backend.coordinator;
     let now = revision(coordinator).await;
-    let file = setup._folder.path().join("state.db");
+    let file = setup.folder.path().join("state.db");
     let lock = rusqlite::Connection::open(file).expect("a connection");
     lock.execute_batch("BEGIN IMMEDIATE").expect("the lock");
     let commit = put(now.as_ref());
