@@ -145,7 +145,11 @@ fn prepare_with(options: Options, file: Option<File>) -> Result<Prepared> {
     });
     let reader = match &shared.file {
         Some(file) => {
-            file.remember_companions()?;
+            // SQLite says that it uses the log even where writing that to the file has just failed.
+            file.remember_companions().map_err(|error| {
+                Error::new(ErrorKind::Unavailable, "the write-ahead log was not begun; open it again")
+                    .with_source(error)
+            })?;
             Some(shared.connect()?)
         }
         None => None,

@@ -74,7 +74,7 @@ use client::Client;
 /// [`Corrupt`](avout_core::ErrorKind::Corrupt): it is no SQLite database, or damaged.
 /// [`Unsupported`](avout_core::ErrorKind::Unsupported): a newer library made it, or its file system cannot do what SQLite needs.
 /// [`Unavailable`](avout_core::ErrorKind::Unavailable): others kept it locked for too long.
-/// In all these cases the file is as it was.
+/// In all these cases a file that is not avout's is as it was.
 ///
 /// # Cancel safety
 /// Safe: a file that was made stays, and a client that nobody got ends.

@@ -100,7 +100,7 @@ fn use_log(connection: &Connection, options: &Options) -> Result<()> {
     loop {
         let mode = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get::<_, String>(0));
         match mode.map_err(classify) {
-            Ok(mode) if mode == "wal" => return is_log_used(connection),
+            Ok(mode) if mode == "wal" => return Ok(()),
             Ok(_) => {
                 return Err(Error::new(
                     ErrorKind::Unsupported,
@@ -114,12 +114,6 @@ fn use_log(connection: &Connection, options: &Options) -> Result<()> {
             Err(error) => return Err(error),
         }
     }
-}
-
-/// SQLite says that it uses the log where writing that to the file has just failed, so it is asked again.
-fn is_log_used(connection: &Connection) -> Result<()> {
-    let mode: String = connection.query_row("PRAGMA journal_mode", [], |row| row.get(0)).map_err(classify)?;
-    if mode == "wal" { Ok(()) } else { Err(Error::new(ErrorKind::Unavailable, "the write-ahead log cannot be begun")) }
 }
 
 fn is_locked(error: &Error) -> bool {
