@@ -202,6 +202,7 @@ async fn no_concurrent_cas_is_lost(ctx: Ctx) -> Outcome {
                         CasOutcome::Set(_) => break,
                         CasOutcome::Stale(found) => seen = found,
                     }
+                    tokio::task::yield_now().await;
                 }
             }
             Ok(())
