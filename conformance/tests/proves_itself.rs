@@ -10,6 +10,8 @@ use broken::{Broken, Fault};
 
 /// Each fault with the laws that it must break.
 const BREAKS: &[(Fault, &[&str])] = &[
+    (Fault::AwayAfterCut, &["coordinator::answers_again_after_a_cut"]),
+    (Fault::DeafAfterCut, &["coordinator::a_watch_outlives_a_cut"]),
     (
         Fault::NewRealmForEachClient,
         &[

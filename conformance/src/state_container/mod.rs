@@ -1,4 +1,4 @@
-//! Group `state_container`: the contracts of [`StateContainer`](avout_core::backend::StateContainer), and of
+//! Group `state_container`: the contracts of [`StateContainer`], and of
 //! [`Store`](avout_core::backend::Store) as far as it makes them.
 
 pub(crate) mod changed;

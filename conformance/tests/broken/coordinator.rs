@@ -330,6 +330,9 @@ impl backend::Coordinator for Coordinator {
 
     async fn read(&self, keys: &[Key], at: Option<Point>) -> Result<Snapshot> {
         match self.common.fault {
+            Fault::AwayAfterCut if self.common.cut.load(Ordering::SeqCst) => {
+                Err(Error::new(ErrorKind::Unavailable, "the connection is lost"))
+            }
             Fault::StaleRead => {
                 if let Some(seen) = lock(&self.seen).get(keys)
                     && self.common.each(2)

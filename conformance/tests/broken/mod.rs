@@ -4,7 +4,7 @@ mod coordinator;
 mod store;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -26,6 +26,8 @@ pub(crate) enum Fault {
     ResolvesAnything,
     KeysFolded,
     KeysCut,
+    AwayAfterCut,
+    DeafAfterCut,
     // Of reads.
     StaleRead,
     TornRead,
@@ -121,6 +123,7 @@ pub(crate) struct Common {
     pub(crate) watchers: Mutex<HashMap<u64, Watching>>,
     pub(crate) revisions: Mutex<HashMap<Key, u128>>,
     pub(crate) last: Mutex<Option<Commit>>,
+    pub(crate) cut: AtomicBool,
     clients: AtomicU64,
 }
 
@@ -161,6 +164,7 @@ impl Broken {
             watchers: Mutex::default(),
             revisions: Mutex::default(),
             last: Mutex::default(),
+            cut: AtomicBool::new(false),
             clients: AtomicU64::new(0),
         }))
     }
@@ -180,6 +184,14 @@ impl Fixture for Broken {
             coordinator: Some(coordinator::wrap(local.coordinator(), Arc::clone(&self.0), client)),
             store: Some(store::wrap(local.store(), Arc::clone(&self.0), client)),
         })
+    }
+
+    async fn cut_connections(&self, _: &str) -> bool {
+        self.0.cut.store(true, Ordering::SeqCst);
+        if self.0.is(Fault::DeafAfterCut) {
+            self.0.watchers.lock().expect("no watcher panics").clear();
+        }
+        matches!(self.0.fault, Fault::AwayAfterCut | Fault::DeafAfterCut)
     }
 
     fn survives_reopen(&self) -> bool {
