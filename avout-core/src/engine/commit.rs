@@ -13,7 +13,9 @@ use super::read::{Loaded, lost_value};
 use super::send::Sent;
 use super::slots::Lease;
 use crate::error::{ErrorKind, Result};
-use crate::protocol::{Check, Commit, CommitOutcome, Conflict, Floor, Key, Payload, Point, Shared, Version};
+use crate::protocol::{
+    Check, Commit, CommitOutcome, Conflict, Floor, Holder, Key, Payload, Point, Revision, Shared, Version,
+};
 
 /// How an attempt ended that its body did not give up.
 pub(super) enum Ended {
@@ -29,6 +31,10 @@ pub(super) struct Standing {
     pub(super) deadline: Option<Instant>,
     /// Its places in the queues of keys that it lost on.
     pub(super) tickets: Vec<Ticket>,
+    /// Who it is in reservations of its own.
+    pub(super) holder: Option<Holder>,
+    /// Reserved revisions whose lease it has waited out.
+    pub(super) waited_out: Vec<Revision>,
 }
 
 impl Engine {
@@ -56,6 +62,9 @@ impl Engine {
         for repeated in 0.. {
             if let Some(lost) = self.fill_bases(&mut plan, attempt.read_point, isolation, deadline).await? {
                 return Ok(Ended::Lost { key: lost, primed: None });
+            }
+            if let Some(lost) = self.yield_to_reservations(&mut plan, run).await? {
+                return Ok(lost);
             }
             let values = self.final_values(&mut plan, deadline).await?;
             validate(&plan, &values)?;
@@ -208,7 +217,10 @@ impl Engine {
                 let planned = plan.write_of(key).expect("the plan's own keys were read");
                 if isolation == Isolation::Snapshot
                     && !planned.soft
-                    && entry.as_ref().zip(read_point).is_some_and(|(entry, read_point)| entry.point > read_point)
+                    && entry
+                        .as_ref()
+                        .zip(read_point)
+                        .is_some_and(|(entry, read_point)| entry.record.since(entry.point) > read_point)
                 {
                     return Ok(Some(key.clone()));
                 }

@@ -19,6 +19,7 @@ mod plan;
 mod prepare;
 mod queue;
 mod read;
+mod reserve;
 mod run;
 mod send;
 mod slots;
@@ -65,7 +66,7 @@ pub(crate) struct Engine {
     stores: RwLock<HashMap<Realm, Arc<dyn Store>>>,
     floor: FloorCell,
     slots: Slots,
-    /// Numbers the commits of coordinators that need no slots.
+    /// Numbers the commits of coordinators that need no slots, and holders of reservations.
     sequence: AtomicU64,
     cache: ValueCache,
     backoff: Backoff,

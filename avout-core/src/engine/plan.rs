@@ -74,6 +74,12 @@ impl Plan {
         self.checks.iter().map(|(key, _)| key).chain(written)
     }
 
+    /// Every entry that its commit will compare.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&Key, &Entry)> {
+        let written = self.writes.iter().filter_map(|planned| Some((&planned.write.cell.key, planned.base()?)));
+        self.checks.iter().filter_map(|(key, entry)| Some((key, entry.as_ref()?))).chain(written)
+    }
+
     /// Compares with entries that were committed since: the first key on which the plan is lost. Where the body did not
     /// depend on a key, it takes the newer entry as the write's base.
     pub(super) fn stale_by(&mut self, left: &Left) -> Option<Key> {

@@ -1,3 +1,4 @@
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::{Instant, timeout_at};
@@ -9,7 +10,7 @@ use super::queue::{find_left, hold_all};
 use super::wait::Awaited;
 use super::{Action, Cell, Engine, Function, Write};
 use crate::error::{Error, ErrorKind, Result};
-use crate::protocol::{Key, Shared};
+use crate::protocol::{Holder, Key, Shared};
 
 tokio::task_local! {
     /// Set while the body of a transaction is polled.
@@ -59,6 +60,9 @@ where
 /// From this attempt on a transaction queues for all keys that it touches, and not only for those that it lost on.
 const ESCALATES: u32 = 3;
 
+/// From this attempt on it asks the transactions of all processes to wait for it.
+const RESERVES: u32 = 8;
+
 /// What follows an attempt.
 enum Next {
     Return,
@@ -80,7 +84,7 @@ impl<'a> Runner<'a> {
     fn new(engine: &'a Arc<Engine>, options: Options) -> Self {
         let begun = Instant::now();
         let deadline = options.deadline.map(|deadline| begun + deadline);
-        let standing = Standing { begun, deadline, tickets: Vec::new() };
+        let standing = Standing { begun, deadline, tickets: Vec::new(), holder: None, waited_out: Vec::new() };
         Self { engine, options, standing, attempts: 0, lost_on: Vec::new(), primed: None }
     }
 
@@ -148,10 +152,28 @@ impl<'a> Runner<'a> {
         }
         self.lost_on.retain(|other| *other != key);
         self.lost_on.push(key);
+        if self.attempts >= RESERVES && self.reserve().await? {
+            return Ok(Next::RunAgain);
+        }
         if self.queue().await || self.engine.yield_or_pause(self.attempts - 1, self.standing.deadline).await {
             return Ok(Next::RunAgain);
         }
         Err(self.gave_up(self.timeout()))
+    }
+
+    /// Asks all others to wait. `false`: they did not get to hear of it.
+    async fn reserve(&mut self) -> Result<bool> {
+        let number = self.engine.sequence.fetch_add(1, Ordering::Relaxed);
+        let holder = *self.standing.holder.get_or_insert(Holder { client: self.engine.client, number });
+        tracing::debug!(attempts = self.attempts, "lost again and again, reserving");
+        match self.engine.reserve(&self.lost_on, holder, self.standing.deadline).await {
+            Ok(Some(primed)) => {
+                self.primed = Some(primed);
+                Ok(true)
+            }
+            Ok(None) => Ok(false),
+            Err(error) => Err(self.gave_up(error)),
+        }
     }
 
     /// Waits in the queues of the keys that it lost on, and stays there. `false`: it stands at the head of them already,
