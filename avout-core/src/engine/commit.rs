@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
@@ -5,9 +6,10 @@ use tokio::time::Instant;
 use super::Engine;
 use super::attempt::{Action, Attempt, Primed};
 use super::floor::KnownFloor;
+use super::merge::{Entered, Told};
 use super::options::Isolation;
 use super::plan::Plan;
-use super::prepare::{Prewritten, apply, validate};
+use super::prepare::{Prewritten, apply, unknown_outcome, validate};
 use super::queue::{Ticket, find_left, leave};
 use super::read::{Loaded, lost_value};
 use super::send::Sent;
@@ -37,6 +39,12 @@ pub(super) struct Standing {
     pub(super) waited_out: Vec<Revision>,
 }
 
+impl Standing {
+    pub(super) fn new(deadline: Option<Instant>) -> Self {
+        Self { begun: Instant::now(), deadline, tickets: Vec::new(), holder: None, waited_out: Vec::new() }
+    }
+}
+
 impl Engine {
     /// Commits what an attempt wrote.
     ///
@@ -44,18 +52,46 @@ impl Engine {
     /// Dropped before the request is sent, nothing happens, and values in stores are deleted in the background. Dropped
     /// after, the commit takes effect or not as a whole; its slot is settled before it is used again.
     pub(super) async fn commit(
+        self: &Arc<Self>,
+        attempt: &mut Attempt,
+        isolation: Isolation,
+        run: &mut Standing,
+    ) -> Result<Ended> {
+        let plan = match Plan::of(attempt, isolation) {
+            Ok(plan) if plan.writes.is_empty() => return Ok(Ended::Committed(None)),
+            Ok(plan) => plan,
+            Err(key) => return Ok(Ended::Lost { key, primed: None }),
+        };
+        // In memory a commit is shorter than what it takes to merge it with others.
+        if self.capabilities.in_process {
+            return self.commit_plan(plan, attempt, isolation, run).await;
+        }
+        match self.merger.enter(&plan) {
+            Entered::Alone => self.commit_plan(plan, attempt, isolation, run).await,
+            Entered::Lead(lead) => {
+                let ended = self.commit_plan(plan, attempt, isolation, run).await;
+                lead.done(self);
+                ended
+            }
+            Entered::Wait(told) => match told.await {
+                Ok(Told::Committed(point)) => Ok(Ended::Committed(Some(point))),
+                Ok(Told::Failed(error)) => Err(error),
+                Ok(Told::Alone) => self.commit_plan(plan, attempt, isolation, run).await,
+                Err(_) => Err(unknown_outcome(None)),
+            },
+        }
+    }
+
+    /// Commits a plan.
+    pub(super) async fn commit_plan(
         &self,
+        mut plan: Plan,
         attempt: &mut Attempt,
         isolation: Isolation,
         run: &mut Standing,
     ) -> Result<Ended> {
         let deadline = run.deadline;
         let floor = attempt.floor.take();
-        let mut plan = match Plan::of(attempt, isolation) {
-            Ok(plan) if plan.writes.is_empty() => return Ok(Ended::Committed(None)),
-            Ok(plan) => plan,
-            Err(key) => return Ok(Ended::Lost { key, primed: None }),
-        };
         if let Some(lost) = self.queue_if_hot(&mut plan, run).await {
             return Ok(lost);
         }

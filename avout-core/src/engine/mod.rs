@@ -14,6 +14,7 @@ mod floor;
 mod follow;
 mod janitor;
 mod keymap;
+mod merge;
 mod options;
 mod plan;
 mod prepare;
@@ -50,6 +51,7 @@ use backoff::Backoff;
 use cache::ValueCache;
 use floor::{FloorCell, KnownFloor};
 use janitor::Janitor;
+use merge::Merger;
 use queue::Queues;
 use slots::Slots;
 use stats::Counters;
@@ -72,6 +74,7 @@ pub(crate) struct Engine {
     backoff: Backoff,
     janitor: Janitor,
     queues: Arc<Queues>,
+    merger: Merger,
 }
 
 impl Engine {
@@ -88,6 +91,7 @@ impl Engine {
             backoff: Backoff::new(config.seed),
             janitor: Janitor::default(),
             queues: Arc::default(),
+            merger: Merger::default(),
             stats: Counters::default(),
             coordinator,
             home,

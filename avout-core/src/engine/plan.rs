@@ -4,6 +4,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::attempt::{Action, Attempt, Primed, Seen, Touched, Write};
+use super::cell::{Cell, Function};
 use super::options::Isolation;
 use super::queue::Left;
 use crate::error::{Error, ErrorKind, Result};
@@ -54,6 +55,11 @@ impl Plan {
         Ok(plan)
     }
 
+    /// One write that depends on nothing that was seen.
+    pub(super) fn blind(write: Write) -> Self {
+        Self { checks: Vec::new(), writes: vec![Planned::new(write, None, true)] }
+    }
+
     pub(super) fn keys_without_base(&self) -> Vec<Key> {
         let unknown = self.writes.iter().filter(|planned| planned.base.is_none());
         unknown.map(|planned| planned.write.cell.key.clone()).collect()
@@ -66,6 +72,16 @@ impl Plan {
     pub(super) fn checks(&self) -> Vec<Check> {
         let revision = |entry: &Option<Entry>| entry.as_ref().map(|entry| entry.revision.clone());
         self.checks.iter().map(|(key, entry)| Check { key: key.clone(), revision: revision(entry) }).collect()
+    }
+
+    /// What it does, if that is nothing but to commute one ref.
+    pub(super) fn lone_commute(&self) -> Option<(&Arc<Cell>, &[Function])> {
+        match (&self.checks[..], &self.writes[..]) {
+            ([], [Planned { write: Write { cell, action: Action::Commute { functions, .. } }, soft: true, .. }]) => {
+                Some((cell, functions))
+            }
+            _ => None,
+        }
     }
 
     /// Every key that it checks or writes.

@@ -82,9 +82,8 @@ struct Runner<'a> {
 
 impl<'a> Runner<'a> {
     fn new(engine: &'a Arc<Engine>, options: Options) -> Self {
-        let begun = Instant::now();
-        let deadline = options.deadline.map(|deadline| begun + deadline);
-        let standing = Standing { begun, deadline, tickets: Vec::new(), holder: None, waited_out: Vec::new() };
+        let mut standing = Standing::new(None);
+        standing.deadline = options.deadline.map(|deadline| standing.begun + deadline);
         Self { engine, options, standing, attempts: 0, lost_on: Vec::new(), primed: None }
     }
 
