@@ -16,7 +16,7 @@
 //! let coordinator = Local::new().coordinator();
 //! let snapshot = coordinator.read(&[Key::new("/count")?], None).await?;
 //! assert!(snapshot.entries[0].is_none());
-//! # avout_core::Result::Ok(())
+//! # Ok::<(), avout_core::Error>(())
 //! # }).unwrap();
 //! ```
 

@@ -1,1 +1,44 @@
-//! x
+//! The laws that every avout backend keeps, as a test suite for backend authors.
+//!
+//! A backend crate has one test without the standard harness, which names its [`Fixture`]:
+//!
+//! ```toml
+//! [[test]]
+//! name = "conformance"
+//! harness = false
+//! ```
+//! ```no_run
+//! # use avout_conformance::{Backend, Fixture};
+//! # struct MyFixture;
+//! # #[async_trait::async_trait]
+//! # impl Fixture for MyFixture {
+//! #     fn name(&self) -> &str { "mine" }
+//! #     async fn open(&self, _: &str) -> avout_core::Result<Backend> { Ok(Backend::default()) }
+//! # }
+//! fn main() {
+//!     avout_conformance::run(MyFixture)
+//! }
+//! ```
+//!
+//! Each law is then a test of its own, named `group::law`. What the backend's capabilities say that it cannot do is
+//! ignored with the reason. So is everything if its server is not there, unless `AVOUT_TEST_REQUIRE`, a
+//! list of fixtures' names with commas, names it: then that is a failure. What laws draw by chance follows
+//! `AVOUT_TEST_SEED`, which a failure prints.
+//!
+//! A law is an `async fn` in the file of its group, named in that file's `laws!` table, with a sentence that states it. The
+//! files are listed in `registry.rs`. [`fault`] has wrappers that lose replies, crash and count, for tests of the engine.
+
+mod coordinator;
+pub mod fault;
+mod fixture;
+mod law;
+mod registry;
+mod runner;
+mod sample;
+mod state_container;
+mod versioned_state_container;
+
+pub use fixture::{Backend, Fixture};
+pub use law::Law;
+pub use registry::laws;
+pub use runner::{Verdict, run, run_all, run_law};

@@ -1,0 +1,84 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use avout_core::Result;
+use avout_core::backend::{Coordinator, Store};
+
+/// One client of a namespace: what the backend offers of the two roles.
+#[derive(Clone, Default)]
+pub struct Backend {
+    /// The client's coordinator; `None` if the backend is a store only.
+    pub coordinator: Option<Arc<dyn Coordinator>>,
+    /// The client's store; `None` if the backend is a coordinator only.
+    pub store: Option<Arc<dyn Store>>,
+}
+
+/// How the suite gets at a backend. This is all that its author writes.
+///
+/// # Examples
+/// ```
+/// use async_trait::async_trait;
+/// use avout_conformance::{Backend, Fixture};
+/// use avout_local::Local;
+///
+/// struct Memory;
+///
+/// #[async_trait]
+/// impl Fixture for Memory {
+///     fn name(&self) -> &str {
+///         "local"
+///     }
+///
+///     async fn open(&self, namespace: &str) -> avout_core::Result<Backend> {
+///         let local = Local::named(namespace);
+///         Ok(Backend { coordinator: Some(local.coordinator()), store: Some(local.store()) })
+///     }
+/// }
+/// # assert!(avout_conformance::run_law(Memory, "coordinator::absent_reads_as_none").is_passed());
+/// ```
+#[async_trait]
+pub trait Fixture: Send + Sync + 'static {
+    /// A short name, such as `zk`. It is what `AVOUT_TEST_REQUIRE` lists.
+    fn name(&self) -> &str;
+
+    /// Opens a new client of a namespace, with connections of its own.
+    ///
+    /// Each law has a namespace of its own, whose name it makes: at most 40 of `a-z`, `0-9` and `_`, with a letter first. The
+    /// first client finds nothing in it. Later clients, opened while the first is alive or after it was dropped, find what it left.
+    async fn open(&self, namespace: &str) -> Result<Backend>;
+
+    /// Whether the backend can be tested here; if not, why: "no server at localhost:2181".
+    /// It is asked once, before the first law.
+    async fn available(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Removes what the law left in its namespace. It is called after each law, whatever its
+    /// outcome, when its clients are dropped.
+    async fn remove(&self, namespace: &str) {
+        let _ = namespace;
+    }
+
+    /// Whether what is in a namespace outlives all its clients.
+    fn survives_reopen(&self) -> bool {
+        true
+    }
+
+    /// Within which time a watch gives its hint.
+    fn hint_delay(&self) -> Duration {
+        Duration::from_secs(5)
+    }
+
+    /// After which time a law counts as hung.
+    fn time_limit(&self) -> Duration {
+        Duration::from_secs(60)
+    }
+
+    /// Cuts all connections between the namespace's clients and the server, which goes on; the clients
+    /// may connect again. `false` if the fixture does not know how.
+    async fn cut_connections(&self, namespace: &str) -> bool {
+        let _ = namespace;
+        false
+    }
+}

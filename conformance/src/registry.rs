@@ -1,0 +1,23 @@
+use crate::law::Law;
+use crate::{coordinator, state_container, versioned_state_container};
+
+/// The files of laws, group by group. A new file is added here.
+const FILES: &[&[Law]] = &[
+    state_container::LAWS,
+    state_container::changed::LAWS,
+    state_container::keys::LAWS,
+    versioned_state_container::LAWS,
+    coordinator::LAWS,
+    coordinator::read::LAWS,
+    coordinator::commit::LAWS,
+    coordinator::conflict::LAWS,
+    coordinator::content::LAWS,
+    coordinator::concurrent::LAWS,
+    coordinator::watch::LAWS,
+    coordinator::cancel::LAWS,
+];
+
+/// All laws, in the order of their groups.
+pub fn laws() -> impl Iterator<Item = &'static Law> {
+    FILES.iter().copied().flatten()
+}

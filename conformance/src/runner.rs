@@ -1,0 +1,154 @@
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+
+use crate::law::{Ctx, Failure, Law, Outcome, elsewhere};
+use crate::{Fixture, laws};
+
+/// How a law ended for a backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The backend keeps it.
+    Passed,
+    /// It does not apply to the backend, for this reason.
+    Skipped(String),
+    /// The backend breaks it, in this way.
+    Failed(String),
+}
+
+impl Verdict {
+    /// Whether the backend keeps the law.
+    pub fn is_passed(&self) -> bool {
+        matches!(self, Self::Passed)
+    }
+
+    /// How the backend breaks the law; `None` if it does not.
+    pub fn failure(&self) -> Option<&str> {
+        match self {
+            Self::Failed(how) => Some(how),
+            Self::Passed | Self::Skipped(_) => None,
+        }
+    }
+}
+
+/// Runs all laws on one backend, as the `main` of a test without the standard harness, and exits.
+///
+/// The arguments are those of any Rust test; each law is a test named `group::law`.
+pub fn run(fixture: impl Fixture) -> ! {
+    run_trials([("".to_owned(), Arc::new(fixture) as Arc<dyn Fixture>)])
+}
+
+/// The same for several backends. The names of tests begin with the backend's: `zk::group::law`.
+pub fn run_all(fixtures: Vec<Box<dyn Fixture>>) -> ! {
+    run_trials(fixtures.into_iter().map(|fixture| (format!("{}::", fixture.name()), Arc::from(fixture))))
+}
+
+/// Runs one law, named as in `coordinator::absent_reads_as_none`. It blocks the thread, which must not belong to an async runtime.
+///
+/// # Panics
+/// If there is no law of this name.
+pub fn run_law(fixture: impl Fixture, name: &str) -> Verdict {
+    let law = laws().find(|law| law.name() == name).unwrap_or_else(|| panic!("there is no law {name}"));
+    try_law(&(Arc::new(fixture) as Arc<dyn Fixture>), law)
+}
+
+fn run_trials(fixtures: impl IntoIterator<Item = (String, Arc<dyn Fixture>)>) -> ! {
+    let mut trials = Vec::new();
+    for (prefix, fixture) in fixtures {
+        let available = Arc::new(OnceLock::new());
+        for law in laws() {
+            let (fixture, available) = (Arc::clone(&fixture), Arc::clone(&available));
+            trials.push(Trial::ignorable_test(format!("{prefix}{}", law.name()), move || {
+                if let Err(why) = available.get_or_init(|| availability(&fixture)) {
+                    let why = format!("{} is not available: {why}", fixture.name());
+                    return if is_required(fixture.name()) {
+                        Err(why.into())
+                    } else {
+                        Ok(Completion::ignored_with(why))
+                    };
+                }
+                match try_law(&fixture, law) {
+                    Verdict::Passed => Ok(Completion::Completed),
+                    Verdict::Skipped(why) => Ok(Completion::ignored_with(why)),
+                    Verdict::Failed(how) => Err(Failed::from(how)),
+                }
+            }));
+        }
+    }
+    libtest_mimic::run(&Arguments::from_args(), trials).exit()
+}
+
+/// Whether `AVOUT_TEST_REQUIRE` names this fixture, so that its absence is a failure.
+fn is_required(name: &str) -> bool {
+    std::env::var("AVOUT_TEST_REQUIRE").is_ok_and(|names| names.split(',').any(|required| required.trim() == name))
+}
+
+fn availability(fixture: &Arc<dyn Fixture>) -> Result<(), String> {
+    let runtime = runtime();
+    let limit = Duration::from_secs(30);
+    let answer = runtime.block_on(async { tokio::time::timeout(limit, fixture.available()).await });
+    runtime.shutdown_background();
+    answer.unwrap_or_else(|_| Err(format!("no answer within {limit:?}")))
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("the operating system has two threads left")
+}
+
+/// The seed of what laws draw: `AVOUT_TEST_SEED`, or a random one.
+fn seed() -> u64 {
+    let given = std::env::var("AVOUT_TEST_SEED").ok();
+    given.map_or_else(rand::random, |text| text.parse().expect("AVOUT_TEST_SEED is a number"))
+}
+
+fn try_law(fixture: &Arc<dyn Fixture>, law: &Law) -> Verdict {
+    let runtime = runtime();
+    let seed = seed();
+    let namespace = format!("avout_{:016x}", rand::random::<u64>());
+    let ctx = Ctx { fixture: Arc::clone(fixture), namespace: namespace.clone(), seed };
+    let limit = fixture.time_limit();
+    let outcome = runtime.block_on(async {
+        let mut task = tokio::spawn((law.test)(ctx));
+        match tokio::time::timeout(limit, &mut task).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(error)) => Err(Failure::Broken(panic_message(error))),
+            Err(_) => {
+                task.abort();
+                Err(Failure::Broken(format!("it hung: no end within {limit:?}")))
+            }
+        }
+    });
+    // A namespace that cannot be removed is a nuisance and no broken law.
+    let _ = runtime.block_on(async {
+        let remove = async {
+            fixture.remove(&namespace).await;
+            fixture.remove(&elsewhere(&namespace)).await;
+        };
+        tokio::time::timeout(Duration::from_secs(20), remove).await
+    });
+    runtime.shutdown_background();
+    verdict(outcome, seed)
+}
+
+fn verdict(outcome: Outcome, seed: u64) -> Verdict {
+    match outcome {
+        Ok(()) => Verdict::Passed,
+        Err(Failure::Skipped(why)) => Verdict::Skipped(why),
+        Err(Failure::Broken(how)) => Verdict::Failed(format!("{how}\n(AVOUT_TEST_SEED={seed})")),
+    }
+}
+
+fn panic_message(error: tokio::task::JoinError) -> String {
+    match error.try_into_panic() {
+        Ok(panic) => match panic.downcast::<String>() {
+            Ok(text) => *text,
+            Err(panic) => panic.downcast_ref::<&str>().map_or("a panic with no text", |text| text).to_owned(),
+        },
+        Err(error) => error.to_string(),
+    }
+}
