@@ -67,10 +67,13 @@ impl<T: Value> Atom<T> {
                 return Ok(());
             }
             core.engine.until(deadline, || core.container.init()).await?;
-            match core.compare_and_set(None, &(Arc::new(value) as Shared), deadline).await? {
-                Ok(()) => Ok(()),
-                Err(Some(_)) if or_open => Ok(()),
-                Err(_) => Err(Error::new(ErrorKind::AlreadyExists, "there is an atom of this name already: open it")),
+            match core.set_if(None, &(Arc::new(value) as Shared), deadline).await? {
+                CasOutcome::Set(_) => Ok(()),
+                CasOutcome::Stale(found) if or_open => core.decode(found).map(drop),
+                // Whatever its type is.
+                CasOutcome::Stale(_) => {
+                    Err(Error::new(ErrorKind::AlreadyExists, "there is an atom of this name already: open it"))
+                }
             }
         };
         create.await.map_err(|error| error.during("create atom"))
@@ -237,14 +240,18 @@ impl AtomCore {
         new: &Shared,
         deadline: Option<Instant>,
     ) -> Result<Result<(), Current>> {
+        match self.set_if(expected, new, deadline).await? {
+            CasOutcome::Set(_) => Ok(Ok(())),
+            CasOutcome::Stale(found) => Ok(Err(self.decode(found)?)),
+        }
+    }
+
+    async fn set_if(&self, expected: Option<Revision>, new: &Shared, deadline: Option<Instant>) -> Result<CasOutcome> {
         self.cell.validate(new)?;
         let state = self.cell.encode_for_store(new)?;
         let done =
             self.engine.until(deadline, || self.container.compare_and_set_state(expected.clone(), state.clone())).await;
-        match done.map_err(|error| error.at(&self.cell.key))? {
-            CasOutcome::Set(_) => Ok(Ok(())),
-            CasOutcome::Stale(found) => Ok(Err(self.decode(found)?)),
-        }
+        done.map_err(|error| error.at(&self.cell.key))
     }
 }
 
