@@ -1,5 +1,5 @@
 use crate::law::Law;
-use crate::{coordinator, state_container, versioned_state_container};
+use crate::{coordinator, state_container, stm, versioned_state_container};
 
 /// The files of laws, group by group. A new file is added here.
 const FILES: &[&[Law]] = &[
@@ -15,6 +15,9 @@ const FILES: &[&[Law]] = &[
     coordinator::concurrent::LAWS,
     coordinator::watch::LAWS,
     coordinator::cancel::LAWS,
+    stm::basics::LAWS,
+    stm::requests::LAWS,
+    stm::opening::LAWS,
 ];
 
 /// All laws, in the order of their groups.

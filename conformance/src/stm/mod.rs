@@ -1,0 +1,8 @@
+//! Group `stm`: what transactions promise, over any coordinator and store.
+
+pub(crate) mod basics;
+pub(crate) mod bench;
+pub(crate) mod opening;
+pub(crate) mod requests;
+pub(crate) mod rig;
+pub(crate) mod rig_store;
