@@ -18,6 +18,9 @@ const FILES: &[&[Law]] = &[
     stm::basics::LAWS,
     stm::requests::LAWS,
     stm::opening::LAWS,
+    stm::isolation::LAWS,
+    stm::moments::LAWS,
+    stm::commute::LAWS,
 ];
 
 /// All laws, in the order of their groups.

@@ -2,6 +2,9 @@
 
 pub(crate) mod basics;
 pub(crate) mod bench;
+pub(crate) mod commute;
+pub(crate) mod isolation;
+pub(crate) mod moments;
 pub(crate) mod opening;
 pub(crate) mod requests;
 pub(crate) mod rig;
