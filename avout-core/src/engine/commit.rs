@@ -16,7 +16,7 @@ use crate::protocol::{
     Check, Commit, CommitOutcome, Committed, Conflict, Floor, Key, Payload, Point, Receipt, Resolution, Shared, Version,
 };
 
-/// How long after the deadline the outcome of a commit in flight is still looked for.
+/// How long after the deadline a commit in flight is still waited for, and after that its outcome is looked for.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// How an attempt ended that its body did not give up.
@@ -269,7 +269,7 @@ impl Engine {
             }
             Err(error) if error.kind() == ErrorKind::OutcomeUnknown => {
                 tracing::warn!(%error, "the reply to a commit was lost, finding out");
-                self.find_out(error, lease, floor, late).await
+                self.find_out(error, lease, floor, late.map(|late| late + GRACE)).await
             }
             Err(error) => {
                 if let Some(lease) = &mut lease {

@@ -138,7 +138,8 @@ impl<T: Value> Atom<T> {
     pub async fn destroy(&self) -> Result<()> {
         refuse_nested("destroy")?;
         let core = &self.inner.core;
-        let destroyed = core.engine.until(core.engine.deadline(), || core.container.destroy());
+        let destroy = || core.container.destroy();
+        let destroyed = core.engine.until_or(core.engine.deadline(), ErrorKind::OutcomeUnknown, destroy);
         destroyed.await.map_err(|error| error.at(&core.cell.key).during("destroy"))
     }
 
@@ -249,8 +250,8 @@ impl AtomCore {
     async fn set_if(&self, expected: Option<Revision>, new: &Shared, deadline: Option<Instant>) -> Result<CasOutcome> {
         self.cell.validate(new)?;
         let state = self.cell.encode_for_store(new)?;
-        let done =
-            self.engine.until(deadline, || self.container.compare_and_set_state(expected.clone(), state.clone())).await;
+        let write = || self.container.compare_and_set_state(expected.clone(), state.clone());
+        let done = self.engine.until_or(deadline, ErrorKind::OutcomeUnknown, write).await;
         done.map_err(|error| error.at(&self.cell.key))
     }
 }
