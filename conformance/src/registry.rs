@@ -21,6 +21,8 @@ const FILES: &[&[Law]] = &[
     stm::isolation::LAWS,
     stm::moments::LAWS,
     stm::commute::LAWS,
+    stm::refusals::LAWS,
+    stm::limits::LAWS,
 ];
 
 /// All laws, in the order of their groups.
