@@ -1,5 +1,5 @@
 use crate::law::Law;
-use crate::{coordinator, state_container, versioned_state_container};
+use crate::{coordinator, state_container, stm, versioned_state_container};
 
 /// The files of laws, group by group.
 ///
@@ -19,6 +19,14 @@ const FILES: &[&[Law]] = &[
     coordinator::watch::LAWS,
     coordinator::cancel::LAWS,
     coordinator::cut::LAWS,
+    stm::basics::LAWS,
+    stm::requests::LAWS,
+    stm::opening::LAWS,
+    stm::isolation::LAWS,
+    stm::moments::LAWS,
+    stm::commute::LAWS,
+    stm::refusals::LAWS,
+    stm::limits::LAWS,
 ];
 
 /// All laws, in the order of their groups.

@@ -32,7 +32,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 pub(crate) use attempt::{Action, Write};
 pub(crate) use cell::{Cell, Coder, Function, Refusal, Validator};
@@ -156,15 +156,37 @@ impl Engine {
         Ok(snapshot.entries.pop().flatten())
     }
 
-    /// Repeats an operation that may be repeated, while it is unavailable and the deadline allows.
+    /// Repeats an operation that may be repeated and dropped, while it is unavailable and the deadline allows. It is
+    /// unavailable too when it has not answered by the deadline.
     pub(crate) async fn until<T, F, Fut>(&self, deadline: Option<Instant>, operation: F) -> Result<T>
+    where
+        F: Fn() -> Fut,
+        Fut: Future<Output = Result<T>>,
+    {
+        self.until_or(deadline, ErrorKind::Unavailable, operation).await
+    }
+
+    /// The same for one that may have taken effect, as `late` says, when it has not answered by the deadline.
+    pub(crate) async fn until_or<T, F, Fut>(
+        &self,
+        deadline: Option<Instant>,
+        late: ErrorKind,
+        operation: F,
+    ) -> Result<T>
     where
         F: Fn() -> Fut,
         Fut: Future<Output = Result<T>>,
     {
         let mut tries = 0;
         loop {
-            match operation().await {
+            let answer = match deadline {
+                None => operation().await,
+                Some(deadline) => match timeout_at(deadline, operation()).await {
+                    Ok(answer) => answer,
+                    Err(_) => return Err(Error::new(late, "no answer came by the deadline")),
+                },
+            };
+            match answer {
                 Err(error) if error.kind() == ErrorKind::Unavailable => {
                     tracing::debug!(%error, tries, "unavailable, trying again");
                     let pause = self.backoff.outage(tries);

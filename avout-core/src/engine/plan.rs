@@ -31,6 +31,10 @@ impl Plan {
     /// Takes the plan out of an attempt; `Err` is the key on which it is lost already.
     pub(super) fn of(attempt: &mut Attempt, isolation: Isolation) -> Result<Self, Key> {
         let mut plan = Self { checks: Vec::new(), writes: Vec::new() };
+        if attempt.keys.iter().all(|(_, touched)| touched.write.is_none()) {
+            // What only reads took effect at its read point, whatever has changed since.
+            return Ok(plan);
+        }
         let has_read = attempt.read_point.is_some();
         for (key, touched) in attempt.keys.iter_mut() {
             let checked = touched.ensured || (touched.read && isolation == Isolation::Serializable);

@@ -94,6 +94,7 @@ impl<'a> Runner<'a> {
         Arc::new(TxInner {
             engine: Arc::clone(self.engine),
             deadline: self.standing.deadline,
+            begun: self.standing.begun,
             number: self.attempts,
             attempt: Mutex::new(Attempt::new(self.primed.take(), self.engine.floor.get())),
         })
@@ -252,6 +253,7 @@ fn run_all(hooks: Vec<AbortHook>) {
 pub(crate) struct TxInner {
     pub(crate) engine: Arc<Engine>,
     pub(crate) deadline: Option<Instant>,
+    begun: Instant,
     pub(crate) number: u32,
     attempt: Mutex<Attempt>,
 }
@@ -259,6 +261,14 @@ pub(crate) struct TxInner {
 impl TxInner {
     pub(crate) fn attempt(&self) -> MutexGuard<'_, Attempt> {
         self.attempt.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds to an outage, which ends the transaction if the body passes it on, how long it was tried.
+    pub(crate) fn effort(&self, error: Error) -> Error {
+        match error.kind() {
+            ErrorKind::Unavailable => error.with_effort(self.number, self.begun.elapsed()).during("dosync"),
+            _ => error,
+        }
     }
 
     /// Takes the attempt out; what the body left behind finds it ended.

@@ -9,7 +9,7 @@ use super::slots::Lease;
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Commit, CommitOutcome, Point, Receipt, Resolution};
 
-/// How long after the deadline the outcome of a commit in flight is still looked for.
+/// How long after the deadline a commit in flight is still waited for, and after that its outcome is looked for.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// The outcome of one commit request, with lost replies already found out.
@@ -60,7 +60,7 @@ impl Engine {
             }
             Err(error) if error.kind() == ErrorKind::OutcomeUnknown => {
                 tracing::warn!(%error, "the reply to a commit was lost, finding out");
-                self.find_out(error, lease, floor, late).await
+                self.find_out(error, lease, floor, late.map(|late| late + GRACE)).await
             }
             Err(error) => {
                 if let Some(lease) = &mut lease {

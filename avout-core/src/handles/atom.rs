@@ -70,10 +70,13 @@ impl<T: Value> Atom<T> {
             core.engine.until(deadline, || core.container.init()).await?;
             let value: Shared = Arc::new(value);
             core.cell.validate(&value)?;
-            match core.compare_and_set(None, &value, deadline).await? {
-                Ok(_) => Ok(()),
-                Err(Some(_)) if or_open => Ok(()),
-                Err(_) => Err(Error::new(ErrorKind::AlreadyExists, "there is an atom of this name already: open it")),
+            match core.set_if(None, &value, deadline).await? {
+                CasOutcome::Set(_) => Ok(()),
+                CasOutcome::Stale(found) if or_open => core.decode(found).map(drop),
+                // Whatever its type is.
+                CasOutcome::Stale(_) => {
+                    Err(Error::new(ErrorKind::AlreadyExists, "there is an atom of this name already: open it"))
+                }
             }
         };
         create.await.map_err(|error| error.during("create atom"))
@@ -138,7 +141,8 @@ impl<T: Value> Atom<T> {
     pub async fn destroy(&self) -> Result<()> {
         refuse_nested("destroy")?;
         let core = &self.inner.core;
-        let destroyed = core.engine.until(core.engine.deadline(), || core.container.destroy());
+        let destroy = || core.container.destroy();
+        let destroyed = core.engine.until_or(core.engine.deadline(), ErrorKind::OutcomeUnknown, destroy);
         destroyed.await.map_err(|error| error.at(&core.cell.key).during("destroy"))
     }
 
@@ -295,13 +299,17 @@ impl AtomCore {
         new: &Shared,
         deadline: Option<Instant>,
     ) -> Result<Result<Revision, Current>> {
-        let state = self.cell.encode_for_store(new)?;
-        let done =
-            self.engine.until(deadline, || self.container.compare_and_set_state(expected.clone(), state.clone())).await;
-        match done.map_err(|error| error.at(&self.cell.key))? {
+        match self.set_if(expected, new, deadline).await? {
             CasOutcome::Set(revision) => Ok(Ok(revision)),
             CasOutcome::Stale(found) => Ok(Err(self.decode(found)?)),
         }
+    }
+
+    async fn set_if(&self, expected: Option<Revision>, new: &Shared, deadline: Option<Instant>) -> Result<CasOutcome> {
+        let state = self.cell.encode_for_store(new)?;
+        let write = || self.container.compare_and_set_state(expected.clone(), state.clone());
+        let done = self.engine.until_or(deadline, ErrorKind::OutcomeUnknown, write).await;
+        done.map_err(|error| error.at(&self.cell.key))
     }
 }
 
