@@ -46,6 +46,8 @@ pub(crate) enum Phase {
 
 /// Entries that were all current at one point.
 pub(crate) struct Primed {
+    /// The floor under which they were seen, or an earlier one. An attempt that uses them commits only under this one.
+    pub(crate) floor: Option<KnownFloor>,
     pub(crate) point: Point,
     pub(crate) entries: HashMap<Key, Option<Entry>>,
 }
@@ -93,6 +95,13 @@ pub(crate) enum Action {
     Destroy,
 }
 
+/// Where an attempt was before a part of its body.
+pub(crate) struct Saved {
+    writes: Vec<(Key, Write)>,
+    on_commit: usize,
+    on_abort: usize,
+}
+
 /// What to do to see some keys.
 pub(crate) enum Plan {
     /// Nothing: they are seen.
@@ -114,6 +123,7 @@ impl Seen {
 
 impl Attempt {
     pub(crate) fn new(primed: Option<Primed>, floor: Option<KnownFloor>) -> Self {
+        let floor = primed.as_ref().and_then(|primed| primed.floor.clone()).or(floor);
         Self { primed, floor, ..Self::default() }
     }
 
@@ -258,26 +268,31 @@ impl Attempt {
         self.keys.get(key).and_then(|touched| touched.write.as_ref())
     }
 
-    /// All pending writes, to put them back with [`resume`](Self::resume).
-    pub(crate) fn save(&self) -> Vec<(Key, Write)> {
+    /// All pending writes and hooks, to go back to with [`resume`](Self::resume).
+    pub(crate) fn save(&self) -> Saved {
         let writes = self.keys.iter().filter_map(|(key, touched)| Some((key, touched.write.as_ref()?)));
-        writes.map(|(key, write)| (key.clone(), write.clone())).collect()
+        Saved {
+            writes: writes.map(|(key, write)| (key.clone(), write.clone())).collect(),
+            on_commit: self.on_commit.len(),
+            on_abort: self.on_abort.len(),
+        }
     }
 
-    /// After a part of the body ended: if it did in a retry, undoes its writes and lets the attempt go on. What was read
-    /// stays read. Otherwise answers `false`, and changes nothing.
-    pub(crate) fn resume(&mut self, saved: Vec<(Key, Write)>) -> bool {
+    /// After a part of the body ended: if it did in a retry, undoes its writes and lets the attempt go on; what was read
+    /// stays read. Gives the part's hooks for an abort, to be called. Otherwise answers `None`, and changes nothing.
+    pub(crate) fn resume(&mut self, saved: Saved) -> Option<Vec<AbortHook>> {
         if !matches!(self.phase, Phase::Retry) {
-            return false;
+            return None;
         }
         self.phase = Phase::Running;
+        self.on_commit.truncate(saved.on_commit);
         for (_, touched) in self.keys.iter_mut() {
             touched.write = None;
         }
-        for (key, write) in saved {
+        for (key, write) in saved.writes {
             self.keys.entry(&key).write = Some(write);
         }
-        true
+        Some(self.on_abort.split_off(saved.on_abort.min(self.on_abort.len())))
     }
 }
 
@@ -286,6 +301,14 @@ fn restart(key: &Key) -> Error {
 }
 
 impl Write {
+    /// The value that the body reads back; `None`: it destroys the ref.
+    pub(crate) fn shown(&self) -> Option<&Shared> {
+        match &self.action {
+            Action::Set(value) | Action::Create(value) | Action::Commute { provisional: value, .. } => Some(value),
+            Action::Destroy => None,
+        }
+    }
+
     /// The value that the body would read back without a look at the store: `None` if that is open, since it depends on
     /// the current value; `Some(None)` if there will be none.
     pub(crate) fn known(&self) -> Option<Option<&Shared>> {

@@ -14,7 +14,7 @@ use super::queue::{Ticket, find_left, leave};
 use super::read::{Loaded, lost_value};
 use super::send::Sent;
 use super::slots::Lease;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{
     Check, Commit, CommitOutcome, Conflict, Floor, Holder, Key, Payload, Point, Revision, Shared, Version,
 };
@@ -92,18 +92,26 @@ impl Engine {
     ) -> Result<Ended> {
         let deadline = run.deadline;
         let floor = attempt.floor.take();
-        if let Some(lost) = self.queue_if_hot(&mut plan, run).await {
+        if let Some(lost) = self.queue_if_hot(&mut plan, attempt.read_point, run).await {
             return Ok(lost);
         }
         for repeated in 0.. {
             if let Some(lost) = self.fill_bases(&mut plan, attempt.read_point, isolation, deadline).await? {
                 return Ok(Ended::Lost { key: lost, primed: None });
             }
+            if let Err(error) = plan.check_bases() {
+                return self.refuse(&plan, error, deadline).await;
+            }
             if let Some(lost) = self.yield_to_reservations(&mut plan, run).await? {
                 return Ok(lost);
             }
-            let values = self.final_values(&mut plan, deadline).await?;
-            validate(&plan, &values)?;
+            let values = match self.final_values(&mut plan, deadline).await {
+                Ok(values) => values,
+                Err(error) => return self.refuse(&plan, error, deadline).await,
+            };
+            if let Err(error) = validate(&plan, &values) {
+                return self.refuse(&plan, error, deadline).await;
+            }
             // A read brought it along, if nothing before did: at the latest that of the bases.
             let floor = floor.clone().or_else(|| self.floor.get()).unwrap_or(KnownFloor { epoch: 0, revision: None });
             let mut lease = match self.capabilities.definite_replies {
@@ -120,12 +128,24 @@ impl Engine {
             }
 
             let mut commit = Commit { checks: plan.checks(), puts: prepared.puts, deletes: Vec::new() };
-            if version.is_some() || !self.capabilities.unique_revisions {
+            // Of a slot that was never written only the floor tells that it was not retired meanwhile.
+            let new_slot = lease.as_ref().is_some_and(Lease::is_new);
+            if version.is_some() || new_slot || !self.capabilities.unique_revisions {
                 commit.checks.push(Check { key: Floor::key(), revision: floor.revision.clone() });
             }
             commit.puts.extend(lease.as_ref().map(Lease::put));
             self.check_commit(&commit)?;
-            let mut prewritten = self.write_values(prepared.values, deadline).await?;
+            let mut prewritten = match self.write_values(prepared.values, deadline).await {
+                // The next sequence number gives another version.
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                    tracing::warn!(%error, "a version is taken: two clients have one id");
+                    if !self.pause(self.backoff.outage(repeated), deadline).await {
+                        return Err(error);
+                    }
+                    continue;
+                }
+                written => written?,
+            };
 
             prewritten.keep();
             let slot_key = lease.as_ref().map(|lease| lease.key().clone());
@@ -137,7 +157,7 @@ impl Engine {
                     self.janitor.delete(prepared.trimmed);
                     let point = done.point;
                     if !run.tickets.is_empty() {
-                        leave(&run.tickets, plan.left(sent, commit, done));
+                        leave(&run.tickets, plan.left(sent, floor, commit, done));
                     }
                     return Ok(Ended::Committed(Some(point)));
                 }
@@ -168,7 +188,9 @@ impl Engine {
             };
             if let Some(ended) = self.after_conflict(&mut plan, conflict, slot_key.as_ref()).await? {
                 let (key, conflict) = ended;
-                return Ok(Ended::Lost { key, primed: plan.primed(conflict) });
+                // Entries that were seen under an earlier floor are not to be used under the new one.
+                let primed = if key == Floor::key() { None } else { plan.primed(conflict, floor) };
+                return Ok(Ended::Lost { key, primed });
             }
             self.stats.reapplied();
             if !self.yield_or_pause(repeated, deadline).await {
@@ -181,7 +203,7 @@ impl Engine {
 
     /// Waits in the queues of the plan's keys, where there are any and the transaction stands in none yet. Then what it
     /// read may have changed: `Some` if it is lost.
-    async fn queue_if_hot(&self, plan: &mut Plan, run: &mut Standing) -> Option<Ended> {
+    async fn queue_if_hot(&self, plan: &mut Plan, read_point: Option<Point>, run: &mut Standing) -> Option<Ended> {
         if !run.tickets.is_empty() || !self.queues.any() {
             return None;
         }
@@ -190,7 +212,8 @@ impl Engine {
             return None;
         }
         run.tickets = self.queue_for(hot, run.deadline).await;
-        let left = find_left(&run.tickets, run.begun)?;
+        // An older one tells nothing of what was read since.
+        let left = find_left(&run.tickets, run.begun).filter(|left| read_point.is_none_or(|read| read < left.point))?;
         let key = plan.stale_by(&left)?;
         Some(Ended::Lost { key, primed: Some(left.primed()) })
     }
@@ -263,10 +286,22 @@ impl Engine {
                 planned.rebase(entry);
             }
         }
-        for planned in &plan.writes {
-            planned.check_base()?;
-        }
         Ok(None)
+    }
+
+    /// Ends an attempt with an error that rests on records which the body did not see. If what the body did see has changed
+    /// since, no moment had both, and the attempt is lost instead.
+    async fn refuse(&self, plan: &Plan, error: Error, deadline: Option<Instant>) -> Result<Ended> {
+        let consistent = plan.checks.is_empty() || plan.writes.iter().all(|planned| !planned.soft);
+        if consistent || error.kind() == ErrorKind::Unavailable {
+            return Err(error);
+        }
+        let keys: Vec<Key> = plan.keys().cloned().collect();
+        let now = self.read(&keys, deadline).await?.entries;
+        match plan.first_changed(&keys, &now) {
+            Some(key) => Ok(Ended::Lost { key, primed: None }),
+            None => Err(error),
+        }
     }
 
     /// The values to be written, with commuted functions applied to what is there now.

@@ -80,9 +80,10 @@ impl Follower {
                 self.wait().await?;
                 self.look = true;
             }
-            let entry = self.engine.entry(&self.cell.key, None).await?;
+            let entry = self.engine.entry(&self.cell.key, None).await;
+            // A record that cannot be read is told once, and looked at again when it changes.
             self.look = false;
-            self.take_in(entry);
+            self.take_in(entry?);
         }
     }
 

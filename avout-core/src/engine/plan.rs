@@ -5,6 +5,7 @@ use tokio::time::Instant;
 
 use super::attempt::{Action, Attempt, Primed, Seen, Touched, Write};
 use super::cell::{Cell, Function};
+use super::floor::KnownFloor;
 use super::options::Isolation;
 use super::queue::Left;
 use crate::error::{Error, ErrorKind, Result};
@@ -94,6 +95,21 @@ impl Plan {
         self.checks.iter().map(|(key, _)| key).chain(written)
     }
 
+    /// Checks that each ref is there, or is not, as its write needs it.
+    pub(super) fn check_bases(&self) -> Result<()> {
+        self.writes.iter().try_for_each(Planned::check_base)
+    }
+
+    /// Of its keys, with their entries now, the first that is not as the plan expects it.
+    pub(super) fn first_changed(&self, keys: &[Key], now: &[Option<Entry>]) -> Option<Key> {
+        let checked = self.checks.iter().map(|(_, entry)| entry.as_ref());
+        let expected = checked.chain(self.writes.iter().map(Planned::base));
+        let revision = |entry: Option<&Entry>| entry.map(|entry| entry.revision.clone());
+        let mut compared = keys.iter().zip(now).zip(expected);
+        let changed = compared.find(|((_, now), expected)| revision(now.as_ref()) != revision(*expected));
+        changed.map(|((key, _), _)| key.clone())
+    }
+
     /// Every entry that its commit will compare.
     pub(super) fn entries(&self) -> impl Iterator<Item = (&Key, &Entry)> {
         let written = self.writes.iter().filter_map(|planned| Some((&planned.write.cell.key, planned.base()?)));
@@ -117,32 +133,35 @@ impl Plan {
                 if !planned.soft {
                     return Some(key.clone());
                 }
-                planned.rebase(now.clone());
+                let newer = |seen: &Entry| now.as_ref().is_none_or(|now| seen.point < now.point);
+                if planned.base().is_none_or(newer) {
+                    planned.rebase(now.clone());
+                }
             }
         }
         None
     }
 
     /// What a commit of this plan has left.
-    pub(super) fn left(self, sent: Instant, commit: Commit, done: Committed) -> Left {
+    pub(super) fn left(self, sent: Instant, floor: KnownFloor, commit: Commit, done: Committed) -> Left {
         let put = commit
             .puts
             .into_iter()
             .zip(done.revisions)
             .map(|(put, revision)| (put.key, Some(Entry { revision, point: done.point, record: put.record })));
         let entries = put.filter(|(key, _)| !key.is_reserved()).chain(self.checks).collect();
-        Left { sent, point: done.point, entries }
+        Left { sent, floor: Some(floor), point: done.point, entries }
     }
 
     /// What the next attempt need not read, after a conflict that gave fresh entries.
-    pub(super) fn primed(self, conflict: Conflict) -> Option<Primed> {
+    pub(super) fn primed(self, conflict: Conflict, floor: KnownFloor) -> Option<Primed> {
         let fresh = conflict.fresh?;
         let checked = self.checks.into_iter();
         let written =
             self.writes.into_iter().filter_map(|planned| Some((planned.write.cell.key.clone(), planned.base?)));
         let mut entries: HashMap<Key, Option<Entry>> = checked.chain(written).collect();
         entries.extend(conflict.stale.into_iter().zip(fresh.entries));
-        Some(Primed { point: fresh.point, entries })
+        Some(Primed { floor: Some(floor), point: fresh.point, entries })
     }
 }
 

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::future::try_join_all;
 use tokio::time::Instant;
@@ -22,6 +23,8 @@ pub(super) struct Value {
     cell: Arc<Cell>,
     version: Version,
     state: State,
+    /// Another client has written this version: the value there is not ours to delete.
+    taken: AtomicBool,
 }
 
 /// Values in stores that nothing points at yet. They are deleted when this is dropped, unless their
@@ -54,7 +57,8 @@ impl Prewritten<'_> {
 impl Drop for Prewritten<'_> {
     fn drop(&mut self) {
         if !self.kept {
-            let garbage = self.values.drain(..).map(|value| Garbage {
+            let own = self.values.drain(..).filter(|value| !value.taken.load(Ordering::Relaxed));
+            let garbage = own.map(|value| Garbage {
                 store: Arc::clone(&value.cell.store),
                 key: value.cell.key.clone(),
                 version: value.version,
@@ -83,7 +87,12 @@ impl Engine {
                     Ok(payload) => payload,
                     Err(state) => {
                         let version = version();
-                        prepared.values.push(Value { cell: Arc::clone(cell), version, state });
+                        prepared.values.push(Value {
+                            cell: Arc::clone(cell),
+                            version,
+                            state,
+                            taken: AtomicBool::new(false),
+                        });
                         Payload::Stored { realm: cell.meta.realm, version }
                     }
                 },
@@ -157,6 +166,7 @@ impl Engine {
     }
 
     /// Writes values to their stores, all at once. If one fails, those that were written are deleted.
+    /// [`AlreadyExists`](ErrorKind::AlreadyExists): another client has our id, as in a copy of a virtual machine.
     pub(super) async fn write_values(&self, values: Vec<Value>, deadline: Option<Instant>) -> Result<Prewritten<'_>> {
         let prewritten = Prewritten { engine: self, values, kept: false };
         try_join_all(prewritten.values.iter().map(async |value| {
@@ -166,7 +176,10 @@ impl Engine {
                 container.set_state_at(&value.version, value.state.clone()).await
             })
             .await
-            .map_err(|error| error.at(&value.cell.key))
+            .map_err(|error| {
+                value.taken.store(error.kind() == ErrorKind::AlreadyExists, Ordering::Relaxed);
+                error.at(&value.cell.key)
+            })
         }))
         .await?;
         Ok(prewritten)

@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Engine;
 use super::attempt::Primed;
+use super::floor::KnownFloor;
 use crate::protocol::{Entry, Key, Point};
 
 /// How many commits' time to wait for each that is ahead.
@@ -40,6 +41,8 @@ struct Queue {
 pub(super) struct Left {
     /// Before this the commit had not been sent.
     pub(super) sent: Instant,
+    /// The floor that the commit was made under, or an earlier one.
+    pub(super) floor: Option<KnownFloor>,
     pub(super) point: Point,
     pub(super) entries: Vec<(Key, Option<Entry>)>,
 }
@@ -138,6 +141,6 @@ pub(super) fn hold_all<'a>(tickets: &[Ticket], mut keys: impl Iterator<Item = &'
 
 impl Left {
     pub(super) fn primed(&self) -> Primed {
-        Primed { point: self.point, entries: self.entries.iter().cloned().collect() }
+        Primed { floor: self.floor.clone(), point: self.point, entries: self.entries.iter().cloned().collect() }
     }
 }

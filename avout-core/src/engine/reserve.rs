@@ -34,6 +34,7 @@ impl Engine {
         deadline: Option<Instant>,
     ) -> Result<Option<Primed>> {
         let lease = self.backoff.commit_time().saturating_mul(LEASE_COMMITS).clamp(SHORTEST_LEASE, LONGEST_LEASE);
+        let floor = self.floor.get();
         let mut snapshot = self.read(keys, deadline).await?;
         for _ in 0..TRIES {
             if snapshot.entries.iter().flatten().any(|entry| foreign(entry, Some(holder)).is_some()) {
@@ -49,7 +50,7 @@ impl Engine {
                     let left = commit.puts.into_iter().zip(done.revisions).map(|(put, revision)| {
                         (put.key, Some(Entry { revision, point: done.point, record: put.record }))
                     });
-                    return Ok(Some(Primed { point: done.point, entries: left.collect() }));
+                    return Ok(Some(Primed { floor, point: done.point, entries: left.collect() }));
                 }
                 Ok(CommitOutcome::Conflict(_)) => snapshot = self.read(keys, deadline).await?,
                 Err(error) => {
@@ -94,6 +95,7 @@ impl Engine {
         tracing::debug!(key = %keys[0], ?lease, "reserved by another transaction, waiting");
         let until = Instant::now() + lease;
         let until = run.deadline.map_or(until, |deadline| until.min(deadline));
+        let floor = self.floor.get();
         let mut watcher = self.watch(&keys, Some(until)).await?;
         loop {
             let snapshot = self.read(&keys, run.deadline).await?;
@@ -102,7 +104,7 @@ impl Engine {
             };
             if !snapshot.entries.iter().zip(&revisions).all(unchanged) {
                 let entries = keys.into_iter().zip(snapshot.entries).collect();
-                let left = Left { sent: until, point: snapshot.point, entries };
+                let left = Left { sent: until, floor, point: snapshot.point, entries };
                 let key = plan.stale_by(&left);
                 return Ok(key.map(|key| Ended::Lost { key, primed: Some(left.primed()) }));
             }

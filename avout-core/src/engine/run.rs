@@ -57,10 +57,10 @@ where
     }
 }
 
-/// From this attempt on a transaction queues for all keys that it touches, and not only for those that it lost on.
+/// From this loss on a transaction queues for all keys that it touches, and not only for those that it lost on.
 const ESCALATES: u32 = 3;
 
-/// From this attempt on it asks the transactions of all processes to wait for it.
+/// From this loss on it asks the transactions of all processes to wait for it.
 const RESERVES: u32 = 8;
 
 /// What follows an attempt.
@@ -75,6 +75,8 @@ struct Runner<'a> {
     options: Options,
     standing: Standing,
     attempts: u32,
+    /// How many of its attempts were lost to others. Waiting is no loss.
+    losses: u32,
     /// The keys that it lost on, the last one at the end.
     lost_on: Vec<Key>,
     primed: Option<Primed>,
@@ -83,8 +85,8 @@ struct Runner<'a> {
 impl<'a> Runner<'a> {
     fn new(engine: &'a Arc<Engine>, options: Options) -> Self {
         let mut standing = Standing::new(None);
-        standing.deadline = options.deadline.map(|deadline| standing.begun + deadline);
-        Self { engine, options, standing, attempts: 0, lost_on: Vec::new(), primed: None }
+        standing.deadline = options.deadline.and_then(|deadline| standing.begun.checked_add(deadline));
+        Self { engine, options, standing, attempts: 0, losses: 0, lost_on: Vec::new(), primed: None }
     }
 
     fn begin(&mut self) -> Arc<TxInner> {
@@ -143,19 +145,20 @@ impl<'a> Runner<'a> {
         self.engine.stats.conflict();
         tracing::debug!(%key, attempt = self.attempts, "lost to another transaction");
         self.primed = primed;
-        if self.options.max_attempts.is_some_and(|limit| self.attempts >= limit) {
+        self.losses += 1;
+        if self.options.max_attempts.is_some_and(|limit| self.losses >= limit) {
             let error = Error::new(ErrorKind::Contended, "lost to other transactions as often as was allowed");
             return Err(self.gave_up(error.at(&key)));
         }
-        if self.attempts >= ESCALATES {
+        if self.losses >= ESCALATES {
             self.lost_on = keys;
         }
         self.lost_on.retain(|other| *other != key);
         self.lost_on.push(key);
-        if self.attempts >= RESERVES && self.reserve().await? {
+        if self.losses >= RESERVES && self.reserve().await? {
             return Ok(Next::RunAgain);
         }
-        if self.queue().await || self.engine.yield_or_pause(self.attempts - 1, self.standing.deadline).await {
+        if self.queue().await || self.engine.yield_or_pause(self.losses - 1, self.standing.deadline).await {
             return Ok(Next::RunAgain);
         }
         Err(self.gave_up(self.timeout()))
@@ -165,7 +168,7 @@ impl<'a> Runner<'a> {
     async fn reserve(&mut self) -> Result<bool> {
         let number = self.engine.sequence.fetch_add(1, Ordering::Relaxed);
         let holder = *self.standing.holder.get_or_insert(Holder { client: self.engine.client, number });
-        tracing::debug!(attempts = self.attempts, "lost again and again, reserving");
+        tracing::debug!(losses = self.losses, "lost again and again, reserving");
         match self.engine.reserve(&self.lost_on, holder, self.standing.deadline).await {
             Ok(Some(primed)) => {
                 self.primed = Some(primed);
@@ -182,7 +185,7 @@ impl<'a> Runner<'a> {
         let engine = self.engine;
         // In memory a commit is so short that to race is faster than to wait, until it does not end.
         let races = if engine.capabilities.in_process { 4 } else { 1 };
-        if self.attempts < races || hold_all(&self.standing.tickets, self.lost_on.iter()) {
+        if self.losses < races || hold_all(&self.standing.tickets, self.lost_on.iter()) {
             return false;
         }
         self.standing.tickets.clear();
@@ -288,6 +291,11 @@ impl TxInner {
             (Some(Write { action: Action::Destroy, .. }), Action::Set(_)) => {
                 return Err(super::read::absent(&cell.key));
             }
+            (Some(Write { action: Action::Commute { .. }, .. }), action) => {
+                // What is written over a provisional value may have been made from it.
+                touched.read = true;
+                action
+            }
             (_, action) => action,
         };
         touched.write = Some(Write { cell: Arc::clone(cell), action });
@@ -296,10 +304,21 @@ impl TxInner {
 
     /// Applies `function` for a provisional answer, and keeps it for the commit.
     pub(crate) async fn commute(&self, cell: &Arc<Cell>, function: Function) -> Result<Shared> {
-        let current = self.values(&[cell], false).await?.pop().expect("one value for one cell");
-        let value = function(&current)?;
-        let mut attempt = self.attempt();
-        attempt.check_running()?;
+        let loaded = self.values(&[cell], false).await?.pop().expect("one value for one cell");
+        // Others of the body may write the ref meanwhile, and the function must not be called under the lock.
+        let mut current = self.pending(cell).unwrap_or_else(|| Arc::clone(&loaded));
+        let mut value = function(&current)?;
+        let mut attempt = loop {
+            let attempt = self.attempt();
+            attempt.check_running()?;
+            let now = attempt.write(&cell.key).and_then(Write::shown).unwrap_or(&loaded);
+            if Arc::ptr_eq(now, &current) {
+                break attempt;
+            }
+            current = Arc::clone(now);
+            drop(attempt);
+            value = function(&current)?;
+        };
         let touched = attempt.keys.entry(&cell.key);
         let known = touched.read || touched.ensured;
         let action = match touched.write.take().map(|write| write.action) {
@@ -317,6 +336,11 @@ impl TxInner {
         };
         touched.write = Some(Write { cell: Arc::clone(cell), action });
         Ok(value)
+    }
+
+    /// The value that the body's own writes show of a cell.
+    fn pending(&self, cell: &Cell) -> Option<Shared> {
+        self.attempt().write(&cell.key).and_then(Write::shown).cloned()
     }
 
     /// Has the commit check these cells whatever the isolation.

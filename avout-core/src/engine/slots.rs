@@ -73,6 +73,11 @@ impl Lease<'_> {
         &self.slot().key
     }
 
+    /// Whether its record was never written.
+    pub(super) fn is_new(&self) -> bool {
+        self.slot().revision.is_none()
+    }
+
     /// A new sequence number for a commit that is about to be made.
     pub(super) fn next_sequence(&mut self) -> u64 {
         let slot = self.slot_mut();
@@ -139,8 +144,12 @@ impl Engine {
                     lease.committed(settled.revision);
                     return Ok(lease);
                 }
-                Err(error) if error.kind() == ErrorKind::Unsupported => lease.abandon(),
-                Err(error) => return Err(error),
+                Err(error) if error.kind() == ErrorKind::Unavailable => return Err(error),
+                // It cannot be told any more: another slot will do.
+                Err(error) => {
+                    tracing::debug!(%error, "a slot is given up");
+                    lease.abandon();
+                }
             }
         }
     }
@@ -218,9 +227,10 @@ impl Engine {
                             return Ok(Settled { resolution: Resolution::NotCommitted, revision });
                         }
                         Ok(CommitOutcome::Conflict(_)) => {}
-                        // The slot tells of the fence's own outcome too.
+                        // The slot tells of the fence's own outcome too, the next time.
                         Err(error) if error.kind() == ErrorKind::OutcomeUnknown => {
-                            tracing::debug!(%key, "the reply to a fence was lost");
+                            let message = "the reply to a fence was lost";
+                            return Err(Error::new(ErrorKind::Unavailable, message).with_source(error));
                         }
                         Err(error) => return Err(error),
                     }

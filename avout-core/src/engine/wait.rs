@@ -35,12 +35,14 @@ impl Engine {
         if changed {
             return Ok(None);
         }
+        let floor = self.floor.get();
         let mut watcher = self.watch(&keys, deadline).await?;
         loop {
             let snapshot = self.read(&keys, deadline).await?;
             let now = snapshot.entries.iter().map(|entry| entry.as_ref().map(|entry| &entry.revision));
             if now.ne(revisions.iter().map(Option::as_ref)) {
                 return Ok(Some(Primed {
+                    floor,
                     point: snapshot.point,
                     entries: keys.into_iter().zip(snapshot.entries).collect(),
                 }));

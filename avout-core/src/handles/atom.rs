@@ -162,7 +162,8 @@ impl<T: Value> Atom<T> {
         refuse_nested("watch")?;
         let core = self.inner.core.clone();
         let last = core.current(core.engine.deadline()).await?;
-        Ok(Changes::from_source(AtomSource { core, last }))
+        let (last, since) = last.unzip();
+        Ok(Changes::from_source(AtomSource { core, since, last }))
     }
 
     /// Calls `f` with changes from now on, in a task of its own, until [`remove_watch`](Self::remove_watch) or until the last
@@ -316,21 +317,26 @@ impl AtomCore {
 /// Follows an atom by its container's hints.
 struct AtomSource {
     core: AtomCore,
-    last: Current,
+    /// What was last seen, readable or not.
+    since: Option<Revision>,
+    last: Option<Shared>,
 }
 
 impl<T: Value> Source<T> for AtomSource {
     async fn next(&mut self) -> Result<Change<T>> {
         loop {
-            let since = self.last.as_ref().map(|(_, revision)| revision.clone());
-            self.core.engine.until(None, || self.core.container.changed(since.clone())).await?;
-            let now = self.core.current(None).await?;
-            if now.as_ref().map(|(_, revision)| revision) == since.as_ref() {
+            let AtomCore { engine, container, .. } = &self.core;
+            engine.until(None, || container.changed(self.since.clone())).await?;
+            let now = engine.until(None, || container.state()).await?;
+            let revision = now.as_ref().map(|(_, revision)| revision.clone());
+            if revision == self.since {
                 continue;
             }
-            let old = std::mem::replace(&mut self.last, now);
-            let value = |current: &Current| current.as_ref().map(|(value, _)| cloned(Arc::clone(value))).transpose();
-            return Ok(Change { old: value(&old)?, new: value(&self.last)?, point: None, skipped: true });
+            self.since = revision;
+            let new = self.core.decode(now)?.map(|(value, _)| value);
+            let old = std::mem::replace(&mut self.last, new.clone());
+            let (old, new) = (old.map(cloned).transpose()?, new.map(cloned).transpose()?);
+            return Ok(Change { old, new, point: None, skipped: true });
         }
     }
 }

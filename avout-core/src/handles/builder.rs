@@ -6,7 +6,7 @@ use super::codec::TypedCoder;
 use super::type_tag::{MAX_TYPE_TAG, type_tag};
 use super::validate::validator;
 use super::{Atom, Codec, Ref, Stm, Value, Verdict};
-use crate::backend::Store;
+use crate::backend::{Kind, Store};
 use crate::engine::{Action, Cell, Coder, Engine, Options, Validator, refuse_nested, run};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{CodecId, Entry, Key, MAX_HISTORY, Meta, Payload, Shared};
@@ -186,10 +186,11 @@ struct Blueprint {
     codec: CodecId,
     type_tag: Box<str>,
     history: Option<u16>,
+    of: Kind,
 }
 
 impl<T: Value, C: Codec<T>> Settings<T, C> {
-    fn check(self) -> Result<(Blueprint, Intent<T>)> {
+    fn check(self, of: Kind) -> Result<(Blueprint, Intent<T>)> {
         let key = self.key?;
         let type_tag: Box<str> = self.type_tag.unwrap_or_else(type_tag::<T>).into();
         if type_tag.len() > MAX_TYPE_TAG {
@@ -208,13 +209,14 @@ impl<T: Value, C: Codec<T>> Settings<T, C> {
             codec,
             type_tag,
             history: self.history,
+            of,
         };
         Ok((blueprint, self.intent))
     }
 
     async fn into_ref(self) -> Result<Ref<T>> {
         refuse_nested("open ref")?;
-        let (blueprint, intent) = self.check()?;
+        let (blueprint, intent) = self.check(Kind::Ref)?;
         let (value, or_open): (Option<Shared>, bool) = match intent {
             Intent::Open => (None, true),
             Intent::Create { value, or_open } => (Some(Arc::new(value)), or_open),
@@ -227,7 +229,7 @@ impl<T: Value, C: Codec<T>> Settings<T, C> {
 
     async fn into_atom(self) -> Result<Atom<T>> {
         refuse_nested("open atom")?;
-        let (blueprint, intent) = self.check()?;
+        let (blueprint, intent) = self.check(Kind::Atom)?;
         let cell = blueprint.cell(None)?;
         let atom = Atom::new(Arc::clone(&blueprint.engine), cell);
         let opened = match intent {
@@ -289,7 +291,10 @@ impl Blueprint {
         };
         let realm = store.realm();
         let inline = realm == engine.home.realm();
-        let in_process = if inline { engine.capabilities.in_process } else { store.capabilities().in_process };
+        let in_process = match inline && self.of == Kind::Ref {
+            true => engine.capabilities.in_process,
+            false => store.capabilities().in_process,
+        };
         if self.codec == CodecId::IN_PROCESS && !in_process {
             let message = "the in-process codec is for stores in this process only: choose another codec or store";
             return Err(Error::new(ErrorKind::Unsupported, message));

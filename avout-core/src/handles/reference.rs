@@ -83,7 +83,7 @@ impl<T: Value> Ref<T> {
         self.transact(async |tx| tx.update(self, &f).await).await
     }
 
-    /// Destroys the ref, with all that is known of it. It can be created again.
+    /// Destroys the ref. It can be created again. Its record stays as a tombstone, with its history.
     ///
     /// # Cancel safety
     /// As [`Stm::dosync`](crate::Stm::dosync).

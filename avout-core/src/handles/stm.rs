@@ -229,7 +229,7 @@ impl Stm {
         let all = self.engine.until(deadline, || self.engine.coordinator.list(&prefix)).await?;
         let mut keys: Vec<Key> = all.into_iter().filter(|key| !key.is_reserved()).collect();
         let mut alive = Vec::with_capacity(keys.len());
-        for chunk in keys.chunks(AT_ONCE.min(self.engine.capabilities.max_keys - 1)) {
+        for chunk in keys.chunks(AT_ONCE.clamp(1, self.engine.capabilities.max_keys.saturating_sub(1).max(1))) {
             let exists = |entry: Option<Entry>| entry.is_some_and(|e| !matches!(e.record.payload, Payload::Deleted));
             match self.engine.read(chunk, deadline).await {
                 Ok(snapshot) => alive.extend(snapshot.entries.into_iter().map(exists)),

@@ -154,9 +154,11 @@ impl Tx {
     {
         let saved = self.0.attempt().save();
         let done = first(self.clone()).await;
-        if !self.0.attempt().resume(saved) {
+        let resumed = self.0.attempt().resume(saved);
+        let Some(on_abort) = resumed else {
             return done;
-        }
+        };
+        on_abort.into_iter().for_each(|hook| hook());
         second(self.clone()).await
     }
 

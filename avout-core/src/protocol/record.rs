@@ -15,8 +15,8 @@ const STORED: u8 = 2;
 /// The most earlier payloads that a record keeps, whatever its ref asks for.
 pub const MAX_HISTORY: u16 = 256;
 
-/// The most bytes of earlier inline values that a record keeps. Values that lie in a store count
-/// as nothing here.
+/// The most bytes of earlier inline values that a record keeps, beyond the newest of them, which is kept whatever its size.
+/// Values that lie in a store count as nothing here.
 pub const MAX_HISTORY_BYTES: usize = 4096;
 
 /// What stays the same over a ref's life.
@@ -113,7 +113,8 @@ impl Record {
         for (point, payload) in self.payloads(point) {
             bytes += payload.inline_bytes();
             // Once one is left out all older ones are: a gap would show a wrong value at a point inside it.
-            full = full || history.len() == limit || bytes > MAX_HISTORY_BYTES;
+            // The newest is kept whatever its size.
+            full = full || history.len() == limit || (bytes > MAX_HISTORY_BYTES && !history.is_empty());
             if !full {
                 history.push((point, payload.clone()));
             } else if let Payload::Stored { realm, version } = payload {

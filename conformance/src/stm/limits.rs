@@ -64,7 +64,9 @@ async fn a_deadline_ends_a_transaction_that_is_always_lost(ctx: Ctx) -> Outcome 
     let error = refused_at(done, ErrorKind::Timeout, r.key(), "a transaction that is always lost");
     assert_effort(&error, 1, "a transaction that is always lost");
     assert_eq!(error.attempts(), Some(runs.count()));
-    assert_eq!((r.get().await?, s.get().await?), (i64::from(runs.count()), 0));
+    // The deadline may come while the last run is at its write beside.
+    let (last, written) = (i64::from(runs.count()), s.get().await?);
+    assert!((last - 1..=last).contains(&r.get().await?) && written == 0, "{last} runs, {written} written");
     Ok(())
 }
 
