@@ -93,6 +93,13 @@ pub(crate) enum Action {
     Destroy,
 }
 
+/// What a part of a body may have to be undone to.
+pub(crate) struct Saved {
+    writes: Vec<(Key, Write)>,
+    on_commit: usize,
+    on_abort: usize,
+}
+
 /// What to do to see some keys.
 pub(crate) enum Plan {
     /// Nothing: they are seen.
@@ -256,26 +263,28 @@ impl Attempt {
         self.keys.get(key).and_then(|touched| touched.write.as_ref())
     }
 
-    /// All pending writes, to put them back with [`resume`](Self::resume).
-    pub(crate) fn save(&self) -> Vec<(Key, Write)> {
+    /// All pending writes and how many hooks there are, to go back to with [`resume`](Self::resume).
+    pub(crate) fn save(&self) -> Saved {
         let writes = self.keys.iter().filter_map(|(key, touched)| Some((key, touched.write.as_ref()?)));
-        writes.map(|(key, write)| (key.clone(), write.clone())).collect()
+        let writes = writes.map(|(key, write)| (key.clone(), write.clone())).collect();
+        Saved { writes, on_commit: self.on_commit.len(), on_abort: self.on_abort.len() }
     }
 
-    /// After a part of the body ended: if it did in a retry, undoes its writes and lets the attempt go on. What was read
-    /// stays read. Otherwise answers `false`, and changes nothing.
-    pub(crate) fn resume(&mut self, saved: Vec<(Key, Write)>) -> bool {
+    /// After a part of the body ended: if it did in a retry, undoes its writes and lets the attempt go on; gives what is to
+    /// be called since that part was given up. What was read stays read. Otherwise changes nothing.
+    pub(crate) fn resume(&mut self, saved: Saved) -> Option<Vec<AbortHook>> {
         if !matches!(self.phase, Phase::Retry) {
-            return false;
+            return None;
         }
         self.phase = Phase::Running;
         for (_, touched) in self.keys.iter_mut() {
             touched.write = None;
         }
-        for (key, write) in saved {
+        for (key, write) in saved.writes {
             self.keys.entry(&key).write = Some(write);
         }
-        true
+        self.on_commit.truncate(saved.on_commit);
+        Some(self.on_abort.split_off(saved.on_abort))
     }
 }
 

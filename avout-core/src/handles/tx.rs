@@ -145,7 +145,7 @@ impl Tx {
         self.0.retry()
     }
 
-    /// Runs `first`; if that ends in a [`retry`](Self::retry), undoes its writes and runs `second` instead. If both
+    /// Runs `first`; if that ends in a [`retry`](Self::retry), undoes its writes and hooks and runs `second` instead. If both
     /// retry, the transaction waits for a change of anything that either has read.
     pub async fn or_else<T, A, B>(&self, first: impl FnOnce(Tx) -> A, second: impl FnOnce(Tx) -> B) -> Result<T>
     where
@@ -154,9 +154,11 @@ impl Tx {
     {
         let saved = self.0.attempt().save();
         let done = first(self.clone()).await;
-        if !self.0.attempt().resume(saved) {
+        let undone = self.0.attempt().resume(saved);
+        let Some(hooks) = undone else {
             return done;
-        }
+        };
+        hooks.into_iter().for_each(|hook| hook());
         second(self.clone()).await
     }
 
