@@ -27,6 +27,9 @@ const FILES: &[&[Law]] = &[
     stm::commute::LAWS,
     stm::refusals::LAWS,
     stm::limits::LAWS,
+    stm::waiting::LAWS,
+    stm::nesting::LAWS,
+    stm::hooks::LAWS,
 ];
 
 /// All laws, in the order of their groups.

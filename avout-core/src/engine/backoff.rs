@@ -8,6 +8,8 @@ use rand::{RngExt, SeedableRng};
 /// Below this a pause is a yield: timers are no finer than a millisecond.
 const FINEST: Duration = Duration::from_micros(500);
 const LONGEST: Duration = Duration::from_secs(1);
+/// How often the pause after a loss is doubled at most: that many commits' time is room for all who may contend.
+const MOST_DOUBLINGS: u32 = 8;
 
 /// How long to wait before the next try: exponential with full jitter (Brooker, "Exponential Backoff And
 /// Jitter", 2015), scaled to the time that a commit takes.
@@ -38,7 +40,7 @@ impl Backoff {
 
     /// The pause after losing for the `lost`-th time; zero means to yield only.
     pub(crate) fn contention(&self, lost: u32) -> Duration {
-        let pause = self.jitter(self.commit_time(), lost);
+        let pause = self.jitter(self.commit_time(), lost.min(MOST_DOUBLINGS));
         if pause < FINEST { Duration::ZERO } else { pause }
     }
 

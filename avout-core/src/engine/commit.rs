@@ -193,7 +193,16 @@ impl Engine {
                 return Ok(Ended::Lost { key, primed });
             }
             self.stats.reapplied();
-            if !self.yield_or_pause(repeated, deadline).await {
+            // Others of this process on the same keys are waited for, and those of other processes are given way to.
+            if run.tickets.is_empty() && repeated > 0 {
+                let keys = plan.keys().cloned().collect();
+                run.tickets = self.queue_for(keys, deadline).await;
+                if let Some(left) = find_left(&run.tickets, run.begun)
+                    && let Some(key) = plan.stale_by(&left)
+                {
+                    return Ok(Ended::Lost { key, primed: None });
+                }
+            } else if !self.yield_or_pause(repeated, deadline).await {
                 let key = plan.writes[0].write.cell.key.clone();
                 return Ok(Ended::Lost { key, primed: None });
             }

@@ -113,19 +113,13 @@ pub(crate) fn refused_at<T>(done: Result<T, Error>, kind: ErrorKind, key: &Key, 
 }
 
 /// Waits until `condition` holds.
-pub(crate) async fn eventually(
-    what: &str,
-    mut condition: impl AsyncFnMut() -> Result<bool, Failure>,
-) -> Result<(), Failure> {
+pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
     within(SOON, what, async {
-        loop {
-            if condition().await? {
-                return Ok(());
-            }
+        while !condition() {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     })
-    .await
+    .await;
 }
 
 /// Counts runs of a body.

@@ -3,11 +3,14 @@
 pub(crate) mod basics;
 pub(crate) mod bench;
 pub(crate) mod commute;
+pub(crate) mod hooks;
 pub(crate) mod isolation;
 pub(crate) mod limits;
 pub(crate) mod moments;
+pub(crate) mod nesting;
 pub(crate) mod opening;
 pub(crate) mod refusals;
 pub(crate) mod requests;
 pub(crate) mod rig;
 pub(crate) mod rig_store;
+pub(crate) mod waiting;
