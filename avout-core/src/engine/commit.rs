@@ -196,11 +196,8 @@ impl Engine {
             // Others of this process on the same keys are waited for, and those of other processes are given way to.
             if run.tickets.is_empty() && repeated > 0 {
                 let keys = plan.keys().cloned().collect();
-                run.tickets = self.queue_for(keys, deadline).await;
-                if let Some(left) = find_left(&run.tickets, run.begun)
-                    && let Some(key) = plan.stale_by(&left)
-                {
-                    return Ok(Ended::Lost { key, primed: None });
+                if let Some(lost) = self.queue_up(keys, &mut plan, attempt.read_point, run).await {
+                    return Ok(lost);
                 }
             } else if !self.yield_or_pause(repeated, deadline).await {
                 let key = plan.writes[0].write.cell.key.clone();
@@ -210,8 +207,7 @@ impl Engine {
         unreachable!("the loop above has no end but a return")
     }
 
-    /// Waits in the queues of the plan's keys, where there are any and the transaction stands in none yet. Then what it
-    /// read may have changed: `Some` if it is lost.
+    /// Waits in the queues of the plan's keys, where there are any and the transaction stands in none yet.
     async fn queue_if_hot(&self, plan: &mut Plan, read_point: Option<Point>, run: &mut Standing) -> Option<Ended> {
         if !run.tickets.is_empty() || !self.queues.any() {
             return None;
@@ -220,7 +216,18 @@ impl Engine {
         if hot.is_empty() {
             return None;
         }
-        run.tickets = self.queue_for(hot, run.deadline).await;
+        self.queue_up(hot, plan, read_point, run).await
+    }
+
+    /// Waits in the queues of these keys of the plan. What was read may have changed meanwhile: `Some` if the attempt is lost.
+    async fn queue_up(
+        &self,
+        keys: Vec<Key>,
+        plan: &mut Plan,
+        read_point: Option<Point>,
+        run: &mut Standing,
+    ) -> Option<Ended> {
+        run.tickets = self.queue_for(keys, run.deadline).await;
         // An older one tells nothing of what was read since.
         let left = find_left(&run.tickets, run.begun).filter(|left| read_point.is_none_or(|read| read < left.point))?;
         let key = plan.stale_by(&left)?;
