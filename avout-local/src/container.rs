@@ -88,7 +88,7 @@ impl Values {
         if same {
             return Ok(());
         }
-        Err(Error::new(ErrorKind::InvalidInput, "this version has another value already, which stays").at(key))
+        Err(Error::new(ErrorKind::AlreadyExists, "this version has another value already, which stays").at(key))
     }
 
     fn delete_version(&self, key: &Key, version: &Version) {
@@ -106,7 +106,7 @@ impl Values {
 /// The store of a namespace in memory. [`Local::store`](crate::Local::store) makes it.
 ///
 /// Values written again under their version are compared: bytes by content, shared values by being the same one. Another
-/// value than the first is refused as [`InvalidInput`](ErrorKind::InvalidInput), and the first stays.
+/// value than the first is refused as [`AlreadyExists`](ErrorKind::AlreadyExists), and the first stays.
 pub struct Store {
     namespace: Arc<Namespace>,
 }

@@ -124,10 +124,13 @@ fn prepare(options: Options) -> Result<Prepared> {
 }
 
 fn prepare_with(options: Options, file: Option<File>) -> Result<Prepared> {
-    let mut connection = connect(&options, file.as_ref()).map_err(|error| match error.kind() {
-        // A file that is there and cannot be opened is one that this user may not open.
-        ErrorKind::Unavailable => Error::new(ErrorKind::Denied, "the file cannot be opened").with_source(error),
-        _ => error,
+    let mut connection = connect(&options, file.as_ref()).map_err(|error| {
+        // The file is there: if it cannot be opened, then not by this user.
+        let code = error.downcast_ref().and_then(rusqlite::Error::sqlite_error_code);
+        if code != Some(rusqlite::ErrorCode::CannotOpen) {
+            return error;
+        }
+        Error::new(ErrorKind::Denied, "the file cannot be opened by this user").with_source(error)
     })?;
     let id = rand::random();
     let realm = schema::prepare(&mut connection, &options, &id)?;
@@ -142,7 +145,11 @@ fn prepare_with(options: Options, file: Option<File>) -> Result<Prepared> {
     });
     let reader = match &shared.file {
         Some(file) => {
-            file.remember_companions()?;
+            // SQLite says that it uses the log even where writing that to the file has just failed.
+            file.remember_companions().map_err(|error| {
+                Error::new(ErrorKind::Unavailable, "the write-ahead log was not begun; open it again")
+                    .with_source(error)
+            })?;
             Some(shared.connect()?)
         }
         None => None,
@@ -178,7 +185,8 @@ impl Client {
         Self { shared, coordinates, stores, queue, readers, closed: AtomicBool::new(false), process, ended }
     }
 
-    fn usable(&self) -> Result<()> {
+    /// Whether it may be used: not closed, and not in another process than it was opened in.
+    pub(crate) fn usable(&self) -> Result<()> {
         if std::process::id() != self.process {
             return Err(Error::new(ErrorKind::Misuse, "it was opened before a fork; open it again in the child"));
         }
@@ -271,7 +279,7 @@ impl Client {
         if !self.closed.swap(true, Ordering::AcqRel) {
             self.shared.hub.close();
             // Closing the last connection to a file writes its log back. That is for the writer's thread.
-            let _ = self.queue.send(Message::Stop(self.readers.drain()));
+            let _ = self.queue.send(Message::Stop(self.readers.close()));
         }
     }
 }
@@ -282,7 +290,7 @@ impl Drop for Client {
             self.stop();
         } else {
             // In the child of a fork: closing these would write to the parent's log.
-            self.readers.drain().into_iter().for_each(std::mem::forget);
+            self.readers.close().into_iter().for_each(std::mem::forget);
         }
     }
 }

@@ -41,7 +41,7 @@ fn busy(tries: i32) -> bool {
     true
 }
 
-/// A connection as all of this crate are, to the file or to a new store in memory.
+/// A connection as all of this crate are, to the file or to a new store in memory. May wait for a lock.
 pub(crate) fn connect(options: &Options, file: Option<&File>) -> Result<Connection> {
     let mut connection = match (&options.place, file) {
         (Place::File(_), Some(file)) => {
@@ -60,13 +60,13 @@ pub(crate) fn connect(options: &Options, file: Option<&File>) -> Result<Connecti
         Synchronous::Full => "FULL",
         Synchronous::Normal => "NORMAL",
     };
+    // Some of these read the file, which others may be making or recovering just now.
     // No memory map: a file that somebody cuts would kill the process with SIGBUS.
-    connection
-        .execute_batch(&format!(
-            "PRAGMA synchronous = {synchronous}; PRAGMA trusted_schema = OFF; PRAGMA mmap_size = 0;
-             PRAGMA journal_size_limit = 67108864;"
-        ))
-        .map_err(classify)?;
+    let pragmas = format!(
+        "PRAGMA synchronous = {synchronous}; PRAGMA trusted_schema = OFF; PRAGMA mmap_size = 0;
+         PRAGMA journal_size_limit = 67108864;"
+    );
+    patiently(options.busy_timeout, || connection.execute_batch(&pragmas)).map_err(classify)?;
     Ok(connection)
 }
 

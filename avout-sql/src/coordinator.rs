@@ -65,6 +65,7 @@ impl backend::Coordinator for Coordinator {
     }
 
     async fn watch(&self, keys: &[Key]) -> Result<Box<dyn Watcher>> {
+        self.client.usable()?;
         let spots: Vec<_> = keys.iter().map(|key| (Table::Refs, key.clone())).collect();
         let registration = Registration::new(&self.client, spots.clone());
         if self.client.shared.file.is_some() {
@@ -184,37 +185,70 @@ impl Work for CommitWork {
         self.bytes
     }
 
-    /// Looks at all keys before it writes the first one. Nobody else can write meanwhile, so a conflict leaves
-    /// nothing behind, and the stale keys are all known.
+    /// Writes the last line, which is as expected or writes nothing, when all others are known to be as expected. Nobody else
+    /// can write meanwhile, so a conflict leaves nothing behind, and no savepoint is needed.
     fn apply(&self, batch: &mut Batch<'_>) -> Result<Outcome> {
         let connection = batch.connection;
-        if let Some((stale, mut raw)) = self.find_stale(connection)? {
-            // The clock's row is written at the end of the batch.
-            raw.clock = batch.point();
-            return Ok(Outcome::Conflict(stale, raw));
+        let (last, others) = self.lines.split_last().expect("a commit that writes nothing is not sent here");
+        let point = batch.coming_point()?;
+        if !are_as_expected(connection, others)? || !last.write(connection, point)? {
+            return self.conflict(batch);
         }
-        let point = batch.next_point()?;
-        for Line { key, expected, write } in &self.lines {
-            let name = key.as_str();
-            let rows = match (write, expected) {
-                (Write::Nothing, _) => continue,
-                (Write::Put(record), Some(expected)) => connection
-                    .prepare_cached("UPDATE refs SET point = ?1, record = ?2 WHERE key = ?3 AND point = ?4")
-                    .and_then(|mut statement| statement.execute(params![point, record, name, expected])),
-                (Write::Put(record), None) => connection
-                    .prepare_cached("INSERT INTO refs (key, point, record) VALUES (?1, ?2, ?3)")
-                    .and_then(|mut statement| statement.execute(params![name, point, record])),
-                (Write::Delete, expected) => connection
-                    .prepare_cached("DELETE FROM refs WHERE key = ?1 AND point = ?2")
-                    .and_then(|mut statement| statement.execute(params![name, expected])),
-            };
-            match rows.map_err(|error| classify(error).at(key))? {
-                1 => {}
-                _ => return Err(records::broken(key)),
+        for line in others.iter().filter(|line| !matches!(line.write, Write::Nothing)) {
+            if !line.write(connection, point)? {
+                return Err(records::broken(&line.key));
             }
-            let now = if matches!(write, Write::Delete) { None } else { Some(point) };
-            batch.changed(Table::Refs, key, now);
+        }
+        batch.next_point()?;
+        for Line { key, write, .. } in &self.lines {
+            match write {
+                Write::Nothing => {}
+                Write::Put(_) => batch.changed(Table::Refs, key, Some(point)),
+                Write::Delete => batch.changed(Table::Refs, key, None),
+            }
         }
         Ok(Outcome::Committed(point))
+    }
+}
+
+impl CommitWork {
+    fn conflict(&self, batch: &Batch<'_>) -> Result<Outcome> {
+        let (stale, mut raw) = self.find_stale(batch.connection)?.ok_or_else(|| records::broken(&self.lines[0].key))?;
+        // The clock's row is written at the end of the batch.
+        raw.clock = batch.point();
+        Ok(Outcome::Conflict(stale, raw))
+    }
+}
+
+fn are_as_expected(connection: &Connection, lines: &[Line]) -> Result<bool> {
+    for line in lines {
+        if records::point(connection, Table::Refs, &line.key)? != line.expected {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+impl Line {
+    /// Writes it if the key is as expected; says whether it was.
+    fn write(&self, connection: &Connection, point: i64) -> Result<bool> {
+        let name = self.key.as_str();
+        let rows = match (&self.write, self.expected) {
+            (Write::Nothing, expected) => {
+                return Ok(records::point(connection, Table::Refs, &self.key)? == expected);
+            }
+            (Write::Put(record), Some(expected)) => connection
+                .prepare_cached("UPDATE refs SET point = ?1, record = ?2 WHERE key = ?3 AND point = ?4")
+                .and_then(|mut statement| statement.execute(params![point, record, name, expected])),
+            (Write::Put(record), None) => connection
+                .prepare_cached(
+                    "INSERT INTO refs (key, point, record) VALUES (?1, ?2, ?3) ON CONFLICT (key) DO NOTHING",
+                )
+                .and_then(|mut statement| statement.execute(params![name, point, record])),
+            (Write::Delete, expected) => connection
+                .prepare_cached("DELETE FROM refs WHERE key = ?1 AND point = ?2")
+                .and_then(|mut statement| statement.execute(params![name, expected])),
+        };
+        Ok(rows.map_err(|error| classify(error).at(&self.key))? == 1)
     }
 }

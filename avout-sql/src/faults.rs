@@ -14,6 +14,8 @@ pub(crate) enum Fault {
     Happened,
     /// The disk is full.
     Full,
+    /// It succeeds, and just then somebody renames the file, putting `.away` behind its name.
+    Moved,
 }
 
 #[derive(Default)]
@@ -38,6 +40,12 @@ impl Faults {
             Fault::Lost => ("ROLLBACK", ffi::SQLITE_IOERR_FSYNC),
             Fault::Happened => ("COMMIT", ffi::SQLITE_IOERR_FSYNC),
             Fault::Full => ("ROLLBACK", ffi::SQLITE_FULL),
+            Fault::Moved => {
+                let done = connection.execute_batch("COMMIT");
+                let path = connection.path().expect("a file");
+                std::fs::rename(path, format!("{path}.away")).expect("renamed");
+                return Some(done);
+            }
         };
         match connection.execute_batch(sql) {
             Ok(()) => failed(code),

@@ -24,8 +24,23 @@ pub(crate) struct File {
     identity: Identity,
     /// The longest that the file was seen.
     length: AtomicU64,
-    /// `-wal` and `-shm`, once they are there. SQLite keeps them as long as any connection is open.
-    companions: OnceLock<[(PathBuf, Identity); 2]>,
+    /// The log and the shared memory, once they are there. SQLite keeps them as long as any connection is open.
+    companions: OnceLock<Companions>,
+}
+
+#[derive(Debug)]
+struct Companions {
+    log: (PathBuf, Identity),
+    memory: (PathBuf, Identity),
+    /// The longest that the log was seen.
+    log_length: AtomicU64,
+}
+
+/// How long the files have to be, by SQLite's own account.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lengths {
+    pub(crate) file: u64,
+    pub(crate) log: u64,
 }
 
 /// Only one thread at a time makes a file: see [`File::prepare`].
@@ -96,7 +111,7 @@ impl File {
             let seen = fs::symlink_metadata(&path).map_err(|error| lost("its log is missing").with_source(error))?;
             Ok((path, identity(&seen)))
         };
-        let found = [find("-wal")?, find("-shm")?];
+        let found = Companions { log: find("-wal")?, memory: find("-shm")?, log_length: AtomicU64::new(0) };
         self.companions.get_or_init(|| found);
         Ok(())
     }
@@ -118,31 +133,49 @@ impl File {
         }
     }
 
-    /// Whether the file, its log and its shared memory are still those that the connections have open, and the file has not been cut.
+    /// Whether the file, its log and its shared memory are still those that the connections have open, and none was cut.
     ///
-    /// `pages` gives the size that the database has by its own account; it is asked only when the file got shorter, as
-    /// after a VACUUM.
+    /// `lengths` is asked only when one got shorter, as after a VACUUM or when the log begins anew.
     ///
     /// # Errors
     /// [`ErrorKind::StoreLost`] if not.
-    pub(crate) fn check_all(&self, pages: impl FnOnce() -> Option<u64>) -> Result<()> {
-        let length = self.length_now()?;
-        let longest = self.length.fetch_max(length, Ordering::Relaxed);
-        if length < longest {
-            match pages() {
-                Some(bytes) if bytes <= length => self.length.store(length, Ordering::Relaxed),
-                _ => return Err(lost("it was cut")),
-            }
-        }
-        for (path, known) in self.companions.get().into_iter().flatten() {
-            match fs::symlink_metadata(path) {
-                Ok(seen) if identity(&seen) == *known => {}
-                Ok(_) => return Err(lost("its log was replaced")),
-                Err(error) => return Err(lost("its log was deleted").with_source(error)),
-            }
-        }
-        Ok(())
+    pub(crate) fn check_all(&self, lengths: impl Fn() -> Option<Lengths>) -> Result<()> {
+        check_length(&self.length, || self.length_now(), || lengths().map(|lengths| lengths.file))?;
+        let Some(companions) = self.companions.get() else {
+            return Ok(());
+        };
+        let log = || companion(&companions.log);
+        check_length(&companions.log_length, log, || lengths().map(|lengths| lengths.log))?;
+        companion(&companions.memory).map(|_| ())
     }
+}
+
+/// The length of a companion that is still the same.
+fn companion((path, known): &(PathBuf, Identity)) -> Result<u64> {
+    match fs::symlink_metadata(path) {
+        Ok(seen) if identity(&seen) == *known => Ok(seen.len()),
+        Ok(_) => Err(lost("its log was replaced")),
+        Err(error) => Err(lost("its log was deleted").with_source(error)),
+    }
+}
+
+fn check_length(
+    longest: &AtomicU64,
+    length: impl Fn() -> Result<u64>,
+    needed: impl FnOnce() -> Option<u64>,
+) -> Result<()> {
+    let now = length()?;
+    if now >= longest.fetch_max(now, Ordering::Relaxed) {
+        return Ok(());
+    }
+    let needed = needed();
+    // Others write meanwhile: what SQLite counts is in the file before it counts it, so it is measured again.
+    let now = length()?;
+    if needed.is_none_or(|needed| now < needed) {
+        return Err(lost("it was cut"));
+    }
+    longest.store(now, Ordering::Relaxed);
+    Ok(())
 }
 
 fn lost(how: &'static str) -> Error {

@@ -21,10 +21,13 @@
 //! # The file
 //! A new file gets mode 0600, and SQLite gives `-wal` and `-shm` the mode of the file. The file itself may not be a symbolic link nor have a
 //! second hard link, since SQLite finds the log by the name; links among the folders on the way are followed once, when it is opened.
-//! To copy a file that is in use, copy it with SQLite (`VACUUM INTO`, `.backup`).
+//! To copy a file that is in use, copy it with SQLite (`VACUUM INTO`, `.backup`). Before a copy is put in the place of
+//! a file, end all clients and remove the old `-wal` and `-shm`: SQLite would apply the log of the old file to the new one.
 //!
-//! Deleting, replacing, renaming or cutting the file (or its log) under a client is noticed before the next answer:
-//! everything is [`StoreLost`](avout_core::ErrorKind::StoreLost) until the file is back under its name.
+//! Deleting, replacing, renaming or cutting the file or its log under a client is noticed before the next write and again before
+//! its answer: everything is [`StoreLost`](avout_core::ErrorKind::StoreLost) until the file is back under its name. A commit that was
+//! under way just then is [`OutcomeUnknown`](avout_core::ErrorKind::OutcomeUnknown), since it is in the file if that comes back.
+//! Bytes that were changed in place are found when they are read, by checksums of the records.
 //!
 //! # Forks
 //! A client is of the process that opened it. After a fork without exec the child gets [`Misuse`](avout_core::ErrorKind::Misuse), and opens
@@ -71,7 +74,7 @@ use client::Client;
 /// [`Corrupt`](avout_core::ErrorKind::Corrupt): it is no SQLite database, or damaged.
 /// [`Unsupported`](avout_core::ErrorKind::Unsupported): a newer library made it, or its file system cannot do what SQLite needs.
 /// [`Unavailable`](avout_core::ErrorKind::Unavailable): others kept it locked for too long.
-/// In all these cases the file is as it was.
+/// In all these cases a file that is not avout's is as it was.
 ///
 /// # Cancel safety
 /// Safe: a file that was made stays, and a client that nobody got ends.

@@ -14,12 +14,13 @@ struct Pool {
     idle: Vec<Connection>,
     /// How many there are, idle or lent.
     count: usize,
+    closed: bool,
 }
 
 impl Readers {
     pub(crate) fn new(first: Option<Connection>, most: usize) -> Self {
         let idle: Vec<_> = first.into_iter().collect();
-        Self { pool: Mutex::new(Pool { count: idle.len(), idle }), returned: Condvar::new(), most }
+        Self { pool: Mutex::new(Pool { count: idle.len(), idle, closed: false }), returned: Condvar::new(), most }
     }
 
     fn lock(&self) -> MutexGuard<'_, Pool> {
@@ -48,8 +49,11 @@ impl Readers {
     }
 
     pub(crate) fn give_back(&self, connection: Connection) {
-        self.lock().idle.push(connection);
-        self.returned.notify_one();
+        let mut pool = self.lock();
+        if !pool.closed {
+            pool.idle.push(connection);
+            self.returned.notify_one();
+        }
     }
 
     /// Counts one less: a connection that failed is not given back.
@@ -59,9 +63,10 @@ impl Readers {
         self.returned.notify_one();
     }
 
-    /// Takes all that are idle out.
-    pub(crate) fn drain(&self) -> Vec<Connection> {
+    /// Takes all that are idle out. Those that are lent are closed when they are given back.
+    pub(crate) fn close(&self) -> Vec<Connection> {
         let mut pool = self.lock();
+        pool.closed = true;
         pool.count = pool.count.saturating_sub(pool.idle.len());
         std::mem::take(&mut pool.idle)
     }

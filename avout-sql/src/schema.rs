@@ -107,12 +107,18 @@ fn use_log(connection: &Connection, options: &Options) -> Result<()> {
                     "SQLite's write-ahead log does not work on this file system",
                 ));
             }
-            Err(error) if error.kind() == ErrorKind::Unavailable && std::time::Instant::now() < deadline => {
+            // After any other error the connection may be in neither mode.
+            Err(error) if is_locked(&error) && std::time::Instant::now() < deadline => {
                 std::thread::sleep(std::time::Duration::from_micros(rand::random_range(200..2_000)));
             }
             Err(error) => return Err(error),
         }
     }
+}
+
+fn is_locked(error: &Error) -> bool {
+    let code = error.downcast_ref().and_then(rusqlite::Error::sqlite_error_code);
+    matches!(code, Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked))
 }
 
 fn make(connection: &Connection) -> rusqlite::Result<()> {
@@ -139,4 +145,26 @@ pub(crate) fn add_writer(connection: &Connection, writer: &[u8; 16]) -> rusqlite
     let row = connection.last_insert_rowid();
     connection.execute("DELETE FROM writers WHERE rowid <= ?1", [row - KEPT_WRITERS])?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows of clients that died are kept for so many later ones, and no longer.
+    #[test]
+    fn old_writers_are_removed() {
+        let connection = Connection::open_in_memory().expect("memory");
+        make(&connection).expect("tables");
+        let count =
+            || -> i64 { connection.query_row("SELECT count(*) FROM writers", [], |row| row.get(0)).expect("a count") };
+        for writer in 0..KEPT_WRITERS as u128 + 10 {
+            add_writer(&connection, &writer.to_be_bytes()).expect("a row");
+        }
+        assert_eq!(count(), KEPT_WRITERS);
+        let newest: i64 = connection
+            .query_row("SELECT count(*) FROM writers WHERE id >= ?1", [10_u128.to_be_bytes()], |row| row.get(0))
+            .expect("a count");
+        assert_eq!(newest, KEPT_WRITERS);
+    }
 }

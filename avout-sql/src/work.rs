@@ -40,10 +40,14 @@ impl<'a> Batch<'a> {
         self.clock
     }
 
-    /// A point of its own for the work that writes next.
+    /// The point that [`next_point`](Self::next_point) will give.
+    pub(crate) fn coming_point(&self) -> Result<i64> {
+        self.clock.checked_add(1).ok_or_else(|| Error::new(ErrorKind::Corrupt, "the clock is at its end"))
+    }
+
+    /// A point of its own for the work that writes now.
     pub(crate) fn next_point(&mut self) -> Result<i64> {
-        self.clock =
-            self.clock.checked_add(1).ok_or_else(|| Error::new(ErrorKind::Corrupt, "the clock is at its end"))?;
+        self.clock = self.coming_point()?;
         self.wrote = true;
         Ok(self.clock)
     }

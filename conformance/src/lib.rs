@@ -36,6 +36,7 @@ mod registry;
 mod runner;
 mod sample;
 mod state_container;
+mod stm;
 mod versioned_state_container;
 
 pub use fixture::{Backend, Fixture};

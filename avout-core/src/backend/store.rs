@@ -130,7 +130,8 @@ pub trait StateContainer: Send + Sync {
 ///
 /// # Contract
 /// - A version is written at most once with one value. Writing it again with the same value succeeds and changes nothing, so
-///   that a caller may repeat after a lost reply.
+///   that a caller may repeat after a lost reply. Another value for the same version is refused
+///   ([`AlreadyExists`](crate::ErrorKind::AlreadyExists)), and the first one stays.
 /// - A value that was written is found by every client from then on, until it is deleted.
 ///
 /// # Errors

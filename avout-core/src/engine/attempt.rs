@@ -230,11 +230,13 @@ impl Attempt {
         for (key, entry) in keys[..wanted].iter().zip(snapshot.entries) {
             let seen = match entry {
                 Some(entry) if entry.point > read_point => {
-                    let Some((_, payload)) = entry.record.at(entry.point, read_point) else {
+                    let Some((since, payload)) = entry.record.at(entry.point, read_point) else {
                         return Err(self.doom(key));
                     };
+                    // A reservation makes an entry newer than the payload in it.
+                    let historical = since != entry.record.since(entry.point);
                     let payload = Some(payload.clone());
-                    Seen { entry: Some(entry), payload, historical: true, value: None }
+                    Seen { entry: Some(entry), payload, historical, value: None }
                 }
                 Some(entry) => Seen::current(Some(entry)),
                 None if snapshot.point == read_point => Seen::current(None),

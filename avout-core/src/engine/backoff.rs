@@ -31,10 +31,14 @@ impl Backoff {
         self.commit_time.store(old - old / 8 + new / 8, Ordering::Relaxed);
     }
 
+    /// How long a commit takes, on average.
+    pub(crate) fn commit_time(&self) -> Duration {
+        Duration::from_nanos(self.commit_time.load(Ordering::Relaxed))
+    }
+
     /// The pause after losing for the `lost`-th time; zero means to yield only.
     pub(crate) fn contention(&self, lost: u32) -> Duration {
-        let unit = Duration::from_nanos(self.commit_time.load(Ordering::Relaxed));
-        let pause = self.jitter(unit, lost);
+        let pause = self.jitter(self.commit_time(), lost);
         if pause < FINEST { Duration::ZERO } else { pause }
     }
 

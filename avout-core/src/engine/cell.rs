@@ -53,6 +53,12 @@ impl Cell {
         Self { key, client, meta, store, inline, coder, validator: RwLock::new(validator) }
     }
 
+    /// The same, but for values that were checked already.
+    pub(crate) fn without_validator(&self) -> Self {
+        let (meta, store, coder) = (Arc::clone(&self.meta), Arc::clone(&self.store), Arc::clone(&self.coder));
+        Self::new(self.key.clone(), self.client, meta, store, self.inline, coder, None)
+    }
+
     pub(crate) fn set_validator(&self, validator: Option<Validator>) {
         *self.validator.write().unwrap_or_else(PoisonError::into_inner) = validator;
     }

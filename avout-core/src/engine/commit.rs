@@ -1,23 +1,23 @@
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
+use super::Engine;
 use super::attempt::{Action, Attempt, Primed};
 use super::floor::KnownFloor;
+use super::merge::{Entered, Told};
 use super::options::Isolation;
 use super::plan::Plan;
-use super::prepare::{apply, unknown_outcome, validate};
+use super::prepare::{Prewritten, apply, unknown_outcome, validate};
+use super::queue::{Ticket, find_left, leave};
 use super::read::{Loaded, lost_value};
-use super::slots::{Lease, Sent};
-use super::{Engine, prepare::Prewritten};
-use crate::error::{Error, ErrorKind, Result};
+use super::send::Sent;
+use super::slots::Lease;
+use crate::error::{ErrorKind, Result};
 use crate::protocol::{
-    Check, Commit, CommitOutcome, Committed, Conflict, Floor, Key, Payload, Point, Receipt, Resolution, Shared, Version,
+    Check, Commit, CommitOutcome, Conflict, Floor, Holder, Key, Payload, Point, Revision, Shared, Version,
 };
-
-/// How long after the deadline the outcome of a commit in flight is still looked for.
-const GRACE: Duration = Duration::from_secs(1);
 
 /// How an attempt ended that its body did not give up.
 pub(super) enum Ended {
@@ -27,6 +27,24 @@ pub(super) enum Ended {
     Lost { key: Key, primed: Option<Primed> },
 }
 
+/// What a transaction brings along from attempt to attempt.
+pub(super) struct Standing {
+    pub(super) begun: Instant,
+    pub(super) deadline: Option<Instant>,
+    /// Its places in the queues of keys that it lost on.
+    pub(super) tickets: Vec<Ticket>,
+    /// Who it is in reservations of its own.
+    pub(super) holder: Option<Holder>,
+    /// Reserved revisions whose lease it has waited out.
+    pub(super) waited_out: Vec<Revision>,
+}
+
+impl Standing {
+    pub(super) fn new(deadline: Option<Instant>) -> Self {
+        Self { begun: Instant::now(), deadline, tickets: Vec::new(), holder: None, waited_out: Vec::new() }
+    }
+}
+
 impl Engine {
     /// Commits what an attempt wrote.
     ///
@@ -34,20 +52,55 @@ impl Engine {
     /// Dropped before the request is sent, nothing happens, and values in stores are deleted in the background. Dropped
     /// after, the commit takes effect or not as a whole; its slot is settled before it is used again.
     pub(super) async fn commit(
-        &self,
+        self: &Arc<Self>,
         attempt: &mut Attempt,
         isolation: Isolation,
-        deadline: Option<Instant>,
+        run: &mut Standing,
     ) -> Result<Ended> {
-        let floor = attempt.floor.take();
-        let mut plan = match Plan::of(attempt, isolation) {
+        let plan = match Plan::of(attempt, isolation) {
             Ok(plan) if plan.writes.is_empty() => return Ok(Ended::Committed(None)),
             Ok(plan) => plan,
             Err(key) => return Ok(Ended::Lost { key, primed: None }),
         };
+        // In memory a commit is shorter than what it takes to merge it with others.
+        if self.capabilities.in_process {
+            return self.commit_plan(plan, attempt, isolation, run).await;
+        }
+        match self.merger.enter(&plan) {
+            Entered::Alone => self.commit_plan(plan, attempt, isolation, run).await,
+            Entered::Lead(lead) => {
+                let ended = self.commit_plan(plan, attempt, isolation, run).await;
+                lead.done(self);
+                ended
+            }
+            Entered::Wait(told) => match told.await {
+                Ok(Told::Committed(point)) => Ok(Ended::Committed(Some(point))),
+                Ok(Told::Failed(error)) => Err(error),
+                Ok(Told::Alone) => self.commit_plan(plan, attempt, isolation, run).await,
+                Err(_) => Err(unknown_outcome(None)),
+            },
+        }
+    }
+
+    /// Commits a plan.
+    pub(super) async fn commit_plan(
+        &self,
+        mut plan: Plan,
+        attempt: &mut Attempt,
+        isolation: Isolation,
+        run: &mut Standing,
+    ) -> Result<Ended> {
+        let deadline = run.deadline;
+        let floor = attempt.floor.take();
+        if let Some(lost) = self.queue_if_hot(&mut plan, run).await {
+            return Ok(lost);
+        }
         for repeated in 0.. {
             if let Some(lost) = self.fill_bases(&mut plan, attempt.read_point, isolation, deadline).await? {
                 return Ok(Ended::Lost { key: lost, primed: None });
+            }
+            if let Some(lost) = self.yield_to_reservations(&mut plan, run).await? {
+                return Ok(lost);
             }
             let values = self.final_values(&mut plan, deadline).await?;
             validate(&plan, &values)?;
@@ -76,8 +129,19 @@ impl Engine {
 
             prewritten.keep();
             let slot_key = lease.as_ref().map(|lease| lease.key().clone());
+            let sent = Instant::now();
             let conflict = match self.send(&commit, lease, &floor, deadline).await {
-                Ok(Sent::Outcome(CommitOutcome::Committed(Committed { point, .. })) | Sent::Resolved(point)) => {
+                Ok(Sent::Outcome(CommitOutcome::Committed(done))) => {
+                    prewritten.committed();
+                    self.forget(&prepared.trimmed);
+                    self.janitor.delete(prepared.trimmed);
+                    let point = done.point;
+                    if !run.tickets.is_empty() {
+                        leave(&run.tickets, plan.left(sent, commit, done));
+                    }
+                    return Ok(Ended::Committed(Some(point)));
+                }
+                Ok(Sent::Resolved(point)) => {
                     prewritten.committed();
                     self.forget(&prepared.trimmed);
                     self.janitor.delete(prepared.trimmed);
@@ -113,6 +177,22 @@ impl Engine {
             }
         }
         unreachable!("the loop above has no end but a return")
+    }
+
+    /// Waits in the queues of the plan's keys, where there are any and the transaction stands in none yet. Then what it
+    /// read may have changed: `Some` if it is lost.
+    async fn queue_if_hot(&self, plan: &mut Plan, run: &mut Standing) -> Option<Ended> {
+        if !run.tickets.is_empty() || !self.queues.any() {
+            return None;
+        }
+        let hot = self.queues.hot(plan.keys());
+        if hot.is_empty() {
+            return None;
+        }
+        run.tickets = self.queue_for(hot, run.deadline).await;
+        let left = find_left(&run.tickets, run.begun)?;
+        let key = plan.stale_by(&left)?;
+        Some(Ended::Lost { key, primed: Some(left.primed()) })
     }
 
     /// Takes a conflict in: `None` if only keys were stale that the body did not depend on, and the plan
@@ -173,7 +253,10 @@ impl Engine {
                 let planned = plan.write_of(key).expect("the plan's own keys were read");
                 if isolation == Isolation::Snapshot
                     && !planned.soft
-                    && entry.as_ref().zip(read_point).is_some_and(|(entry, read_point)| entry.point > read_point)
+                    && entry
+                        .as_ref()
+                        .zip(read_point)
+                        .is_some_and(|(entry, read_point)| entry.record.since(entry.point) > read_point)
                 {
                     return Ok(Some(key.clone()));
                 }
@@ -225,93 +308,6 @@ impl Engine {
             None => (0, self.sequence.fetch_add(1, Ordering::Relaxed)),
         };
         Version { epoch: floor.epoch, client: self.client, slot, sequence }
-    }
-
-    /// Sends one commit and finds out its outcome, whatever becomes of the reply.
-    async fn send(
-        &self,
-        commit: &Commit,
-        mut lease: Option<Lease<'_>>,
-        floor: &KnownFloor,
-        deadline: Option<Instant>,
-    ) -> Result<Sent> {
-        let late = deadline.map(|deadline| deadline + GRACE);
-        if let Some(lease) = &mut lease {
-            lease.sent(floor.epoch);
-        }
-        self.stats.commit();
-        let begun = Instant::now();
-        let request = self.coordinator.commit(commit);
-        let reply = match (&lease, late) {
-            // A slot decides it if nobody answers in time.
-            (Some(_), Some(late)) => timeout_at(late, request).await.unwrap_or_else(|_| Err(unknown_outcome(None))),
-            // A definite reply comes in bounded time.
-            _ => request.await,
-        };
-        match reply {
-            Ok(outcome) => {
-                if let Some(mut lease) = lease {
-                    match &outcome {
-                        CommitOutcome::Committed(done) => {
-                            lease.committed(done.revisions.last().cloned().expect("the slot's put has a revision"));
-                        }
-                        // Somebody fenced our slot with a receipt. It is never ours again.
-                        CommitOutcome::Conflict(conflict) if conflict.stale.contains(lease.key()) => lease.abandon(),
-                        CommitOutcome::Conflict(_) => lease.untouched(),
-                    }
-                }
-                self.backoff.measured(begun.elapsed());
-                Ok(Sent::Outcome(outcome))
-            }
-            Err(error) if error.kind() == ErrorKind::OutcomeUnknown => {
-                tracing::warn!(%error, "the reply to a commit was lost, finding out");
-                self.find_out(error, lease, floor, late).await
-            }
-            Err(error) => {
-                if let Some(lease) = &mut lease {
-                    lease.untouched();
-                }
-                match error.kind() {
-                    ErrorKind::Unavailable => Ok(Sent::NotCommitted(error)),
-                    _ => Err(error),
-                }
-            }
-        }
-    }
-
-    async fn find_out(
-        &self,
-        error: Error,
-        lease: Option<Lease<'_>>,
-        floor: &KnownFloor,
-        late: Option<Instant>,
-    ) -> Result<Sent> {
-        let resolution = match lease {
-            Some(mut lease) => match self.decide(&mut lease, floor.epoch, late).await {
-                Ok(resolution) => resolution,
-                Err(cause) => {
-                    let receipt = lease.receipt(self, floor.epoch);
-                    lease.abandon();
-                    return Err(error.with_receipt(receipt).with_source(cause));
-                }
-            },
-            None => {
-                let Some(Receipt::Native(receipt)) = error.receipt() else {
-                    return Err(error);
-                };
-                match self.until(late, || self.coordinator.resolve(receipt)).await {
-                    Ok(resolution) => resolution,
-                    Err(_) => return Err(error),
-                }
-            }
-        };
-        match resolution {
-            Resolution::Committed(point) => Ok(Sent::Resolved(point)),
-            Resolution::NotCommitted => {
-                let message = "the commit was lost on the way, and is fenced off";
-                Ok(Sent::NotCommitted(Error::new(ErrorKind::Unavailable, message).with_source(error)))
-            }
-        }
     }
 
     fn forget(&self, trimmed: &[super::janitor::Garbage]) {

@@ -47,7 +47,7 @@ impl Follower {
                 }
                 Loaded::Gone(..) => continue,
             };
-            let told = entry.map_or(snapshot.point, |entry| entry.point);
+            let told = entry.map_or(snapshot.point, |entry| entry.record.since(entry.point));
             let (waiting, skipped, look) = (VecDeque::new(), false, false);
             return Ok(Self { engine, cell, watcher: Some(watcher), told, last, waiting, skipped, look });
         }
@@ -91,10 +91,8 @@ impl Follower {
         let Some(entry) = entry else {
             return;
         };
-        let current = std::iter::once((entry.point, &entry.record.payload));
-        let earlier = entry.record.history.iter().map(|(point, payload)| (*point, payload));
         let mut joined = false;
-        for (point, payload) in current.chain(earlier) {
+        for (point, payload) in entry.record.payloads(entry.point) {
             if point <= self.told {
                 joined = point == self.told || self.last.is_none();
                 break;

@@ -8,16 +8,21 @@ mod attempt;
 mod backoff;
 mod cache;
 mod cell;
+mod combine;
 mod commit;
 mod floor;
 mod follow;
 mod janitor;
 mod keymap;
+mod merge;
 mod options;
 mod plan;
 mod prepare;
+mod queue;
 mod read;
+mod reserve;
 mod run;
+mod send;
 mod slots;
 mod stats;
 mod wait;
@@ -27,10 +32,11 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 pub(crate) use attempt::{Action, Write};
 pub(crate) use cell::{Cell, Coder, Function, Refusal, Validator};
+pub(crate) use combine::{Combiner, Fate, Lead, Part};
 pub(crate) use follow::{Followed, Follower};
 pub(crate) use options::Options;
 pub use options::{Config, Isolation};
@@ -45,6 +51,8 @@ use backoff::Backoff;
 use cache::ValueCache;
 use floor::{FloorCell, KnownFloor};
 use janitor::Janitor;
+use merge::Merger;
+use queue::Queues;
 use slots::Slots;
 use stats::Counters;
 
@@ -60,11 +68,13 @@ pub(crate) struct Engine {
     stores: RwLock<HashMap<Realm, Arc<dyn Store>>>,
     floor: FloorCell,
     slots: Slots,
-    /// Numbers the commits of coordinators that need no slots.
+    /// Numbers the commits of coordinators that need no slots, and holders of reservations.
     sequence: AtomicU64,
     cache: ValueCache,
     backoff: Backoff,
     janitor: Janitor,
+    queues: Arc<Queues>,
+    merger: Merger,
 }
 
 impl Engine {
@@ -80,6 +90,8 @@ impl Engine {
             cache: ValueCache::new(config.cache_bytes),
             backoff: Backoff::new(config.seed),
             janitor: Janitor::default(),
+            queues: Arc::default(),
+            merger: Merger::default(),
             stats: Counters::default(),
             coordinator,
             home,
@@ -144,15 +156,37 @@ impl Engine {
         Ok(snapshot.entries.pop().flatten())
     }
 
-    /// Repeats an operation that may be repeated, while it is unavailable and the deadline allows.
+    /// Repeats an operation that may be repeated and dropped, while it is unavailable and the deadline allows. It is
+    /// unavailable too when it has not answered by the deadline.
     pub(crate) async fn until<T, F, Fut>(&self, deadline: Option<Instant>, operation: F) -> Result<T>
+    where
+        F: Fn() -> Fut,
+        Fut: Future<Output = Result<T>>,
+    {
+        self.until_or(deadline, ErrorKind::Unavailable, operation).await
+    }
+
+    /// The same for one that may have taken effect, as `late` says, when it has not answered by the deadline.
+    pub(crate) async fn until_or<T, F, Fut>(
+        &self,
+        deadline: Option<Instant>,
+        late: ErrorKind,
+        operation: F,
+    ) -> Result<T>
     where
         F: Fn() -> Fut,
         Fut: Future<Output = Result<T>>,
     {
         let mut tries = 0;
         loop {
-            match operation().await {
+            let answer = match deadline {
+                None => operation().await,
+                Some(deadline) => match timeout_at(deadline, operation()).await {
+                    Ok(answer) => answer,
+                    Err(_) => return Err(Error::new(late, "no answer came by the deadline")),
+                },
+            };
+            match answer {
                 Err(error) if error.kind() == ErrorKind::Unavailable => {
                     tracing::debug!(%error, tries, "unavailable, trying again");
                     let pause = self.backoff.outage(tries);

@@ -1,10 +1,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::attempt::{Action, Attempt, Primed, Seen, Touched, Write};
+use super::cell::{Cell, Function};
 use super::options::Isolation;
+use super::queue::Left;
 use crate::error::{Error, ErrorKind, Result};
-use crate::protocol::{Check, Conflict, Entry, Key, Payload, Shared};
+use crate::protocol::{Check, Commit, Committed, Conflict, Entry, Key, Payload, Shared};
 
 /// What an ended attempt wants to commit.
 pub(super) struct Plan {
@@ -27,6 +31,10 @@ impl Plan {
     /// Takes the plan out of an attempt; `Err` is the key on which it is lost already.
     pub(super) fn of(attempt: &mut Attempt, isolation: Isolation) -> Result<Self, Key> {
         let mut plan = Self { checks: Vec::new(), writes: Vec::new() };
+        if attempt.keys.iter().all(|(_, touched)| touched.write.is_none()) {
+            // What only reads took effect at its read point, whatever has changed since.
+            return Ok(plan);
+        }
         let has_read = attempt.read_point.is_some();
         for (key, touched) in attempt.keys.iter_mut() {
             let checked = touched.ensured || (touched.read && isolation == Isolation::Serializable);
@@ -51,6 +59,11 @@ impl Plan {
         Ok(plan)
     }
 
+    /// One write that depends on nothing that was seen.
+    pub(super) fn blind(write: Write) -> Self {
+        Self { checks: Vec::new(), writes: vec![Planned::new(write, None, true)] }
+    }
+
     pub(super) fn keys_without_base(&self) -> Vec<Key> {
         let unknown = self.writes.iter().filter(|planned| planned.base.is_none());
         unknown.map(|planned| planned.write.cell.key.clone()).collect()
@@ -63,6 +76,62 @@ impl Plan {
     pub(super) fn checks(&self) -> Vec<Check> {
         let revision = |entry: &Option<Entry>| entry.as_ref().map(|entry| entry.revision.clone());
         self.checks.iter().map(|(key, entry)| Check { key: key.clone(), revision: revision(entry) }).collect()
+    }
+
+    /// What it does, if that is nothing but to commute one ref.
+    pub(super) fn lone_commute(&self) -> Option<(&Arc<Cell>, &[Function])> {
+        match (&self.checks[..], &self.writes[..]) {
+            ([], [Planned { write: Write { cell, action: Action::Commute { functions, .. } }, soft: true, .. }]) => {
+                Some((cell, functions))
+            }
+            _ => None,
+        }
+    }
+
+    /// Every key that it checks or writes.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &Key> {
+        let written = self.writes.iter().map(|planned| &planned.write.cell.key);
+        self.checks.iter().map(|(key, _)| key).chain(written)
+    }
+
+    /// Every entry that its commit will compare.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&Key, &Entry)> {
+        let written = self.writes.iter().filter_map(|planned| Some((&planned.write.cell.key, planned.base()?)));
+        self.checks.iter().filter_map(|(key, entry)| Some((key, entry.as_ref()?))).chain(written)
+    }
+
+    /// Compares with entries that were committed since: the first key on which the plan is lost. Where the body did not
+    /// depend on a key, it takes the newer entry as the write's base.
+    pub(super) fn stale_by(&mut self, left: &Left) -> Option<Key> {
+        let differs = |seen: &Option<Entry>, now: &Option<Entry>| {
+            seen.as_ref().map(|entry| &entry.revision) != now.as_ref().map(|entry| &entry.revision)
+        };
+        for (key, now) in &left.entries {
+            let checked = self.checks.iter().find(|(other, _)| other == key);
+            if checked.is_some_and(|(_, seen)| differs(seen, now)) {
+                return Some(key.clone());
+            }
+            if let Some(planned) = self.write_of(key)
+                && planned.base.as_ref().is_none_or(|seen| differs(seen, now))
+            {
+                if !planned.soft {
+                    return Some(key.clone());
+                }
+                planned.rebase(now.clone());
+            }
+        }
+        None
+    }
+
+    /// What a commit of this plan has left.
+    pub(super) fn left(self, sent: Instant, commit: Commit, done: Committed) -> Left {
+        let put = commit
+            .puts
+            .into_iter()
+            .zip(done.revisions)
+            .map(|(put, revision)| (put.key, Some(Entry { revision, point: done.point, record: put.record })));
+        let entries = put.filter(|(key, _)| !key.is_reserved()).chain(self.checks).collect();
+        Left { sent, point: done.point, entries }
     }
 
     /// What the next attempt need not read, after a conflict that gave fresh entries.

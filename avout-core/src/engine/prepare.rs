@@ -7,7 +7,7 @@ use super::janitor::Garbage;
 use super::plan::{Plan, Planned};
 use super::{Action, Cell, Engine};
 use crate::error::{Error, ErrorKind, Result};
-use crate::protocol::{Commit, Key, Payload, Point, Put, Record, Shared, State, Succession, Version};
+use crate::protocol::{Commit, Key, Payload, Put, Record, Shared, State, Succession, Version};
 
 /// A commit that is ready to be sent but for its values in stores.
 pub(super) struct Prepared {
@@ -185,8 +185,8 @@ fn succeed(planned: &Planned, payload: Payload) -> Succession {
     }
     // Made again as something else after it was destroyed: its earlier values are of no use to
     // readers of the new type, but a read point in between sees that it was gone.
-    let history: Vec<(Point, Payload)> = vec![(entry.point, Payload::Deleted)];
-    Succession { record: Record { meta, payload, history }, trimmed: entry.record.stored().collect() }
+    let history = vec![(entry.record.since(entry.point), Payload::Deleted)];
+    Succession { record: Record { history, ..Record::first(meta, payload) }, trimmed: entry.record.stored().collect() }
 }
 
 /// Checks every new value with its ref's validator.

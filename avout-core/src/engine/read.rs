@@ -97,7 +97,7 @@ impl TxInner {
             let Plan::Read { keys: asked, wanted, generation } = plan else {
                 return Ok(());
             };
-            let snapshot = self.engine.read(&asked, self.deadline).await?;
+            let snapshot = self.engine.read(&asked, self.deadline).await.map_err(|error| self.effort(error))?;
             let mut attempt = self.attempt();
             attempt.check_running()?;
             if attempt.floor.is_none() {
@@ -151,7 +151,8 @@ impl TxInner {
             }
             seen.payload.clone()
         };
-        match self.engine.load(cell, payload.as_ref(), self.deadline).await? {
+        let loaded = self.engine.load(cell, payload.as_ref(), self.deadline).await;
+        match loaded.map_err(|error| self.effort(error))? {
             Loaded::Value(value) => {
                 let mut attempt = self.attempt();
                 if let Some(seen) = &mut attempt.keys.entry(&cell.key).seen {

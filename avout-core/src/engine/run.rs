@@ -1,14 +1,16 @@
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::{Instant, timeout_at};
 
 use super::attempt::{AbortHook, Attempt, Phase, Primed};
-use super::commit::Ended;
+use super::commit::{Ended, Standing};
 use super::options::Options;
+use super::queue::{find_left, hold_all};
 use super::wait::Awaited;
 use super::{Action, Cell, Engine, Function, Write};
 use crate::error::{Error, ErrorKind, Result};
-use crate::protocol::{Key, Shared};
+use crate::protocol::{Holder, Key, Shared};
 
 tokio::task_local! {
     /// Set while the body of a transaction is polled.
@@ -37,7 +39,7 @@ where
     loop {
         let tx = runner.begin();
         let body = IN_BODY.scope((), body(Arc::clone(&tx)));
-        let done = match runner.deadline {
+        let done = match runner.standing.deadline {
             None => body.await,
             Some(deadline) => match timeout_at(deadline, body).await {
                 Ok(done) => done,
@@ -55,6 +57,12 @@ where
     }
 }
 
+/// From this attempt on a transaction queues for all keys that it touches, and not only for those that it lost on.
+const ESCALATES: u32 = 3;
+
+/// From this attempt on it asks the transactions of all processes to wait for it.
+const RESERVES: u32 = 8;
+
 /// What follows an attempt.
 enum Next {
     Return,
@@ -65,18 +73,18 @@ enum Next {
 struct Runner<'a> {
     engine: &'a Arc<Engine>,
     options: Options,
-    begun: Instant,
-    deadline: Option<Instant>,
+    standing: Standing,
     attempts: u32,
-    lost_on: Option<Key>,
+    /// The keys that it lost on, the last one at the end.
+    lost_on: Vec<Key>,
     primed: Option<Primed>,
 }
 
 impl<'a> Runner<'a> {
     fn new(engine: &'a Arc<Engine>, options: Options) -> Self {
-        let begun = Instant::now();
-        let deadline = options.deadline.map(|deadline| begun + deadline);
-        Self { engine, options, begun, deadline, attempts: 0, lost_on: None, primed: None }
+        let mut standing = Standing::new(None);
+        standing.deadline = options.deadline.map(|deadline| standing.begun + deadline);
+        Self { engine, options, standing, attempts: 0, lost_on: Vec::new(), primed: None }
     }
 
     fn begin(&mut self) -> Arc<TxInner> {
@@ -85,7 +93,8 @@ impl<'a> Runner<'a> {
         tracing::trace!(attempt = self.attempts, "running the body");
         Arc::new(TxInner {
             engine: Arc::clone(self.engine),
-            deadline: self.deadline,
+            deadline: self.standing.deadline,
+            begun: self.standing.begun,
             number: self.attempts,
             attempt: Mutex::new(Attempt::new(self.primed.take(), self.engine.floor.get())),
         })
@@ -108,7 +117,7 @@ impl<'a> Runner<'a> {
 
     async fn commit(&mut self, mut attempt: Attempt) -> Result<Next> {
         let begun = Instant::now();
-        match self.engine.commit(&mut attempt, self.options.isolation, self.deadline).await {
+        match self.engine.commit(&mut attempt, self.options.isolation, &mut self.standing).await {
             Ok(Ended::Committed(point)) => {
                 self.engine.stats.committed();
                 let point = point.or(attempt.read_point).unwrap_or_default();
@@ -123,12 +132,13 @@ impl<'a> Runner<'a> {
                 if error.kind() != ErrorKind::OutcomeUnknown {
                     abort(attempt);
                 }
-                Err(error.with_effort(self.attempts, self.begun.elapsed()).during("dosync"))
+                Err(error.with_effort(self.attempts, self.standing.begun.elapsed()).during("dosync"))
             }
         }
     }
 
     async fn lost(&mut self, attempt: Attempt, key: Key, primed: Option<Primed>) -> Result<Next> {
+        let keys = attempt.keys.iter().map(|(key, _)| key.clone()).collect();
         abort(attempt);
         self.engine.stats.conflict();
         tracing::debug!(%key, attempt = self.attempts, "lost to another transaction");
@@ -137,18 +147,61 @@ impl<'a> Runner<'a> {
             let error = Error::new(ErrorKind::Contended, "lost to other transactions as often as was allowed");
             return Err(self.gave_up(error.at(&key)));
         }
-        self.lost_on = Some(key);
-        if self.engine.yield_or_pause(self.attempts - 1, self.deadline).await {
+        if self.attempts >= ESCALATES {
+            self.lost_on = keys;
+        }
+        self.lost_on.retain(|other| *other != key);
+        self.lost_on.push(key);
+        if self.attempts >= RESERVES && self.reserve().await? {
+            return Ok(Next::RunAgain);
+        }
+        if self.queue().await || self.engine.yield_or_pause(self.attempts - 1, self.standing.deadline).await {
             return Ok(Next::RunAgain);
         }
         Err(self.gave_up(self.timeout()))
     }
 
+    /// Asks all others to wait. `false`: they did not get to hear of it.
+    async fn reserve(&mut self) -> Result<bool> {
+        let number = self.engine.sequence.fetch_add(1, Ordering::Relaxed);
+        let holder = *self.standing.holder.get_or_insert(Holder { client: self.engine.client, number });
+        tracing::debug!(attempts = self.attempts, "lost again and again, reserving");
+        match self.engine.reserve(&self.lost_on, holder, self.standing.deadline).await {
+            Ok(Some(primed)) => {
+                self.primed = Some(primed);
+                Ok(true)
+            }
+            Ok(None) => Ok(false),
+            Err(error) => Err(self.gave_up(error)),
+        }
+    }
+
+    /// Waits in the queues of the keys that it lost on, and stays there. `false`: it stands at the head of them already,
+    /// and others came first all the same.
+    async fn queue(&mut self) -> bool {
+        let engine = self.engine;
+        // In memory a commit is so short that to race is faster than to wait, until it does not end.
+        let races = if engine.capabilities.in_process { 4 } else { 1 };
+        if self.attempts < races || hold_all(&self.standing.tickets, self.lost_on.iter()) {
+            return false;
+        }
+        self.standing.tickets.clear();
+        self.standing.tickets = engine.queue_for(self.lost_on.clone(), self.standing.deadline).await;
+        let newest = self.primed.as_ref().map(|primed| primed.point);
+        if let Some(left) = find_left(&self.standing.tickets, self.standing.begun)
+            && newest.is_none_or(|point| point < left.point)
+        {
+            self.primed = Some(left.primed());
+        }
+        self.standing.deadline.is_none_or(|deadline| Instant::now() < deadline)
+    }
+
     async fn wait(&mut self, attempt: Attempt) -> Result<Next> {
         tracing::debug!(attempt = self.attempts, "waiting for a change of what was read");
         let awaited = Awaited::of(&attempt);
+        self.standing.tickets.clear();
         abort(attempt);
-        let changed = self.engine.wait_for_change(awaited, self.deadline).await;
+        let changed = self.engine.wait_for_change(awaited, self.standing.deadline).await;
         match changed {
             Ok(primed) => {
                 self.primed = primed;
@@ -174,14 +227,14 @@ impl<'a> Runner<'a> {
 
     fn timeout(&self) -> Error {
         let error = Error::new(ErrorKind::Timeout, "the deadline passed before the transaction could commit");
-        match &self.lost_on {
+        match self.lost_on.last() {
             Some(key) => error.at(key),
             None => error,
         }
     }
 
     fn gave_up(&self, error: Error) -> Error {
-        error.with_effort(self.attempts, self.begun.elapsed()).during("dosync")
+        error.with_effort(self.attempts, self.standing.begun.elapsed()).during("dosync")
     }
 }
 
@@ -200,6 +253,7 @@ fn run_all(hooks: Vec<AbortHook>) {
 pub(crate) struct TxInner {
     pub(crate) engine: Arc<Engine>,
     pub(crate) deadline: Option<Instant>,
+    begun: Instant,
     pub(crate) number: u32,
     attempt: Mutex<Attempt>,
 }
@@ -207,6 +261,14 @@ pub(crate) struct TxInner {
 impl TxInner {
     pub(crate) fn attempt(&self) -> MutexGuard<'_, Attempt> {
         self.attempt.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds to an outage, which ends the transaction if the body passes it on, how long it was tried.
+    pub(crate) fn effort(&self, error: Error) -> Error {
+        match error.kind() {
+            ErrorKind::Unavailable => error.with_effort(self.number, self.begun.elapsed()).during("dosync"),
+            _ => error,
+        }
     }
 
     /// Takes the attempt out; what the body left behind finds it ended.

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{
-    Check, Commit, CommitOutcome, Floor, Key, Point, Put, Receipt, Resolution, Revision, SlotDecision, SlotState,
+    Check, Commit, CommitOutcome, Floor, Key, Put, Receipt, Resolution, Revision, SlotDecision, SlotState,
 };
 
 /// A client's slots. A commit holds one from before its request until its outcome is known, so a
@@ -228,13 +228,4 @@ impl Engine {
             }
         }
     }
-}
-
-/// The outcome of one commit request, with lost replies already found out.
-pub(super) enum Sent {
-    Outcome(CommitOutcome),
-    /// It took effect, as a lost reply's slot told.
-    Resolved(Point),
-    /// It did not take effect, for this reason, and the same may be tried again.
-    NotCommitted(Error),
 }

@@ -53,7 +53,8 @@ impl Engine {
                 })?,
             };
             if let Err(error) = woken {
-                if error.kind() != ErrorKind::Unavailable {
+                let pause = self.backoff.outage(0);
+                if error.kind() != ErrorKind::Unavailable || !self.pause(pause, deadline).await {
                     return Err(error);
                 }
                 watcher = self.watch(&keys, deadline).await?;

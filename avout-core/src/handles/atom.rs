@@ -7,7 +7,7 @@ use super::change::{Changes, Source};
 use super::watches::Watches;
 use super::{Change, Value, Verdict, cloned, validate};
 use crate::backend::{CasOutcome, StateContainer};
-use crate::engine::{Cell, Engine, refuse_nested};
+use crate::engine::{Cell, Combiner, Engine, Fate, Lead, Part, refuse_nested};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Key, Revision, Shared, State};
 
@@ -42,6 +42,7 @@ struct AtomCore {
     engine: Arc<Engine>,
     cell: Arc<Cell>,
     container: Arc<dyn StateContainer>,
+    combiner: Arc<Combiner>,
 }
 
 type Current = Option<(Shared, Revision)>;
@@ -49,7 +50,7 @@ type Current = Option<(Shared, Revision)>;
 impl<T: Value> Atom<T> {
     pub(super) fn new(engine: Arc<Engine>, cell: Arc<Cell>) -> Self {
         let container = cell.store.state(&cell.key);
-        let core = AtomCore { engine, cell, container };
+        let core = AtomCore { engine, cell, container, combiner: Arc::default() };
         Self { inner: Arc::new(AtomInner { core, watches: Watches::default() }), types: PhantomData }
     }
 
@@ -67,10 +68,15 @@ impl<T: Value> Atom<T> {
                 return Ok(());
             }
             core.engine.until(deadline, || core.container.init()).await?;
-            match core.compare_and_set(None, &(Arc::new(value) as Shared), deadline).await? {
-                Ok(()) => Ok(()),
-                Err(Some(_)) if or_open => Ok(()),
-                Err(_) => Err(Error::new(ErrorKind::AlreadyExists, "there is an atom of this name already: open it")),
+            let value: Shared = Arc::new(value);
+            core.cell.validate(&value)?;
+            match core.set_if(None, &value, deadline).await? {
+                CasOutcome::Set(_) => Ok(()),
+                CasOutcome::Stale(found) if or_open => core.decode(found).map(drop),
+                // Whatever its type is.
+                CasOutcome::Stale(_) => {
+                    Err(Error::new(ErrorKind::AlreadyExists, "there is an atom of this name already: open it"))
+                }
             }
         };
         create.await.map_err(|error| error.during("create atom"))
@@ -135,7 +141,8 @@ impl<T: Value> Atom<T> {
     pub async fn destroy(&self) -> Result<()> {
         refuse_nested("destroy")?;
         let core = &self.inner.core;
-        let destroyed = core.engine.until(core.engine.deadline(), || core.container.destroy());
+        let destroy = || core.container.destroy();
+        let destroyed = core.engine.until_or(core.engine.deadline(), ErrorKind::OutcomeUnknown, destroy);
         destroyed.await.map_err(|error| error.at(&core.cell.key).during("destroy"))
     }
 
@@ -179,7 +186,8 @@ impl<T: Value> Atom<T> {
         self.inner.watches.remove(name)
     }
 
-    /// Reads, decides, and writes by compare-and-set, until nobody came between. `Ok(None)`: `decide` did not want to.
+    /// Has `decide` applied to the current value, alone or together with what other tasks do to it. `Ok(None)`: it did not
+    /// want to write.
     async fn write<O>(
         &self,
         operation: &'static str,
@@ -187,28 +195,15 @@ impl<T: Value> Atom<T> {
     ) -> Result<Option<O>> {
         refuse_nested(operation)?;
         let core = &self.inner.core;
-        let begun = Instant::now();
-        let deadline = core.engine.deadline();
-        let mut current = core.current(deadline).await?;
-        for lost in 0.. {
-            let Some((value, revision)) = current else {
-                return Err(not_found(&core.cell.key));
-            };
-            let Some((new, out)) = decide(&value)? else {
+        let checked = |current: &Shared| {
+            let Some((new, out)) = decide(current)? else {
                 return Ok(None);
             };
             let new: Shared = Arc::new(new);
-            current = match core.compare_and_set(Some(revision), &new, deadline).await {
-                Ok(Ok(())) => return Ok(Some(out)),
-                Ok(Err(now)) => now,
-                Err(error) => return Err(error.during(operation)),
-            };
-            if !core.engine.yield_or_pause(lost, deadline).await {
-                let error = Error::new(ErrorKind::Timeout, "the deadline passed before the atom could be written");
-                return Err(error.at(&core.cell.key).with_effort(lost + 1, begun.elapsed()).during(operation));
-            }
-        }
-        unreachable!("the loop above has no end but a return")
+            core.cell.validate(&new)?;
+            Ok(Some((new, out)))
+        };
+        core.write(checked).await.map_err(|error| error.at(&core.cell.key).during(operation))
     }
 }
 
@@ -230,21 +225,91 @@ impl AtomCore {
         found.map(|(state, revision)| Ok((self.cell.decode(&state)?, revision))).transpose()
     }
 
+    /// Applies a function that decides on a new value until it is written, or it does not want to.
+    async fn write<O>(&self, decide: impl Fn(&Shared) -> Result<Option<(Shared, O)>>) -> Result<Option<O>> {
+        let begun = Instant::now();
+        let deadline = self.engine.deadline();
+        // In memory a write is shorter than what it takes to combine it with others.
+        let mut alone = self.cell.store.capabilities().in_process;
+        for lost in 0.. {
+            if alone {
+                if let Some(done) = self.write_alone(&decide, None, deadline).await? {
+                    return Ok(done);
+                }
+            } else {
+                let moved = self.combiner.moved();
+                match self.combiner.take_part(&decide) {
+                    Part::Lead(lead) => {
+                        if let Some(done) = self.write_alone(&decide, Some(lead), deadline).await? {
+                            return Ok(done);
+                        }
+                    }
+                    Part::Joined { out, fate } => match fate.await {
+                        Ok(Fate::Done) => return out,
+                        Ok(Fate::Lost) => continue,
+                        Ok(Fate::Failed) => alone = true,
+                        Ok(Fate::Unknown) | Err(_) => {
+                            let message = "it was written together with others, and the reply to that was lost";
+                            return Err(Error::new(ErrorKind::OutcomeUnknown, message));
+                        }
+                    },
+                    Part::Wait => {
+                        moved.await;
+                        continue;
+                    }
+                }
+            }
+            if !self.engine.yield_or_pause(lost, deadline).await {
+                let error = Error::new(ErrorKind::Timeout, "the deadline passed before the atom could be written");
+                return Err(error.with_effort(lost + 1, begun.elapsed()));
+            }
+        }
+        unreachable!("the loop above has no end but a return")
+    }
+
+    /// Reads, decides and writes by compare-and-set; `None`: another process came between.
+    async fn write_alone<O>(
+        &self,
+        decide: &impl Fn(&Shared) -> Result<Option<(Shared, O)>>,
+        lead: Option<Lead>,
+        deadline: Option<Instant>,
+    ) -> Result<Option<Option<O>>> {
+        let (value, revision) = self.existing(deadline).await?;
+        let Some((new, out)) = decide(&value)? else {
+            return Ok(Some(None));
+        };
+        if let Some(lead) = &lead {
+            lead.publish(&new);
+        }
+        match self.compare_and_set(Some(revision), &new, deadline).await? {
+            Ok(revision) => {
+                if let Some(lead) = lead {
+                    lead.done(revision, &self.cell, &self.container);
+                }
+                Ok(Some(Some(out)))
+            }
+            Err(_) => Ok(None),
+        }
+    }
+
     /// `Err` in `Ok`: not as expected, and this is what is there.
     async fn compare_and_set(
         &self,
         expected: Option<Revision>,
         new: &Shared,
         deadline: Option<Instant>,
-    ) -> Result<Result<(), Current>> {
-        self.cell.validate(new)?;
-        let state = self.cell.encode_for_store(new)?;
-        let done =
-            self.engine.until(deadline, || self.container.compare_and_set_state(expected.clone(), state.clone())).await;
-        match done.map_err(|error| error.at(&self.cell.key))? {
-            CasOutcome::Set(_) => Ok(Ok(())),
+    ) -> Result<Result<Revision, Current>> {
+        match self.set_if(expected, new, deadline).await? {
+            CasOutcome::Set(revision) => Ok(Ok(revision)),
             CasOutcome::Stale(found) => Ok(Err(self.decode(found)?)),
         }
+    }
+
+    async fn set_if(&self, expected: Option<Revision>, new: &Shared, deadline: Option<Instant>) -> Result<CasOutcome> {
+        let state = self.cell.encode_for_store(new)?;
+        let write = || self.container.compare_and_set_state(expected.clone(), state.clone());
+        let done = self.engine.until_or(deadline, ErrorKind::OutcomeUnknown, write).await;
+        done.map_err(|error| error.at(&self.cell.key))
     }
 }
 

@@ -104,8 +104,7 @@ impl<T: Value> Ref<T> {
             return Ok(Vec::new());
         };
         let mut past = Vec::with_capacity(entry.record.history.len() + 1);
-        let current = std::iter::once((entry.point, &entry.record.payload));
-        for (point, payload) in current.chain(entry.record.history.iter().map(|(point, payload)| (*point, payload))) {
+        for (point, payload) in entry.record.payloads(entry.point) {
             let value = match engine.load(cell, Some(payload), deadline).await? {
                 Loaded::Value(value) => Some(cloned(value)?),
                 Loaded::Absent => None,

@@ -4,10 +4,10 @@ use std::time::Duration;
 use super::{AsStore, AtomBuilder, MessagePack, RefBuilder, Snapshot, Transaction, Tx};
 use crate::backend::{Coordinator, Kind, Store};
 use crate::engine::{Config, Engine, Stats, refuse_nested};
-use crate::error::Result;
 #[cfg(doc)]
-use crate::error::{Error, ErrorKind};
-use crate::protocol::{Key, Payload, Receipt, Resolution};
+use crate::error::Error;
+use crate::error::{ErrorKind, Result};
+use crate::protocol::{Entry, Key, Payload, Receipt, Resolution};
 
 /// A client of shared state: makes refs and atoms, and runs transactions over them.
 ///
@@ -230,12 +230,21 @@ impl Stm {
         let mut keys: Vec<Key> = all.into_iter().filter(|key| !key.is_reserved()).collect();
         let mut alive = Vec::with_capacity(keys.len());
         for chunk in keys.chunks(AT_ONCE.min(self.engine.capabilities.max_keys - 1)) {
-            let entries = self.engine.read(chunk, deadline).await?.entries;
-            alive.extend(
-                entries
-                    .iter()
-                    .map(|entry| entry.as_ref().is_some_and(|entry| !matches!(entry.record.payload, Payload::Deleted))),
-            );
+            let exists = |entry: Option<Entry>| entry.is_some_and(|e| !matches!(e.record.payload, Payload::Deleted));
+            match self.engine.read(chunk, deadline).await {
+                Ok(snapshot) => alive.extend(snapshot.entries.into_iter().map(exists)),
+                Err(error) if error.kind() == ErrorKind::Corrupt => {
+                    // One bad record hides no other; what it says of its own ref is found by opening it.
+                    for key in chunk {
+                        match self.engine.entry(key, deadline).await {
+                            Ok(entry) => alive.push(exists(entry)),
+                            Err(error) if error.kind() == ErrorKind::Corrupt => alive.push(true),
+                            Err(error) => return Err(error),
+                        }
+                    }
+                }
+                Err(error) => return Err(error),
+            }
         }
         let mut alive = alive.into_iter();
         keys.retain(|_| alive.next().unwrap_or(false));

@@ -19,6 +19,6 @@ pub use key::{Key, MAX_KEY_BYTES};
 pub use payload::{Payload, Shared, State};
 pub use point::{Point, Revision};
 pub use reading::{Reading, place};
-pub use record::{MAX_HISTORY, MAX_HISTORY_BYTES, Meta, Record, Succession};
+pub use record::{Holder, MAX_HISTORY, MAX_HISTORY_BYTES, Meta, Record, Reservation, Succession};
 pub use slot::{Floor, Receipt, Resolution, SlotDecision, SlotState};
 pub use version::{ClientId, Realm, Version};

@@ -1,9 +1,10 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes};
 
 use super::bytes::{Reader, put_short_text};
-use super::{CodecId, Payload, Point, Realm, Version};
+use super::{ClientId, CodecId, Payload, Point, Realm, Version};
 use crate::error::{Error, ErrorKind, Result};
 
 const FORMAT: u8 = 1;
@@ -43,6 +44,29 @@ pub struct Record {
     pub payload: Payload,
     /// Earlier payloads, newest first, each with the point where it took effect.
     pub history: Vec<(Point, Payload)>,
+    /// Who asked others to wait.
+    pub reservation: Option<Reservation>,
+}
+
+/// A request that others wait before they write this record: a transaction that was lost again and again puts it into the records
+/// that it needs. It decides only who waits; a commit compares as ever.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reservation {
+    /// The transaction that made it.
+    pub holder: Holder,
+    /// How long the others wait at most, each by its own clock.
+    pub lease: Duration,
+    /// Where the current payload took effect, which is earlier than the entry's point.
+    pub since: Point,
+}
+
+/// A transaction that holds reservations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Holder {
+    /// Its client.
+    pub client: ClientId,
+    /// Its number among the client's.
+    pub number: u64,
 }
 
 /// A record that follows another, and what it no longer keeps.
@@ -57,20 +81,36 @@ pub struct Succession {
 impl Record {
     /// A first record, with no history.
     pub fn first(meta: Arc<Meta>, payload: Payload) -> Self {
-        Self { meta, payload, history: Vec::new() }
+        Self { meta, payload, history: Vec::new(), reservation: None }
     }
 
-    /// The record after this one, which took effect at `point`: `payload` in front, this one's payload
-    /// at the head of the history, and the history cut to its budget.
+    /// Where the current payload took effect; `point` is the entry's point.
+    pub fn since(&self, point: Point) -> Point {
+        self.reservation.as_ref().map_or(point, |reservation| reservation.since)
+    }
+
+    /// All payloads that it holds with the points where they took effect, newest first; `point` is the entry's point.
+    pub fn payloads(&self, point: Point) -> impl Iterator<Item = (Point, &Payload)> {
+        let earlier = self.history.iter().map(|(point, payload)| (*point, payload));
+        std::iter::once((self.since(point), &self.payload)).chain(earlier)
+    }
+
+    /// The same record with a reservation; `point` is the entry's point.
+    #[must_use]
+    pub fn reserved(&self, point: Point, holder: Holder, lease: Duration) -> Self {
+        let reservation = Reservation { holder, lease, since: self.since(point) };
+        Self { reservation: Some(reservation), ..self.clone() }
+    }
+
+    /// The record after this one, whose entry's point is `point`: `payload` in front, this one's payload
+    /// at the head of the history, the history cut to its budget, and no reservation.
     pub fn succeed(&self, point: Point, meta: Arc<Meta>, payload: Payload) -> Succession {
         let limit = usize::from(meta.history.min(MAX_HISTORY));
         let mut history = Vec::with_capacity(limit.min(self.history.len() + 1));
         let mut trimmed = Vec::new();
         let mut bytes = 0;
         let mut full = false;
-        let earlier = std::iter::once((point, &self.payload))
-            .chain(self.history.iter().map(|(point, payload)| (*point, payload)));
-        for (point, payload) in earlier {
+        for (point, payload) in self.payloads(point) {
             bytes += payload.inline_bytes();
             // Once one is left out all older ones are: a gap would show a wrong value at a point inside it.
             full = full || history.len() == limit || bytes > MAX_HISTORY_BYTES;
@@ -80,15 +120,13 @@ impl Record {
                 trimmed.push((*realm, *version));
             }
         }
-        Succession { record: Self { meta, payload, history }, trimmed }
+        Succession { record: Self { meta, payload, history, reservation: None }, trimmed }
     }
 
-    /// The payload that was current at `at`, with the point where it took effect. `since` is the
+    /// The payload that was current at `at`, with the point where it took effect; `point` is the
     /// entry's point. `None` if that is further back than the history reaches.
-    pub fn at(&self, since: Point, at: Point) -> Option<(Point, &Payload)> {
-        std::iter::once((since, &self.payload))
-            .chain(self.history.iter().map(|(point, payload)| (*point, payload)))
-            .find(|(point, _)| *point <= at)
+    pub fn at(&self, point: Point, at: Point) -> Option<(Point, &Payload)> {
+        self.payloads(point).find(|(since, _)| *since <= at)
     }
 
     /// All payloads that the record points at in stores, the current one included.
@@ -108,7 +146,9 @@ impl Record {
             Payload::Stored { .. } => 17 + Version::ENCODED_BYTES,
             Payload::Shared(_) | Payload::Deleted => 1,
         };
-        27 + self.meta.type_tag.len()
+        let reservation = if self.reservation.is_some() { 36 } else { 0 };
+        28 + self.meta.type_tag.len()
+            + reservation
             + payload(&self.payload)
             + self.history.iter().map(|(_, earlier)| 8 + payload(earlier)).sum::<usize>()
     }
@@ -117,7 +157,8 @@ impl Record {
     ///
     /// ```text
     /// format u8 | realm 16 | codec u8 | history limit u16 | tag length u8, tag | payload
-    ///   | entries u16, each: point u64, payload | CRC-32 of all before
+    ///   | entries u16, each: point u64, payload | reservation | CRC-32 of all before
+    /// reservation: 0 (none) | 1, client 16, number u64, lease in ms u32, since u64
     /// payload: 0 (deleted) | 1, length u32, envelope | 2, realm 16, version 36
     /// ```
     ///
@@ -138,6 +179,16 @@ impl Record {
         for (point, payload) in &self.history {
             out.put_u64(point.number());
             put_payload(&mut out, payload)?;
+        }
+        match &self.reservation {
+            None => out.put_u8(0),
+            Some(Reservation { holder, lease, since }) => {
+                out.put_u8(1);
+                out.put_u128(holder.client.number());
+                out.put_u64(holder.number);
+                out.put_u32(u32::try_from(lease.as_millis()).unwrap_or(u32::MAX));
+                out.put_u64(since.number());
+            }
         }
         out.put_u32(crc32fast::hash(&out));
         Ok(out)
@@ -169,13 +220,22 @@ impl Record {
             }
             history.push((point, read_payload(&mut reader, bytes)?));
         }
+        let reservation = match reader.u8()? {
+            0 => None,
+            1 => Some(Reservation {
+                holder: Holder { client: ClientId::new(u128::from_be_bytes(reader.array()?)), number: reader.u64()? },
+                lease: Duration::from_millis(reader.u32()?.into()),
+                since: Point::new(reader.u64()?),
+            }),
+            _ => return Err(reader.corrupt("a reservation of unknown kind")),
+        };
         let checksum = reader.u32()?;
         reader.end()?;
         if checksum != crc32fast::hash(&bytes[..bytes.len() - 4]) {
             return Err(reader.corrupt("its checksum is wrong"));
         }
         let meta = Arc::new(Meta { realm, codec, type_tag, history: limit });
-        Ok(Self { meta, payload, history })
+        Ok(Self { meta, payload, history, reservation })
     }
 }
 

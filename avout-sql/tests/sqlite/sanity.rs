@@ -106,7 +106,7 @@ async fn revisions_are_unique() {
         let delete = Commit { deletes: vec![Delete { key: a.clone(), revision: first.clone() }], ..Commit::default() };
         committed(c.commit(&delete).await);
         assert!(read(c, &a).await.is_none());
-        assert_eq!(conflict(c.commit(&delete).await).stale, [a.clone()]);
+        assert_eq!(conflict(c.commit(&delete).await).stale, std::slice::from_ref(&a));
         assert_ne!(create(c, &a, 1).await, first);
 
         let atom = backend.store.state(&a);
@@ -199,7 +199,7 @@ async fn watches() {
         let c = &backend.coordinator;
         let (a, b) = (key("/a"), key("/b"));
         let first = create(c, &a, 1).await;
-        let mut watcher = c.watch(&[a.clone()]).await.expect("a watcher");
+        let mut watcher = c.watch(std::slice::from_ref(&a)).await.expect("a watcher");
         create(c, &b, 1).await;
         let quiet = tokio::time::timeout(Duration::from_millis(60), watcher.changed()).await;
         assert!(quiet.is_err(), "woken for another key");

@@ -50,8 +50,8 @@ fn records() -> Vec<Record> {
     .into_iter()
     .map(|payload| Record::first(meta(), payload))
     .collect();
-    records.push(Record { meta: meta(), payload: bytes(b"with history"), history: history.clone() });
-    records.push(Record { meta: other, payload: Payload::Deleted, history });
+    records.push(Record { history: history.clone(), ..Record::first(meta(), bytes(b"with history")) });
+    records.push(Record { history, ..Record::first(other, Payload::Deleted) });
     records
 }
 

@@ -7,6 +7,10 @@ fn meta(history: u16) -> Arc<Meta> {
     Arc::new(Meta { realm: Realm::new(1), codec: CodecId::MESSAGE_PACK, type_tag: "i64".into(), history })
 }
 
+fn holder() -> Holder {
+    Holder { client: ClientId::new(4), number: 2 }
+}
+
 fn inline(bytes: &[u8]) -> Payload {
     Payload::Inline(Bytes::copy_from_slice(bytes))
 }
@@ -37,9 +41,13 @@ proptest! {
         earlier in prop::collection::vec(any_payload(), 0..5),
         at: prop::sample::Index,
         flip in 1u8..,
+        reserved: bool,
     ) {
         let history = earlier.into_iter().zip(0u64..).map(|(p, n)| (Point::new(100 - n), p)).collect();
-        let record = Record { meta: meta(5), payload, history };
+        let mut record = Record { meta: meta(5), payload, history, reservation: None };
+        if reserved {
+            record = record.reserved(Point::new(200), holder(), Duration::from_millis(50));
+        }
         let bytes: Bytes = record.encode().expect("no shared value").into();
         prop_assert_eq!(bytes.len(), record.encoded_size());
         prop_assert_eq!(format!("{:?}", Record::decode(&bytes).expect("whole")), format!("{record:?}"));
@@ -97,4 +105,21 @@ fn names_an_unknown_format() {
     let error = Record::decode(&bytes.into()).expect_err("format 9");
     assert_eq!(error.kind(), ErrorKind::Corrupt);
     assert!(error.to_string().contains("format 9"), "{error}");
+}
+
+/// A reservation changes nothing of what was current when, and the next record is without it.
+#[test]
+fn a_reservation_leaves_the_values() {
+    let record = Record::first(meta(3), inline(b"a")).succeed(Point::new(5), meta(3), inline(b"b")).record;
+    let reserved = record.reserved(Point::new(7), holder(), Duration::from_millis(50));
+    let again = reserved.reserved(Point::new(9), holder(), Duration::from_millis(50));
+    for at in 0..12 {
+        let shown = |record: &Record, point| format!("{:?}", record.at(Point::new(point), Point::new(at)));
+        assert_eq!(shown(&record, 7), shown(&reserved, 9));
+        assert_eq!(shown(&record, 7), shown(&again, 11));
+    }
+    let next = again.succeed(Point::new(11), meta(3), inline(b"c")).record;
+    assert_eq!(next.reservation, None);
+    let points: Vec<u64> = next.payloads(Point::new(12)).map(|(point, _)| point.number()).collect();
+    assert_eq!(points, [12, 7, 5]);
 }

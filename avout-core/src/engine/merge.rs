@@ -1,0 +1,183 @@
+//! Transactions that do nothing but commute one ref, merged: while the commit of one is in flight, those that come
+//! meanwhile wait, and are then committed together.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+use super::attempt::{Action, Attempt, Write};
+use super::commit::{Ended, Standing};
+use super::options::Isolation;
+use super::plan::Plan;
+use super::{Cell, Engine, Function};
+use crate::error::{Error, ErrorKind};
+use crate::protocol::{Key, Point, Shared};
+
+/// The refs with a commit of this kind in flight, and who waits for it.
+#[derive(Clone, Default)]
+pub(super) struct Merger(Arc<Mutex<HashMap<Key, Vec<Waiting>>>>);
+
+/// A transaction that waits to be committed with others.
+struct Waiting {
+    cell: Arc<Cell>,
+    functions: Vec<Function>,
+    told: oneshot::Sender<Told>,
+}
+
+/// What becomes of a transaction that waited.
+pub(super) enum Told {
+    Committed(Point),
+    Failed(Error),
+    /// Nothing happened to it: it should go on by itself.
+    Alone,
+}
+
+/// How a transaction goes on.
+pub(super) enum Entered {
+    /// Nothing is in flight: it commits itself.
+    Lead(Lead),
+    Wait(oneshot::Receiver<Told>),
+    /// It cannot be merged with what is in flight.
+    Alone,
+}
+
+/// The duty to see to those who wait. Dropped, it sends them on by themselves.
+pub(super) struct Lead {
+    merger: Merger,
+    key: Key,
+}
+
+/// What a function has made of the value that the others before it left.
+enum Step {
+    Applied,
+    Refused(Error),
+    Panicked,
+}
+
+impl Merger {
+    fn by_key(&self) -> MutexGuard<'_, HashMap<Key, Vec<Waiting>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a plan in that is nothing but one commute.
+    pub(super) fn enter(&self, plan: &Plan) -> Entered {
+        let Some((cell, functions)) = plan.lone_commute() else {
+            return Entered::Alone;
+        };
+        let mut by_key = self.by_key();
+        let Some(waiting) = by_key.get_mut(&cell.key) else {
+            by_key.insert(cell.key.clone(), Vec::new());
+            return Entered::Lead(Lead { merger: self.clone(), key: cell.key.clone() });
+        };
+        if waiting.first().is_some_and(|first| first.cell.meta != cell.meta) {
+            return Entered::Alone;
+        }
+        let (told, receiver) = oneshot::channel();
+        waiting.push(Waiting { cell: Arc::clone(cell), functions: functions.to_vec(), told });
+        Entered::Wait(receiver)
+    }
+}
+
+impl Lead {
+    /// Those who wait; without any the lead is over.
+    fn take(&self) -> Vec<Waiting> {
+        let mut by_key = self.merger.by_key();
+        match by_key.get_mut(&self.key) {
+            Some(waiting) if !waiting.is_empty() => std::mem::take(waiting),
+            _ => {
+                by_key.remove(&self.key);
+                Vec::new()
+            }
+        }
+    }
+
+    /// The lead's own commit is over: those who wait are committed in a task of its own, since it is many
+    /// transactions' business and must not end with one of them.
+    pub(super) fn done(self, engine: &Arc<Engine>) {
+        let waiting = self.take();
+        if !waiting.is_empty() {
+            let engine = Arc::clone(engine);
+            tokio::spawn(async move {
+                let mut waiting = waiting;
+                while !waiting.is_empty() {
+                    engine.commit_merged(waiting).await;
+                    waiting = self.take();
+                }
+            });
+        }
+    }
+}
+
+impl Drop for Lead {
+    fn drop(&mut self) {
+        let waiting = self.merger.by_key().remove(&self.key);
+        for waiting in waiting.into_iter().flatten() {
+            // One that no longer waits does not need to know.
+            drop(waiting.told.send(Told::Alone));
+        }
+    }
+}
+
+impl Engine {
+    /// Commits transactions that have waited as one, and tells each how it ended.
+    async fn commit_merged(self: &Arc<Self>, waiting: Vec<Waiting>) {
+        let first = &waiting[0].cell;
+        let cell = Arc::new(first.without_validator());
+        let (operations, told): (Vec<_>, Vec<_>) =
+            waiting.into_iter().map(|waiting| ((waiting.cell, waiting.functions), waiting.told)).unzip();
+        let steps: Arc<Mutex<Vec<Step>>> = Arc::default();
+        let function = merged(operations, Arc::clone(&steps));
+
+        let action = Action::Commute { functions: vec![function], provisional: Arc::new(()) };
+        let plan = Plan::blind(Write { cell, action });
+        let mut standing = Standing::new(self.deadline());
+        let ended = self.commit_plan(plan, &mut Attempt::default(), Isolation::Serializable, &mut standing).await;
+
+        let steps = std::mem::take(&mut *steps.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut steps = steps.into_iter();
+        for told in told {
+            let tell = match (&ended, steps.next()) {
+                (Ok(Ended::Committed(Some(point))), Some(Step::Applied)) => Told::Committed(*point),
+                (Ok(Ended::Committed(_)), Some(Step::Refused(error))) => Told::Failed(error),
+                (Err(error), Some(Step::Applied)) if error.kind() == ErrorKind::OutcomeUnknown => {
+                    let message = "it was committed together with others, and the reply to that was lost";
+                    let unknown = Error::new(ErrorKind::OutcomeUnknown, message);
+                    Told::Failed(error.receipt().cloned().into_iter().fold(unknown, Error::with_receipt))
+                }
+                // What it decided was decided on a value that did not come to be.
+                _ => Told::Alone,
+            };
+            // One that no longer waits does not need to know.
+            drop(told.send(tell));
+        }
+    }
+}
+
+/// All functions after each other, each checked by its own validator, and left out if that refuses it. `steps` is what became of each
+/// when it was last applied.
+fn merged(operations: Vec<(Arc<Cell>, Vec<Function>)>, steps: Arc<Mutex<Vec<Step>>>) -> Function {
+    Arc::new(move |current: &Shared| {
+        let mut value = Arc::clone(current);
+        let mut made = Vec::with_capacity(operations.len());
+        for (cell, functions) in &operations {
+            let apply = || {
+                let new = functions.iter().try_fold(Arc::clone(&value), |value, function| function(&value))?;
+                cell.validate(&new)?;
+                Ok(new)
+            };
+            made.push(match catch_unwind(AssertUnwindSafe(apply)) {
+                Ok(Ok(new)) => {
+                    value = new;
+                    Step::Applied
+                }
+                Ok(Err(error)) => Step::Refused(error),
+                Err(_) => Step::Panicked,
+            });
+        }
+        let any = made.iter().any(|step| matches!(step, Step::Applied));
+        *steps.lock().unwrap_or_else(PoisonError::into_inner) = made;
+        if any { Ok(value) } else { Err(Error::new(ErrorKind::Aborted, "none of the merged functions applies")) }
+    })
+}

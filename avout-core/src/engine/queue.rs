@@ -1,0 +1,143 @@
+//! Queues for keys that attempts of this process lose to each other. They decide only who waits: a commit
+//! compares as ever, whether it waited or not, and nobody waits without end.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::OwnedMutexGuard;
+use tokio::time::{Instant, timeout_at};
+
+use super::Engine;
+use super::attempt::Primed;
+use crate::protocol::{Entry, Key, Point};
+
+/// How many commits' time to wait for each that is ahead.
+const COMMITS_EACH: u32 = 8;
+const LEAST_PATIENCE: Duration = Duration::from_millis(10);
+const MOST_PATIENCE: Duration = Duration::from_secs(2);
+
+/// The keys that have a queue now.
+#[derive(Default)]
+pub(crate) struct Queues {
+    /// How many there are: most of the time none.
+    hot: AtomicUsize,
+    by_key: Mutex<HashMap<Key, Arc<Queue>>>,
+}
+
+/// The queue of one key, in order of arrival.
+#[derive(Default)]
+struct Queue {
+    turn: Arc<tokio::sync::Mutex<()>>,
+    /// Those who wait and the one whose turn it is. Changed only under the lock of the map.
+    users: AtomicUsize,
+    /// What the last one committed.
+    left: Mutex<Option<Arc<Left>>>,
+}
+
+/// Entries that a commit is known to have left, all current at its point.
+pub(super) struct Left {
+    /// Before this the commit had not been sent.
+    pub(super) sent: Instant,
+    pub(super) point: Point,
+    pub(super) entries: Vec<(Key, Option<Entry>)>,
+}
+
+/// A place in a key's queue. Dropping it leaves the queue.
+pub(super) struct Ticket {
+    key: Key,
+    queue: Arc<Queue>,
+    queues: Arc<Queues>,
+    turn: Option<OwnedMutexGuard<()>>,
+}
+
+impl Queues {
+    /// Whether any key has a queue.
+    pub(super) fn any(&self) -> bool {
+        self.hot.load(Ordering::Acquire) > 0
+    }
+
+    /// Of these keys, those that have a queue.
+    pub(super) fn hot<'a>(&self, keys: impl Iterator<Item = &'a Key>) -> Vec<Key> {
+        let by_key = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.filter(|key| by_key.contains_key(*key)).cloned().collect()
+    }
+
+    fn join(self: &Arc<Self>, key: &Key) -> Ticket {
+        let mut by_key = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
+        let queue = by_key.entry(key.clone()).or_insert_with(|| {
+            self.hot.fetch_add(1, Ordering::AcqRel);
+            Arc::default()
+        });
+        queue.users.fetch_add(1, Ordering::Relaxed);
+        Ticket { key: key.clone(), queue: Arc::clone(queue), queues: Arc::clone(self), turn: None }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        drop(self.turn.take());
+        let mut by_key = self.queues.by_key.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.queue.users.fetch_sub(1, Ordering::Relaxed) == 1 {
+            by_key.remove(&self.key);
+            self.queues.hot.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}
+
+impl Engine {
+    /// Waits for its turn at each of these keys. The caller holds no tickets, and keys are taken in their
+    /// order, so that there is no circle. Whoever is ahead may be held up by what this one would do, so the wait is
+    /// bounded; then the caller goes on with the tickets that it got.
+    pub(super) async fn queue_for(&self, mut keys: Vec<Key>, deadline: Option<Instant>) -> Vec<Ticket> {
+        keys.sort_unstable();
+        keys.dedup();
+        let mut tickets = Vec::with_capacity(keys.len());
+        for key in &keys {
+            let mut ticket = self.queues.join(key);
+            let turn = match Arc::clone(&ticket.queue.turn).try_lock_owned() {
+                Ok(turn) => turn,
+                Err(_) => {
+                    let ahead = u32::try_from(ticket.queue.users.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
+                    let patience = self.backoff.commit_time().saturating_mul(COMMITS_EACH.saturating_mul(ahead));
+                    let until = Instant::now() + patience.clamp(LEAST_PATIENCE, MOST_PATIENCE);
+                    let until = deadline.map_or(until, |deadline| until.min(deadline));
+                    match timeout_at(until, Arc::clone(&ticket.queue.turn).lock_owned()).await {
+                        Ok(turn) => turn,
+                        Err(_) => break,
+                    }
+                }
+            };
+            ticket.turn = Some(turn);
+            tickets.push(ticket);
+        }
+        tickets
+    }
+}
+
+/// Tells those who are next what this commit left.
+pub(super) fn leave(tickets: &[Ticket], left: Left) {
+    let left = Arc::new(left);
+    for ticket in tickets {
+        *ticket.queue.left.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&left));
+    }
+}
+
+/// What the last one in these queues left, if it was committed after this transaction began: then its point is one
+/// that the transaction may read at.
+pub(super) fn find_left(tickets: &[Ticket], begun: Instant) -> Option<Arc<Left>> {
+    let left = |ticket: &Ticket| ticket.queue.left.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    tickets.iter().filter_map(left).filter(|left| left.sent >= begun).max_by_key(|left| left.point)
+}
+
+/// Whether a ticket for each of these keys is held. `queue_for` gave them in the order of their keys.
+pub(super) fn hold_all<'a>(tickets: &[Ticket], mut keys: impl Iterator<Item = &'a Key>) -> bool {
+    keys.all(|key| tickets.binary_search_by(|ticket| ticket.key.cmp(key)).is_ok())
+}
+
+impl Left {
+    pub(super) fn primed(&self) -> Primed {
+        Primed { point: self.point, entries: self.entries.iter().cloned().collect() }
+    }
+}

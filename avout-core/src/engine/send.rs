@@ -1,0 +1,111 @@
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use super::Engine;
+use super::floor::KnownFloor;
+use super::prepare::unknown_outcome;
+use super::slots::Lease;
+use crate::error::{Error, ErrorKind, Result};
+use crate::protocol::{Commit, CommitOutcome, Point, Receipt, Resolution};
+
+/// How long after the deadline a commit in flight is still waited for, and after that its outcome is looked for.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// The outcome of one commit request, with lost replies already found out.
+pub(super) enum Sent {
+    Outcome(CommitOutcome),
+    /// It took effect, as a lost reply's slot told.
+    Resolved(Point),
+    /// It did not take effect, for this reason, and the same may be tried again.
+    NotCommitted(Error),
+}
+
+impl Engine {
+    /// Sends one commit and finds out its outcome, whatever becomes of the reply.
+    pub(super) async fn send(
+        &self,
+        commit: &Commit,
+        mut lease: Option<Lease<'_>>,
+        floor: &KnownFloor,
+        deadline: Option<Instant>,
+    ) -> Result<Sent> {
+        let late = deadline.map(|deadline| deadline + GRACE);
+        if let Some(lease) = &mut lease {
+            lease.sent(floor.epoch);
+        }
+        self.stats.commit();
+        let begun = Instant::now();
+        let request = self.coordinator.commit(commit);
+        let reply = match (&lease, late) {
+            // A slot decides it if nobody answers in time.
+            (Some(_), Some(late)) => timeout_at(late, request).await.unwrap_or_else(|_| Err(unknown_outcome(None))),
+            // A definite reply comes in bounded time.
+            _ => request.await,
+        };
+        match reply {
+            Ok(outcome) => {
+                if let Some(mut lease) = lease {
+                    match &outcome {
+                        CommitOutcome::Committed(done) => {
+                            lease.committed(done.revisions.last().cloned().expect("the slot's put has a revision"));
+                        }
+                        // Somebody fenced our slot with a receipt. It is never ours again.
+                        CommitOutcome::Conflict(conflict) if conflict.stale.contains(lease.key()) => lease.abandon(),
+                        CommitOutcome::Conflict(_) => lease.untouched(),
+                    }
+                }
+                self.backoff.measured(begun.elapsed());
+                Ok(Sent::Outcome(outcome))
+            }
+            Err(error) if error.kind() == ErrorKind::OutcomeUnknown => {
+                tracing::warn!(%error, "the reply to a commit was lost, finding out");
+                self.find_out(error, lease, floor, late.map(|late| late + GRACE)).await
+            }
+            Err(error) => {
+                if let Some(lease) = &mut lease {
+                    lease.untouched();
+                }
+                match error.kind() {
+                    ErrorKind::Unavailable => Ok(Sent::NotCommitted(error)),
+                    _ => Err(error),
+                }
+            }
+        }
+    }
+
+    async fn find_out(
+        &self,
+        error: Error,
+        lease: Option<Lease<'_>>,
+        floor: &KnownFloor,
+        late: Option<Instant>,
+    ) -> Result<Sent> {
+        let resolution = match lease {
+            Some(mut lease) => match self.decide(&mut lease, floor.epoch, late).await {
+                Ok(resolution) => resolution,
+                Err(cause) => {
+                    let receipt = lease.receipt(self, floor.epoch);
+                    lease.abandon();
+                    return Err(error.with_receipt(receipt).with_source(cause));
+                }
+            },
+            None => {
+                let Some(Receipt::Native(receipt)) = error.receipt() else {
+                    return Err(error);
+                };
+                match self.until(late, || self.coordinator.resolve(receipt)).await {
+                    Ok(resolution) => resolution,
+                    Err(_) => return Err(error),
+                }
+            }
+        };
+        match resolution {
+            Resolution::Committed(point) => Ok(Sent::Resolved(point)),
+            Resolution::NotCommitted => {
+                let message = "the commit was lost on the way, and is fenced off";
+                Ok(Sent::NotCommitted(Error::new(ErrorKind::Unavailable, message).with_source(error)))
+            }
+        }
+    }
+}

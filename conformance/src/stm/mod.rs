@@ -1,0 +1,13 @@
+//! Group `stm`: what transactions promise, over any coordinator and store.
+
+pub(crate) mod basics;
+pub(crate) mod bench;
+pub(crate) mod commute;
+pub(crate) mod isolation;
+pub(crate) mod limits;
+pub(crate) mod moments;
+pub(crate) mod opening;
+pub(crate) mod refusals;
+pub(crate) mod requests;
+pub(crate) mod rig;
+pub(crate) mod rig_store;

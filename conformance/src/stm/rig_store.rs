@@ -1,0 +1,163 @@
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use avout_core::backend::{CasOutcome, Kind, StateContainer, Store, StoreCapabilities, VersionedStateContainer};
+use avout_core::protocol::{Realm, State, Version};
+use avout_core::{Key, Result, Revision};
+
+use super::rig::{Then, lock};
+
+/// A store as if outside the process, whose calls a law can hold up or refuse.
+pub(crate) struct RiggedStore {
+    inner: Arc<dyn Store>,
+    capabilities: StoreCapabilities,
+    yields: bool,
+    rules: Arc<Mutex<Rules>>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Rules {
+    value_reads: Then,
+    value_writes: Then,
+    atom_reads: Then,
+    atom_writes: Then,
+}
+
+impl RiggedStore {
+    /// Takes values as bytes, and changes nothing else yet.
+    pub(crate) fn new(inner: Arc<dyn Store>) -> Self {
+        let mut capabilities = inner.capabilities();
+        capabilities.in_process = false;
+        Self { inner, capabilities, yields: false, rules: Arc::default() }
+    }
+
+    /// As if it took values of at most this many bytes.
+    pub(crate) fn limited(mut self, max_value: usize) -> Self {
+        self.capabilities.max_value = max_value;
+        self
+    }
+
+    /// Yields before and after each call for a ref's value.
+    pub(crate) fn yielding(mut self) -> Self {
+        self.yields = true;
+        self
+    }
+
+    pub(crate) fn value_reads(&self, then: Then) {
+        lock(&self.rules).value_reads = then;
+    }
+
+    pub(crate) fn value_writes(&self, then: Then) {
+        lock(&self.rules).value_writes = then;
+    }
+
+    pub(crate) fn atom_reads(&self, then: Then) {
+        lock(&self.rules).atom_reads = then;
+    }
+
+    pub(crate) fn atom_writes(&self, then: Then) {
+        lock(&self.rules).atom_writes = then;
+    }
+}
+
+#[async_trait]
+impl Store for RiggedStore {
+    fn realm(&self) -> Realm {
+        self.inner.realm()
+    }
+
+    fn capabilities(&self) -> StoreCapabilities {
+        self.capabilities.clone()
+    }
+
+    fn state(&self, key: &Key) -> Arc<dyn StateContainer> {
+        Arc::new(Container { inner: self.inner.state(key), rules: Arc::clone(&self.rules), yields: self.yields })
+    }
+
+    fn versioned_state(&self, key: &Key) -> Arc<dyn VersionedStateContainer> {
+        let inner = self.inner.versioned_state(key);
+        Arc::new(Container { inner, rules: Arc::clone(&self.rules), yields: self.yields })
+    }
+
+    async fn keys(&self, kind: Kind, prefix: &Key) -> Result<Vec<Key>> {
+        self.inner.keys(kind, prefix).await
+    }
+}
+
+struct Container<C: ?Sized> {
+    inner: Arc<C>,
+    rules: Arc<Mutex<Rules>>,
+    yields: bool,
+}
+
+impl<C: ?Sized> Container<C> {
+    async fn call<T>(&self, then: Then, call: impl Future<Output = Result<T>>) -> Result<T> {
+        if self.yields {
+            tokio::task::yield_now().await;
+        }
+        then.allow().await?;
+        let done = call.await;
+        if self.yields {
+            tokio::task::yield_now().await;
+        }
+        done
+    }
+
+    fn rules(&self) -> Rules {
+        *lock(&self.rules)
+    }
+}
+
+#[async_trait]
+impl StateContainer for Container<dyn StateContainer> {
+    async fn init(&self) -> Result<()> {
+        self.inner.init().await
+    }
+
+    async fn destroy(&self) -> Result<()> {
+        self.call(self.rules().atom_writes, self.inner.destroy()).await
+    }
+
+    async fn state(&self) -> Result<Option<(State, Revision)>> {
+        self.call(self.rules().atom_reads, self.inner.state()).await
+    }
+
+    async fn set_state(&self, value: State) -> Result<Revision> {
+        self.call(self.rules().atom_writes, self.inner.set_state(value)).await
+    }
+
+    async fn compare_and_set_state(&self, expected: Option<Revision>, value: State) -> Result<CasOutcome> {
+        self.call(self.rules().atom_writes, self.inner.compare_and_set_state(expected, value)).await
+    }
+
+    async fn changed(&self, since: Option<Revision>) -> Result<()> {
+        self.inner.changed(since).await
+    }
+}
+
+#[async_trait]
+impl VersionedStateContainer for Container<dyn VersionedStateContainer> {
+    async fn init(&self) -> Result<()> {
+        self.inner.init().await
+    }
+
+    async fn destroy(&self) -> Result<()> {
+        self.inner.destroy().await
+    }
+
+    async fn state_at(&self, version: &Version) -> Result<Option<State>> {
+        self.call(self.rules().value_reads, self.inner.state_at(version)).await
+    }
+
+    async fn set_state_at(&self, version: &Version, value: State) -> Result<()> {
+        self.call(self.rules().value_writes, self.inner.set_state_at(version, value)).await
+    }
+
+    async fn delete_state_at(&self, version: &Version) -> Result<()> {
+        self.inner.delete_state_at(version).await
+    }
+
+    async fn versions(&self) -> Result<Vec<Version>> {
+        self.inner.versions().await
+    }
+}
