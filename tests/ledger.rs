@@ -131,7 +131,9 @@ async fn racing_for_the_same_lines_decides_each_once() {
 async fn bad_lines_are_reported_and_skipped() {
     let folder = TempDir::new().expect("a folder for the test");
     let input = folder.path().join("transfers.csv");
-    let file = b"id,from,to,amount\n1,A0,A1,600\n2,A0,A1,600\n\n3,A0\n4,A0,A1,1,1\n5,A0,A1,x\n6,A0,A1,0\n7,A0,A0,1\n8,\xff,A1,1\n9,\"A0,A1,1\n1,A1,A0,5\n3,A1,A0,1\n10,A0,A9,1\n10,A0,A1,1\n";
+    // A quotation mark means nothing: `"A0` is an account that there is not.
+    let file = b"id,from,to,amount\n1,A0,A1,600\n2,A0,A1,600\n\n3,A0\n4,A0,A1,1,1\n5,A0,A1,x\n6,A0,A1,0\n7,A0,A0,1\n\
+        8,\xff,A1,1\n9,\"A0,A1,1\n1,A1,A0,5\n3,A1,A0,1\n10,A0,A9,1\n10,A0,A1,1\n";
     std::fs::write(&input, file).expect("a file in the test's folder");
     let output = output(&mut ledger(&input, "mem:", &["--accounts", "2"])).await;
 
@@ -140,7 +142,7 @@ async fn bad_lines_are_reported_and_skipped() {
     assert_eq!(lines, ["line 5", "line 6", "line 7", "line 8", "line 9", "line 10"], "{report}");
     let report = Report(serde_json::from_slice(&output.stdout).expect("the report as JSON"));
     let counts = ["applied", "overdraft", "unknown_account", "malformed", "repeated"].map(|name| report.number(name));
-    assert_eq!(counts, [3, 1, 1, 6, 2], "{}", report.0);
+    assert_eq!(counts, [2, 1, 2, 6, 2], "{}", report.0);
     assert_eq!(report.0["balances"], serde_json::json!([401, 1599]));
 }
 
