@@ -38,6 +38,7 @@ pub(crate) async fn run(ledger: &Arc<Ledger>, args: &Args) -> Result<(Done, Dura
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len} transfers, {per_sec}, {eta} left")?;
     // It is hidden where the standard error is no terminal.
     let bar = ProgressBar::new(ledger.plan.transfers.len() as u64).with_style(style);
+    let before = ledger.decided().await?;
     let start = Instant::now();
     let work =
         async { if args.processes == 1 { work(ledger, 0, args).await } else { start_processes(args, &bar).await } };
@@ -45,8 +46,11 @@ pub(crate) async fn run(ledger: &Arc<Ledger>, args: &Args) -> Result<(Done, Dura
         done = work => done?,
         error = show(ledger, &bar) => return Err(error),
     };
+    let elapsed = start.elapsed();
     bar.finish_and_clear();
-    Ok((done, start.elapsed()))
+    // What a killed process did is in the accounts, though it did not live to tell.
+    let decided = ledger.decided().await? - before;
+    Ok((Done { decided: decided as u64, ..done }, elapsed))
 }
 
 /// Moves the bar until it is dropped.
