@@ -1,0 +1,214 @@
+//! What is measured: workloads, and the contenders that do the same work in turn.
+
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+
+use crate::measure::{Failure, Pace, Round};
+use crate::{floor_local, floor_sql, library, processes};
+
+/// Where avout keeps its refs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Store {
+    Local,
+    Sql,
+}
+
+impl Store {
+    pub(crate) const ALL: [Self; 2] = [Self::Local, Self::Sql];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Sql => "sql",
+        }
+    }
+
+    /// Whose time or throughput a row's ratio is to.
+    pub(crate) fn floor(self) -> &'static str {
+        match self {
+            Self::Local => "fast-stm",
+            Self::Sql => "rusqlite",
+        }
+    }
+
+    fn stride(self) -> u32 {
+        match self {
+            Self::Local => 8,
+            Self::Sql => 1,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Workload {
+    /// One task changes two refs.
+    Hello,
+    /// One task changes one ref.
+    OneRef,
+    /// Tasks change two refs each, each its own.
+    Disjoint,
+    /// Tasks change the same two refs.
+    Contended,
+    /// One task reads ten refs.
+    ReadOnly,
+    /// Fifteen tasks read ten refs, while another changes two of them.
+    ReadMostly,
+    /// The same with nobody who writes.
+    ReadMostlyQuiet,
+    /// Tasks change one atom.
+    Swap,
+    /// Tasks add to one ref by `commute`.
+    Commute,
+    /// A task changes fifty refs, while eight others change two of them at a time.
+    Long,
+    /// Processes of eight tasks, which change two refs each, each task its own.
+    Processes,
+}
+
+impl Workload {
+    /// Its name on the command line.
+    pub(crate) fn family(self) -> &'static str {
+        match self {
+            Self::Hello => "hello",
+            Self::OneRef => "one-ref",
+            Self::Disjoint => "disjoint",
+            Self::Contended => "contended",
+            Self::ReadOnly => "read-only",
+            Self::ReadMostly | Self::ReadMostlyQuiet => "read-mostly",
+            Self::Swap => "swap",
+            Self::Commute => "commute",
+            Self::Long => "long",
+            Self::Processes => "processes",
+        }
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::ReadMostlyQuiet => "read-mostly, no writer",
+            other => other.family(),
+        }
+    }
+}
+
+/// One workload with its parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Spec {
+    pub(crate) store: Store,
+    pub(crate) workload: Workload,
+    /// Tasks or threads; for [`Workload::Processes`] processes.
+    pub(crate) tasks: usize,
+    /// Bytes of a value.
+    pub(crate) size: usize,
+}
+
+/// Runs one round.
+pub(crate) type Run = Box<dyn FnMut(Pace) -> Result<Round, Failure>>;
+
+/// One who does the work of a spec.
+pub(crate) struct Contender {
+    pub(crate) name: &'static str,
+    pub(crate) spec: Spec,
+    pub(crate) run: Run,
+}
+
+impl Contender {
+    fn round(&mut self, time: Duration) -> Result<Round, Failure> {
+        (self.run)(Pace { time, stride: self.spec.store.stride(), fair: self.spec.tasks > 1 })
+    }
+}
+
+/// What contenders work with.
+pub(crate) struct Env {
+    /// Two workers, whatever the machine has.
+    pub(crate) many: Runtime,
+    /// For one task on `local`.
+    pub(crate) single: Runtime,
+    dir: PathBuf,
+    files: Cell<u32>,
+}
+
+impl Env {
+    pub(crate) fn new(dir: &Path) -> Result<Self, Failure> {
+        Ok(Self {
+            many: workers()?,
+            single: tokio::runtime::Builder::new_current_thread().enable_all().build()?,
+            dir: dir.to_owned(),
+            files: Cell::new(0),
+        })
+    }
+
+    /// A path where no file is yet.
+    pub(crate) fn new_file(&self) -> PathBuf {
+        self.files.set(self.files.get() + 1);
+        self.dir.join(format!("{}.db", self.files.get()))
+    }
+}
+
+/// The runtime that everything with several tasks runs on.
+pub(crate) fn workers() -> Result<Runtime, Failure> {
+    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
+}
+
+/// The specs that are measured, in groups whose contenders take turns. Those that targets compare are in one group.
+pub(crate) fn contests() -> Vec<Vec<Spec>> {
+    use Workload::*;
+    let mut contests = Vec::new();
+    for store in Store::ALL {
+        let spec = |workload, tasks, size| Spec { store, workload, tasks, size };
+        for workload in [Hello, OneRef] {
+            contests.extend([16, 4 << 10, 256 << 10].map(|size| vec![spec(workload, 1, size)]));
+        }
+        contests.extend([8, 64].map(|tasks| vec![spec(Disjoint, tasks, 16)]));
+        contests.push([8, 64].map(|tasks| spec(Contended, tasks, 16)).into());
+        contests.push(vec![spec(ReadOnly, 1, 16)]);
+        contests.push(vec![spec(ReadMostly, 16, 16), spec(ReadMostlyQuiet, 15, 16)]);
+        contests.push([1, 8, 64].map(|tasks| spec(Swap, tasks, 16)).into());
+        contests.push(vec![spec(Commute, 64, 16)]);
+        contests.push(vec![spec(Long, 9, 16)]);
+        if store == Store::Sql {
+            contests.extend([1, 2, 4].map(|tasks| vec![spec(Processes, tasks, 16)]));
+        }
+    }
+    contests
+}
+
+/// All who do the work of a spec, avout first.
+pub(crate) fn contenders(env: &std::rc::Rc<Env>, spec: Spec) -> Result<Vec<Contender>, Failure> {
+    let contender = |(name, run)| Contender { name, spec, run };
+    let mut runs: Vec<(&'static str, Run)> = Vec::new();
+    match (spec.workload, spec.store) {
+        (Workload::Processes, _) => runs.extend(processes::contenders(env, spec)?),
+        (_, Store::Local) => {
+            runs.push(("avout", library::run(env, spec)?));
+            runs.extend(floor_local::contenders(spec));
+        }
+        (_, Store::Sql) => {
+            runs.push(("avout", library::run(env, spec)?));
+            runs.extend(floor_sql::run(env, spec)?.map(|run| (spec.store.floor(), run)));
+        }
+    }
+    Ok(runs.into_iter().map(contender).collect())
+}
+
+/// Runs every contender in turn, once to warm up and then `rounds` times.
+///
+/// They take turns so that what else happens on the machine meets all of them. The result has the rounds of each contender.
+pub(crate) fn compete(contenders: &mut [Contender], rounds: usize, time: Duration) -> Vec<Result<Vec<Round>, Failure>> {
+    let warm_up = (time / 2).min(Duration::from_millis(500));
+    let mut results: Vec<Result<Vec<Round>, Failure>> =
+        contenders.iter_mut().map(|contender| contender.round(warm_up).map(|_| Vec::new())).collect();
+    for _ in 0..rounds {
+        for (contender, result) in contenders.iter_mut().zip(&mut results) {
+            if let Ok(done) = result {
+                match contender.round(time) {
+                    Ok(round) => done.push(round),
+                    Err(error) => *result = Err(error),
+                }
+            }
+        }
+    }
+    results
+}
