@@ -2,8 +2,8 @@
 //!
 //! `cargo run --example job_queue [URL]`
 //!
-//! A job's result is written by the transaction that takes the job from the queue, so a worker that dies has done either both or
-//! nothing, and another one finds the job where it was.
+//! A job's result is written by the transaction that takes the job from the queue, so a worker that dies has done
+//! either both or nothing, and another one finds the job where it was.
 
 use std::collections::VecDeque;
 

@@ -2,8 +2,8 @@
 //!
 //! `cargo run --example watch [URL [ROLE]]`
 //!
-//! Without a role two tasks of this process make the changes. To see those of another process, run `watch sqlite:watch.db show`
-//! and then, elsewhere, `watch sqlite:watch.db change`. It ends when the number has grown by ten.
+//! Without a role two tasks of this process make the changes. To see those of another process, run `watch
+//! sqlite:watch.db show` and then, elsewhere, `watch sqlite:watch.db change`. It ends when the number has grown by ten.
 
 use std::time::Duration;
 

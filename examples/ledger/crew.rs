@@ -77,8 +77,8 @@ pub(crate) async fn work(ledger: &Arc<Ledger>, child: usize, args: &Args) -> Res
     Ok(Done { decided: shared + rest, conflicts: ledger.stats().conflicts })
 }
 
-/// Has `workers` tasks settle these transfers, which are in the order of their lines, and counts those that they decided.
-/// It gives up early if one waits in vain for its turn.
+/// Has `workers` tasks settle these transfers, which are in the order of their lines, and counts those that they
+/// decided. It gives up early if one waits in vain for its turn.
 async fn settle_all(
     ledger: &Arc<Ledger>,
     transfers: Vec<Transfer>,

@@ -99,7 +99,7 @@ impl fmt::Display for Report {
         )?;
         write!(
             f,
-            "check     ok: {} accounts hold {money} as before, each valid id was decided once, and as the file's order has it",
+            "check     ok: {} accounts hold {money} as before; each valid id was decided once, in the file's order",
             self.balances.len()
         )
     }

@@ -1,8 +1,8 @@
 //! A folder as a table of names, bytes and tags. It knows nothing of avout: think of it as the driver of some database.
 //!
-//! A value is written in full beside the others and then moved to its place, so that no one reads half of it. The conditional write is
-//! one step for all who have the folder open in *this process*, whose lock it takes; between processes it would need a
-//! lock of the file system. Files are not flushed, so the last ones may go with the power.
+//! A value is written in full beside the others and then moved to its place, so that no one reads half of it. The
+//! conditional write is one step for all who have the folder open in *this process*, whose lock it takes; between
+//! processes it would need a lock of the file system. Files are not flushed, so the last ones may go with the power.
 
 use std::error::Error;
 use std::io::{self, ErrorKind};
@@ -44,8 +44,8 @@ impl Folder {
         Ok(Some((u128::from_be_bytes(*tag), value.to_vec())))
     }
 
-    /// Puts a value if `condition` holds of the present one's tag, and gives the new tag. `Err` in `Ok`: it does not hold of
-    /// this one.
+    /// Puts a value if `condition` holds of the present one's tag, and gives the new tag. `Err` in `Ok`: it does not
+    /// hold of this one.
     pub(crate) fn put_if(
         &self,
         name: &str,
@@ -78,7 +78,8 @@ impl Folder {
         Ok(names)
     }
 
-    /// A name's file: its bytes in hexadecimal, in pieces that file names have room for, and then a name that is no piece.
+    /// A name's file: its bytes in hexadecimal, in pieces that file names have room for, and then a name that is no
+    /// piece.
     fn file(&self, name: &str) -> PathBuf {
         let hex = |piece: &[u8]| piece.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let folders: PathBuf = name.as_bytes().chunks(100).map(hex).collect();

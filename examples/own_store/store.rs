@@ -11,7 +11,7 @@ use avout::{Error, ErrorKind, Key, Realm, Result, Revision, Version, protocol::S
 pub(crate) struct Files(pub(crate) Folder);
 
 /// An atom's value has this name in the folder, and the names of a ref's values begin with it.
-struct Container(Folder, String);
+struct Values(Folder, String);
 
 // Methods of one expression are on one line. No key has a line feed in it, so names are parted by one.
 #[rustfmt::skip]
@@ -19,9 +19,9 @@ struct Container(Folder, String);
 impl Store for Files {
     fn realm(&self) -> Realm { Realm::new(self.0.id) }
     fn capabilities(&self) -> StoreCapabilities { StoreCapabilities::default() }
-    fn state(&self, key: &Key) -> Arc<dyn StateContainer> { Arc::new(Container(self.0.clone(), format!("Atom{key}\n"))) }
+    fn state(&self, key: &Key) -> Arc<dyn StateContainer> { Arc::new(Values(self.0.clone(), format!("Atom{key}\n"))) }
     fn versioned_state(&self, key: &Key) -> Arc<dyn VersionedStateContainer> {
-        Arc::new(Container(self.0.clone(), format!("Ref{key}\n")))
+        Arc::new(Values(self.0.clone(), format!("Ref{key}\n")))
     }
     async fn keys(&self, kind: Kind, prefix: &Key) -> Result<Vec<Key>> {
         let kind = format!("{kind:?}");
@@ -33,7 +33,7 @@ impl Store for Files {
 
 #[rustfmt::skip]
 #[async_trait::async_trait]
-impl StateContainer for Container {
+impl StateContainer for Values {
     async fn init(&self) -> Result<()> { Ok(()) }
     async fn destroy(&self) -> Result<()> { Ok(self.0.remove(&self.1)?) }
     async fn state(&self) -> Result<Option<(State, Revision)>> { Ok(self.0.get(&self.1)?.map(state)) }
@@ -48,9 +48,9 @@ impl StateContainer for Container {
 
 #[rustfmt::skip]
 #[async_trait::async_trait]
-impl VersionedStateContainer for Container {
+impl VersionedStateContainer for Values {
     async fn init(&self) -> Result<()> { Ok(()) }
-    async fn destroy(&self) -> Result<()> { Ok(self.0.names(&self.1)?.iter().try_for_each(|name| self.0.remove(name))?) }
+    async fn destroy(&self) -> Result<()> { Ok(self.0.names(&self.1)?.iter().try_for_each(|it| self.0.remove(it))?) }
     async fn state_at(&self, at: &Version) -> Result<Option<State>> {
         Ok(self.0.get(&format!("{}{at}", self.1))?.map(|found| state(found).0))
     }
