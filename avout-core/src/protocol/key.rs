@@ -113,6 +113,12 @@ fn invalid(name: &str, rule: &'static str) -> Error {
     Error::new(ErrorKind::InvalidInput, format!("\"{shown}{dots}\" is no key: {rule}"))
 }
 
+impl AsRef<str> for Key {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
