@@ -80,9 +80,10 @@ impl Follower {
                 self.wait().await?;
                 self.look = true;
             }
-            let entry = self.engine.entry(&self.cell.key, None).await?;
+            let entry = self.engine.entry(&self.cell.key, None).await;
+            // Also after an error, which stays until the next change, and is told once.
             self.look = false;
-            self.take_in(entry);
+            self.take_in(entry?);
         }
     }
 

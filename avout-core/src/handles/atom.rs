@@ -158,8 +158,8 @@ impl<T: Value> Atom<T> {
     pub async fn watch(&self) -> Result<Changes<T>> {
         refuse_nested("watch")?;
         let core = self.inner.core.clone();
-        let last = core.current(core.engine.deadline()).await?;
-        Ok(Changes::from_source(AtomSource { core, last }))
+        let (last, seen) = core.current(core.engine.deadline()).await?.unzip();
+        Ok(Changes::from_source(AtomSource { core, last, seen }))
     }
 
     /// Calls `f` with changes from now on, in a task of its own, until [`remove_watch`](Self::remove_watch) or until the last
@@ -259,20 +259,26 @@ impl AtomCore {
 /// Follows an atom by its container's hints.
 struct AtomSource {
     core: AtomCore,
-    last: Current,
+    /// The value that was told last.
+    last: Option<Shared>,
+    /// The revision that was seen last, whether its value could be told or not.
+    seen: Option<Revision>,
 }
 
 impl<T: Value> Source<T> for AtomSource {
     async fn next(&mut self) -> Result<Change<T>> {
         loop {
-            let since = self.last.as_ref().map(|(_, revision)| revision.clone());
-            self.core.engine.until(None, || self.core.container.changed(since.clone())).await?;
-            let now = self.core.current(None).await?;
-            if now.as_ref().map(|(_, revision)| revision) == since.as_ref() {
+            let core = &self.core;
+            core.engine.until(None, || core.container.changed(self.seen.clone())).await?;
+            let found = core.engine.until(None, || core.container.state()).await?;
+            let revision = found.as_ref().map(|(_, revision)| revision.clone());
+            if revision == self.seen {
                 continue;
             }
+            self.seen = revision;
+            let now = core.decode(found)?.map(|(value, _)| value);
             let old = std::mem::replace(&mut self.last, now);
-            let value = |current: &Current| current.as_ref().map(|(value, _)| cloned(Arc::clone(value))).transpose();
+            let value = |shared: &Option<Shared>| shared.clone().map(cloned).transpose();
             return Ok(Change { old: value(&old)?, new: value(&self.last)?, point: None, skipped: true });
         }
     }
