@@ -1,5 +1,5 @@
 use crate::law::Law;
-use crate::{coordinator, state_container, stm, versioned_state_container};
+use crate::{coordinator, state_container, stm, versioned_state_container, watch};
 
 /// The files of laws, group by group. A new file is added here.
 const FILES: &[&[Law]] = &[
@@ -26,6 +26,9 @@ const FILES: &[&[Law]] = &[
     stm::waiting::LAWS,
     stm::nesting::LAWS,
     stm::hooks::LAWS,
+    watch::changes::LAWS,
+    watch::named::LAWS,
+    watch::atoms::LAWS,
 ];
 
 /// All laws, in the order of their groups.
