@@ -29,6 +29,8 @@ const FILES: &[&[Law]] = &[
     watch::changes::LAWS,
     watch::named::LAWS,
     watch::atoms::LAWS,
+    stm::values::LAWS,
+    stm::lost_replies::LAWS,
 ];
 
 /// All laws, in the order of their groups.
