@@ -31,6 +31,8 @@ const FILES: &[&[Law]] = &[
     watch::atoms::LAWS,
     stm::values::LAWS,
     stm::lost_replies::LAWS,
+    stm::cancel::LAWS,
+    stm::stores::LAWS,
 ];
 
 /// All laws, in the order of their groups.

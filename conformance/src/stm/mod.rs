@@ -2,6 +2,7 @@
 
 pub(crate) mod basics;
 pub(crate) mod bench;
+pub(crate) mod cancel;
 pub(crate) mod commute;
 pub(crate) mod hooks;
 pub(crate) mod isolation;
@@ -14,5 +15,6 @@ pub(crate) mod refusals;
 pub(crate) mod requests;
 pub(crate) mod rig;
 pub(crate) mod rig_store;
+pub(crate) mod stores;
 pub(crate) mod values;
 pub(crate) mod waiting;
