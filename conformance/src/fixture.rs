@@ -76,7 +76,7 @@ pub trait Fixture: Send + Sync + 'static {
     }
 
     /// Cuts all connections between the namespace's clients and the server, which goes on; the clients
-    /// may connect again. `false` if the fixture does not know how.
+    /// may connect again. `false` if the fixture does not know how, and the laws about it are skipped.
     async fn cut_connections(&self, namespace: &str) -> bool {
         let _ = namespace;
         false

@@ -1,7 +1,10 @@
 use crate::law::Law;
 use crate::{coordinator, state_container, stm, versioned_state_container, watch};
 
-/// The files of laws, group by group. A new file is added here.
+/// The files of laws, group by group.
+///
+/// A new law goes into the `laws!` table of its file. A new file is a module with such a table, which is
+/// `pub(crate)` from the crate's root on, and one line here; its group is what its table says.
 const FILES: &[&[Law]] = &[
     state_container::LAWS,
     state_container::changed::LAWS,
@@ -15,6 +18,7 @@ const FILES: &[&[Law]] = &[
     coordinator::concurrent::LAWS,
     coordinator::watch::LAWS,
     coordinator::cancel::LAWS,
+    coordinator::cut::LAWS,
     stm::basics::LAWS,
     stm::requests::LAWS,
     stm::opening::LAWS,
@@ -26,13 +30,13 @@ const FILES: &[&[Law]] = &[
     stm::waiting::LAWS,
     stm::nesting::LAWS,
     stm::hooks::LAWS,
-    watch::changes::LAWS,
-    watch::named::LAWS,
-    watch::atoms::LAWS,
     stm::values::LAWS,
     stm::lost_replies::LAWS,
     stm::cancel::LAWS,
     stm::stores::LAWS,
+    watch::changes::LAWS,
+    watch::named::LAWS,
+    watch::atoms::LAWS,
 ];
 
 /// All laws, in the order of their groups.

@@ -60,15 +60,11 @@ fn run_trials(fixtures: impl IntoIterator<Item = (String, Arc<dyn Fixture>)>) ->
         for law in laws() {
             let (fixture, available) = (Arc::clone(&fixture), Arc::clone(&available));
             trials.push(Trial::ignorable_test(format!("{prefix}{}", law.name()), move || {
-                if let Err(why) = available.get_or_init(|| availability(&fixture)) {
-                    let why = format!("{} is not available: {why}", fixture.name());
-                    return if is_required(fixture.name()) {
-                        Err(why.into())
-                    } else {
-                        Ok(Completion::ignored_with(why))
-                    };
-                }
-                match try_law(&fixture, law) {
+                let verdict = match available.get_or_init(|| availability(&fixture)) {
+                    Ok(()) => try_law(&fixture, law),
+                    Err(why) => absent(fixture.name(), why, std::env::var("AVOUT_TEST_REQUIRE").ok().as_deref()),
+                };
+                match verdict {
                     Verdict::Passed => Ok(Completion::Completed),
                     Verdict::Skipped(why) => Ok(Completion::ignored_with(why)),
                     Verdict::Failed(how) => Err(Failed::from(how)),
@@ -79,9 +75,11 @@ fn run_trials(fixtures: impl IntoIterator<Item = (String, Arc<dyn Fixture>)>) ->
     libtest_mimic::run(&Arguments::from_args(), trials).exit()
 }
 
-/// Whether `AVOUT_TEST_REQUIRE` names this fixture, so that its absence is a failure.
-fn is_required(name: &str) -> bool {
-    std::env::var("AVOUT_TEST_REQUIRE").is_ok_and(|names| names.split(',').any(|required| required.trim() == name))
+/// The verdict on each law where the backend cannot be tested: a failure if `required` names it.
+fn absent(name: &str, why: &str, required: Option<&str>) -> Verdict {
+    let why = format!("{name} is not available: {why}");
+    let required = required.is_some_and(|names| names.split(',').any(|required| required.trim() == name));
+    if required { Verdict::Failed(format!("{why}, and AVOUT_TEST_REQUIRE names it")) } else { Verdict::Skipped(why) }
 }
 
 fn availability(fixture: &Arc<dyn Fixture>) -> Result<(), String> {
@@ -150,5 +148,32 @@ fn panic_message(error: tokio::task::JoinError) -> String {
             Err(panic) => panic.downcast_ref::<&str>().map_or("a panic with no text", |text| text).to_owned(),
         },
         Err(error) => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A server that is not there skips its laws, and breaks them where it is required.
+    #[test]
+    fn an_absent_server_is_a_failure_where_it_is_required() {
+        for required in [None, Some(""), Some("zk2,redis")] {
+            let Verdict::Skipped(why) = absent("zk", "no answer", required) else { panic!("{required:?}") };
+            assert!(why.contains("no answer"), "{why}");
+        }
+        for required in ["zk", "redis, zk"] {
+            assert!(absent("zk", "no answer", Some(required)).failure().is_some(), "{required}");
+        }
+    }
+
+    /// Every law has a name of its own.
+    #[test]
+    fn names_are_unique() {
+        let mut names: Vec<String> = laws().map(Law::name).collect();
+        let all = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all);
     }
 }

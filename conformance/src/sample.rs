@@ -157,6 +157,7 @@ pub(crate) async fn write(coordinator: &dyn Coordinator, key: &Key, number: u64)
         if let CommitOutcome::Committed(committed) = outcome {
             return Ok(committed);
         }
+        tokio::task::yield_now().await;
     }
 }
 
@@ -169,6 +170,7 @@ pub(crate) async fn increment(coordinator: &dyn Coordinator, key: &Key) -> Resul
         if let CommitOutcome::Committed(committed) = coordinator.commit(&puts([put(key, revision, next)])).await? {
             return Ok((next, committed));
         }
+        tokio::task::yield_now().await;
     }
 }
 

@@ -1,5 +1,4 @@
-//! Group `versioned_state_container`: the contracts of
-//! [`VersionedStateContainer`](avout_core::backend::VersionedStateContainer).
+//! Group `versioned_state_container`: the contracts of [`VersionedStateContainer`].
 
 use std::sync::Arc;
 

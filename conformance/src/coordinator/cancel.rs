@@ -68,6 +68,7 @@ async fn a_dropped_commit_is_whole_or_nothing(ctx: Ctx) -> Outcome {
             if let CommitOutcome::Committed(_) = two.commit(&puts([of(0, value + 1), of(1, value + 1)])).await? {
                 break;
             }
+            tokio::task::yield_now().await;
         }
         tokio::time::sleep(Duration::from_millis(2)).await;
         assert_eq!(both(&*one, &pair).await?, [value + 1; 2], "a dropped commit undid a later one");

@@ -134,6 +134,7 @@ async fn transfers_keep_the_total(ctx: Ctx) -> Outcome {
                     put(&accounts[to], Some(&seen[to].revision), number(&seen[to]) + amount),
                 ]);
                 done += u32::from(matches!(client.commit(&commit).await?, CommitOutcome::Committed(_)));
+                tokio::task::yield_now().await;
             }
             Ok(())
         }

@@ -5,6 +5,7 @@ pub(crate) mod commit;
 pub(crate) mod concurrent;
 pub(crate) mod conflict;
 pub(crate) mod content;
+pub(crate) mod cut;
 pub(crate) mod read;
 pub(crate) mod watch;
 

@@ -149,6 +149,7 @@ async fn a_snapshot_never_shows_half_a_commit(ctx: Ctx) -> Outcome {
                 let revision = |place: usize| seen[place].as_ref().map(|entry| &entry.revision);
                 let commit = puts([put(&pair[0], revision(0), next), put(&pair[1], revision(1), next)]);
                 written += u32::from(matches!(client.commit(&commit).await?, CommitOutcome::Committed(_)));
+                tokio::task::yield_now().await;
             }
             Ok(())
         }

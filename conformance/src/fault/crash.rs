@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use avout_core::backend::{
     CasOutcome, Coordinator, CoordinatorCapabilities, Kind, StateContainer, Store, StoreCapabilities,
-    VersionedStateContainer, Watcher,
+    VersionedStateContainer, Wake, Watcher,
 };
 use avout_core::protocol::{Commit, CommitOutcome, Realm, Resolution, Snapshot, State, Version};
 use avout_core::{Error, ErrorKind, Key, Point, Result, Revision};
@@ -123,11 +123,29 @@ impl Coordinator for CrashAt {
     }
 
     async fn watch(&self, keys: &[Key]) -> Result<Box<dyn Watcher>> {
-        self.point.call(self.inner.watch(keys)).await
+        let inner = self.point.call(self.inner.watch(keys)).await?;
+        Ok(Box::new(CrashingWatcher { inner, point: self.point.clone() }))
     }
 
     async fn list(&self, prefix: &Key) -> Result<Vec<Key>> {
         self.point.call(self.inner.list(prefix)).await
+    }
+}
+
+/// A watcher of a process that dies. Waiting is no call, and so not counted, but ends with the process.
+struct CrashingWatcher {
+    inner: Box<dyn Watcher>,
+    point: CrashPoint,
+}
+
+#[async_trait]
+impl Watcher for CrashingWatcher {
+    async fn changed(&mut self) -> Result<Wake> {
+        tokio::select! {
+            biased;
+            () = self.point.crashed() => self.point.die().await,
+            wake = self.inner.changed() => wake,
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Group `state_container`: the contracts of [`StateContainer`](avout_core::backend::StateContainer), and of
+//! Group `state_container`: the contracts of [`StateContainer`], and of
 //! [`Store`](avout_core::backend::Store) as far as it makes them.
 
 pub(crate) mod changed;
@@ -202,6 +202,7 @@ async fn no_concurrent_cas_is_lost(ctx: Ctx) -> Outcome {
                         CasOutcome::Set(_) => break,
                         CasOutcome::Stale(found) => seen = found,
                     }
+                    tokio::task::yield_now().await;
                 }
             }
             Ok(())
