@@ -1,0 +1,326 @@
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, PoisonError};
+use std::thread;
+
+use avout_core::backend::{CoordinatorCapabilities, StoreCapabilities};
+use avout_core::protocol::Realm;
+use avout_core::{Error, ErrorKind, Result};
+use rusqlite::Connection;
+use tokio::sync::{oneshot, watch};
+
+use crate::connection::{connect, patiently};
+use crate::error::{classify, with_path};
+use crate::file::File;
+use crate::options::{Options, Place, Synchronous};
+use crate::readers::Readers;
+use crate::watch::Hub;
+use crate::work::{Batch, Pending, Work};
+use crate::writer::{Message, Writer};
+use crate::{Backend, outcome, schema};
+
+/// The largest record, value or commit. SQLite's limit for a row is 1,000,000,000 bytes.
+pub(crate) const MAX_BYTES: usize = 512 << 20;
+
+/// The largest value that is read on the thread of the caller.
+const INLINE_READ: usize = 64 << 10;
+
+/// What the threads of one client have in common.
+pub(crate) struct Shared {
+    pub(crate) options: Options,
+    /// `None` for a store in memory.
+    pub(crate) file: Option<File>,
+    pub(crate) realm: Realm,
+    pub(crate) hub: Hub,
+    pub(crate) stats: Stats,
+    #[cfg(test)]
+    pub(crate) faults: crate::faults::Faults,
+}
+
+impl Shared {
+    /// One more connection to the file, which is checked to be the same.
+    pub(crate) fn connect(&self) -> Result<Connection> {
+        let Some(file) = &self.file else {
+            return Err(Error::new(ErrorKind::Unsupported, "a store in memory has one connection"));
+        };
+        file.check()?;
+        let connection = connect(&self.options, Some(file))?;
+        file.check()?;
+        if patiently(self.options.busy_timeout, || schema::realm(&connection))? != self.realm {
+            return Err(Error::new(ErrorKind::StoreLost, "the file holds another store now"));
+        }
+        Ok(connection)
+    }
+}
+
+/// What the writer did, for tests and measurements.
+#[derive(Debug, Default)]
+pub(crate) struct Stats {
+    transactions: AtomicU64,
+    commits: AtomicU64,
+}
+
+impl Stats {
+    /// Counts one SQLite transaction with so many commits in it.
+    pub(crate) fn count(&self, commits: i64) {
+        self.transactions.fetch_add(1, Ordering::Relaxed);
+        self.commits.fetch_add(commits.unsigned_abs(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn read(&self) -> (u64, u64) {
+        (self.transactions.load(Ordering::Relaxed), self.commits.load(Ordering::Relaxed))
+    }
+}
+
+/// One client of a file: what the coordinator, the store, their containers and watchers share. It ends with the last of them.
+pub(crate) struct Client {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) coordinates: CoordinatorCapabilities,
+    pub(crate) stores: StoreCapabilities,
+    queue: Sender<Message>,
+    readers: Readers,
+    closed: AtomicBool,
+    /// Threads and locks do not survive a fork, so a child must not go on with its parent's client.
+    process: u32,
+    /// Its sender is the writer's: it ends when that thread does.
+    ended: watch::Receiver<()>,
+}
+
+pub(crate) async fn open(options: Options) -> Result<Backend> {
+    let (queue, requests) = mpsc::channel();
+    let (opened, open) = oneshot::channel();
+    let (running, ended) = watch::channel(());
+    // All that may take long is done on the thread that will write. Nobody joins it: it ends when the last handle is
+    // dropped, which may be on a thread of the async runtime that must not wait for the disk. `Backend::close` waits.
+    thread::Builder::new()
+        .name("avout-sql-writer".into())
+        .spawn(move || {
+            let _running = running;
+            match prepare(options) {
+                Ok((shared, writer, reader)) => {
+                    // If nobody waits any more, the queue has no sender and the writer ends at once.
+                    let _ = opened.send(Ok((shared, reader)));
+                    writer.run(&requests);
+                }
+                Err(error) => drop(opened.send(Err(error.during("open")))),
+            }
+        })
+        .map_err(|error| Error::new(ErrorKind::Unavailable, "no thread could be started").with_source(error))?;
+    let answer = open.await;
+    let (shared, reader) = answer.map_err(|_| Error::new(ErrorKind::Unavailable, "the writer's thread ended"))??;
+    let client = Arc::new(Client::new(shared, queue, reader, ended));
+    Ok(Backend::new(client))
+}
+
+type Prepared = (Arc<Shared>, Writer, Option<Connection>);
+
+fn prepare(options: Options) -> Result<Prepared> {
+    let Place::File(path) = &options.place else {
+        return prepare_with(options, None);
+    };
+    let file = File::prepare(path)?;
+    let path = file.path().to_owned();
+    prepare_with(options, Some(file)).map_err(|error| with_path(error, &path))
+}
+
+fn prepare_with(options: Options, file: Option<File>) -> Result<Prepared> {
+    let mut connection = connect(&options, file.as_ref()).map_err(|error| {
+        // The file is there: if it cannot be opened, then not by this user.
+        let code = error.downcast_ref().and_then(rusqlite::Error::sqlite_error_code);
+        if code != Some(rusqlite::ErrorCode::CannotOpen) {
+            return error;
+        }
+        Error::new(ErrorKind::Denied, "the file cannot be opened by this user").with_source(error)
+    })?;
+    let id = rand::random();
+    let realm = schema::prepare(&mut connection, &options, &id)?;
+    let shared = Arc::new(Shared {
+        options,
+        file,
+        realm,
+        hub: Hub::default(),
+        stats: Stats::default(),
+        #[cfg(test)]
+        faults: crate::faults::Faults::default(),
+    });
+    let reader = match &shared.file {
+        Some(file) => {
+            // SQLite says that it uses the log even where writing that to the file has just failed.
+            file.remember_companions().map_err(|error| {
+                Error::new(ErrorKind::Unavailable, "the write-ahead log was not begun; open it again")
+                    .with_source(error)
+            })?;
+            Some(shared.connect()?)
+        }
+        None => None,
+    };
+    let writer = Writer::new(Arc::clone(&shared), connection, id);
+    Ok((shared, writer, reader))
+}
+
+impl Client {
+    fn new(
+        shared: Arc<Shared>,
+        queue: Sender<Message>,
+        reader: Option<Connection>,
+        ended: watch::Receiver<()>,
+    ) -> Self {
+        let in_file = shared.file.is_some();
+        let durable = in_file && shared.options.synchronous == Synchronous::Full;
+        let mut coordinates = CoordinatorCapabilities::new(shared.realm);
+        coordinates.durable = durable;
+        coordinates.shared_between_processes = in_file;
+        coordinates.max_record = MAX_BYTES;
+        coordinates.max_commit = MAX_BYTES;
+        coordinates.max_keys = 65_536;
+        coordinates.definite_replies = true;
+        coordinates.unique_revisions = true;
+        let mut stores = StoreCapabilities::default();
+        stores.max_value = MAX_BYTES;
+        stores.durable = durable;
+        stores.shared_between_processes = in_file;
+        stores.push = true;
+        let readers = Readers::new(reader, shared.options.readers);
+        let process = std::process::id();
+        Self { shared, coordinates, stores, queue, readers, closed: AtomicBool::new(false), process, ended }
+    }
+
+    /// Whether it may be used: not closed, and not in another process than it was opened in.
+    pub(crate) fn usable(&self) -> Result<()> {
+        if std::process::id() != self.process {
+            return Err(Error::new(ErrorKind::Misuse, "it was opened before a fork; open it again in the child"));
+        }
+        if self.closed.load(Ordering::Acquire) { Err(closed()) } else { Ok(()) }
+    }
+
+    /// Has the writer do this. If the future is dropped before its batch began it is not done, else it is done as a whole.
+    pub(crate) async fn write<W: Work>(&self, work: W) -> Result<W::Answer> {
+        self.usable()?;
+        let (job, answer) = Pending::new(work);
+        self.queue.send(Message::Job(job)).map_err(|_| closed())?;
+        answer.await.unwrap_or_else(|_| Err(self.no_answer()))
+    }
+
+    pub(crate) async fn resolve(&self, receipt: crate::outcome::Receipt) -> Result<avout_core::protocol::Resolution> {
+        self.usable()?;
+        let (reply, answer) = oneshot::channel();
+        self.queue.send(Message::Resolve(receipt, reply)).map_err(|_| closed())?;
+        answer.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    fn no_answer(&self) -> Error {
+        // What was queued behind the end was never begun. A writer that panicked may have been in the middle.
+        if self.closed.load(Ordering::Acquire) {
+            closed()
+        } else {
+            Error::new(ErrorKind::OutcomeUnknown, "the writer's thread ended")
+        }
+    }
+
+    /// Reads with `f`, which gets the largest value that it may read and gives `None` if there is a larger one.
+    ///
+    /// A reader of a log never waits for the writer, and what it reads is nearly always in the page cache: it takes a few
+    /// microseconds, where another thread would take tens to be woken and to answer. So small reads are done here,
+    /// on the caller's thread, without ever sleeping for a lock. Whatever may take longer goes to a thread that may
+    /// block: large reads, locks (a log that is being recovered), and when all connections are lent.
+    pub(crate) async fn read<T, F>(self: &Arc<Self>, small: bool, f: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Fn(&Connection, usize) -> Result<Option<T>> + Send + 'static,
+    {
+        self.usable()?;
+        let Some(file) = &self.shared.file else {
+            return self.write(Reading(std::sync::Mutex::new(f))).await?;
+        };
+        file.check()?;
+        if small && let Some(connection) = self.readers.take_idle() {
+            match f(&connection, INLINE_READ) {
+                Ok(Some(found)) => {
+                    self.readers.give_back(connection);
+                    return Ok(found);
+                }
+                Ok(None) => self.readers.give_back(connection),
+                Err(error) => {
+                    self.readers.forget();
+                    if error.kind() != ErrorKind::Unavailable {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        let client = Arc::clone(self);
+        let reading = tokio::task::spawn_blocking(move || {
+            let connection = client.readers.take(|| client.shared.connect())?;
+            match patiently(client.shared.options.busy_timeout, || f(&connection, usize::MAX)) {
+                Ok(found) => {
+                    client.readers.give_back(connection);
+                    found.ok_or_else(|| Error::new(ErrorKind::TooLarge, "the value has no size that can be read"))
+                }
+                Err(error) => {
+                    client.readers.forget();
+                    Err(error)
+                }
+            }
+        });
+        reading
+            .await
+            .map_err(|error| Error::new(ErrorKind::Unavailable, "the reading thread ended").with_source(error))?
+    }
+
+    /// Ends the threads and closes the connections, and waits for it.
+    pub(crate) async fn close(&self) {
+        self.stop();
+        let mut ended = self.ended.clone();
+        // Nothing is ever sent: it returns when the writer's thread drops its end.
+        while ended.changed().await.is_ok() {}
+    }
+
+    fn stop(&self) {
+        if !self.closed.swap(true, Ordering::AcqRel) {
+            self.shared.hub.close();
+            // Closing the last connection to a file writes its log back. That is for the writer's thread.
+            let _ = self.queue.send(Message::Stop(self.readers.close()));
+        }
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        if std::process::id() == self.process {
+            self.stop();
+        } else {
+            // In the child of a fork: closing these would write to the parent's log.
+            self.readers.close().into_iter().for_each(std::mem::forget);
+        }
+    }
+}
+
+pub(crate) fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the client was closed")
+}
+
+/// A read by the writer's connection, the only one there is to a store in memory.
+struct Reading<F>(std::sync::Mutex<F>);
+
+impl<T, F> Work for Reading<F>
+where
+    T: Send + 'static,
+    F: Fn(&Connection, usize) -> Result<Option<T>> + Send + 'static,
+{
+    type Answer = Result<T>;
+
+    fn bytes(&self) -> usize {
+        0
+    }
+
+    fn apply(&self, batch: &mut Batch<'_>) -> Result<Result<T>> {
+        if batch.points() > 0 {
+            // What it reads may be of this batch, and the clock's row is written at the end only.
+            outcome::set_clock(batch.connection, batch.point()).map_err(classify)?;
+        }
+        let f = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(f(batch.connection, usize::MAX).and_then(|found| {
+            found.ok_or_else(|| Error::new(ErrorKind::TooLarge, "the value has no size that can be read"))
+        }))
+    }
+}

@@ -1,0 +1,254 @@
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use avout_core::backend::{self, CoordinatorCapabilities, Watcher};
+use avout_core::protocol::{Commit, CommitOutcome, Committed, Conflict, Key, Point, Resolution, Snapshot};
+use avout_core::{Error, ErrorKind, Result};
+use bytes::Bytes;
+use rusqlite::{Connection, params};
+
+use crate::client::{Client, MAX_BYTES};
+use crate::error::classify;
+use crate::outcome::{self, Receipt};
+use crate::poller;
+use crate::records::{self, Keys, RawSnapshot, SMALL_READ};
+use crate::watch::{RefWatcher, Registration, Table};
+use crate::work::{Batch, Work};
+
+/// Orders commits with SQLite's write lock.
+///
+/// A commit is one part of a SQLite transaction that it shares with those that wait at the same time; a read is one
+/// SQLite snapshot, and never waits for a writer. A record's revision is the point where it took effect.
+///
+/// Changes by this client are seen by its watchers at once, those by others within about 10 ms.
+#[derive(Clone)]
+pub struct Coordinator {
+    client: Arc<Client>,
+}
+
+impl Coordinator {
+    pub(crate) fn new(client: Arc<Client>) -> Self {
+        Self { client }
+    }
+
+    /// SQLite transactions that were committed so far, and commits in them.
+    #[doc(hidden)]
+    pub fn stats(&self) -> (u64, u64) {
+        self.client.shared.stats.read()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+}
+
+#[async_trait]
+impl backend::Coordinator for Coordinator {
+    fn capabilities(&self) -> &CoordinatorCapabilities {
+        &self.client.coordinates
+    }
+
+    async fn read(&self, keys: &[Key], _at: Option<Point>) -> Result<Snapshot> {
+        let owned = keys.to_vec();
+        let read = self.client.read(keys.len() <= SMALL_READ, move |c, _| records::read(c, &owned).map(Some));
+        read.await.and_then(|raw| raw.decode(keys)).map_err(|error| error.during("read"))
+    }
+
+    async fn commit(&self, commit: &Commit) -> Result<CommitOutcome> {
+        self.send(commit).await.map_err(|error| error.during("commit"))
+    }
+
+    async fn resolve(&self, receipt: &Bytes) -> Result<Resolution> {
+        let resolve = async { self.client.resolve(Receipt::decode(receipt)?).await };
+        resolve.await.map_err(|error| error.during("resolve"))
+    }
+
+    async fn watch(&self, keys: &[Key]) -> Result<Box<dyn Watcher>> {
+        self.client.usable()?;
+        let spots: Vec<_> = keys.iter().map(|key| (Table::Refs, key.clone())).collect();
+        let registration = Registration::new(&self.client, spots.clone());
+        if self.client.shared.file.is_some() {
+            // What the keys have now is what changes by others are compared with.
+            let read = self.client.read(keys.len() <= SMALL_READ, move |c, _| records::points(c, &spots).map(Some));
+            self.client.shared.hub.observe(read.await.map_err(|error| error.during("watch"))?);
+            poller::start(&self.client.shared)?;
+        }
+        Ok(Box::new(RefWatcher(registration)))
+    }
+
+    async fn list(&self, prefix: &Key) -> Result<Vec<Key>> {
+        let prefix = prefix.clone();
+        let read = self.client.read(false, move |c, _| records::keys(c, Keys::Refs, &prefix).map(Some));
+        read.await.map_err(|error| error.during("list"))
+    }
+}
+
+impl Coordinator {
+    async fn send(&self, commit: &Commit) -> Result<CommitOutcome> {
+        let work = CommitWork::new(commit)?;
+        let outcome = if commit.puts.is_empty() && commit.deletes.is_empty() {
+            // Nothing to write: a snapshot in which all is as expected is the moment of the commit.
+            self.client.read(work.lines.len() <= SMALL_READ, move |c, _| work.check_alone(c).map(Some)).await?
+        } else {
+            self.client.write(work).await?
+        };
+        match outcome {
+            Outcome::Committed(number) => {
+                let revisions = commit.puts.iter().map(|_| records::revision(number)).collect();
+                Ok(CommitOutcome::Committed(Committed { point: outcome::point(number)?, revisions }))
+            }
+            Outcome::Conflict(stale, raw) => {
+                // A record that cannot be read is for the one who reads it to find.
+                let fresh = raw.decode(&stale).ok();
+                Ok(CommitOutcome::Conflict(Conflict { stale, fresh }))
+            }
+        }
+    }
+}
+
+/// A commit as the writer takes it: owned, and encoded already.
+struct CommitWork {
+    lines: Vec<Line>,
+    bytes: usize,
+}
+
+struct Line {
+    key: Key,
+    expected: Option<i64>,
+    write: Write,
+}
+
+enum Write {
+    Nothing,
+    Put(Vec<u8>),
+    Delete,
+}
+
+enum Outcome {
+    Committed(i64),
+    /// The keys that were not as expected, with their records.
+    Conflict(Vec<Key>, RawSnapshot),
+}
+
+impl CommitWork {
+    fn new(commit: &Commit) -> Result<Self> {
+        let mut bytes = 0;
+        let mut lines = Vec::with_capacity(commit.len());
+        let puts = commit.puts.iter().map(|put| Some(&put.record));
+        let writes = commit.checks.iter().map(|_| None).chain(puts).chain(commit.deletes.iter().map(|_| None));
+        for (index, ((key, revision), record)) in commit.expectations().zip(writes).enumerate() {
+            let write = match record {
+                Some(record) => Write::Put(record.encode().map_err(|error| error.at(key))?),
+                None if index < commit.checks.len() => Write::Nothing,
+                None => Write::Delete,
+            };
+            bytes += key.as_str().len() + if let Write::Put(record) = &write { record.len() } else { 0 };
+            lines.push(Line { key: key.clone(), expected: revision.map(records::expected), write });
+        }
+        if bytes > MAX_BYTES {
+            return Err(Error::new(ErrorKind::TooLarge, "a commit has at most 512 MiB"));
+        }
+        Ok(Self { lines, bytes })
+    }
+
+    /// The lines whose key is not as expected, with their records. `None` if all are.
+    fn find_stale(&self, connection: &Connection) -> Result<Option<(Vec<Key>, RawSnapshot)>> {
+        let mut stale = Vec::new();
+        for line in &self.lines {
+            if records::point(connection, Table::Refs, &line.key)? != line.expected {
+                stale.push(line.key.clone());
+            }
+        }
+        if stale.is_empty() {
+            return Ok(None);
+        }
+        let raw = records::read(connection, &stale)?;
+        Ok(Some((stale, raw)))
+    }
+
+    /// A commit that only checks, on a connection that only reads.
+    fn check_alone(&self, connection: &Connection) -> Result<Outcome> {
+        records::in_one_snapshot(connection, || {
+            Ok(match self.find_stale(connection)? {
+                Some((stale, raw)) => Outcome::Conflict(stale, raw),
+                None => Outcome::Committed(outcome::clock(connection).map_err(classify)?),
+            })
+        })
+    }
+}
+
+impl Work for CommitWork {
+    type Answer = Outcome;
+
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Writes the last line, which is as expected or writes nothing, when all others are known to be as expected. Nobody else
+    /// can write meanwhile, so a conflict leaves nothing behind, and no savepoint is needed.
+    fn apply(&self, batch: &mut Batch<'_>) -> Result<Outcome> {
+        let connection = batch.connection;
+        let (last, others) = self.lines.split_last().expect("a commit that writes nothing is not sent here");
+        let point = batch.coming_point()?;
+        if !are_as_expected(connection, others)? || !last.write(connection, point)? {
+            return self.conflict(batch);
+        }
+        for line in others.iter().filter(|line| !matches!(line.write, Write::Nothing)) {
+            if !line.write(connection, point)? {
+                return Err(records::broken(&line.key));
+            }
+        }
+        batch.next_point()?;
+        for Line { key, write, .. } in &self.lines {
+            match write {
+                Write::Nothing => {}
+                Write::Put(_) => batch.changed(Table::Refs, key, Some(point)),
+                Write::Delete => batch.changed(Table::Refs, key, None),
+            }
+        }
+        Ok(Outcome::Committed(point))
+    }
+}
+
+impl CommitWork {
+    fn conflict(&self, batch: &Batch<'_>) -> Result<Outcome> {
+        let (stale, mut raw) = self.find_stale(batch.connection)?.ok_or_else(|| records::broken(&self.lines[0].key))?;
+        // The clock's row is written at the end of the batch.
+        raw.clock = batch.point();
+        Ok(Outcome::Conflict(stale, raw))
+    }
+}
+
+fn are_as_expected(connection: &Connection, lines: &[Line]) -> Result<bool> {
+    for line in lines {
+        if records::point(connection, Table::Refs, &line.key)? != line.expected {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+impl Line {
+    /// Writes it if the key is as expected; says whether it was.
+    fn write(&self, connection: &Connection, point: i64) -> Result<bool> {
+        let name = self.key.as_str();
+        let rows = match (&self.write, self.expected) {
+            (Write::Nothing, expected) => {
+                return Ok(records::point(connection, Table::Refs, &self.key)? == expected);
+            }
+            (Write::Put(record), Some(expected)) => connection
+                .prepare_cached("UPDATE refs SET point = ?1, record = ?2 WHERE key = ?3 AND point = ?4")
+                .and_then(|mut statement| statement.execute(params![point, record, name, expected])),
+            (Write::Put(record), None) => connection
+                .prepare_cached(
+                    "INSERT INTO refs (key, point, record) VALUES (?1, ?2, ?3) ON CONFLICT (key) DO NOTHING",
+                )
+                .and_then(|mut statement| statement.execute(params![name, point, record])),
+            (Write::Delete, expected) => connection
+                .prepare_cached("DELETE FROM refs WHERE key = ?1 AND point = ?2")
+                .and_then(|mut statement| statement.execute(params![name, expected])),
+        };
+        Ok(rows.map_err(|error| classify(error).at(&self.key))? == 1)
+    }
+}

@@ -1,0 +1,206 @@
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use avout_core::{Error, ErrorKind, Result};
+
+/// What tells a file from another one that has its name later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Identity {
+    device: u64,
+    inode: u64,
+    links: u64,
+}
+
+/// The file of a store, and whether it is still there.
+///
+/// In WAL mode SQLite acknowledges commits to a file that was deleted, replaced, renamed or truncated
+/// meanwhile. So the path is looked at before each batch of writes and again before its replies.
+#[derive(Debug)]
+pub(crate) struct File {
+    path: PathBuf,
+    identity: Identity,
+    /// The longest that the file was seen.
+    length: AtomicU64,
+    /// The log and the shared memory, once they are there. SQLite keeps them as long as any connection is open.
+    companions: OnceLock<Companions>,
+}
+
+#[derive(Debug)]
+struct Companions {
+    log: (PathBuf, Identity),
+    memory: (PathBuf, Identity),
+    /// The longest that the log was seen.
+    log_length: AtomicU64,
+}
+
+/// How long the files have to be, by SQLite's own account.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lengths {
+    pub(crate) file: u64,
+    pub(crate) log: u64,
+}
+
+/// Only one thread at a time makes a file: see [`File::prepare`].
+static MAKING: Mutex<()> = Mutex::new(());
+
+impl File {
+    /// Finds the file at `path`, or makes an empty one that only its owner may use.
+    ///
+    /// Folders on the way may be symbolic links, which are followed once, here. The file itself may neither be one nor
+    /// have a second hard link: SQLite finds the log of a file by its name, so two names would be two logs.
+    pub(crate) fn prepare(path: &Path) -> Result<Self> {
+        let refused = |kind, why: &str| Err(Error::new(kind, format!("{why}: {}", path.display())));
+        let Some(name) = path.file_name() else {
+            return refused(ErrorKind::InvalidInput, "the path names no file");
+        };
+        let folder = match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        let folder = match folder.canonicalize() {
+            Ok(folder) => folder,
+            Err(error) => return Err(open_error(&error, path).with_source(error)),
+        };
+        let path = folder.join(name);
+        // A closed descriptor takes all of this process's POSIX locks on its file with it, those of other connections too.
+        // So nothing here ever opens a file that exists; and while one is made nobody else opens it.
+        let making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        match options.open(&path) {
+            Ok(_) => tracing::debug!(path = %path.display(), "made a new file"),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            // A folder that cannot be written to may hold a file that can be opened; SQLite tells.
+            Err(_) if path.is_file() => {}
+            Err(error) => return Err(open_error(&error, &path).with_source(error)),
+        }
+        drop(making);
+        let refused = |kind, why: &str| Err(Error::new(kind, format!("{why}: {}", path.display())));
+        let seen = match fs::symlink_metadata(&path) {
+            Ok(seen) => seen,
+            Err(error) => return Err(open_error(&error, &path).with_source(error)),
+        };
+        if seen.is_symlink() {
+            return refused(ErrorKind::Denied, "the file is a symbolic link; give the path that it points at");
+        }
+        if !seen.is_file() {
+            return refused(ErrorKind::InvalidInput, "the path is no file");
+        }
+        let identity = identity(&seen);
+        if identity.links > 1 {
+            return refused(ErrorKind::Denied, "the file has a second name (a hard link)");
+        }
+        Ok(Self { path, identity, length: AtomicU64::new(seen.len()), companions: OnceLock::new() })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Remembers `-wal` and `-shm`. A connection has to have read before.
+    pub(crate) fn remember_companions(&self) -> Result<()> {
+        let find = |suffix: &str| {
+            let mut name = self.path.clone().into_os_string();
+            name.push(suffix);
+            let path = PathBuf::from(name);
+            let seen = fs::symlink_metadata(&path).map_err(|error| lost("its log is missing").with_source(error))?;
+            Ok((path, identity(&seen)))
+        };
+        let found = Companions { log: find("-wal")?, memory: find("-shm")?, log_length: AtomicU64::new(0) };
+        self.companions.get_or_init(|| found);
+        Ok(())
+    }
+
+    /// Whether the path still names the file. Costs one system call.
+    ///
+    /// # Errors
+    /// [`ErrorKind::StoreLost`] if not.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.length_now().map(|_| ())
+    }
+
+    fn length_now(&self) -> Result<u64> {
+        match fs::symlink_metadata(&self.path) {
+            Ok(seen) if identity(&seen) == self.identity => Ok(seen.len()),
+            Ok(_) => Err(lost("another file has taken its place, or its name has been linked")),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(lost("it was deleted or renamed")),
+            Err(error) => Err(lost("it cannot be looked at any more").with_source(error)),
+        }
+    }
+
+    /// Whether the file, its log and its shared memory are still those that the connections have open, and none was cut.
+    ///
+    /// `lengths` is asked only when one got shorter, as after a VACUUM or when the log begins anew.
+    ///
+    /// # Errors
+    /// [`ErrorKind::StoreLost`] if not.
+    pub(crate) fn check_all(&self, lengths: impl Fn() -> Option<Lengths>) -> Result<()> {
+        check_length(&self.length, || self.length_now(), || lengths().map(|lengths| lengths.file))?;
+        let Some(companions) = self.companions.get() else {
+            return Ok(());
+        };
+        let log = || companion(&companions.log);
+        check_length(&companions.log_length, log, || lengths().map(|lengths| lengths.log))?;
+        companion(&companions.memory).map(|_| ())
+    }
+}
+
+/// The length of a companion that is still the same.
+fn companion((path, known): &(PathBuf, Identity)) -> Result<u64> {
+    match fs::symlink_metadata(path) {
+        Ok(seen) if identity(&seen) == *known => Ok(seen.len()),
+        Ok(_) => Err(lost("its log was replaced")),
+        Err(error) => Err(lost("its log was deleted").with_source(error)),
+    }
+}
+
+fn check_length(
+    longest: &AtomicU64,
+    length: impl Fn() -> Result<u64>,
+    needed: impl FnOnce() -> Option<u64>,
+) -> Result<()> {
+    let now = length()?;
+    if now >= longest.fetch_max(now, Ordering::Relaxed) {
+        return Ok(());
+    }
+    let needed = needed();
+    // Others write meanwhile: what SQLite counts is in the file before it counts it, so it is measured again.
+    let now = length()?;
+    if needed.is_none_or(|needed| now < needed) {
+        return Err(lost("it was cut"));
+    }
+    longest.store(now, Ordering::Relaxed);
+    Ok(())
+}
+
+fn lost(how: &'static str) -> Error {
+    Error::new(ErrorKind::StoreLost, format!("the file is not the one that was opened: {how}"))
+}
+
+fn open_error(error: &io::Error, path: &Path) -> Error {
+    let (kind, why) = match error.kind() {
+        io::ErrorKind::NotFound => (ErrorKind::InvalidInput, "the folder does not exist"),
+        io::ErrorKind::PermissionDenied => (ErrorKind::Denied, "the file may not be made or opened by this user"),
+        io::ErrorKind::ReadOnlyFilesystem => (ErrorKind::Denied, "the file system is read-only"),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => (ErrorKind::Full, "there is no room on the disk"),
+        _ => (ErrorKind::Unavailable, "the file cannot be opened"),
+    };
+    Error::new(kind, format!("{why}: {}", path.display()))
+}
+
+#[cfg(unix)]
+fn identity(seen: &fs::Metadata) -> Identity {
+    use std::os::unix::fs::MetadataExt;
+    Identity { device: seen.dev(), inode: seen.ino(), links: seen.nlink() }
+}
+
+/// Elsewhere a file that is open can be neither deleted nor replaced.
+#[cfg(not(unix))]
+fn identity(_: &fs::Metadata) -> Identity {
+    Identity { device: 0, inode: 0, links: 1 }
+}

@@ -1,0 +1,208 @@
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use avout_core::{Error, ErrorKind, Result};
+use percent_encoding::percent_decode_str;
+
+use crate::Backend;
+
+/// How often SQLite waits for the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Synchronous {
+    /// Each commit is on the disk before it is acknowledged. One wait for each batch of commits.
+    #[default]
+    Full,
+    /// A commit survives the death of the process, but the last ones may be lost with the power. They are lost from the
+    /// end: what is left is a state that there was. Much faster where the disk is slow.
+    Normal,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    Memory,
+    File(PathBuf),
+}
+
+/// Where the file is and how it is used.
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+/// use avout_sql::{Options, Synchronous};
+///
+/// # async fn f() -> avout_core::Result<()> {
+/// let options = Options::new("state.db").synchronous(Synchronous::Normal).busy_timeout(Duration::from_secs(1));
+/// let backend = options.open().await?;
+///
+/// let same = Options::from_url("sqlite:state.db?synchronous=normal&busy_timeout=1s")?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    pub(crate) place: Place,
+    pub(crate) synchronous: Synchronous,
+    pub(crate) readers: usize,
+    pub(crate) busy_timeout: Duration,
+}
+
+const KNOWN: &str = "synchronous=full|normal, readers=1..64, busy_timeout=<number>ms|s";
+const MAX_READERS: usize = 64;
+
+impl Options {
+    /// The file at `path`, made if it is not there; `:memory:` is a new store in memory, which this
+    /// client alone sees and which ends with it.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        let path = path.into();
+        let place = if path.as_os_str() == ":memory:" { Place::Memory } else { Place::File(path) };
+        Self { place, synchronous: Synchronous::Full, readers: 4, busy_timeout: Duration::from_secs(5) }
+    }
+
+    /// A store in memory, as `:memory:`.
+    pub fn memory() -> Self {
+        Self::new(":memory:")
+    }
+
+    /// Reads the text form: `sqlite:<path>` or `sqlite::memory:`, then options as in
+    /// `?synchronous=normal&readers=8&busy_timeout=500ms`.
+    ///
+    /// The path is percent-decoded, so that one with `?` or `%` in it can be written; it is relative unless it starts
+    /// with `/`. `sqlite://path` is the same as `sqlite:path`.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput) says what is wrong; for an unknown option it lists the known ones.
+    pub fn from_url(url: &str) -> Result<Self> {
+        let rest = url.strip_prefix("sqlite:").ok_or_else(|| invalid("the text starts with sqlite:"))?;
+        let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let path = path.strip_prefix("//").unwrap_or(path);
+        let path = percent_decode_str(path).decode_utf8().map_err(|_| invalid("the path is not UTF-8"))?;
+        if path.is_empty() {
+            return Err(invalid("sqlite: is followed by a path, or by :memory:"));
+        }
+        let mut options = Self::new(path.into_owned());
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            options = options.with(name, value)?;
+        }
+        Ok(options)
+    }
+
+    fn with(self, name: &str, value: &str) -> Result<Self> {
+        let wrong = || invalid(format!("the value of the option {name} is none of: {KNOWN}"));
+        Ok(match name {
+            "synchronous" => match value {
+                "full" => self.synchronous(Synchronous::Full),
+                "normal" => self.synchronous(Synchronous::Normal),
+                _ => return Err(wrong()),
+            },
+            "readers" => match value.parse() {
+                Ok(count @ 1..=MAX_READERS) => self.readers(count),
+                _ => return Err(wrong()),
+            },
+            "busy_timeout" => self.busy_timeout(duration(value).ok_or_else(wrong)?),
+            _ => {
+                let shown: String = name.chars().take(40).flat_map(char::escape_debug).collect();
+                return Err(invalid(format!("unknown option {shown}; known are: {KNOWN}")));
+            }
+        })
+    }
+
+    /// How often SQLite waits for the disk. [`Synchronous::Full`] unless set.
+    #[must_use]
+    pub fn synchronous(mut self, synchronous: Synchronous) -> Self {
+        self.synchronous = synchronous;
+        self
+    }
+
+    /// How many connections read at the same time, from 1 to 64. 4 unless set. They are opened as they are needed.
+    #[must_use]
+    pub fn readers(mut self, readers: usize) -> Self {
+        self.readers = readers.clamp(1, MAX_READERS);
+        self
+    }
+
+    /// How long to wait while another process holds the file's write lock; after that it is
+    /// [`Unavailable`](ErrorKind::Unavailable). 5 seconds unless set.
+    #[must_use]
+    pub fn busy_timeout(mut self, timeout: Duration) -> Self {
+        self.busy_timeout = timeout;
+        self
+    }
+
+    /// Opens the file: see [`open`](crate::open).
+    ///
+    /// # Errors
+    /// As [`open`](crate::open).
+    ///
+    /// # Cancel safety
+    /// As [`open`](crate::open).
+    pub async fn open(self) -> Result<Backend> {
+        crate::client::open(self).await
+    }
+}
+
+/// As [`Options::from_url`].
+impl FromStr for Options {
+    type Err = Error;
+
+    fn from_str(url: &str) -> Result<Self> {
+        Self::from_url(url)
+    }
+}
+
+fn duration(text: &str) -> Option<Duration> {
+    if let Some(number) = text.strip_suffix("ms") {
+        return number.parse().ok().map(Duration::from_millis);
+    }
+    text.strip_suffix('s')?.parse().ok().map(Duration::from_secs)
+}
+
+fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+    Error::new(ErrorKind::InvalidInput, message).during("sqlite url")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The text form gives the options that the builder gives.
+    #[test]
+    fn reads_urls() {
+        let same = [
+            ("sqlite:a/b.db", Options::new("a/b.db")),
+            ("sqlite:/a/b.db", Options::new("/a/b.db")),
+            ("sqlite:///a/b.db", Options::new("/a/b.db")),
+            ("sqlite://b.db", Options::new("b.db")),
+            ("sqlite:a%20b%3F%25.db?", Options::new("a b?%.db")),
+            ("sqlite::memory:", Options::memory()),
+            ("sqlite:x?synchronous=full", Options::new("x")),
+            ("sqlite:x?synchronous=normal&readers=2", Options::new("x").synchronous(Synchronous::Normal).readers(2)),
+            ("sqlite:x?busy_timeout=250ms", Options::new("x").busy_timeout(Duration::from_millis(250))),
+            ("sqlite:x?busy_timeout=3s", Options::new("x").busy_timeout(Duration::from_secs(3))),
+        ];
+        for (url, options) in same {
+            assert_eq!(url.parse::<Options>().expect(url), options, "{url}");
+        }
+    }
+
+    /// A text that is wrong is refused, and the message helps.
+    #[test]
+    fn refuses_wrong_urls() {
+        for (url, help) in [
+            ("sqlite:", "followed by a path"),
+            ("sqlite://", "followed by a path"),
+            ("sqlite:?readers=2", "followed by a path"),
+            ("redis:x", "starts with sqlite:"),
+            ("sqlite:x?sync=full", "synchronous=full|normal"),
+            ("sqlite:x?synchronous=FULL", "synchronous=full|normal"),
+            ("sqlite:x?readers=0", "readers=1..64"),
+            ("sqlite:x?busy_timeout=5", "<number>ms|s"),
+            ("sqlite:%ff", "UTF-8"),
+        ] {
+            let error = Options::from_url(url).expect_err(url);
+            assert_eq!(error.kind(), ErrorKind::InvalidInput);
+            assert!(error.to_string().contains(help), "{url}: {error}");
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Reading records and points.
+
+use std::sync::{Arc, LazyLock};
+
+use avout_core::protocol::{Entry, Key, Record, Revision, Snapshot};
+use avout_core::{Error, Result};
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
+
+use crate::connection::run;
+use crate::error::classify;
+use crate::outcome;
+use crate::watch::{Change, Spot, Table};
+
+/// The most keys that one statement reads.
+const ONE_STATEMENT: usize = 16;
+
+/// The most keys that are read on the thread of the caller.
+pub(crate) const SMALL_READ: usize = 64;
+
+/// A record as it lies in the file, which is decoded on the thread that wants it.
+#[derive(Debug)]
+pub(crate) struct Raw {
+    point: i64,
+    record: Bytes,
+}
+
+/// Records that were current together.
+#[derive(Debug)]
+pub(crate) struct RawSnapshot {
+    pub(crate) clock: i64,
+    pub(crate) entries: Vec<Option<Raw>>,
+}
+
+impl RawSnapshot {
+    /// Decodes the records of `keys`.
+    ///
+    /// # Errors
+    /// [`Corrupt`](avout_core::ErrorKind::Corrupt) names the first key whose record is not readable.
+    pub(crate) fn decode<'a>(self, keys: impl IntoIterator<Item = &'a Key>) -> Result<Snapshot> {
+        let decode = |(raw, key): (Option<Raw>, &Key)| match raw {
+            Some(raw) => raw.decode().map(Some).map_err(|error| error.at(key)),
+            None => Ok(None),
+        };
+        let entries = self.entries.into_iter().zip(keys).map(decode).collect::<Result<_>>()?;
+        Ok(Snapshot { point: outcome::point(self.clock)?, entries })
+    }
+}
+
+impl Raw {
+    fn decode(self) -> Result<Entry> {
+        let point = outcome::point(self.point)?;
+        let record = Arc::new(Record::decode(&self.record)?);
+        Ok(Entry { revision: revision(self.point), point, record })
+    }
+}
+
+/// A point as a revision.
+pub(crate) fn revision(point: i64) -> Revision {
+    Revision::number(u128::from(point.unsigned_abs()))
+}
+
+/// A revision as a point. One that is not ours gives a point that no key ever has.
+pub(crate) fn expected(revision: &Revision) -> i64 {
+    revision.as_number().and_then(|number| i64::try_from(number).ok()).unwrap_or(-1)
+}
+
+/// For each number of keys the statement that reads their records and the clock. One statement is one snapshot.
+static STATEMENTS: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let mut sql = String::from("SELECT -1, point, NULL FROM clock");
+    let mut statements = vec![sql.clone()];
+    for i in 0..ONE_STATEMENT {
+        sql.push_str(&format!(" UNION ALL SELECT {i}, point, record FROM refs WHERE key = ?{}", i + 1));
+        statements.push(sql.clone());
+    }
+    statements
+});
+
+/// Reads the records of `keys` and the clock, in one snapshot.
+pub(crate) fn read(connection: &Connection, keys: &[Key]) -> Result<RawSnapshot> {
+    if let Some(sql) = STATEMENTS.get(keys.len()) {
+        return read_together(connection, sql, keys);
+    }
+    in_one_snapshot(connection, || {
+        let clock = outcome::clock(connection).map_err(classify)?;
+        let entries = keys.iter().map(|key| read_one(connection, key)).collect::<Result<_>>()?;
+        Ok(RawSnapshot { clock, entries })
+    })
+}
+
+/// Runs `f` in a read transaction, or in the one that is open: only the writer's connection has one, and
+/// nothing changes under that.
+pub(crate) fn in_one_snapshot<T>(connection: &Connection, f: impl FnOnce() -> Result<T>) -> Result<T> {
+    if !connection.is_autocommit() {
+        return f();
+    }
+    run(connection, "BEGIN").map_err(classify)?;
+    let result = f();
+    run(connection, "COMMIT").map_err(classify)?;
+    result
+}
+
+fn read_together(connection: &Connection, sql: &str, keys: &[Key]) -> Result<RawSnapshot> {
+    let mut clock = None;
+    let mut entries: Vec<_> = std::iter::repeat_with(|| None).take(keys.len()).collect();
+    let mut statement = connection.prepare_cached(sql).map_err(classify)?;
+    let mut rows = statement.query(params_from_iter(keys.iter().map(Key::as_str))).map_err(classify)?;
+    while let Some(row) = rows.next().map_err(classify)? {
+        let index: i64 = row.get(0).map_err(classify)?;
+        match usize::try_from(index) {
+            Err(_) => clock = Some(row.get(1).map_err(classify)?),
+            Ok(index) => entries[index] = Some(raw(row).map_err(|error| classify(error).at(&keys[index]))?),
+        }
+    }
+    let clock = clock.ok_or_else(|| classify(rusqlite::Error::QueryReturnedNoRows))?;
+    Ok(RawSnapshot { clock, entries })
+}
+
+fn raw(row: &Row<'_>) -> rusqlite::Result<Raw> {
+    Ok(Raw { point: row.get(1)?, record: row.get::<_, Vec<u8>>(2)?.into() })
+}
+
+/// Reads one record. In a transaction of the caller's.
+pub(crate) fn read_one(connection: &Connection, key: &Key) -> Result<Option<Raw>> {
+    connection
+        .prepare_cached("SELECT 0, point, record FROM refs WHERE key = ?1")
+        .and_then(|mut statement| statement.query_row([key.as_str()], raw).optional())
+        .map_err(|error| classify(error).at(key))
+}
+
+/// The point of a key; `None` if there is nothing under it.
+pub(crate) fn point(connection: &Connection, table: Table, key: &Key) -> Result<Option<i64>> {
+    let sql = match table {
+        Table::Refs => "SELECT point FROM refs WHERE key = ?1",
+        Table::Atoms => "SELECT revision FROM atoms WHERE key = ?1",
+    };
+    connection
+        .prepare_cached(sql)
+        .and_then(|mut statement| statement.query_row([key.as_str()], |row| row.get(0)).optional())
+        .map_err(|error| classify(error).at(key))
+}
+
+/// The points of keys, in one snapshot.
+pub(crate) fn points(connection: &Connection, spots: &[Spot]) -> Result<Vec<Change>> {
+    in_one_snapshot(connection, || {
+        let as_of = outcome::clock(connection).map_err(classify)?;
+        spots
+            .iter()
+            .map(|(table, key)| {
+                let point = point(connection, *table, key)?;
+                Ok(Change { table: *table, key: key.clone(), as_of, point })
+            })
+            .collect()
+    })
+}
+
+/// Where [`keys`] looks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Keys {
+    Refs,
+    Atoms,
+    Values,
+}
+
+/// The keys of a table that are `prefix` or lie under it, sorted.
+///
+/// SQLite compares texts byte by byte, as [`Key`] does. What lies under `/a` is between `/a/` and `/a0`, the next
+/// text that has not `/a/` in front; so `%` and `_` mean nothing.
+pub(crate) fn keys(connection: &Connection, of: Keys, prefix: &Key) -> Result<Vec<Key>> {
+    let sql = match of {
+        Keys::Refs => "SELECT key FROM refs WHERE key = ?1 UNION ALL SELECT key FROM refs WHERE key > ?2 AND key < ?3",
+        Keys::Atoms => {
+            "SELECT key FROM atoms WHERE key = ?1 UNION ALL SELECT key FROM atoms WHERE key > ?2 AND key < ?3"
+        }
+        Keys::Values => {
+            "SELECT DISTINCT key FROM ref_values WHERE key = ?1
+             UNION ALL SELECT DISTINCT key FROM ref_values WHERE key > ?2 AND key < ?3"
+        }
+    };
+    let folder = prefix.as_str().trim_end_matches('/');
+    let bounds = [prefix.as_str().to_owned(), format!("{folder}/"), format!("{folder}0")];
+    let read = || -> rusqlite::Result<Vec<Key>> {
+        let mut statement = connection.prepare_cached(sql)?;
+        let mut rows = statement.query(bounds)?;
+        let mut keys = Vec::new();
+        while let Some(row) = rows.next()? {
+            match row.get_ref(0)?.as_str().map(Key::from_stored) {
+                Ok(Ok(key)) => keys.push(key),
+                // Nobody can name it, so nobody misses it; the others are not to suffer.
+                Ok(Err(_)) | Err(_) => tracing::warn!("a key in the file is none that avout wrote"),
+            }
+        }
+        keys.sort_unstable();
+        Ok(keys)
+    };
+    read().map_err(classify)
+}
+
+/// An invariant of this crate that does not hold.
+pub(crate) fn broken(key: &Key) -> Error {
+    Error::new(avout_core::ErrorKind::Corrupt, "the file does not change as it should").at(key)
+}

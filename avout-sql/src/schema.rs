@@ -1,0 +1,170 @@
+//! What is in the file.
+
+use avout_core::protocol::Realm;
+use avout_core::{Error, ErrorKind, Result};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
+
+use crate::connection::patiently;
+use crate::error::classify;
+use crate::options::{Options, Place};
+
+/// Marks a file as one of avout's, for `file(1)` and for ourselves: "avou".
+pub(crate) const APPLICATION_ID: i32 = i32::from_be_bytes(*b"avou");
+
+/// The version of the tables below. A change that an older library cannot live with raises it.
+pub(crate) const SCHEMA_VERSION: i32 = 1;
+
+/// A record's revision is the point where it took effect. Points are never used twice, so revisions are unique for ever.
+///
+/// `writers` says of each client which of its batches was the last to take effect: see `outcome.rs`.
+const TABLES: &str = "
+    CREATE TABLE meta (name TEXT PRIMARY KEY NOT NULL, value BLOB NOT NULL) WITHOUT ROWID;
+    CREATE TABLE clock (id INTEGER PRIMARY KEY CHECK (id = 1), point INTEGER NOT NULL);
+    CREATE TABLE refs (key TEXT PRIMARY KEY NOT NULL, point INTEGER NOT NULL, record BLOB NOT NULL);
+    CREATE TABLE atoms (key TEXT PRIMARY KEY NOT NULL, revision INTEGER NOT NULL, state BLOB NOT NULL);
+    CREATE TABLE ref_values (key TEXT NOT NULL, version BLOB NOT NULL, state BLOB NOT NULL, PRIMARY KEY (key, version));
+    CREATE TABLE writers (id BLOB PRIMARY KEY NOT NULL, batch INTEGER NOT NULL);
+    INSERT INTO clock VALUES (1, 0);
+";
+
+/// Rows of clients that ended without a close, or with an unknown outcome, are kept for this many later clients.
+const KEPT_WRITERS: i64 = 4096;
+
+/// What a file is before anything is done to it.
+enum Found {
+    Ours,
+    Empty,
+}
+
+/// Sees to it that the tables are there, adds a row for `writer`, and gives the realm.
+///
+/// Any number of processes may do this at once: the tables are made in one transaction by the first.
+/// A file that is not ours is left as it is.
+pub(crate) fn prepare(connection: &mut Connection, options: &Options, writer: &[u8; 16]) -> Result<Realm> {
+    // A foreign file with a log is not to be checkpointed by our closing it.
+    let checkpoint_on_close = |connection: &Connection, on: bool| {
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, !on).map(|_| ()).map_err(classify)
+    };
+    checkpoint_on_close(connection, false)?;
+    patiently(options.busy_timeout, || {
+        find(connection)?;
+        if connection.is_readonly("main").map_err(classify)? {
+            return Err(Error::new(ErrorKind::Denied, "the file is read-only"));
+        }
+        checkpoint_on_close(connection, true)?;
+        if matches!(options.place, Place::File(_)) {
+            use_log(connection, options)?;
+        }
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(classify)?;
+        if let Found::Empty = find(&transaction)? {
+            make(&transaction).map_err(classify)?;
+        }
+        add_writer(&transaction, writer).map_err(classify)?;
+        let realm = realm(&transaction)?;
+        transaction.commit().map_err(classify)?;
+        Ok(realm)
+    })
+}
+
+/// Looks at a file without changing it.
+fn find(connection: &Connection) -> Result<Found> {
+    let (application, version, tables): (i32, i32, i64) = connection
+        .query_row(
+            "SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version),
+                    (SELECT count(*) FROM sqlite_schema)",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        )
+        .map_err(classify)?;
+    match (application, version) {
+        (APPLICATION_ID, SCHEMA_VERSION) => Ok(Found::Ours),
+        (APPLICATION_ID, _) => Err(Error::new(
+            ErrorKind::Unsupported,
+            format!(
+                "the file has schema version {version} and this library knows version {SCHEMA_VERSION}; \
+                 {} the library",
+                if version > SCHEMA_VERSION { "upgrade" } else { "downgrade" }
+            ),
+        )),
+        (0, _) if tables == 0 => Ok(Found::Empty),
+        _ => Err(Error::new(ErrorKind::Mismatch, "the file is the database of another application")),
+    }
+}
+
+/// Turns the write-ahead log on, which the file then remembers.
+///
+/// SQLite does not call the busy handler here when another connection does the same, so it is tried again.
+fn use_log(connection: &Connection, options: &Options) -> Result<()> {
+    let deadline = std::time::Instant::now() + options.busy_timeout;
+    loop {
+        let mode = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get::<_, String>(0));
+        match mode.map_err(classify) {
+            Ok(mode) if mode == "wal" => return Ok(()),
+            Ok(_) => {
+                return Err(Error::new(
+                    ErrorKind::Unsupported,
+                    "SQLite's write-ahead log does not work on this file system",
+                ));
+            }
+            // After any other error the connection may be in neither mode.
+            Err(error) if is_locked(&error) && std::time::Instant::now() < deadline => {
+                std::thread::sleep(std::time::Duration::from_micros(rand::random_range(200..2_000)));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn is_locked(error: &Error) -> bool {
+    let code = error.downcast_ref().and_then(rusqlite::Error::sqlite_error_code);
+    matches!(code, Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked))
+}
+
+fn make(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(TABLES)?;
+    let realm = Realm::random().number().to_be_bytes();
+    connection.execute("INSERT INTO meta VALUES ('realm', ?1)", [realm])?;
+    connection.pragma_update(None, "application_id", APPLICATION_ID)?;
+    connection.pragma_update(None, "user_version", SCHEMA_VERSION)
+}
+
+/// The realm in the file.
+pub(crate) fn realm(connection: &Connection) -> Result<Realm> {
+    let bytes = connection
+        .query_row("SELECT value FROM meta WHERE name = 'realm'", [], |row| row.get::<_, [u8; 16]>(0))
+        .optional()
+        .map_err(classify)?
+        .ok_or_else(|| Error::new(ErrorKind::Corrupt, "the file has no realm"))?;
+    Ok(Realm::new(u128::from_be_bytes(bytes)))
+}
+
+/// Adds the row of a new writer, and removes those of long ago.
+pub(crate) fn add_writer(connection: &Connection, writer: &[u8; 16]) -> rusqlite::Result<()> {
+    connection.execute("INSERT INTO writers (id, batch) VALUES (?1, 0)", [writer])?;
+    let row = connection.last_insert_rowid();
+    connection.execute("DELETE FROM writers WHERE rowid <= ?1", [row - KEPT_WRITERS])?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows of clients that died are kept for so many later ones, and no longer.
+    #[test]
+    fn old_writers_are_removed() {
+        let connection = Connection::open_in_memory().expect("memory");
+        make(&connection).expect("tables");
+        let count =
+            || -> i64 { connection.query_row("SELECT count(*) FROM writers", [], |row| row.get(0)).expect("a count") };
+        for writer in 0..KEPT_WRITERS as u128 + 10 {
+            add_writer(&connection, &writer.to_be_bytes()).expect("a row");
+        }
+        assert_eq!(count(), KEPT_WRITERS);
+        let newest: i64 = connection
+            .query_row("SELECT count(*) FROM writers WHERE id >= ?1", [10_u128.to_be_bytes()], |row| row.get(0))
+            .expect("a count");
+        assert_eq!(newest, KEPT_WRITERS);
+    }
+}

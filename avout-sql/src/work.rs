@@ -1,0 +1,136 @@
+use avout_core::protocol::Key;
+use avout_core::{Error, ErrorKind, Result};
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use crate::watch::{Change, Table};
+
+/// Something that the writer does inside a SQLite transaction that it shares with others.
+pub(crate) trait Work: Send + 'static {
+    /// What the caller is told once the transaction is committed.
+    type Answer: Send + 'static;
+
+    /// About how much it writes.
+    fn bytes(&self) -> usize;
+
+    /// Does it, or finds that it cannot be done and writes nothing.
+    ///
+    /// An error rolls the whole batch back, and the others are done again without this one; so it is called more than once.
+    fn apply(&self, batch: &mut Batch<'_>) -> Result<Self::Answer>;
+}
+
+/// The transaction that the works of one batch share.
+///
+/// The write lock is held: what a work reads stays so until the commit. Works of the same batch see each other's writes.
+pub(crate) struct Batch<'a> {
+    pub(crate) connection: &'a Connection,
+    began: i64,
+    clock: i64,
+    wrote: bool,
+    changes: Vec<Change>,
+}
+
+impl<'a> Batch<'a> {
+    pub(crate) fn new(connection: &'a Connection, clock: i64) -> Self {
+        Self { connection, began: clock, clock, wrote: false, changes: Vec::new() }
+    }
+
+    /// The point of the state as it is now.
+    pub(crate) fn point(&self) -> i64 {
+        self.clock
+    }
+
+    /// The point that [`next_point`](Self::next_point) will give.
+    pub(crate) fn coming_point(&self) -> Result<i64> {
+        self.clock.checked_add(1).ok_or_else(|| Error::new(ErrorKind::Corrupt, "the clock is at its end"))
+    }
+
+    /// A point of its own for the work that writes now.
+    pub(crate) fn next_point(&mut self) -> Result<i64> {
+        self.clock = self.coming_point()?;
+        self.wrote = true;
+        Ok(self.clock)
+    }
+
+    /// Notes a write that has no point.
+    pub(crate) fn wrote_value(&mut self) {
+        self.wrote = true;
+    }
+
+    /// Notes a change for the watchers.
+    pub(crate) fn changed(&mut self, table: Table, key: &Key, point: Option<i64>) {
+        self.changes.push(Change { table, key: key.clone(), as_of: self.clock, point });
+    }
+
+    /// How many points were given out.
+    pub(crate) fn points(&self) -> i64 {
+        self.clock - self.began
+    }
+
+    /// Whether there is anything to commit.
+    pub(crate) fn wrote(&self) -> bool {
+        self.wrote
+    }
+
+    pub(crate) fn into_changes(self) -> Vec<Change> {
+        self.changes
+    }
+}
+
+/// A work with the caller who waits for it.
+pub(crate) trait Job: Send {
+    /// Whether nobody waits any more, so that it need not begin.
+    fn is_abandoned(&self) -> bool;
+    fn bytes(&self) -> usize;
+    fn apply(&mut self, batch: &mut Batch<'_>) -> Result<()>;
+    /// The point that it took in the batch; `None` if it changed nothing that has a point.
+    fn point(&self) -> Option<i64>;
+    /// Gives the caller the answer of the last `apply`.
+    fn succeed(self: Box<Self>);
+    fn fail(self: Box<Self>, error: Error);
+}
+
+pub(crate) struct Pending<W: Work> {
+    work: W,
+    reply: oneshot::Sender<Result<W::Answer>>,
+    answer: Option<W::Answer>,
+    point: Option<i64>,
+}
+
+impl<W: Work> Pending<W> {
+    pub(crate) fn new(work: W) -> (Box<Self>, oneshot::Receiver<Result<W::Answer>>) {
+        let (reply, receiver) = oneshot::channel();
+        (Box::new(Self { work, reply, answer: None, point: None }), receiver)
+    }
+}
+
+impl<W: Work> Job for Pending<W> {
+    fn is_abandoned(&self) -> bool {
+        self.reply.is_closed()
+    }
+
+    fn bytes(&self) -> usize {
+        self.work.bytes()
+    }
+
+    fn apply(&mut self, batch: &mut Batch<'_>) -> Result<()> {
+        let before = batch.point();
+        self.answer = Some(self.work.apply(batch)?);
+        self.point = (batch.point() > before).then(|| batch.point());
+        Ok(())
+    }
+
+    fn point(&self) -> Option<i64> {
+        self.point
+    }
+
+    fn succeed(self: Box<Self>) {
+        let answer = self.answer.expect("a batch that was committed has applied each of its works");
+        // The caller may have gone meanwhile; the work is done all the same.
+        let _ = self.reply.send(Ok(answer));
+    }
+
+    fn fail(self: Box<Self>, error: Error) {
+        let _ = self.reply.send(Err(error));
+    }
+}

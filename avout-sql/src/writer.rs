@@ -1,0 +1,339 @@
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::Duration;
+
+use avout_core::protocol::Resolution;
+use avout_core::{Error, ErrorKind, Receipt as CoreReceipt, Result};
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use crate::client::Shared;
+use crate::connection::{patiently, roll_back, run};
+use crate::error::{classify, copies};
+use crate::file::Lengths;
+use crate::outcome::{self, Receipt};
+use crate::schema;
+use crate::watch::Change;
+use crate::work::{Batch, Job};
+
+/// The most requests in one SQLite transaction.
+const MAX_JOBS: usize = 256;
+
+/// The most bytes in one SQLite transaction, but for the last request.
+const MAX_BYTES: usize = 8 << 20;
+
+/// How long a closing client waits for the lock, to remove its row. It may as well stay.
+const CLOSING: Duration = Duration::from_millis(100);
+
+pub(crate) enum Message {
+    Job(Box<dyn Job>),
+    Resolve(Receipt, oneshot::Sender<Result<Resolution>>),
+    /// Ends the thread, and closes these connections before its own.
+    Stop(Vec<Connection>),
+}
+
+/// How a batch ended that was not committed.
+enum Failure {
+    /// It did not take effect and never will. With `each`, one of the requests may be the cause.
+    Never { error: Error, each: bool },
+    /// Nobody can tell now about the batch of this number.
+    Unknown { error: Error, number: i64 },
+}
+
+/// What a transaction holds that is to be committed.
+struct Applied {
+    changes: Vec<Change>,
+    /// How many commits and atom writes took a point, and the number of the batch; `None` if none did.
+    points: Option<(i64, i64)>,
+}
+
+/// The thread that owns the connection which writes.
+///
+/// All requests that wait are done in one SQLite transaction, and so share one wait for the disk. Answers go out after
+/// its COMMIT, conflicts too: what they say of other keys may come from a commit of the same batch.
+pub(crate) struct Writer {
+    shared: Arc<Shared>,
+    connection: Connection,
+    /// The connection is not to be trusted any more.
+    stale: bool,
+    /// The name of this client's row in `writers`.
+    id: [u8; 16],
+    /// Whether that row was made.
+    registered: bool,
+    /// The batch in that row.
+    number: i64,
+}
+
+impl Writer {
+    pub(crate) fn new(shared: Arc<Shared>, connection: Connection, id: [u8; 16]) -> Self {
+        Self { shared, connection, stale: false, id, registered: true, number: 0 }
+    }
+
+    /// Works until it is told to stop or every handle is gone.
+    pub(crate) fn run(mut self, queue: &Receiver<Message>) {
+        let mut held = None;
+        loop {
+            match held.take().map_or_else(|| queue.recv(), Ok) {
+                Ok(Message::Job(job)) => {
+                    let (jobs, other) = gather(job, queue);
+                    held = other;
+                    self.batch(jobs);
+                }
+                Ok(Message::Resolve(receipt, reply)) => {
+                    let _ = reply.send(self.resolve(&receipt));
+                }
+                Ok(Message::Stop(connections)) => {
+                    drop(connections);
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+        self.end();
+    }
+
+    fn batch(&mut self, mut jobs: Vec<Box<dyn Job>>) {
+        jobs.retain(|job| !job.is_abandoned());
+        if jobs.is_empty() {
+            return;
+        }
+        if let Err(error) = self.ready() {
+            return fail(jobs, error);
+        }
+        match self.attempt(&mut jobs) {
+            Ok(changes) => {
+                self.shared.hub.notify(changes);
+                jobs.into_iter().for_each(|job| job.succeed());
+            }
+            Err(Failure::Never { each: true, .. }) if jobs.len() > 1 => {
+                // One request must not fail the others.
+                for job in jobs {
+                    self.batch(vec![job]);
+                }
+            }
+            Err(Failure::Never { error, .. }) => fail(jobs, error),
+            Err(Failure::Unknown { error, number }) => self.give_receipts(jobs, error, number),
+        }
+    }
+
+    /// Sees to a file that is there, a connection that works, and a row in `writers`.
+    fn ready(&mut self) -> Result<()> {
+        self.check()?;
+        if self.stale && self.shared.file.is_some() {
+            self.connection = self.shared.connect()?;
+        }
+        self.stale = false;
+        if !self.registered {
+            let timeout = self.shared.options.busy_timeout;
+            let (connection, id) = (&mut self.connection, &self.id);
+            patiently(timeout, || {
+                let transaction = connection.transaction()?;
+                schema::add_writer(&transaction, id)?;
+                transaction.commit()
+            })
+            .map_err(classify)?;
+            self.registered = true;
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<()> {
+        let Some(file) = &self.shared.file else {
+            return Ok(());
+        };
+        file.check_all(|| lengths(&self.connection).ok())
+    }
+
+    fn attempt(&mut self, jobs: &mut [Box<dyn Job>]) -> Result<Vec<Change>, Failure> {
+        match self.apply(jobs) {
+            Ok(Some(applied)) => self.commit(applied),
+            Ok(None) => {
+                roll_back(&self.connection);
+                Ok(Vec::new())
+            }
+            Err((error, each)) => {
+                roll_back(&self.connection);
+                // A full disk, a lock, a value too large: the connection is as good as before.
+                self.stale =
+                    matches!(error.kind(), ErrorKind::Corrupt) || (error.kind() == ErrorKind::Unavailable && each);
+                Err(Failure::Never { error, each })
+            }
+        }
+    }
+
+    /// Begins a transaction and does all jobs in it. `None` if they wrote nothing. An error says whether it is of one
+    /// of the jobs.
+    fn apply(&self, jobs: &mut [Box<dyn Job>]) -> Result<Option<Applied>, (Error, bool)> {
+        let connection = &self.connection;
+        let all = |error| (classify(error), false);
+        let one = |error| (classify(error), true);
+        patiently(self.shared.options.busy_timeout, || run(connection, "BEGIN IMMEDIATE")).map_err(all)?;
+        let clock = outcome::clock(connection).map_err(all)?;
+        let mut batch = Batch::new(connection, clock);
+        for job in jobs {
+            job.apply(&mut batch).map_err(|error| (error, true))?;
+        }
+        if !batch.wrote() {
+            return Ok(None);
+        }
+        let mut points = None;
+        if batch.points() > 0 {
+            let number = self.number + 1;
+            outcome::set_clock(connection, batch.point()).map_err(one)?;
+            outcome::set_batch(connection, &self.id, number).map_err(one)?;
+            points = Some((batch.points(), number));
+        }
+        Ok(Some(Applied { changes: batch.into_changes(), points }))
+    }
+
+    fn commit(&mut self, Applied { changes, points }: Applied) -> Result<Vec<Change>, Failure> {
+        let Err(error) = self.send_commit() else {
+            self.shared.stats.count(points.map_or(0, |(points, _)| points));
+            if let Some((_, number)) = points {
+                self.number = number;
+            }
+            // SQLite acknowledges commits to a file that is no longer there. Should it come back, so does the commit.
+            return match (self.check(), points) {
+                (Ok(()), _) => Ok(changes),
+                (Err(error), None) => Err(Failure::Never { error, each: false }),
+                (Err(error), Some((_, number))) => Err(Failure::Unknown { error, number }),
+            };
+        };
+        let definite = outcome::is_definite(&self.connection, &error);
+        roll_back(&self.connection);
+        let error = classify(error);
+        match points {
+            Some((_, number)) if !definite && self.shared.file.is_some() => {
+                self.stale = true;
+                self.settle(error, number, changes)
+            }
+            _ => Err(Failure::Never { each: error.kind() == ErrorKind::Full, error }),
+        }
+    }
+
+    fn send_commit(&self) -> rusqlite::Result<()> {
+        #[cfg(test)]
+        if let Some(result) = self.shared.faults.commit(&self.connection) {
+            return result;
+        }
+        run(&self.connection, "COMMIT")
+    }
+
+    /// Finds out how a COMMIT ended that failed.
+    fn settle(&mut self, error: Error, number: i64, changes: Vec<Change>) -> Result<Vec<Change>, Failure> {
+        for pause in [20, 100, 0] {
+            match self.look(number) {
+                Ok(true) => {
+                    self.number = number;
+                    return Ok(changes);
+                }
+                Ok(false) => {
+                    self.number = number + 1;
+                    return Err(Failure::Never { error, each: false });
+                }
+                Err(error) => tracing::warn!(%error, "the outcome of a batch is not known yet"),
+            }
+            std::thread::sleep(Duration::from_millis(pause));
+        }
+        Err(Failure::Unknown { error, number })
+    }
+
+    fn look(&mut self, number: i64) -> Result<bool> {
+        #[cfg(test)]
+        self.shared.faults.look()?;
+        self.check()?;
+        // The new connection is opened before the old one is closed: were that the last one to the file, the log would be
+        // recovered, with the frames of the failed commit in it.
+        let connection = self.shared.connect()?;
+        let happened = outcome::decide(&connection, self.shared.options.busy_timeout, &self.id, number)?;
+        self.connection = connection;
+        self.stale = false;
+        Ok(happened)
+    }
+
+    /// Tells the callers that the outcome is open, and goes on under another name, so that nothing this client does
+    /// touches the row that will tell.
+    fn give_receipts(&mut self, jobs: Vec<Box<dyn Job>>, error: Error, number: i64) {
+        let receipt = Receipt { realm: self.shared.realm, writer: self.id, batch: number, point: 0 };
+        self.id = rand::random();
+        self.registered = false;
+        self.number = 0;
+        self.stale = true;
+        let copy = copies(error);
+        for job in jobs {
+            let Some(point) = job.point() else {
+                // It wrote nothing, or a value that nothing points at. What it saw may never have been.
+                job.fail(copy());
+                continue;
+            };
+            let bytes = Receipt { point, ..receipt }.encode();
+            let error = Error::new(ErrorKind::OutcomeUnknown, "the commit was sent and it cannot be told how it ended")
+                .with_receipt(CoreReceipt::Native(bytes))
+                .with_source(copy());
+            job.fail(error);
+        }
+    }
+
+    fn resolve(&mut self, receipt: &Receipt) -> Result<Resolution> {
+        if receipt.realm != self.shared.realm {
+            return Err(Error::new(ErrorKind::Unsupported, "the receipt is of another store"));
+        }
+        self.ready()?;
+        let timeout = self.shared.options.busy_timeout;
+        let happened = outcome::decide(&self.connection, timeout, &receipt.writer, receipt.batch);
+        roll_back(&self.connection);
+        match happened? {
+            true => Ok(Resolution::Committed(outcome::point(receipt.point)?)),
+            false => Ok(Resolution::NotCommitted),
+        }
+    }
+
+    /// Removes the row of this client. Those that receipts name have other names.
+    fn end(self) {
+        if self.registered && self.shared.file.is_some() && !self.stale && self.check().is_ok() {
+            let removed =
+                patiently(CLOSING, || self.connection.execute("DELETE FROM writers WHERE id = ?1", [&self.id]));
+            if let Err(error) = removed {
+                tracing::debug!(%error, "the row of a closing client stays");
+            }
+        }
+    }
+}
+
+/// How long the file and its log have to be.
+fn lengths(connection: &Connection) -> rusqlite::Result<Lengths> {
+    let (pages, page): (i64, i64) =
+        connection.query_row("SELECT page_count, page_size FROM pragma_page_count, pragma_page_size", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?;
+    // This does nothing but count the frames in the log, and those that are in the file too.
+    let (frames, copied): (i64, i64) =
+        connection.query_row("PRAGMA wal_checkpoint(NOOP)", [], |row| Ok((row.get(1)?, row.get(2)?)))?;
+    let log = if frames > copied { 32 + frames * (24 + page) } else { 0 };
+    Ok(Lengths { file: (pages * page).unsigned_abs(), log: log.unsigned_abs() })
+}
+
+/// The jobs that wait, within the limits of a batch, and a message of another kind that came behind them.
+fn gather(first: Box<dyn Job>, queue: &Receiver<Message>) -> (Vec<Box<dyn Job>>, Option<Message>) {
+    let mut bytes = first.bytes();
+    let mut jobs = vec![first];
+    while jobs.len() < MAX_JOBS && bytes < MAX_BYTES {
+        match queue.try_recv() {
+            Ok(Message::Job(job)) => {
+                bytes += job.bytes();
+                jobs.push(job);
+            }
+            Ok(other) => return (jobs, Some(other)),
+            Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+        }
+    }
+    (jobs, None)
+}
+
+fn fail(jobs: Vec<Box<dyn Job>>, error: Error) {
+    let copy = copies(error);
+    jobs.into_iter().for_each(|job| job.fail(copy()));
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,213 @@
+//! COMMITs that fail: what the callers are told is so, and stays so.
+
+use std::sync::Arc;
+
+use avout_core::backend::Coordinator as _;
+use avout_core::protocol::{
+    CodecId, Commit, CommitOutcome, Key, Meta, Payload, Put, Realm, Record, Resolution, Revision,
+};
+use avout_core::{Error, ErrorKind, Point, Receipt, Result};
+use bytes::Bytes;
+
+use crate::faults::Fault;
+use crate::outcome::Receipt as Own;
+use crate::{Backend, Coordinator};
+
+fn put(revision: Option<&Revision>) -> Commit {
+    let meta = Meta { realm: Realm::new(0), codec: CodecId::JSON, type_tag: "t".into(), history: 0 };
+    let record = Arc::new(Record::first(Arc::new(meta), Payload::Inline(Bytes::from_static(b"x"))));
+    Commit { puts: vec![Put { key: key(), revision: revision.cloned(), record }], ..Commit::default() }
+}
+
+fn key() -> Key {
+    Key::new("/k").expect("a key")
+}
+
+async fn revision(coordinator: &Coordinator) -> Option<Revision> {
+    let snapshot = coordinator.read(&[key()], None).await.expect("a snapshot");
+    snapshot.entries[0].as_ref().map(|entry| entry.revision.clone())
+}
+
+fn committed(outcome: Result<CommitOutcome>) -> Point {
+    match outcome.expect("an outcome") {
+        CommitOutcome::Committed(committed) => committed.point,
+        CommitOutcome::Conflict(conflict) => panic!("{conflict:?}"),
+    }
+}
+
+struct Setup {
+    folder: tempfile::TempDir,
+    backend: Backend,
+}
+
+impl Setup {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let backend = crate::open(folder.path().join("state.db")).await.expect("a file that opens");
+        committed(backend.coordinator.commit(&put(None)).await);
+        Self { folder, backend }
+    }
+
+    async fn fault(&self, fault: Fault, looks: u32) -> Result<CommitOutcome> {
+        let coordinator = &self.backend.coordinator;
+        let now = revision(coordinator).await;
+        coordinator.client().shared.faults.set(fault, looks);
+        coordinator.commit(&put(now.as_ref())).await
+    }
+
+    /// A commit after it works, once.
+    async fn goes_on(&self) {
+        let coordinator = &self.backend.coordinator;
+        let now = revision(coordinator).await;
+        let point = committed(coordinator.commit(&put(now.as_ref())).await);
+        assert_eq!(revision(coordinator).await, Some(crate::records::revision(point.number() as i64)));
+    }
+}
+
+fn receipt(error: &Error) -> Bytes {
+    assert_eq!(error.kind(), ErrorKind::OutcomeUnknown);
+    match error.receipt() {
+        Some(Receipt::Native(bytes)) => bytes.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A COMMIT whose wait for the disk failed and left nothing: the caller hears that nothing happened.
+#[tokio::test]
+async fn a_lost_commit_is_fenced() {
+    let setup = Setup::new().await;
+    let before = revision(&setup.backend.coordinator).await;
+    let error = setup.fault(Fault::Lost, 0).await.expect_err("a fault");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert_eq!(revision(&setup.backend.coordinator).await, before);
+    setup.goes_on().await;
+    // Found out at the second look.
+    let error = setup.fault(Fault::Lost, 1).await.expect_err("a fault");
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    setup.goes_on().await;
+}
+
+/// A COMMIT that failed and happened all the same: the caller hears that it happened.
+#[tokio::test]
+async fn a_recovered_commit_is_told() {
+    let setup = Setup::new().await;
+    let point = committed(setup.fault(Fault::Happened, 0).await);
+    assert_eq!(revision(&setup.backend.coordinator).await, Some(crate::records::revision(point.number() as i64)));
+    setup.goes_on().await;
+}
+
+/// A full disk at COMMIT needs no look: nothing happened.
+#[tokio::test]
+async fn a_full_disk_is_definite() {
+    let setup = Setup::new().await;
+    let error = setup.fault(Fault::Full, 100).await.expect_err("a fault");
+    assert_eq!(error.kind(), ErrorKind::Full);
+    setup.goes_on().await;
+}
+
+/// What cannot be found out at once is found out later with the receipt, by any client, before and after others
+/// committed, always the same.
+#[tokio::test]
+async fn receipts_resolve() {
+    for fault in [Fault::Lost, Fault::Happened] {
+        for after_others in [false, true] {
+            let setup = Setup::new().await;
+            let before = revision(&setup.backend.coordinator).await;
+            let error = setup.fault(fault, 3).await.expect_err("a fault");
+            let receipt = receipt(&error);
+            let point = Point::new(Own::decode(&receipt).expect("ours").point as u64);
+            if after_others {
+                setup.goes_on().await;
+            }
+            let path = setup.folder.path().join("state.db");
+            let other = crate::open(path).await.expect("a second client");
+            let now = revision(&other.coordinator).await;
+            for coordinator in [&other.coordinator, &setup.backend.coordinator, &other.coordinator] {
+                let resolution = coordinator.resolve(&receipt).await.expect("a resolution");
+                match fault {
+                    Fault::Happened => assert_eq!(resolution, Resolution::Committed(point)),
+                    _ => assert_eq!(resolution, Resolution::NotCommitted),
+                }
+            }
+            assert_eq!(revision(&other.coordinator).await, now);
+            if !after_others {
+                assert_eq!(now == before, matches!(fault, Fault::Lost));
+            }
+            setup.goes_on().await;
+            // The row that tells stays when both are closed.
+            setup.backend.close().await;
+            other.close().await;
+            let third = crate::open(setup.folder.path().join("state.db")).await.expect("a third client");
+            let resolution = third.coordinator.resolve(&receipt).await.expect("a resolution");
+            assert_eq!(resolution == Resolution::NotCommitted, matches!(fault, Fault::Lost));
+        }
+    }
+}
+
+/// A commit to a file that was renamed just then is open, and in the file when that is back.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_file_renamed_at_commit() {
+    let setup = Setup::new().await;
+    let coordinator = &setup.backend.coordinator;
+    let error = setup.fault(Fault::Moved, 0).await.expect_err("lost");
+    let receipt = receipt(&error);
+    assert_eq!(coordinator.resolve(&receipt).await.expect_err("lost").kind(), ErrorKind::StoreLost);
+    let path = setup.folder.path().join("state.db");
+    std::fs::rename(setup.folder.path().join("state.db.away"), path).expect("renamed back");
+    let Resolution::Committed(point) = coordinator.resolve(&receipt).await.expect("a resolution") else {
+        panic!("not committed")
+    };
+    assert_eq!(revision(coordinator).await, Some(crate::records::revision(point.number() as i64)));
+    setup.goes_on().await;
+}
+
+/// Receipts of other stores, of long ago, or of no store are refused.
+#[tokio::test]
+async fn foreign_receipts_are_refused() {
+    let setup = Setup::new().await;
+    let realm = setup.backend.coordinator.capabilities().realm;
+    let own = Own { realm, writer: [1; 16], batch: 1, point: 1 };
+    for bytes in [own.encode(), Own { realm: Realm::new(1), ..own }.encode(), Bytes::from_static(b"?")] {
+        let error = setup.backend.coordinator.resolve(&bytes).await.expect_err("no receipt");
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+    }
+    setup.goes_on().await;
+}
+
+/// A conflict in a batch whose outcome is unknown is no conflict: what it saw may never have been.
+#[tokio::test]
+async fn nothing_is_told_of_an_open_batch() {
+    let setup = Setup::new().await;
+    let coordinator = &setup.backend.coordinator;
+    let now = revision(coordinator).await;
+    let file = setup.folder.path().join("state.db");
+    let lock = rusqlite::Connection::open(file).expect("a connection");
+    lock.execute_batch("BEGIN IMMEDIATE").expect("the lock");
+    let commit = put(now.as_ref());
+    coordinator.client().shared.faults.set(Fault::Lost, 3);
+    let unlock = async {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        lock.execute_batch("ROLLBACK").expect("the lock's end");
+    };
+    // The first is a batch of its own, or all are one.
+    let outcomes =
+        tokio::join!(coordinator.commit(&commit), coordinator.commit(&commit), coordinator.commit(&commit), unlock);
+    let mut unknown = 0;
+    let mut conflicts = 0;
+    for outcome in [outcomes.0, outcomes.1, outcomes.2] {
+        match outcome {
+            Err(error) if error.kind() == ErrorKind::OutcomeUnknown => {
+                unknown += 1;
+                let resolution = coordinator.resolve(&receipt(&error)).await.expect("a resolution");
+                assert_eq!(resolution, Resolution::NotCommitted);
+            }
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}"),
+            Ok(CommitOutcome::Conflict(_)) => conflicts += 1,
+            Ok(CommitOutcome::Committed(_)) => {}
+        }
+    }
+    assert_eq!(unknown, 1);
+    assert!(conflicts <= 1);
+    setup.goes_on().await;
+}
