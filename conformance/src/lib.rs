@@ -38,6 +38,7 @@ mod sample;
 mod state_container;
 mod stm;
 mod versioned_state_container;
+mod watch;
 
 pub use fixture::{Backend, Fixture};
 pub use law::Law;

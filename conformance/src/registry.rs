@@ -1,5 +1,5 @@
 use crate::law::Law;
-use crate::{coordinator, state_container, stm, versioned_state_container};
+use crate::{coordinator, state_container, stm, versioned_state_container, watch};
 
 /// The files of laws, group by group.
 ///
@@ -30,6 +30,13 @@ const FILES: &[&[Law]] = &[
     stm::waiting::LAWS,
     stm::nesting::LAWS,
     stm::hooks::LAWS,
+    stm::values::LAWS,
+    stm::lost_replies::LAWS,
+    stm::cancel::LAWS,
+    stm::stores::LAWS,
+    watch::changes::LAWS,
+    watch::named::LAWS,
+    watch::atoms::LAWS,
 ];
 
 /// All laws, in the order of their groups.
