@@ -99,6 +99,8 @@ pub trait Coordinator: Send + Sync + 'static {
     ///   moment between call and return, which is its point. No reader sees a part of it.
     /// - `Committed` gives the new revisions in the order of the puts. `Conflict` means that nothing took effect and nothing will.
     /// - Conflicts carry fresh entries where that costs no request of its own.
+    /// - The request is sent once. A driver that sends again by itself after a lost reply is told not to: the second copy
+    ///   would answer with a conflict, though the first took effect.
     ///
     /// # Errors
     /// [`OutcomeUnknown`](ErrorKind::OutcomeUnknown): the request was, or may have been, sent, and

@@ -50,8 +50,14 @@ impl Engine {
                         CommitOutcome::Committed(done) => {
                             lease.committed(done.revisions.last().cloned().expect("the slot's put has a revision"));
                         }
-                        // Somebody fenced our slot with a receipt. It is never ours again.
-                        CommitOutcome::Conflict(conflict) if conflict.stale.contains(lease.key()) => lease.abandon(),
+                        // Somebody fenced it with a receipt, or a copy of the request came first: the slot tells.
+                        CommitOutcome::Conflict(conflict) if conflict.stale.contains(lease.key()) => {
+                            match self.decide(&mut lease, floor.epoch, late).await {
+                                Ok(resolution) => return Ok(resolved(resolution, None)),
+                                // Others use it, or it was retired. It is never ours again.
+                                Err(_) => lease.abandon(),
+                            }
+                        }
                         CommitOutcome::Conflict(_) => lease.untouched(),
                     }
                 }
@@ -100,12 +106,16 @@ impl Engine {
                 }
             }
         };
-        match resolution {
-            Resolution::Committed(point) => Ok(Sent::Resolved(point)),
-            Resolution::NotCommitted => {
-                let message = "the commit was lost on the way, and is fenced off";
-                Ok(Sent::NotCommitted(Error::new(ErrorKind::Unavailable, message).with_source(error)))
-            }
+        Ok(resolved(resolution, Some(error)))
+    }
+}
+
+fn resolved(resolution: Resolution, cause: Option<Error>) -> Sent {
+    match resolution {
+        Resolution::Committed(point) => Sent::Resolved(point),
+        Resolution::NotCommitted => {
+            let error = Error::new(ErrorKind::Unavailable, "the commit was lost on the way, and is fenced off");
+            Sent::NotCommitted(cause.into_iter().fold(error, Error::with_source))
         }
     }
 }
