@@ -258,11 +258,11 @@ impl Engine {
                         CommitOutcome::Conflict(_) => lease.untouched(),
                     }
                 }
-                if let (CommitOutcome::Conflict(conflict), Some(_)) = (&outcome, &lease)
-                    && lease.as_ref().is_some_and(|lease| conflict.stale.contains(lease.key()))
+                if let CommitOutcome::Conflict(conflict) = &outcome
+                    && let Some(lease) = lease.take_if(|lease| conflict.stale.contains(lease.key()))
                 {
                     // Somebody wrote our slot: a fence from a receipt. It is never ours again.
-                    lease.take().map(Lease::abandon);
+                    lease.abandon();
                 }
                 self.backoff.measured(begun.elapsed());
                 Ok(Sent::Outcome(outcome))
