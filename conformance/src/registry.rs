@@ -34,6 +34,7 @@ const FILES: &[&[Law]] = &[
     stm::lost_replies::LAWS,
     stm::cancel::LAWS,
     stm::stores::LAWS,
+    stm::floor::LAWS,
     watch::changes::LAWS,
     watch::named::LAWS,
     watch::atoms::LAWS,

@@ -52,20 +52,20 @@ impl Victim {
     async fn count(&self) -> Result<(), Error> {
         self.stm
             .dosync(async |tx| {
-                let n = tx.update(&self.a, increment).await?;
+                tx.update(&self.a, |value| increment(value)).await?;
                 tx.commute(&self.b, |mut value| {
                     increment(&mut value);
                     value
                 })
                 .await?;
-                Ok(n)
+                Ok(())
             })
             .await
     }
 }
 
 /// The first byte of a value counts.
-fn increment(value: &mut Vec<u8>) {
+fn increment(value: &mut [u8]) {
     value[0] = value[0].wrapping_add(1);
 }
 

@@ -20,7 +20,10 @@ laws! { "stm":
 
 /// What was called, in order.
 #[derive(Clone, Default)]
-struct Calls(Arc<Mutex<Vec<(String, Option<Point>)>>>);
+struct Calls(Arc<Mutex<Vec<Call>>>);
+
+/// The hook, and the point that it was told.
+type Call = (String, Option<Point>);
 
 impl Calls {
     fn note(&self, what: impl Into<String>, point: Option<Point>) {

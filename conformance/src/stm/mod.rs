@@ -4,6 +4,7 @@ pub(crate) mod basics;
 pub(crate) mod bench;
 pub(crate) mod cancel;
 pub(crate) mod commute;
+pub(crate) mod floor;
 pub(crate) mod hooks;
 pub(crate) mod isolation;
 pub(crate) mod limits;

@@ -1,0 +1,113 @@
+//! The floor: what began under an older one cannot commit.
+
+use std::sync::Arc;
+
+use avout_core::protocol::{Floor, Put};
+use avout_core::{Coordinator, ErrorKind, Payload, Receipt};
+
+use super::bench::{INLINE, Runs, client, large, refused, rigged, roles};
+use super::rig::Rigged;
+use super::rig_store::RiggedStore;
+use crate::law::{Ctx, Outcome, laws};
+use crate::sample::{committed, entry, puts};
+
+laws! { "stm":
+    an_attempt_from_below_the_floor_is_run_again,
+    values_are_written_under_the_floors_epoch,
+    commutes_go_on_after_the_floor_was_raised,
+    a_receipt_from_below_the_floor_tells_no_lie,
+}
+
+/// Raises the floor by one epoch, as a sweeper does.
+async fn raise(coordinator: &dyn Coordinator) -> Outcome {
+    let current = entry(coordinator, &Floor::key()).await?;
+    let epoch = Floor::from_entry(current.as_ref())?.epoch + 1;
+    let revision = current.map(|entry| entry.revision);
+    let put = Put { key: Floor::key(), revision, record: Arc::new(Floor { epoch }.to_record()) };
+    committed(coordinator.commit(&puts([put])).await?);
+    Ok(())
+}
+
+/// A transaction that has values in a store, or whose coordinator may give a revision twice, cannot commit under a floor that
+/// was raised since it began: it is run again, and then commits.
+async fn an_attempt_from_below_the_floor_is_run_again(ctx: Ctx) -> Outcome {
+    for (name, stored, fresh) in [("/1", true, true), ("/2", false, true), ("/3", true, false), ("/4", false, false)] {
+        let (coordinator, store) = roles(&ctx).await?;
+        let rig = Rigged::new(Arc::clone(&coordinator)).plain().small(INLINE);
+        let rig = if fresh { rig } else { rig.stale() };
+        let stm = avout_core::Stm::new(Arc::new(rig), Arc::new(RiggedStore::new(store)));
+        let value = |n: u8| if stored { large(n) } else { vec![n] };
+        let r = stm.create_ref(name, value(0)).await?;
+        for blind in [false, true] {
+            let runs = Runs::default();
+            stm.dosync(async |tx| {
+                if !blind {
+                    tx.get(&r).await?;
+                }
+                if runs.next() == 1 {
+                    let coordinator = Arc::clone(&coordinator);
+                    super::bench::aside(async move { raise(&*coordinator).await.expect("the floor is raised") }).await;
+                }
+                tx.set(&r, value(7)).await
+            })
+            .await?;
+            assert_eq!(runs.count(), 2, "{name}, blind: {blind}");
+            assert_eq!(r.get().await?, value(7));
+            r.set(value(1)).await?;
+        }
+    }
+    Ok(())
+}
+
+/// A value in a store carries the epoch of the floor under which its attempt began, in new clients and in old ones.
+async fn values_are_written_under_the_floors_epoch(ctx: Ctx) -> Outcome {
+    let (coordinator, _) = roles(&ctx).await?;
+    let (old, ..) = super::bench::small(&ctx).await?;
+    let r = old.create_ref("/r", large(0)).await?;
+    for epoch in 1..4_u64 {
+        raise(&*coordinator).await?;
+        let (new, ..) = super::bench::small(&ctx).await?;
+        let of_new = new.open_ref::<Vec<u8>>("/r").await?;
+        for r in [&r, &of_new] {
+            r.update(|value| value.push(1)).await?;
+            let record = crate::sample::present(&*coordinator, r.key()).await?.record;
+            let Payload::Stored { version, .. } = &record.payload else {
+                panic!("{:?} is not in the store", record.payload);
+            };
+            assert_eq!(version.epoch, epoch, "of {version}");
+        }
+    }
+    assert_eq!(r.get().await?.len(), large(0).len() + 6);
+    Ok(())
+}
+
+/// After the floor was raised, commutes, destroying and making again go on, and each counts once.
+async fn commutes_go_on_after_the_floor_was_raised(ctx: Ctx) -> Outcome {
+    let (coordinator, _) = roles(&ctx).await?;
+    let (stm, _) = rigged(&ctx, |rig| rig.plain()).await?;
+    let r = stm.create_ref("/r", 0_i64).await?;
+    for n in 1..4 {
+        raise(&*coordinator).await?;
+        stm.dosync(async |tx| tx.commute(&r, |n| n + 1).await).await?;
+        assert_eq!(r.get().await?, n);
+        raise(&*coordinator).await?;
+        r.destroy().await?;
+        raise(&*coordinator).await?;
+        stm.create_ref("/r", n).await?;
+    }
+    Ok(())
+}
+
+/// A receipt of a slot that was never written is fenced under its own floor; under a later one, when the slot may
+/// have been retired, nothing tells any more, and the answer is `Unsupported` and not a guess.
+async fn a_receipt_from_below_the_floor_tells_no_lie(ctx: Ctx) -> Outcome {
+    let stm = client(&ctx).await?;
+    let (coordinator, _) = roles(&ctx).await?;
+    let receipt = |client: u32, epoch: u64| format!("slot:{client:032x}:0:1:{epoch}").parse::<Receipt>();
+    assert_eq!(stm.resolve(&receipt(1, 0)?).await?, avout_core::Resolution::NotCommitted);
+    raise(&*coordinator).await?;
+    assert_eq!(stm.resolve(&receipt(1, 0)?).await?, avout_core::Resolution::NotCommitted, "asked again");
+    refused(stm.resolve(&receipt(2, 0)?).await, ErrorKind::Unsupported, "a slot that may have been retired");
+    assert_eq!(stm.resolve(&receipt(2, 1)?).await?, avout_core::Resolution::NotCommitted);
+    Ok(())
+}
