@@ -330,10 +330,12 @@ fn no_fault_breaks_no_law() {
     }
 }
 
-/// A law that no fault breaks proves nothing.
+/// A law of backends that no fault breaks proves nothing. (Those of `stm` and `watch` are about the engine.)
 #[test]
 fn each_law_is_broken_by_some_fault() {
     let broken: BTreeSet<&str> = BREAKS.iter().flat_map(|(_, names)| *names).copied().collect();
-    let idle: Vec<String> = laws().map(|law| law.name()).filter(|name| !broken.contains(&**name)).collect();
+    let of_engine = |name: &String| name.starts_with("stm::") || name.starts_with("watch::");
+    let names = laws().map(|law| law.name()).filter(|name| !of_engine(name));
+    let idle: Vec<String> = names.filter(|name| !broken.contains(&**name)).collect();
     assert!(idle.is_empty(), "no fault breaks {idle:?}");
 }

@@ -203,6 +203,7 @@ impl Fixture for Broken {
     }
 
     fn time_limit(&self) -> Duration {
-        Duration::from_secs(3)
+        // A hang is a failure, and soon one where a fault is expected to make it.
+        Duration::from_secs(if matches!(self.0.fault, Fault::Nothing) { 60 } else { 3 })
     }
 }
