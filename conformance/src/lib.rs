@@ -31,10 +31,12 @@
 mod coordinator;
 pub mod fault;
 mod fixture;
+pub mod history;
 mod law;
 mod registry;
 mod runner;
 mod sample;
+pub mod simulate;
 mod state_container;
 mod versioned_state_container;
 
