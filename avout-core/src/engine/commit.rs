@@ -7,6 +7,7 @@ use super::attempt::{Action, Attempt, Primed};
 use super::floor::KnownFloor;
 use super::options::Isolation;
 use super::plan::Plan;
+use super::planted::{self, Bug};
 use super::prepare::{apply, unknown_outcome, validate};
 use super::read::{Loaded, lost_value};
 use super::slots::{Lease, Sent};
@@ -45,6 +46,9 @@ impl Engine {
             Ok(plan) => plan,
             Err(key) => return Ok(Ended::Lost { key, primed: None }),
         };
+        if planted::is(&self.config, Bug::CommuteUnchecked) {
+            plan.uncheck_commutes();
+        }
         for repeated in 0.. {
             if let Some(lost) = self.fill_bases(&mut plan, attempt.read_point, isolation, deadline).await? {
                 return Ok(Ended::Lost { key: lost, primed: None });

@@ -15,6 +15,7 @@ mod janitor;
 mod keymap;
 mod options;
 mod plan;
+mod planted;
 mod prepare;
 mod read;
 mod run;
@@ -34,6 +35,8 @@ pub(crate) use cell::{Cell, Coder, Function, Refusal, Validator};
 pub(crate) use follow::{Followed, Follower};
 pub(crate) use options::Options;
 pub use options::{Config, Isolation};
+#[cfg(feature = "planted-bugs")]
+pub use planted::Bug;
 pub(crate) use read::{Loaded, absent};
 pub(crate) use run::{TxInner, refuse_nested, run};
 pub use stats::Stats;

@@ -4,6 +4,7 @@ use futures_util::future::try_join_all;
 use tokio::time::Instant;
 
 use super::attempt::Plan;
+use super::planted::{self, Bug};
 use super::run::TxInner;
 use super::{Cell, Engine};
 use crate::error::{Error, ErrorKind, Result};
@@ -102,6 +103,9 @@ impl TxInner {
             attempt.check_running()?;
             if attempt.floor.is_none() {
                 attempt.floor = self.engine.floor.get();
+            }
+            if planted::is(&self.engine.config, Bug::SnapshotNotExtended) {
+                attempt.read_point = None;
             }
             if attempt.admit(&asked, wanted, generation, snapshot, &mut extend)? {
                 return Ok(());
