@@ -53,11 +53,10 @@ impl Link {
         &self.world
     }
 
-    /// Adds a line to the story.
+    /// Adds a line to the story. What a sure client does is none.
     pub(super) fn tell(&self, line: impl FnOnce() -> String) {
-        match self.client {
-            Some(client) => self.world.tell(|| format!("client {client}: {}", line())),
-            None => self.world.tell(|| format!("the sure client: {}", line())),
+        if let Some(client) = self.client {
+            self.world.tell(|| format!("client {client}: {}", line()));
         }
     }
 

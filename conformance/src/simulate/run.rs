@@ -29,6 +29,7 @@ const LONGEST: Duration = Duration::from_secs(24 * 3600);
 pub struct Simulation {
     schedules: u64,
     threads: usize,
+    only: Option<String>,
     configure: Option<Configure>,
     wrap: Option<Wrap>,
 }
@@ -61,7 +62,7 @@ impl fmt::Display for Failure {
 impl Simulation {
     /// This many schedules, with the seeds from 0 on.
     pub fn new(schedules: u64) -> Self {
-        Self { schedules, threads: 1, configure: None, wrap: None }
+        Self { schedules, threads: 1, only: None, configure: None, wrap: None }
     }
 
     /// Spreads the schedules over this many threads. Each schedule has one.
@@ -81,6 +82,12 @@ impl Simulation {
     /// It must follow no clock but tokio's and draw nothing by chance, or seeds will not repeat.
     pub fn wrap(mut self, f: impl Fn(Arc<dyn Coordinator>) -> Arc<dyn Coordinator> + Send + Sync + 'static) -> Self {
         self.wrap = Some(Arc::new(f));
+        self
+    }
+
+    /// Looks only for failures whose message begins like this.
+    pub fn only(mut self, message: impl Into<String>) -> Self {
+        self.only = Some(message.into());
         self
     }
 
@@ -152,8 +159,11 @@ impl Simulation {
             }
         });
         let (seed, message) = first.into_inner().unwrap_or_else(PoisonError::into_inner)?;
-        let limits = shrink(|limits| self.schedule(seed, limits, false, test));
-        let (course, shortest) = self.schedule(seed, &limits, true, test);
+        // A shorter schedule that fails in another way would be another story.
+        let kind = message.split_inclusive(':').next().unwrap_or_default();
+        let same = Self { only: Some(self.only.clone().unwrap_or_else(|| kind.to_owned())), ..self.clone() };
+        let limits = shrink(|limits| same.schedule(seed, limits, false, test));
+        let (course, shortest) = same.schedule(seed, &limits, true, test);
         let shortest = shortest.unwrap_or_else(|| "it did not fail again".to_owned());
         Some(Failure { seed, message, shortest, story: course.story })
     }
@@ -172,12 +182,14 @@ impl Simulation {
             let ended = tokio::time::timeout(LONGEST, AssertUnwindSafe(test).catch_unwind()).await;
             (world.course(), ended)
         });
-        let failed = match ended {
-            Ok(Ok(Ok(()))) => course.violations.first().cloned(),
-            Ok(Ok(Err(error))) => Some(told(&error)),
+        let ended = match ended {
+            Ok(Ok(Ok(()))) => None,
+            Ok(Ok(Err(error))) => Some(format!("unexpected error: {:?}: {}", error.kind(), told(&error))),
             Ok(Err(panic)) => Some(text_of(&*panic)),
             Err(_) => Some("stuck: the test waits for what does not happen".to_owned()),
         };
+        let wanted = |message: &&String| self.only.as_ref().is_none_or(|only| message.starts_with(only));
+        let failed = ended.iter().chain(&course.violations).find(wanted).cloned();
         (course, failed)
     }
 }

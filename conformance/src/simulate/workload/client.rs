@@ -17,7 +17,7 @@ const LAST: Duration = Duration::from_secs(300);
 
 /// One life of a client: it does what is left of its program, and then one last transaction when all faults are over.
 pub(super) async fn life(test: Arc<Test>, number: usize, stm: Stm) {
-    let client = Client { process: test.next_process(), number, refs: open(&test, &stm).await, stm, test };
+    let client = Client { process: test.next_process(number), number, refs: open(&test, &stm).await, stm, test };
     let watched: Vec<Ref<Vec<u64>>> =
         client.test.watched[number].iter().map(|list| client.refs.lists[*list].clone()).collect();
     let work = async {
@@ -109,12 +109,13 @@ struct Client {
 impl Client {
     async fn perform(&self, task: &Task) {
         let handle = self.test.recorder.invoke(self.process);
+        self.test.world.tell(|| format!("client {}: {handle} is called: {task:?}", self.number + 1));
         match task {
             Task::Transaction { steps, cancelled_at: None } => self.transaction(handle, steps, None).await,
             Task::Transaction { steps, cancelled_at } => {
                 let transaction = self.transaction(handle, steps, None);
-                if let End::Killed = Process::new(&self.test.world, self.number, *cancelled_at, transaction).await {
-                    self.test.world.tell(|| format!("client {} gave its transaction up, and lives on", self.number));
+                if let End::Killed = Process::new(&self.test.world, self.number + 1, *cancelled_at, transaction).await {
+                    self.test.world.tell(|| format!("client {} lives on: its {handle} was given up", self.number + 1));
                 }
             }
             Task::Snapshot => {
@@ -171,6 +172,7 @@ impl Client {
     fn settle(&self, handle: Handle, done: Result<(), Error>, allowed: &[ErrorKind]) {
         let Err(error) = done else {
             self.test.recorder.committed(handle);
+            self.test.world.tell(|| format!("client {}: {handle} committed", self.number + 1));
             return;
         };
         let kind = error.kind();
@@ -178,7 +180,7 @@ impl Client {
         if !faults.contains(&kind) && !allowed.contains(&kind) {
             self.test.world.violation(format!("unexpected error: {kind:?}: {error}"));
         }
-        self.test.world.tell(|| format!("client {}: {kind:?}: {error}", self.number));
+        self.test.world.tell(|| format!("client {}: {handle} ended: {kind:?}: {error}", self.number + 1));
         self.test.recorder.failed(handle, &error);
     }
 

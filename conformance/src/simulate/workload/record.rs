@@ -1,3 +1,4 @@
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -25,6 +26,13 @@ struct Entry {
 /// A transaction in the record.
 #[derive(Clone, Copy)]
 pub(super) struct Handle(usize);
+
+impl fmt::Display for Handle {
+    /// As the history's anomalies name it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "transaction {}", self.0)
+    }
+}
 
 impl Recorder {
     fn tick(&self) -> u64 {
