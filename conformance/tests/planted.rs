@@ -23,7 +23,7 @@ fn found(simulation: Simulation, kind: &str) {
     let Failure { seed, message, shortest, story } = found;
     println!("schedule {}: {}", first.seed, first.message);
     println!("schedule {seed}: {message}");
-    println!("the shortest, in {} lines: {shortest}", story.len());
+    println!("the shortest, in {} lines: {shortest}\n{}", story.len(), story.join("\n"));
     assert!(shortest.starts_with(kind), "{shortest}");
 }
 

@@ -120,25 +120,26 @@ fn back(
 }
 
 fn tell(graph: &Graph, view: &View<'_>, phenomenon: Phenomenon, real_time: bool, cycle: &[EdgeIndex]) -> Anomaly {
-    let mut transactions = Vec::new();
-    let mut in_attempt = false;
-    let mut text = String::new();
-    for &edge in cycle {
-        let (from, _) = graph.ends(edge);
-        if !graph.is_seen(from) {
-            continue;
-        }
-        let node = &view.nodes[from.index()];
-        transactions.push(node.transaction);
-        in_attempt |= node.is_attempt;
-        let why = match graph.edges[edge] {
+    // Moments between are left out: they are nobody's.
+    let steps: Vec<(NodeIndex, Edge)> = cycle
+        .iter()
+        .map(|&edge| (graph.ends(edge).0, graph.edges[edge]))
+        .filter(|(from, _)| graph.is_seen(*from))
+        .collect();
+    let mut text = Vec::with_capacity(steps.len());
+    for (at, (from, why)) in steps.iter().enumerate() {
+        let to = steps[(at + 1) % steps.len()].0;
+        let why = match why {
             Edge::WriteWrite => "was written over by",
             Edge::WriteRead => "was read by",
             Edge::ReadWrite => "did not see",
             Edge::RealTime => "ended before",
         };
-        text.push_str(&format!("{} {why} ", view.name(from.index())));
+        text.push(format!("{} {why} {}", view.name(from.index()), view.name(to.index())));
     }
-    text.push_str("the first");
+    let nodes = || steps.iter().map(|(from, _)| &view.nodes[from.index()]);
+    let transactions: Vec<usize> = nodes().map(|node| node.transaction).collect();
+    let in_attempt = nodes().any(|node| node.is_attempt);
+    let text = text.join(", ");
     Anomaly { in_attempt, ..Anomaly { real_time, ..Anomaly::new(phenomenon, transactions, text) } }
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use avout_core::protocol::{Resolution, Version};
 use avout_core::{Isolation, Key, Point, Result, Stm};
 
+use super::sweep::sweep;
 use super::{Test, Watch, lock};
 use crate::history::{History, Level, Operation, Outcome};
 
@@ -17,7 +18,7 @@ impl Test {
             match sure.resolve(&receipt).await {
                 Ok(Resolution::Committed(point)) => self.recorder.resolved(handle, Some(point.number())),
                 Ok(Resolution::NotCommitted) => self.recorder.resolved(handle, None),
-                Err(error) => self.world.tell(|| format!("an outcome stays unknown: {error}")),
+                Err(error) => self.world.tell(|| format!("{handle} stays unknown: {:?}", error.kind())),
             }
         }
         let last = self.read_all(sure).await?;
@@ -34,7 +35,9 @@ impl Test {
                 self.world.violation(format!("watch: {what}"));
             }
         }
-        self.check_values(uncommitted)
+        self.check_values(self.world.troubles() + uncommitted)?;
+        sweep(&*sure.coordinator(), &[sure.store(), self.world.second_store()]).await?;
+        self.check_values(0)
     }
 
     /// Reads everything in one transaction, but for the atom.
@@ -124,8 +127,8 @@ impl Test {
         }
     }
 
-    /// Every value that a record points at is there, and not many more are.
-    fn check_values(&self, uncommitted: usize) -> Result<()> {
+    /// Every value that a record points at is there, and not many more are than so many troubles explain.
+    fn check_values(&self, troubles: usize) -> Result<()> {
         let records = self.world.records();
         let keys = records.keys(&Key::prefix("/")?);
         let mut pointed: BTreeSet<(u128, Key, Version)> = BTreeSet::new();
@@ -144,7 +147,6 @@ impl Test {
         if let Some((realm, key, _)) = pointed.first() {
             self.world.violation(format!("dangling: a record of {key} points at what store {realm} does not have"));
         }
-        let troubles = self.world.troubles() + uncommitted;
         if left > troubles * LEFT_BY_A_FAULT {
             self.world.violation(format!("leftovers: {left} values that nothing points at, after {troubles} troubles"));
         }

@@ -4,6 +4,7 @@ mod end;
 mod program;
 mod progress;
 mod record;
+mod sweep;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,6 +18,7 @@ use super::World;
 use program::{Setting, Task};
 use progress::Progress;
 use record::Recorder;
+use sweep::sweep;
 
 /// How long faults go on while clients still work.
 const FAULTY: Duration = Duration::from_secs(30);
@@ -76,7 +78,7 @@ struct Told {
 /// It checks that the [history](crate::history) is strictly serializable, or keeps what `Snapshot` promises where that is the
 /// schedule's isolation; that every attempt saw one moment; that after the last fault everybody commits and nobody who waits
 /// is forgotten; that watches tell what was committed, in order, and the last value; that every record's values are in their
-/// stores; and that no more values are left over than faults explain.
+/// stores; and that no more values are left over than faults explain, and none after a sweep.
 ///
 /// What it finds is the failure of the schedule; it begins with the name of the [phenomenon](crate::history::Phenomenon), or
 /// with `stuck`, `watch`, `unexpected error`, `dangling`, `leftovers` or `version reused`.
@@ -113,6 +115,7 @@ pub async fn workload(world: World) -> Result<()> {
         let test = Arc::clone(&test);
         test.world.clone().spawn(move |stm| client::life(Arc::clone(&test), number, stm));
     }
+    test.start_sweeper();
     test.conduct(&sure).await
 }
 
@@ -149,6 +152,25 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Test {
+    /// Starts a client that sweeps now and then, in some schedules.
+    fn start_sweeper(&self) {
+        let pauses: Vec<Duration> =
+            (0..self.world.draw(3)).map(|_| self.world.draw_delay(Duration::from_millis(600))).collect();
+        if pauses.is_empty() || !self.world.wants_part() {
+            return;
+        }
+        let second = self.world.second_store();
+        self.world.spawn(move |stm| {
+            let (stores, pauses) = ([stm.store(), Arc::clone(&second)], pauses.clone());
+            async move {
+                for pause in pauses {
+                    tokio::time::sleep(pause).await;
+                    let _ = sweep(&*stm.coordinator(), &stores).await;
+                }
+            }
+        });
+    }
+
     /// Leads a schedule from its first fault to its last check.
     async fn conduct(&self, sure: &Stm) -> Result<()> {
         // Some wait for what only comes later.
