@@ -2,9 +2,9 @@ use std::time::Duration;
 
 use super::World;
 
-/// How long a caller waits for a reply that does not come.
-const PATIENCE: Duration = Duration::from_millis(100);
-/// How late a request arrives at most that is late.
+/// How long a caller waits for a reply that does not come, unless its own deadline is earlier.
+const PATIENCE: [Duration; 3] = [Duration::from_millis(20), Duration::from_millis(100), Duration::from_secs(3)];
+/// How late a request arrives at most that is late: while the caller waits, or after that.
 const LATEST: Duration = Duration::from_millis(2000);
 
 /// A client's way to the servers.
@@ -30,7 +30,7 @@ enum Fate {
     Refused,
     RequestLost,
     ReplyLost,
-    /// It is carried out this much later than the caller waits for it.
+    /// It is carried out this much later, and its reply is lost.
     Late(Duration),
     /// It is carried out, answered, and carried out again this much later.
     Twice(Duration),
@@ -79,24 +79,24 @@ impl Link {
         self.travel().await;
         let apply = flight.apply.take().expect("it is taken once");
         let lost = match fate {
-            Fate::Fine => None,
+            Fate::Fine => false,
             Fate::Refused => return Reply::Refused,
-            Fate::RequestLost => Some(PATIENCE),
+            Fate::RequestLost => true,
             Fate::Late(after) => {
-                self.again(PATIENCE + after, apply.clone());
-                Some(PATIENCE)
+                self.again(after, apply.clone());
+                true
             }
             Fate::ReplyLost => {
                 apply();
-                Some(PATIENCE)
+                true
             }
             Fate::Twice(after) => {
                 self.again(after, apply.clone());
-                None
+                false
             }
         };
-        if let Some(patience) = lost {
-            tokio::time::sleep(patience).await;
+        if lost {
+            tokio::time::sleep(PATIENCE[self.world.draw(3) as usize]).await;
             return Reply::Lost;
         }
         let done = apply();

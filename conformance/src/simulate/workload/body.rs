@@ -1,4 +1,5 @@
 use std::pin::Pin;
+use std::sync::OnceLock;
 
 use avout_core::{Atom, Error, ErrorKind, Ref, Result, Tx};
 
@@ -10,8 +11,8 @@ use crate::history::Operation;
 pub(super) struct Refs {
     pub(super) lists: Vec<Ref<Vec<u64>>>,
     pub(super) registers: Vec<Ref<u64>>,
-    /// `None`: it was not there when the client came.
-    pub(super) volatile: Option<Ref<u64>>,
+    /// Empty as long as the client has not found it or made it.
+    pub(super) volatile: OnceLock<Ref<u64>>,
     pub(super) atom: Option<Atom<Vec<u64>>>,
 }
 
@@ -106,7 +107,7 @@ impl Body<'_> {
     }
 
     async fn volatile(&self, tx: &Tx, step: &Step, ensure: bool) -> Result<()> {
-        let Some(volatile) = &self.refs.volatile else {
+        let Some(volatile) = self.refs.volatile.get() else {
             return Ok(());
         };
         let key = volatile.key().as_str();
@@ -122,7 +123,7 @@ impl Body<'_> {
             _ => {
                 let read = if ensure { tx.ensure(volatile).await } else { tx.get(volatile).await };
                 let value = match read {
-                    Ok(value) => Some(value),
+                    Ok(value) => Some(value).filter(|value| *value != 0),
                     Err(error) if error.kind() == ErrorKind::NotFound => None,
                     Err(error) => return Err(error),
                 };

@@ -1,5 +1,5 @@
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use avout_core::{Error, ErrorKind, Ref, Result, Stm};
@@ -49,7 +49,7 @@ async fn insist<T, Fut: Future<Output = Result<T>>>(f: impl Fn() -> Fut) -> Resu
 
 async fn open(test: &Test, stm: &Stm) -> Refs {
     let expected = "the refs were made before any client came";
-    let mut refs = Refs { lists: Vec::new(), registers: Vec::new(), volatile: None, atom: None };
+    let mut refs = Refs { lists: Vec::new(), registers: Vec::new(), volatile: OnceLock::new(), atom: None };
     for list in 0..test.setting.lists {
         refs.lists.push(insist(|| stm.open_ref(format!("/l{list}")).into_future()).await.expect(expected));
     }
@@ -57,7 +57,7 @@ async fn open(test: &Test, stm: &Stm) -> Refs {
         refs.registers.push(insist(|| stm.open_ref(format!("/r{register}")).into_future()).await.expect(expected));
     }
     if test.setting.volatile {
-        refs.volatile = insist(|| stm.open_ref("/v").into_future()).await.ok();
+        refs.volatile = insist(|| stm.open_ref("/v").into_future()).await.map(OnceLock::from).unwrap_or_default();
     }
     if test.setting.atom {
         refs.atom = Some(insist(|| stm.open_atom("/a").into_future()).await.expect(expected));
@@ -128,7 +128,8 @@ impl Client {
                 self.test.recorder.begin(handle);
                 self.test.recorder.push(handle, [Operation::write("/v", *value)]);
                 let created = self.stm.create_ref("/v", *value).await;
-                self.settle(handle, created.map(drop), &[ErrorKind::AlreadyExists]);
+                let created = created.map(|volatile| drop(self.refs.volatile.set(volatile)));
+                self.settle(handle, created, &[ErrorKind::AlreadyExists]);
             }
             Task::Swap(element) => {
                 let atom = self.refs.atom.as_ref().expect("swaps are drawn where there is an atom");

@@ -138,8 +138,7 @@ async fn make(world: &World, setting: &Setting, stm: &Stm) -> Result<()> {
         register_ref.await?;
     }
     if setting.volatile {
-        // Nobody is told of this one: whoever finds it finds nothing that was written.
-        stm.create_ref("/v", 0_u64).await?.destroy().await?;
+        stm.create_ref("/v", 0_u64).history(setting.history).await?;
     }
     if setting.atom {
         stm.create_atom("/a", Vec::<u64>::new()).await?;
