@@ -6,6 +6,7 @@ use super::plan::Plan;
 
 /// A mistake of the engine.
 #[doc(hidden)]
+#[cfg_attr(not(feature = "planted-bugs"), allow(unreachable_pub, reason = "it is public with the feature"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bug {
     /// An entry is used that is newer than the read point, with no look at what was read before.
