@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use avout_conformance::simulate::{Failure, Simulation, workload};
 use avout_core::backend::{Coordinator, CoordinatorCapabilities, Wake, Watcher};
-use avout_core::protocol::{Commit, CommitOutcome, Entry, Record, Resolution, Snapshot};
+use avout_core::protocol::{Commit, CommitOutcome, Entry, Floor, Record, Resolution, Snapshot};
 use avout_core::{Bug, Error, ErrorKind, Key, Point, Result, Revision};
 use bytes::Bytes;
 use tokio::sync::Notify;
@@ -83,6 +83,13 @@ fn commute_unchecked_though_read() {
 #[test]
 fn watch_told_before_the_commit() {
     found(wrapped(EarlyWatch::new), "watch: it told");
+}
+
+/// A commit that does not check the floor: a sweeper deletes a value, and a record then points at it.
+#[test]
+fn floor_unchecked() {
+    let unchecked: fn(&mut Commit) = |commit| commit.checks.retain(|check| check.key != Floor::key());
+    found(wrapped(move |inner| Changed { inner, change: unchecked, known: false }), "dangling");
 }
 
 /// Changes commits on their way, and may claim to know how a commit ended whose reply was lost.

@@ -112,7 +112,7 @@ impl Simulation {
         }
     }
 
-    /// Runs the test until a schedule fails. `None`: none did.
+    /// Runs the test until a schedule fails, whatever the environment says. `None`: none did.
     pub fn find<F, Fut>(&self, test: F) -> Option<Failure>
     where
         F: Fn(World) -> Fut + Send + Sync,
