@@ -13,6 +13,9 @@ mod handles;
 pub mod protocol;
 
 pub use backend::{Coordinator, Store};
+#[cfg(feature = "planted-bugs")]
+#[doc(hidden)]
+pub use engine::Bug;
 pub use engine::{Config, Isolation, Stats};
 pub use error::{Error, ErrorKind, Result};
 pub use handles::*;

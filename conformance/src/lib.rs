@@ -27,14 +27,19 @@
 //!
 //! A law is an `async fn` in the file of its group, named in that file's `laws!` table, with a sentence that states it. The
 //! files are listed in `registry.rs`. [`fault`] has wrappers that lose replies, crash and count, for tests of the engine.
+//!
+//! Beside the laws there are [`history`], which checks what clients saw of transactions, and [`simulate`], which
+//! runs transactions, avout's or yours, under faults on simulated time, repeatable from a seed.
 
 mod coordinator;
 pub mod fault;
 mod fixture;
+pub mod history;
 mod law;
 mod registry;
 mod runner;
 mod sample;
+pub mod simulate;
 mod state_container;
 mod stm;
 mod versioned_state_container;

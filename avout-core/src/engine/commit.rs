@@ -9,6 +9,7 @@ use super::floor::KnownFloor;
 use super::merge::{Entered, Told};
 use super::options::Isolation;
 use super::plan::Plan;
+use super::planted::{self, Bug};
 use super::prepare::{Prewritten, apply, unknown_outcome, validate};
 use super::queue::{Ticket, find_left, leave};
 use super::read::{Loaded, lost_value};
@@ -57,11 +58,14 @@ impl Engine {
         isolation: Isolation,
         run: &mut Standing,
     ) -> Result<Ended> {
-        let plan = match Plan::of(attempt, isolation) {
+        let mut plan = match Plan::of(attempt, isolation) {
             Ok(plan) if plan.writes.is_empty() => return Ok(Ended::Committed(None)),
             Ok(plan) => plan,
             Err(key) => return Ok(Ended::Lost { key, primed: None }),
         };
+        if planted::is(&self.config, Bug::CommuteUnchecked) {
+            plan.uncheck_commutes();
+        }
         // In memory a commit is shorter than what it takes to merge it with others.
         if self.capabilities.in_process {
             return self.commit_plan(plan, attempt, isolation, run).await;

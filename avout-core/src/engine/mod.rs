@@ -17,6 +17,7 @@ mod keymap;
 mod merge;
 mod options;
 mod plan;
+mod planted;
 mod prepare;
 mod queue;
 mod read;
@@ -40,6 +41,8 @@ pub(crate) use combine::{Combiner, Fate, Lead, Part};
 pub(crate) use follow::{Followed, Follower};
 pub(crate) use options::Options;
 pub use options::{Config, Isolation};
+#[cfg(feature = "planted-bugs")]
+pub use planted::Bug;
 pub(crate) use read::{Loaded, absent};
 pub(crate) use run::{TxInner, refuse_nested, run};
 pub use stats::Stats;
@@ -114,40 +117,39 @@ impl Engine {
     }
 
     /// The current entries of these keys: one request to the coordinator, repeated while it is unavailable and
-    /// the deadline allows. Brings the floor along as long as it is not known.
+    /// the deadline allows.
     pub(crate) async fn read(&self, keys: &[Key], deadline: Option<Instant>) -> Result<Snapshot> {
-        self.read_at(keys, None, deadline).await
+        self.read_with_floor(keys, deadline).await.map(|(snapshot, _)| snapshot)
     }
 
-    /// The same as of an earlier point, where the coordinator can.
+    /// The same with the floor: the one that was known before, or else it is read along with the keys.
+    pub(crate) async fn read_with_floor(
+        &self,
+        keys: &[Key],
+        deadline: Option<Instant>,
+    ) -> Result<(Snapshot, KnownFloor)> {
+        if let Some(floor) = self.floor.get() {
+            return Ok((self.read_at(keys, None, deadline).await?, floor));
+        }
+        let with_floor: Vec<Key> = keys.iter().cloned().chain([Floor::key()]).collect();
+        let mut snapshot = self.read_at(&with_floor, None, deadline).await?;
+        let floor = KnownFloor::from_entry(snapshot.entries.pop().flatten().as_ref())?;
+        self.floor.learn(&floor);
+        Ok((snapshot, floor))
+    }
+
+    /// The entries as of an earlier point, where the coordinator can.
     pub(crate) async fn read_at(&self, keys: &[Key], at: Option<Point>, deadline: Option<Instant>) -> Result<Snapshot> {
-        if keys.len() >= self.capabilities.max_keys {
-            let message = format!(
-                "{} keys are read at once, and the coordinator takes {}",
-                keys.len(),
-                self.capabilities.max_keys
-            );
+        let limit = self.capabilities.max_keys;
+        if keys.len() > limit {
+            let message = format!("{} keys are read at once, and the coordinator takes {limit}", keys.len());
             return Err(Error::new(ErrorKind::TooLarge, message));
         }
-        let knows_floor = at.is_some() || self.floor.get().is_some();
-        let with_floor: Vec<Key>;
-        let asked = if knows_floor {
-            keys
-        } else {
-            with_floor = keys.iter().cloned().chain([Floor::key()]).collect();
-            &with_floor
-        };
-        let mut snapshot = self
-            .until(deadline, || async {
-                self.stats.read();
-                self.coordinator.read(asked, at).await
-            })
-            .await?;
-        if !knows_floor {
-            let floor = snapshot.entries.pop().flatten();
-            self.floor.learn(&KnownFloor::from_entry(floor.as_ref())?);
-        }
-        Ok(snapshot)
+        self.until(deadline, || {
+            self.stats.read();
+            self.coordinator.read(keys, at)
+        })
+        .await
     }
 
     /// The entry of one key.

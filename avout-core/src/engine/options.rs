@@ -27,11 +27,22 @@ pub struct Config {
     pub cache_bytes: u64,
     /// The seed of back-off times; `None`: drawn from the operating system.
     pub seed: Option<u64>,
+    /// A mistake to make, for tests that must find it.
+    #[cfg(feature = "planted-bugs")]
+    #[doc(hidden)]
+    pub planted: Option<super::planted::Bug>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { deadline: Some(Duration::from_secs(30)), max_attempts: None, cache_bytes: 32 * 1024 * 1024, seed: None }
+        Self {
+            deadline: Some(Duration::from_secs(30)),
+            max_attempts: None,
+            cache_bytes: 32 * 1024 * 1024,
+            seed: None,
+            #[cfg(feature = "planted-bugs")]
+            planted: None,
+        }
     }
 }
 

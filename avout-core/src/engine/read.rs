@@ -4,6 +4,7 @@ use futures_util::future::try_join_all;
 use tokio::time::Instant;
 
 use super::attempt::Plan;
+use super::planted::{self, Bug};
 use super::run::TxInner;
 use super::{Cell, Engine};
 use crate::error::{Error, ErrorKind, Result};
@@ -97,11 +98,13 @@ impl TxInner {
             let Plan::Read { keys: asked, wanted, generation } = plan else {
                 return Ok(());
             };
-            let snapshot = self.engine.read(&asked, self.deadline).await.map_err(|error| self.effort(error))?;
+            let read = self.engine.read_with_floor(&asked, self.deadline).await;
+            let (snapshot, floor) = read.map_err(|error| self.effort(error))?;
             let mut attempt = self.attempt();
             attempt.check_running()?;
-            if attempt.floor.is_none() {
-                attempt.floor = self.engine.floor.get();
+            attempt.floor.get_or_insert(floor);
+            if planted::is(&self.engine.config, Bug::SnapshotNotExtended) {
+                attempt.read_point = None;
             }
             if attempt.admit(&asked, wanted, generation, snapshot, &mut extend)? {
                 return Ok(());

@@ -1,0 +1,197 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use avout_core::backend::{Coordinator, CoordinatorCapabilities, Wake, Watcher};
+use avout_core::protocol::{Commit, CommitOutcome, Receipt, Resolution, Snapshot};
+use avout_core::{Error, ErrorKind, Key, Point, Realm, Result};
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use super::knobs::CoordinatorKnobs;
+use super::link::{Link, Reply};
+use super::records::Records;
+
+/// How long a watch is without its connection.
+const LONGEST_LOSS: Duration = Duration::from_millis(500);
+
+/// One client's view of the simulated coordinator.
+pub(super) struct SimCoordinator {
+    records: Arc<Records>,
+    capabilities: CoordinatorCapabilities,
+    fresh: f64,
+    link: Link,
+}
+
+impl SimCoordinator {
+    pub(super) fn new(records: Arc<Records>, knobs: &CoordinatorKnobs, link: Link) -> Self {
+        let mut capabilities = CoordinatorCapabilities::new(Realm::new(0));
+        capabilities.in_process = knobs.in_process;
+        capabilities.max_inline = knobs.max_inline;
+        capabilities.definite_replies = knobs.definite_replies;
+        capabilities.unique_revisions = knobs.unique_revisions;
+        capabilities.native_snapshots = knobs.native_snapshots;
+        Self { records, capabilities, fresh: knobs.fresh, link }
+    }
+
+    /// Sends a request that may be repeated.
+    async fn ask<T, F>(&self, what: impl Fn() -> String, apply: F) -> Result<T>
+    where
+        F: Fn() -> T + Clone + Send + 'static,
+    {
+        match self.link.call(what, apply).await {
+            Reply::Done(done) => Ok(done),
+            Reply::Refused | Reply::Lost => Err(Error::new(ErrorKind::Unavailable, "no answer, by plan")),
+        }
+    }
+}
+
+/// Keys as the story tells them. The engine's own have random names.
+pub(super) fn names<'a>(keys: impl IntoIterator<Item = &'a Key>) -> String {
+    let name = |key: &'a Key| match key.is_reserved() {
+        false => key.as_str(),
+        true if key.as_str().contains("slots") => "(slot)",
+        true => "(floor)",
+    };
+    keys.into_iter().map(name).collect::<Vec<_>>().join(" ")
+}
+
+fn describe(commit: &Commit) -> String {
+    let puts = names(commit.puts.iter().map(|put| &put.key).chain(commit.deletes.iter().map(|delete| &delete.key)));
+    match names(commit.checks.iter().map(|check| &check.key)) {
+        checks if checks.is_empty() => format!("commit of {puts}"),
+        checks => format!("commit of {puts} if {checks} did not change"),
+    }
+}
+
+#[async_trait]
+impl Coordinator for SimCoordinator {
+    fn capabilities(&self) -> &CoordinatorCapabilities {
+        &self.capabilities
+    }
+
+    async fn read(&self, keys: &[Key], at: Option<Point>) -> Result<Snapshot> {
+        let at = at.filter(|_| self.capabilities.native_snapshots);
+        let (records, link, asked) = (Arc::clone(&self.records), self.link.clone(), keys.to_vec());
+        let apply = move || {
+            let snapshot = records.read(&asked, at);
+            link.tell(|| match &snapshot {
+                Ok(snapshot) => format!("reads {} at point {}", names(&asked), snapshot.point),
+                Err(_) => format!("reads {} and is too late", names(&asked)),
+            });
+            snapshot
+        };
+        self.ask(|| format!("read of {}", names(keys)), apply).await?
+    }
+
+    async fn commit(&self, commit: &Commit) -> Result<CommitOutcome> {
+        let world = self.link.world();
+        let number = world.next_id();
+        let judged = self.capabilities.definite_replies.then_some(number);
+        let (records, link, sent) = (Arc::clone(&self.records), self.link.clone(), Arc::new(commit.clone()));
+        let apply = move || {
+            let outcome = records.commit(judged, &sent);
+            link.tell(|| match &outcome {
+                CommitOutcome::Committed(done) => format!("{} at point {}", describe(&sent), done.point),
+                CommitOutcome::Conflict(conflict) if conflict.stale.is_empty() => {
+                    format!("{}: it came before, or was fenced off", describe(&sent))
+                }
+                CommitOutcome::Conflict(conflict) => {
+                    format!("{}: conflict on {}", describe(&sent), names(&conflict.stale))
+                }
+            });
+            outcome
+        };
+        match self.link.call(|| describe(commit), apply).await {
+            Reply::Done(CommitOutcome::Conflict(mut conflict)) => {
+                if !world.chance(self.fresh) {
+                    conflict.fresh = None;
+                    if world.chance(0.5) {
+                        conflict.stale.truncate(1);
+                    }
+                }
+                Ok(CommitOutcome::Conflict(conflict))
+            }
+            Reply::Done(outcome) => Ok(outcome),
+            Reply::Refused => Err(Error::new(ErrorKind::Unavailable, "refused, by plan")),
+            Reply::Lost => {
+                let error = Error::new(ErrorKind::OutcomeUnknown, "the reply was lost, by plan");
+                Err(match judged {
+                    None => error,
+                    Some(number) => error.with_receipt(Receipt::Native(Bytes::copy_from_slice(&number.to_be_bytes()))),
+                })
+            }
+        }
+    }
+
+    async fn resolve(&self, receipt: &Bytes) -> Result<Resolution> {
+        let number = receipt[..].try_into().map(u64::from_be_bytes);
+        let number = number.map_err(|_| Error::new(ErrorKind::Unsupported, "no receipt of this coordinator"))?;
+        let (records, link) = (Arc::clone(&self.records), self.link.clone());
+        let apply = move || {
+            let resolution = records.resolve(number);
+            link.tell(|| format!("finds out: {resolution:?}"));
+            resolution
+        };
+        self.ask(|| "question how a commit ended".to_owned(), apply).await
+    }
+
+    async fn watch(&self, keys: &[Key]) -> Result<Box<dyn Watcher>> {
+        let (records, world, asked) = (Arc::clone(&self.records), self.link.world().clone(), keys.to_vec());
+        let apply = move || {
+            let number = world.next_id();
+            let (records, notify) = (Arc::clone(&records), records.watch(number, &asked));
+            SimWatcher { records, number, notify, link: None, hinted: false }
+        };
+        let mut watcher = self.ask(|| format!("watch of {}", names(keys)), apply).await?;
+        watcher.link = Some(self.link.clone());
+        Ok(Box::new(watcher))
+    }
+
+    async fn list(&self, prefix: &Key) -> Result<Vec<Key>> {
+        let (records, asked) = (Arc::clone(&self.records), prefix.clone());
+        self.ask(|| format!("list of {prefix}"), move || records.keys(&asked)).await
+    }
+}
+
+/// A watch: a hint takes its time, and the connection may be lost.
+struct SimWatcher {
+    records: Arc<Records>,
+    number: u64,
+    notify: Arc<Notify>,
+    link: Option<Link>,
+    /// A hint was taken and not told yet.
+    hinted: bool,
+}
+
+#[async_trait]
+impl Watcher for SimWatcher {
+    async fn changed(&mut self) -> Result<Wake> {
+        if !self.hinted {
+            self.notify.notified().await;
+            self.hinted = true;
+        }
+        let mut wake = Ok(Wake::Changed);
+        if let Some(link) = &self.link {
+            link.travel().await;
+            let world = link.world();
+            if link.fault(world.knobs().lost_watches) {
+                link.tell(|| "a watch loses its connection".to_owned());
+                if world.chance(0.5) {
+                    // What is hinted at stays so: the caller may wait again.
+                    return Err(Error::new(ErrorKind::Unavailable, "the connection was lost, by plan"));
+                }
+                tokio::time::sleep(world.draw_delay(LONGEST_LOSS)).await;
+                wake = Ok(Wake::Lost);
+            }
+        }
+        self.hinted = false;
+        wake
+    }
+}
+
+impl Drop for SimWatcher {
+    fn drop(&mut self) {
+        self.records.unwatch(self.number);
+    }
+}

@@ -1,0 +1,81 @@
+use std::time::Duration;
+
+use rand::RngExt as _;
+use rand::rngs::StdRng;
+
+/// What is the same all through one schedule: drawn from its seed.
+#[derive(Clone, Debug)]
+pub(super) struct Knobs {
+    /// The longest way of a request or a reply.
+    pub(super) latency: Duration,
+    /// How often a process that could go on lets others go first.
+    pub(super) yields: f64,
+    /// How often a request meets a fault.
+    pub(super) faults: f64,
+    /// How often a process stops for a while where it could go on.
+    pub(super) pauses: f64,
+    /// How often a client is killed, each time it is started.
+    pub(super) crashes: f64,
+    /// How often a watch loses its connection.
+    pub(super) lost_watches: f64,
+    /// When nothing answers: from and until, since the beginning.
+    pub(super) outages: Vec<(Duration, Duration)>,
+    /// How long a client's operations may take.
+    pub(super) deadline: Option<Duration>,
+    pub(super) cache_bytes: u64,
+    pub(super) coordinator: CoordinatorKnobs,
+}
+
+/// What kind of a coordinator it is.
+#[derive(Clone, Debug)]
+pub(super) struct CoordinatorKnobs {
+    pub(super) in_process: bool,
+    pub(super) max_inline: usize,
+    pub(super) definite_replies: bool,
+    pub(super) unique_revisions: bool,
+    pub(super) native_snapshots: bool,
+    /// How often a conflict carries fresh entries.
+    pub(super) fresh: f64,
+}
+
+fn pick<T: Clone>(rng: &mut StdRng, of: &[T]) -> T {
+    of[rng.random_range(0..of.len())].clone()
+}
+
+fn millis(rng: &mut StdRng, upto: u64) -> Duration {
+    Duration::from_millis(rng.random_range(0..=upto))
+}
+
+impl Knobs {
+    pub(super) fn draw(rng: &mut StdRng) -> Self {
+        let calm = rng.random_bool(0.15);
+        let mut some = |of: &[f64]| if calm { 0.0 } else { pick(rng, of) };
+        let faults = some(&[0.0, 0.02, 0.05, 0.15]);
+        let (pauses, crashes) = (some(&[0.0, 0.0, 0.002, 0.02]), some(&[0.0, 0.3, 0.6]));
+        let lost_watches = some(&[0.0, 0.1, 0.4]);
+        let mut outages = Vec::new();
+        while !calm && outages.len() < 2 && rng.random_bool(0.2) {
+            let from = millis(rng, 300);
+            outages.push((from, from + millis(rng, 4000)));
+        }
+        Self {
+            latency: Duration::from_millis(pick(rng, &[0, 1, 3, 10, 40])),
+            yields: pick(rng, &[0.0, 0.1, 0.4]),
+            faults,
+            pauses,
+            crashes,
+            lost_watches,
+            outages,
+            deadline: pick(rng, &[None, Some(Duration::from_millis(700)), Some(Duration::from_secs(10))]),
+            cache_bytes: pick(rng, &[0, 1 << 20]),
+            coordinator: CoordinatorKnobs {
+                in_process: rng.random_bool(0.1),
+                max_inline: pick(rng, &[0, 24, 40, 16 * 1024]),
+                definite_replies: rng.random_bool(0.35),
+                unique_revisions: rng.random_bool(0.5),
+                native_snapshots: rng.random_bool(0.2),
+                fresh: pick(rng, &[0.0, 0.5, 1.0]),
+            },
+        }
+    }
+}

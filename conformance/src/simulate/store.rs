@@ -1,0 +1,217 @@
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use avout_core::backend::{CasOutcome, Kind, StateContainer, Store, StoreCapabilities, VersionedStateContainer};
+use avout_core::protocol::{Realm, State, Version};
+use avout_core::{Error, ErrorKind, Key, Result, Revision};
+
+use super::link::{Link, Reply};
+
+/// A store's server.
+pub(super) struct Values {
+    realm: Realm,
+    held: Mutex<Held>,
+}
+
+#[derive(Default)]
+struct Held {
+    revision: u128,
+    atoms: BTreeMap<Key, (State, Revision)>,
+    refs: BTreeMap<Key, BTreeMap<Version, State>>,
+}
+
+impl Values {
+    pub(super) fn new(realm: Realm) -> Self {
+        Self { realm, held: Mutex::default() }
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes an atom if its revision is as expected; `None`: whatever it is.
+    fn set(&self, key: &Key, expected: Option<Option<&Revision>>, value: State) -> CasOutcome {
+        let mut held = self.held();
+        let current = held.atoms.get(key);
+        if expected.is_some_and(|expected| current.map(|(_, revision)| revision) != expected) {
+            return CasOutcome::Stale(current.cloned());
+        }
+        held.revision += 1;
+        let revision = Revision::number(held.revision);
+        held.atoms.insert(key.clone(), (value, revision.clone()));
+        CasOutcome::Set(revision)
+    }
+
+    /// All values of refs.
+    pub(super) fn versions(&self) -> Vec<(Key, Version)> {
+        let held = self.held();
+        held.refs.iter().flat_map(|(key, values)| values.keys().map(|version| (key.clone(), *version))).collect()
+    }
+
+    pub(super) fn realm(&self) -> Realm {
+        self.realm
+    }
+}
+
+/// One client's view of a simulated store.
+pub(super) struct SimStore {
+    values: Arc<Values>,
+    link: Link,
+}
+
+impl SimStore {
+    pub(super) fn new(values: Arc<Values>, link: Link) -> Self {
+        Self { values, link }
+    }
+
+    fn container(&self, key: &Key) -> Arc<Container> {
+        Arc::new(Container { values: Arc::clone(&self.values), link: self.link.clone(), key: key.clone() })
+    }
+}
+
+#[async_trait]
+impl Store for SimStore {
+    fn realm(&self) -> Realm {
+        self.values.realm
+    }
+
+    fn capabilities(&self) -> StoreCapabilities {
+        StoreCapabilities::default()
+    }
+
+    fn state(&self, key: &Key) -> Arc<dyn StateContainer> {
+        self.container(key)
+    }
+
+    fn versioned_state(&self, key: &Key) -> Arc<dyn VersionedStateContainer> {
+        self.container(key)
+    }
+
+    async fn keys(&self, kind: Kind, prefix: &Key) -> Result<Vec<Key>> {
+        let held = self.values.held();
+        Ok(match kind {
+            Kind::Atom => held.atoms.keys().filter(|key| key.is_under(prefix)).cloned().collect(),
+            Kind::Ref => held.refs.keys().filter(|key| key.is_under(prefix)).cloned().collect(),
+        })
+    }
+}
+
+struct Container {
+    values: Arc<Values>,
+    link: Link,
+    key: Key,
+}
+
+impl Container {
+    /// Sends a request that may be repeated.
+    async fn ask<T, F>(&self, what: &'static str, apply: F) -> Result<T>
+    where
+        F: Fn(&Values, &Key) -> T + Clone + Send + 'static,
+    {
+        match self.send(what, apply).await {
+            Reply::Done(done) => Ok(done),
+            Reply::Refused | Reply::Lost => Err(Error::new(ErrorKind::Unavailable, "no answer, by plan")),
+        }
+    }
+
+    /// Sends a request that takes effect each time it is carried out.
+    async fn write<T, F>(&self, what: &'static str, apply: F) -> Result<T>
+    where
+        F: Fn(&Values, &Key) -> T + Clone + Send + 'static,
+    {
+        match self.send(what, apply).await {
+            Reply::Done(done) => Ok(done),
+            Reply::Refused => Err(Error::new(ErrorKind::Unavailable, "refused, by plan")),
+            Reply::Lost => Err(Error::new(ErrorKind::OutcomeUnknown, "the reply was lost, by plan")),
+        }
+    }
+
+    async fn send<T, F>(&self, what: &'static str, apply: F) -> Reply<T>
+    where
+        F: Fn(&Values, &Key) -> T + Clone + Send + 'static,
+    {
+        let (values, key, link) = (Arc::clone(&self.values), self.key.clone(), self.link.clone());
+        let apply = move || {
+            link.tell(|| format!("{what} {key} in store {}", values.realm.number()));
+            apply(&values, &key)
+        };
+        self.link.call(|| format!("{what} {}", self.key), apply).await
+    }
+}
+
+#[async_trait]
+impl StateContainer for Container {
+    async fn init(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn destroy(&self) -> Result<()> {
+        let destroy = |values: &Values, key: &Key| drop(values.held().atoms.remove(key));
+        self.write("destroy the atom", destroy).await
+    }
+
+    async fn state(&self) -> Result<Option<(State, Revision)>> {
+        self.ask("read the atom", |values, key| values.held().atoms.get(key).cloned()).await
+    }
+
+    async fn set_state(&self, value: State) -> Result<Revision> {
+        let set = move |values: &Values, key: &Key| values.set(key, None, value.clone());
+        match self.write("write the atom", set).await? {
+            CasOutcome::Set(revision) => Ok(revision),
+            CasOutcome::Stale(_) => unreachable!("it expected nothing"),
+        }
+    }
+
+    async fn compare_and_set_state(&self, expected: Option<Revision>, value: State) -> Result<CasOutcome> {
+        let set = move |values: &Values, key: &Key| values.set(key, Some(expected.as_ref()), value.clone());
+        self.write("compare and write the atom", set).await
+    }
+}
+
+#[async_trait]
+impl VersionedStateContainer for Container {
+    async fn init(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn destroy(&self) -> Result<()> {
+        self.ask("destroy the values of", |values, key| drop(values.held().refs.remove(key))).await
+    }
+
+    async fn state_at(&self, version: &Version) -> Result<Option<State>> {
+        let version = *version;
+        let read = move |values: &Values, key: &Key| values.held().refs.get(key)?.get(&version).cloned();
+        self.ask("read a value of", read).await
+    }
+
+    async fn set_state_at(&self, version: &Version, value: State) -> Result<()> {
+        let (version, world) = (*version, self.link.world().clone());
+        let set = move |values: &Values, key: &Key| {
+            let mut held = values.held();
+            let found = held.refs.entry(key.clone()).or_default().entry(version).or_insert_with(|| value.clone());
+            if let (State::Bytes(found), State::Bytes(new)) = (&*found, &value)
+                && found != new
+            {
+                world.violation(format!("version reused: two values of {key} have one name"));
+            }
+        };
+        self.ask("write a value of", set).await
+    }
+
+    async fn delete_state_at(&self, version: &Version) -> Result<()> {
+        let version = *version;
+        let delete = move |values: &Values, key: &Key| {
+            let mut held = values.held();
+            held.refs.get_mut(key).map(|values| values.remove(&version));
+        };
+        self.ask("delete a value of", delete).await
+    }
+
+    async fn versions(&self) -> Result<Vec<Version>> {
+        let read = |values: &Values, key: &Key| {
+            values.held().refs.get(key).map(|values| values.keys().copied().collect()).unwrap_or_default()
+        };
+        self.ask("list the values of", read).await
+    }
+}
