@@ -155,21 +155,29 @@ impl<'a> Runner<'a> {
         }
         self.lost_on.retain(|other| *other != key);
         self.lost_on.push(key);
-        if self.losses >= RESERVES && self.reserve().await? {
+        // Nobody queues for the floor or reserves it: it is raised seldom, and every commit compares it.
+        let contended: Vec<Key> = self.lost_on.iter().filter(|key| !key.is_reserved()).cloned().collect();
+        if contended.is_empty() {
+            return match self.engine.yield_or_pause(self.losses - 1, self.standing.deadline).await {
+                true => Ok(Next::RunAgain),
+                false => Err(self.gave_up(self.timeout())),
+            };
+        }
+        if self.losses >= RESERVES && self.reserve(&contended).await? {
             return Ok(Next::RunAgain);
         }
-        if self.queue().await || self.engine.yield_or_pause(self.losses - 1, self.standing.deadline).await {
+        if self.queue(contended).await || self.engine.yield_or_pause(self.losses - 1, self.standing.deadline).await {
             return Ok(Next::RunAgain);
         }
         Err(self.gave_up(self.timeout()))
     }
 
     /// Asks all others to wait. `false`: they did not get to hear of it.
-    async fn reserve(&mut self) -> Result<bool> {
+    async fn reserve(&mut self, keys: &[Key]) -> Result<bool> {
         let number = self.engine.sequence.fetch_add(1, Ordering::Relaxed);
         let holder = *self.standing.holder.get_or_insert(Holder { client: self.engine.client, number });
         tracing::debug!(losses = self.losses, "lost again and again, reserving");
-        match self.engine.reserve(&self.lost_on, holder, self.standing.deadline).await {
+        match self.engine.reserve(keys, holder, self.standing.deadline).await {
             Ok(Some(primed)) => {
                 self.primed = Some(primed);
                 Ok(true)
@@ -181,15 +189,15 @@ impl<'a> Runner<'a> {
 
     /// Waits in the queues of the keys that it lost on, and stays there. `false`: it stands at the head of them already,
     /// and others came first all the same.
-    async fn queue(&mut self) -> bool {
+    async fn queue(&mut self, keys: Vec<Key>) -> bool {
         let engine = self.engine;
         // In memory a commit is so short that to race is faster than to wait, until it does not end.
         let races = if engine.capabilities.in_process { 4 } else { 1 };
-        if self.losses < races || hold_all(&self.standing.tickets, self.lost_on.iter()) {
+        if self.losses < races || hold_all(&self.standing.tickets, keys.iter()) {
             return false;
         }
         self.standing.tickets.clear();
-        self.standing.tickets = engine.queue_for(self.lost_on.clone(), self.standing.deadline).await;
+        self.standing.tickets = engine.queue_for(keys, self.standing.deadline).await;
         let newest = self.primed.as_ref().map(|primed| primed.point);
         if let Some(left) = find_left(&self.standing.tickets, self.standing.begun)
             && newest.is_none_or(|point| point < left.point)

@@ -169,12 +169,12 @@ impl Records {
         held.keys.keys().filter(|key| key.is_under(prefix) && held.current(key).is_some()).cloned().collect()
     }
 
-    /// All points at which a key changed.
+    /// All points at which a key's value changed. A reservation changes none.
     pub(super) fn points(&self, key: &Key) -> Vec<Point> {
-        self.held()
-            .keys
-            .get(key)
-            .map(|versions| versions.iter().map(|version| version.point).collect())
-            .unwrap_or_default()
+        let reserved = |record: &Arc<Record>| record.reservation.is_some();
+        let changed = |version: &&Version| !version.record.as_ref().is_some_and(reserved);
+        let held = self.held();
+        let versions = held.keys.get(key).into_iter().flatten();
+        versions.filter(changed).map(|version| version.point).collect()
     }
 }
