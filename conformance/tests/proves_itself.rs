@@ -330,10 +330,13 @@ fn no_fault_breaks_no_law() {
     }
 }
 
-/// A law that no fault breaks proves nothing.
+/// A law of a backend that no fault breaks proves nothing. Those of transactions and watches are about the engine, which no
+/// backend's fault changes.
 #[test]
 fn each_law_is_broken_by_some_fault() {
     let broken: BTreeSet<&str> = BREAKS.iter().flat_map(|(_, names)| *names).copied().collect();
-    let idle: Vec<String> = laws().map(|law| law.name()).filter(|name| !broken.contains(&**name)).collect();
+    let names = laws().map(|law| law.name());
+    let of_backends = names.filter(|name| !name.starts_with("stm::") && !name.starts_with("watch::"));
+    let idle: Vec<String> = of_backends.filter(|name| !broken.contains(&**name)).collect();
     assert!(idle.is_empty(), "no fault breaks {idle:?}");
 }
