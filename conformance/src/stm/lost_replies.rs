@@ -241,7 +241,7 @@ async fn an_unknown_outcome_is_resolved_by_another_client(ctx: Ctx) -> Outcome {
     let kinds = [("/1", Loss::BeforeApplied), ("/2", Loss::AfterApplied), ("/3", Loss::Held)];
     together(kinds.map(|(name, loss)| {
         let ctx = ctx.clone();
-        async move { resolved_elsewhere(&ctx, name, loss).await }
+        async move { Box::pin(resolved_elsewhere(&ctx, name, loss)).await }
     }))
     .await?;
     Ok(())
