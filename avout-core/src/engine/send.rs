@@ -66,7 +66,9 @@ impl Engine {
             }
             Err(error) if error.kind() == ErrorKind::OutcomeUnknown => {
                 tracing::warn!(%error, "the reply to a commit was lost, finding out");
-                self.find_out(error, lease, floor, late.map(|late| late + GRACE)).await
+                // As long again, if the reply itself was waited for till now.
+                let late = late.map(|late| late.max(Instant::now() + GRACE));
+                self.find_out(error, lease, floor, late).await
             }
             Err(error) => {
                 if let Some(lease) = &mut lease {

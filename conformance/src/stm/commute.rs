@@ -77,8 +77,9 @@ async fn a_commute_without_fresh_entries_does_not_run_the_body_again(ctx: Ctx) -
 /// Twenty transactions that commute two refs at once each run their body once, and all are counted.
 async fn concurrent_commutes_lose_nothing_and_run_once(ctx: Ctx) -> Outcome {
     let [one, two] = clients(&ctx).await?;
-    one.create_ref("/a", 0_i64).await?;
-    one.create_ref("/b", 0_i64).await?;
+    // Enough for the last of them to see the second ref as of its first read.
+    one.create_ref("/a", 0_i64).history(30).await?;
+    one.create_ref("/b", 0_i64).history(30).await?;
     let barrier = Arc::new(Barrier::new(20));
     let tasks = (0..20).map(|task| {
         let stm = if task % 2 == 0 { one.clone() } else { two.clone() };

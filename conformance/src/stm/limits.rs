@@ -17,6 +17,8 @@ laws! { "stm":
     a_coordinator_away_for_good_is_unavailable,
     a_coordinator_that_hangs_is_given_up_at_the_deadline,
     a_commit_that_hangs_is_given_up_at_the_deadline,
+    a_fence_that_hangs_is_given_up_at_the_deadline,
+    a_commit_that_hangs_alone_is_found_out,
     a_store_away_for_a_while_is_waited_for,
     a_store_that_hangs_is_given_up_at_the_deadline,
     handles_keep_the_deadline_of_the_client,
@@ -190,28 +192,43 @@ async fn a_coordinator_that_hangs_is_given_up_at_the_deadline(ctx: Ctx) -> Outco
     Ok(())
 }
 
-/// While the coordinator answers no commit, and nothing that would tell its outcome either, a transaction ends soon after its
+/// A commit that never returns, with this becoming of the reads that would tell its outcome, and of all fences: its outcome is
+/// unknown soon after the deadline, and is told by its receipt later.
+async fn hangs(ctx: &Ctx, reads: Then) -> Outcome {
+    let (stm, rig) = rigged(ctx, |rig| rig.plain()).await?;
+    let r = stm.create_ref("/r", 0_i64).await?;
+    let set = stm.transaction().deadline(SHORT).dosync(async |tx| {
+        let n = tx.get(&r).await?;
+        rig.commits(Then::Hang);
+        rig.reads(reads);
+        tx.set(&r, n + 1).await
+    });
+    let error = refused(within(SOON, "the deadline", set).await, ErrorKind::OutcomeUnknown, "a commit");
+    let Some(receipt) = error.receipt().cloned() else {
+        panic!("no receipt: {error:?}");
+    };
+    rig.commits(Then::Pass);
+    rig.reads(Then::Pass);
+    assert_eq!(stm.resolve(&receipt).await?, avout_core::Resolution::NotCommitted);
+    assert_eq!(r.get().await?, 0);
+    Ok(())
+}
+
+/// While the coordinator answers no commit, and no read that would tell its outcome either, a transaction ends soon after its
 /// deadline as `OutcomeUnknown`, with a receipt.
 async fn a_commit_that_hangs_is_given_up_at_the_deadline(ctx: Ctx) -> Outcome {
+    hangs(&ctx, Then::Hang).await
+}
+
+/// The same while it answers reads.
+async fn a_fence_that_hangs_is_given_up_at_the_deadline(ctx: Ctx) -> Outcome {
+    hangs(&ctx, Then::Pass).await
+}
+
+/// If only the one request hangs, its outcome is found out at the deadline, and it is known that nothing happened.
+async fn a_commit_that_hangs_alone_is_found_out(ctx: Ctx) -> Outcome {
     let (stm, rig) = rigged(&ctx, |rig| rig.plain()).await?;
     let r = stm.create_ref("/r", 0_i64).await?;
-    for reads in [Then::Hang, Then::Pass] {
-        let set = stm.transaction().deadline(SHORT).dosync(async |tx| {
-            let n = tx.get(&r).await?;
-            rig.commits(Then::Hang);
-            rig.reads(reads);
-            tx.set(&r, n + 1).await
-        });
-        let error = refused(within(SOON, "the deadline", set).await, ErrorKind::OutcomeUnknown, "a commit");
-        let Some(receipt) = error.receipt().cloned() else {
-            panic!("no receipt with {reads:?}: {error:?}");
-        };
-        rig.commits(Then::Pass);
-        rig.reads(Then::Pass);
-        assert_eq!(stm.resolve(&receipt).await?, avout_core::Resolution::NotCommitted);
-        assert_eq!(r.get().await?, 0);
-    }
-    // If only the one request hangs its outcome is found out, and it is known that nothing happened.
     let set = stm.transaction().deadline(SHORT).dosync(async |tx| {
         rig.before_commit(std::future::pending());
         tx.set(&r, 1).await

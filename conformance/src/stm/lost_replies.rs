@@ -217,12 +217,12 @@ async fn making_refs_survives_lost_replies(ctx: Ctx) -> Outcome {
 }
 
 /// Has the outcome of one increment stay unknown; gives the error, and what it was lost by.
-async fn unknown(ctx: &Ctx, loss: Loss) -> Result<(Error, Arc<LossyReplies>, Stm), Failure> {
+async fn unknown(ctx: &Ctx, name: &str, loss: Loss) -> Result<(Error, Arc<LossyReplies>, Stm), Failure> {
     let (coordinator, store) = roles(ctx).await?;
     let rig = Arc::new(Rigged::new(coordinator));
     let lossy = Arc::new(LossyReplies::new(Arc::clone(&rig) as _, LossPlan::listed([loss])));
     let stm = Stm::new(Arc::clone(&lossy) as _, store);
-    let r = stm.open_ref::<i64>("/r").await?;
+    let r = stm.open_ref::<i64>(name).await?;
     let increment = stm.transaction().deadline(Duration::from_millis(100)).dosync(async |tx| {
         tx.alter(&r, |n| n + 1).await?;
         // From here on the coordinator answers nothing but the one commit.
@@ -238,28 +238,35 @@ async fn unknown(ctx: &Ctx, loss: Loss) -> Result<(Error, Arc<LossyReplies>, Stm
 /// Only if the coordinator stays out of reach is the outcome unknown; another client then finds it out by the receipt,
 /// truly, and always in the same way.
 async fn an_unknown_outcome_is_resolved_by_another_client(ctx: Ctx) -> Outcome {
-    let plain = client(&ctx).await?;
-    let r = plain.create_ref("/r", 0_i64).await?;
-    for loss in [Loss::BeforeApplied, Loss::AfterApplied, Loss::Held] {
-        r.set(0).await?;
-        let (error, lossy, lost) = unknown(&ctx, loss).await?;
-        let receipt = error.receipt().cloned().unwrap_or_else(|| panic!("no receipt: {error:?}"));
-        let resolution = plain.resolve(&receipt).await?;
-        let _ = lossy.deliver().await?;
-        assert_eq!(plain.resolve(&receipt).await?, resolution, "asked again, {loss:?}");
-        assert_eq!(lost.resolve(&receipt).await?, resolution, "asked by the client itself, {loss:?}");
-        let value = r.get().await?;
-        match resolution {
-            Resolution::Committed(point) => {
-                assert_eq!((value, loss), (1, Loss::AfterApplied));
-                assert_eq!(r.history().await?[0].point, point);
-            }
-            Resolution::NotCommitted => assert_eq!(value, 0, "{loss:?}"),
+    let kinds = [("/1", Loss::BeforeApplied), ("/2", Loss::AfterApplied), ("/3", Loss::Held)];
+    together(kinds.map(|(name, loss)| {
+        let ctx = ctx.clone();
+        async move { Box::pin(resolved_elsewhere(&ctx, name, loss)).await }
+    }))
+    .await?;
+    Ok(())
+}
+
+async fn resolved_elsewhere(ctx: &Ctx, name: &str, loss: Loss) -> Outcome {
+    let plain = client(ctx).await?;
+    let r = plain.create_ref(name, 0_i64).await?;
+    let (error, lossy, lost) = unknown(ctx, name, loss).await?;
+    let receipt = error.receipt().cloned().unwrap_or_else(|| panic!("no receipt: {error:?}"));
+    let resolution = plain.resolve(&receipt).await?;
+    let _ = lossy.deliver().await?;
+    assert_eq!(plain.resolve(&receipt).await?, resolution, "asked again, {loss:?}");
+    assert_eq!(lost.resolve(&receipt).await?, resolution, "asked by the client itself, {loss:?}");
+    let value = r.get().await?;
+    match resolution {
+        Resolution::Committed(point) => {
+            assert_eq!((value, loss), (1, Loss::AfterApplied));
+            assert_eq!(r.history().await?[0].point, point);
         }
-        // The client goes on, with another slot.
-        assert_eq!(lost.open_ref::<i64>("/r").await?.alter(|n| n + 10).await?, value + 10);
-        assert_eq!(plain.resolve(&receipt).await?, resolution, "asked after a later commit, {loss:?}");
+        Resolution::NotCommitted => assert_eq!(value, 0, "{loss:?}"),
     }
+    // The client goes on, with another slot.
+    assert_eq!(lost.open_ref::<i64>(name).await?.alter(|n| n + 10).await?, value + 10);
+    assert_eq!(plain.resolve(&receipt).await?, resolution, "asked after a later commit, {loss:?}");
     Ok(())
 }
 
@@ -268,7 +275,7 @@ async fn an_unknown_outcome_is_resolved_by_another_client(ctx: Ctx) -> Outcome {
 async fn a_receipt_is_resolved_from_its_text(ctx: Ctx) -> Outcome {
     let plain = client(&ctx).await?;
     plain.create_ref("/r", 0_i64).await?;
-    let (error, ..) = unknown(&ctx, Loss::AfterApplied).await?;
+    let (error, ..) = unknown(&ctx, "/r", Loss::AfterApplied).await?;
     let text = error.receipt().unwrap_or_else(|| panic!("no receipt: {error:?}")).to_string();
     let receipt: Receipt = text.parse()?;
     assert_eq!(Some(&receipt), error.receipt());
@@ -280,7 +287,7 @@ async fn a_receipt_is_resolved_from_its_text(ctx: Ctx) -> Outcome {
 async fn a_resolved_commit_can_never_take_effect(ctx: Ctx) -> Outcome {
     let plain = client(&ctx).await?;
     let r = plain.create_ref("/r", 0_i64).await?;
-    let (error, lossy, _) = unknown(&ctx, Loss::Held).await?;
+    let (error, lossy, _) = unknown(&ctx, "/r", Loss::Held).await?;
     let receipt = error.receipt().cloned().unwrap_or_else(|| panic!("no receipt: {error:?}"));
     assert_eq!(plain.resolve(&receipt).await?, Resolution::NotCommitted);
     for outcome in lossy.deliver().await? {
