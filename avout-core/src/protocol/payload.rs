@@ -11,7 +11,7 @@ pub type Shared = Arc<dyn Any + Send + Sync>;
 
 /// A value as a store holds it.
 ///
-/// Stores that live in this process ([`in_process`](crate::StoreCapabilities::in_process)) keep
+/// Stores that live in this process ([`in_process`](crate::backend::StoreCapabilities::in_process)) keep
 /// either kind as it is; all others are given `Bytes` only.
 #[derive(Clone)]
 pub enum State {
