@@ -3,7 +3,7 @@ use bytes::Bytes;
 
 use super::Watcher;
 use crate::error::{Error, ErrorKind, Result};
-use crate::protocol::{Commit, CommitOutcome, Key, Point, Realm, Resolution, Snapshot};
+use crate::protocol::{Commit, CommitOutcome, Key, Point, Realm, Resolution, Revision, Snapshot};
 
 /// What a [`Coordinator`] can do and how much it takes.
 #[derive(Clone, Debug)]
@@ -114,6 +114,19 @@ pub trait Coordinator: Send + Sync + 'static {
     /// Dropping the future leaves the outcome open: the commit takes effect as a whole, now or
     /// later, or never.
     async fn commit(&self, commit: &Commit) -> Result<CommitOutcome>;
+
+    /// The point that the entries of a put have which got `revision` in a commit at `committed`. By default that point.
+    ///
+    /// # Contract
+    /// A store that gives a commit its point only after its records were written cannot keep it beside them. With
+    /// `native_snapshots` it may give entries another one, which `revision` alone tells: the same for every reader and for
+    /// all puts of a commit, not after the commit's point, and after that of every earlier commit of the same keys that
+    /// the committing client has seen. The engine then leaves it to `read` what was current at a point, and takes the
+    /// points of entries for the order of one key's payloads only.
+    fn entry_point(&self, revision: &Revision, committed: Point) -> Point {
+        let _ = revision;
+        committed
+    }
 
     /// Finds out how a commit ended whose [`Receipt::Native`](crate::Receipt::Native) holds these
     /// bytes, and sees to it that it stays so.

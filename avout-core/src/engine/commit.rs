@@ -161,7 +161,7 @@ impl Engine {
                     self.janitor.delete(prepared.trimmed);
                     let point = done.point;
                     if !run.tickets.is_empty() {
-                        leave(&run.tickets, plan.left(sent, floor, commit, done));
+                        leave(&run.tickets, plan.left(sent, floor, commit, done, &*self.coordinator));
                     }
                     return Ok(Ended::Committed(Some(point)));
                 }
@@ -291,7 +291,15 @@ impl Engine {
     ) -> Result<Option<Key>> {
         let keys = plan.keys_without_base();
         if !keys.is_empty() {
-            let snapshot = self.read(&keys, deadline).await?;
+            // A base as of the read point is stale at the commit if the key was written since.
+            let native = self.capabilities.native_snapshots && isolation == Isolation::Snapshot;
+            let bound = plan.writes.iter().any(|planned| planned.base.is_none() && !planned.soft);
+            let at = read_point.filter(|_| native && bound);
+            let snapshot = match self.read_with_floor(&keys, at, deadline).await {
+                Ok((snapshot, _)) => snapshot,
+                Err(error) if at.is_some() && error.kind() == ErrorKind::TooOld => return Ok(keys.into_iter().next()),
+                Err(error) => return Err(error),
+            };
             for (key, entry) in keys.iter().zip(snapshot.entries) {
                 let planned = plan.write_of(key).expect("the plan's own keys were read");
                 if isolation == Isolation::Snapshot

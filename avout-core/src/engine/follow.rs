@@ -47,7 +47,8 @@ impl Follower {
                 }
                 Loaded::Gone(..) => continue,
             };
-            let told = entry.map_or(snapshot.point, |entry| entry.record.since(entry.point));
+            // All that a key which is absent now will ever hold comes after this.
+            let told = entry.map_or(Point::ZERO, |entry| entry.record.since(entry.point));
             let (waiting, skipped, look) = (VecDeque::new(), false, false);
             return Ok(Self { engine, cell, watcher: Some(watcher), told, last, waiting, skipped, look });
         }

@@ -119,20 +119,22 @@ impl Engine {
     /// The current entries of these keys: one request to the coordinator, repeated while it is unavailable and
     /// the deadline allows.
     pub(crate) async fn read(&self, keys: &[Key], deadline: Option<Instant>) -> Result<Snapshot> {
-        self.read_with_floor(keys, deadline).await.map(|(snapshot, _)| snapshot)
+        self.read_with_floor(keys, None, deadline).await.map(|(snapshot, _)| snapshot)
     }
 
-    /// The same with the floor: the one that was known before, or else it is read along with the keys.
+    /// The same as of a point, where the coordinator can, and with the floor: the one that was known before, or else it is
+    /// read along with the keys.
     pub(crate) async fn read_with_floor(
         &self,
         keys: &[Key],
+        at: Option<Point>,
         deadline: Option<Instant>,
     ) -> Result<(Snapshot, KnownFloor)> {
         if let Some(floor) = self.floor.get() {
-            return Ok((self.read_at(keys, None, deadline).await?, floor));
+            return Ok((self.read_at(keys, at, deadline).await?, floor));
         }
         let with_floor: Vec<Key> = keys.iter().cloned().chain([Floor::key()]).collect();
-        let mut snapshot = self.read_at(&with_floor, None, deadline).await?;
+        let mut snapshot = self.read_at(&with_floor, at, deadline).await?;
         let floor = KnownFloor::from_entry(snapshot.entries.pop().flatten().as_ref())?;
         self.floor.learn(&floor);
         Ok((snapshot, floor))

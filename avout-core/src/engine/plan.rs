@@ -8,6 +8,7 @@ use super::cell::{Cell, Function};
 use super::floor::KnownFloor;
 use super::options::Isolation;
 use super::queue::Left;
+use crate::backend::Coordinator;
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Check, Commit, Committed, Conflict, Entry, Key, Payload, Shared};
 
@@ -143,12 +144,18 @@ impl Plan {
     }
 
     /// What a commit of this plan has left.
-    pub(super) fn left(self, sent: Instant, floor: KnownFloor, commit: Commit, done: Committed) -> Left {
-        let put = commit
-            .puts
-            .into_iter()
-            .zip(done.revisions)
-            .map(|(put, revision)| (put.key, Some(Entry { revision, point: done.point, record: put.record })));
+    pub(super) fn left(
+        self,
+        sent: Instant,
+        floor: KnownFloor,
+        commit: Commit,
+        done: Committed,
+        coordinator: &dyn Coordinator,
+    ) -> Left {
+        let put = commit.puts.into_iter().zip(done.revisions).map(|(put, revision)| {
+            let point = coordinator.entry_point(&revision, done.point);
+            (put.key, Some(Entry { revision, point, record: put.record }))
+        });
         let entries = put.filter(|(key, _)| !key.is_reserved()).chain(self.checks).collect();
         Left { sent, floor: Some(floor), point: done.point, entries }
     }

@@ -90,17 +90,23 @@ impl TxInner {
     pub(crate) async fn see(&self, keys: &[&Key]) -> Result<()> {
         let mut extend = false;
         loop {
-            let plan = {
+            let (plan, at) = {
                 let mut attempt = self.attempt();
                 attempt.check_running()?;
-                attempt.plan(keys, extend)
+                let at = attempt.read_point.filter(|_| self.engine.capabilities.native_snapshots);
+                (attempt.plan(keys, extend), at)
             };
             let Plan::Read { keys: asked, wanted, generation } = plan else {
                 return Ok(());
             };
-            let read = self.engine.read_with_floor(&asked, self.deadline).await;
-            let (snapshot, floor) = read.map_err(|error| self.effort(error))?;
+            let read = self.engine.read_with_floor(&asked, at, self.deadline).await;
             let mut attempt = self.attempt();
+            let (snapshot, floor) = match read {
+                Ok(read) => read,
+                // The store no longer holds the read point.
+                Err(error) if at.is_some() && error.kind() == ErrorKind::TooOld => return Err(attempt.doom(keys[0])),
+                Err(error) => return Err(self.effort(error)),
+            };
             attempt.check_running()?;
             attempt.floor.get_or_insert(floor);
             if planted::is(&self.engine.config, Bug::SnapshotNotExtended) {

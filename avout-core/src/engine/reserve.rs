@@ -48,7 +48,8 @@ impl Engine {
             match self.coordinator.commit(&commit).await {
                 Ok(CommitOutcome::Committed(done)) => {
                     let left = commit.puts.into_iter().zip(done.revisions).map(|(put, revision)| {
-                        (put.key, Some(Entry { revision, point: done.point, record: put.record }))
+                        let point = self.coordinator.entry_point(&revision, done.point);
+                        (put.key, Some(Entry { revision, point, record: put.record }))
                     });
                     return Ok(Some(Primed { floor, point: done.point, entries: left.collect() }));
                 }

@@ -111,7 +111,7 @@ async fn survives_reopening(ctx: Ctx) -> Outcome {
     let second = ctx.coordinator().await?;
     assert_eq!(second.capabilities().realm, realm, "the realm changed");
     let after = present(&*second, &key).await?;
-    assert_eq!((number(&after), &after.revision, after.point), (7, &before.revision, written.point));
+    assert_eq!((number(&after), &after.revision, after.point), (7, &before.revision, before.point));
     let again = committed(second.commit(&puts([put(&key, Some(&before.revision), 8)])).await?);
     assert!(again.point > written.point, "{:?} after {:?}, which was before the reopening", again.point, written.point);
     Ok(())

@@ -75,7 +75,8 @@ async fn an_acknowledged_commit_is_read_by_all(ctx: Ctx) -> Outcome {
     Ok(())
 }
 
-/// An entry's point is that of the commit that put it, and its revision the one that this commit was told.
+/// An entry's point is that of the commit that put it, or the one that the coordinator gives to its entries, which is not
+/// after it and after that of the commit before to the key. Its revision is the one that this commit was told.
 async fn an_entry_has_the_point_of_its_commit(ctx: Ctx) -> Outcome {
     let [one, two] = ctx.coordinators().await?;
     let both = keys("a", 2);
@@ -84,7 +85,8 @@ async fn an_entry_has_the_point_of_its_commit(ctx: Ctx) -> Outcome {
     let snapshot = two.read(&both, None).await?;
     for (entry, revision) in snapshot.entries.iter().zip(&commit.revisions) {
         let entry = entry.as_ref().expect("it was committed");
-        assert_eq!((entry.point, &entry.revision), (commit.point, revision));
+        assert_eq!((entry.point, &entry.revision), (one.entry_point(revision, commit.point), revision));
+        assert!(entry.point <= commit.point, "an entry of {:?}, committed at {:?}", entry.point, commit.point);
         assert!(entry.point <= snapshot.point, "an entry of {:?} read at {:?}", entry.point, snapshot.point);
     }
     Ok(())

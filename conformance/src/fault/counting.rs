@@ -99,6 +99,10 @@ impl Coordinator for Counting {
         self.inner.capabilities()
     }
 
+    fn entry_point(&self, revision: &Revision, committed: Point) -> Point {
+        self.inner.entry_point(revision, committed)
+    }
+
     async fn read(&self, keys: &[Key], at: Option<Point>) -> Result<Snapshot> {
         add(&self.tally.reads, 1);
         add(&self.tally.keys, keys.len());

@@ -110,6 +110,10 @@ impl Coordinator for CrashAt {
         self.inner.capabilities()
     }
 
+    fn entry_point(&self, revision: &Revision, committed: Point) -> Point {
+        self.inner.entry_point(revision, committed)
+    }
+
     async fn read(&self, keys: &[Key], at: Option<Point>) -> Result<Snapshot> {
         self.point.call(self.inner.read(keys, at)).await
     }

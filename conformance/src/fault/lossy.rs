@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use avout_core::backend::{Coordinator, CoordinatorCapabilities, Watcher};
 use avout_core::protocol::{Commit, CommitOutcome, Resolution, Snapshot};
-use avout_core::{Error, ErrorKind, Key, Point, Result};
+use avout_core::{Error, ErrorKind, Key, Point, Result, Revision};
 use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -132,6 +132,10 @@ impl LossyReplies {
 impl Coordinator for LossyReplies {
     fn capabilities(&self) -> &CoordinatorCapabilities {
         &self.capabilities
+    }
+
+    fn entry_point(&self, revision: &Revision, committed: Point) -> Point {
+        self.inner.entry_point(revision, committed)
     }
 
     async fn read(&self, keys: &[Key], at: Option<Point>) -> Result<Snapshot> {

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use avout_core::backend::{Coordinator, CoordinatorCapabilities, Wake, Watcher};
 use avout_core::protocol::{Commit, CommitOutcome, Resolution, Snapshot};
-use avout_core::{Error, ErrorKind, Key, Point, Result};
+use avout_core::{Error, ErrorKind, Key, Point, Result, Revision};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
@@ -170,6 +170,10 @@ impl Rigged {
 impl Coordinator for Rigged {
     fn capabilities(&self) -> &CoordinatorCapabilities {
         &self.capabilities
+    }
+
+    fn entry_point(&self, revision: &Revision, committed: Point) -> Point {
+        self.inner.entry_point(revision, committed)
     }
 
     async fn read(&self, keys: &[Key], at: Option<Point>) -> Result<Snapshot> {

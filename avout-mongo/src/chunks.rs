@@ -1,0 +1,119 @@
+//! States that are larger than one document, in chunks of the collection `<namespace>.values`.
+//!
+//! Chunks are written first, under a token that nobody else has, and then the one document that names the token. So a
+//! state is there as a whole or not at all, and two writers never mix.
+
+use avout_core::protocol::State;
+use avout_core::{Error, ErrorKind, Result};
+use bytes::Bytes;
+use mongodb::bson::raw::cstr;
+use mongodb::bson::{Bson, Document, RawArrayBuf, RawDocumentBuf, rawdoc};
+
+use crate::client::{Client, MAX_VALUE, WriteErrors};
+use crate::records::{binary, strange};
+use crate::schema::majority;
+
+/// The bytes of a chunk, and the most that lie in the document itself. A document has at most 16 MiB.
+pub(crate) const CHUNK: usize = 8 << 20;
+
+/// The bytes of a state that the store can take.
+pub(crate) fn bytes_of(value: State) -> Result<Bytes> {
+    match value {
+        State::Bytes(bytes) if bytes.len() <= MAX_VALUE => Ok(bytes),
+        State::Bytes(_) => Err(Error::new(ErrorKind::TooLarge, "a value has at most 512 MiB")),
+        State::Shared(_) => Err(Error::new(
+            ErrorKind::Unsupported,
+            "a value with the in-process codec can be kept in the memory of this process only",
+        )),
+    }
+}
+
+/// The name of chunks: what they belong to, and a token.
+pub(crate) struct Chunks {
+    owner: RawDocumentBuf,
+    pub(crate) token: Vec<u8>,
+    pub(crate) count: i32,
+}
+
+impl Chunks {
+    /// Those that a document names.
+    pub(crate) fn named_by(owner: RawDocumentBuf, document: &Document) -> Result<Option<Self>> {
+        let Ok(count) = document.get_i32("c") else { return Ok(None) };
+        let token = document.get_binary_generic("t").map_err(|_| strange())?.clone();
+        Ok(Some(Self { owner, token, count }))
+    }
+
+    fn id(&self, index: i32) -> RawDocumentBuf {
+        let mut id = self.owner.clone();
+        id.append(cstr!("t"), binary(self.token.clone()));
+        id.append(cstr!("i"), index);
+        id
+    }
+
+    /// Writes them.
+    pub(crate) async fn write(client: &Client, owner: RawDocumentBuf, bytes: &Bytes) -> Result<Self> {
+        let count = i32::try_from(bytes.len().div_ceil(CHUNK)).unwrap_or(i32::MAX);
+        let chunks = Self { owner, token: rand::random::<[u8; 16]>().to_vec(), count };
+        for (index, chunk) in bytes.chunks(CHUNK).enumerate() {
+            let id = chunks.id(i32::try_from(index).unwrap_or(i32::MAX));
+            let mut documents = RawArrayBuf::new();
+            documents.push(rawdoc! { "_id": id, "d": binary(chunk.to_vec()) });
+            let names = &client.names;
+            let command =
+                rawdoc! { "insert": names.values.as_str(), "documents": documents, "writeConcern": majority() };
+            // Nothing names them yet, so a lost reply is a failure and no more.
+            let reply = client.run(command).await.map_err(|failure| failure.unapplied())?;
+            WriteErrors::of(&reply).check().map_err(|error| {
+                let kind =
+                    if error.kind() == ErrorKind::OutcomeUnknown { ErrorKind::Unavailable } else { error.kind() };
+                Error::new(kind, "a part of the value could not be written").with_source(error)
+            })?;
+        }
+        Ok(chunks)
+    }
+
+    /// Reads them; `None` if some are gone.
+    pub(crate) async fn read(&self, client: &Client) -> Result<Option<Bytes>> {
+        let mut bytes = Vec::new();
+        for index in 0..self.count {
+            let Some(mut document) = find(client, &client.names.values, self.id(index)).await? else {
+                return Ok(None);
+            };
+            let Some(Bson::Binary(chunk)) = document.remove("d") else { return Err(strange()) };
+            bytes.extend_from_slice(&chunk.bytes);
+        }
+        Ok(Some(bytes.into()))
+    }
+
+    /// Removes them. What cannot be removed stays, and harms nobody.
+    pub(crate) async fn remove(&self, client: &Client) {
+        let mut deletes = RawArrayBuf::new();
+        for index in 0..self.count {
+            deletes.push(rawdoc! { "q": { "_id": self.id(index) }, "limit": 1 });
+        }
+        let command = rawdoc! { "delete": client.names.values.as_str(), "deletes": deletes };
+        if client.run(command).await.is_err() {
+            tracing::debug!("chunks of a value that is no longer used were not removed");
+        }
+    }
+}
+
+/// The document of this id, as a majority has it.
+pub(crate) async fn find<'a>(
+    client: &Client,
+    collection: &str,
+    id: impl Into<mongodb::bson::raw::RawBson>,
+) -> Result<Option<Document>> {
+    let id: mongodb::bson::raw::RawBson = id.into();
+    let command = rawdoc! {
+        "find": collection, "filter": { "_id": id }, "limit": 1, "singleBatch": true,
+        "readConcern": { "level": "majority" },
+    };
+    let mut reply = client.run(command).await.map_err(|failure| failure.unapplied())?;
+    let cursor = reply.get_document_mut("cursor").map_err(|_| strange())?;
+    let batch = cursor.get_array_mut("firstBatch").map_err(|_| strange())?;
+    Ok(batch.drain(..).next().and_then(|first| match first {
+        Bson::Document(document) => Some(document),
+        _ => None,
+    }))
+}

@@ -1,0 +1,59 @@
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use avout_core::Result;
+use avout_core::backend::{self, Kind, StateContainer, StoreCapabilities, VersionedStateContainer};
+use avout_core::protocol::{Key, Realm};
+
+use crate::atom::Atom;
+use crate::client::Client;
+use crate::records;
+use crate::values::{self, Values};
+
+/// Keeps the states of atoms and the values of refs in documents, in chunks where they are large.
+///
+/// A replica set tells of changes by a change stream. A stand-alone server, which will do for a store, does not, and is
+/// asked again and again.
+#[derive(Clone)]
+pub struct Store {
+    client: Arc<Client>,
+}
+
+impl Store {
+    pub(crate) fn new(client: Arc<Client>) -> Self {
+        Self { client }
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("options", &self.client.options).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl backend::Store for Store {
+    fn realm(&self) -> Realm {
+        self.client.realm
+    }
+
+    fn capabilities(&self) -> StoreCapabilities {
+        self.client.stores.clone()
+    }
+
+    fn state(&self, key: &Key) -> Arc<dyn StateContainer> {
+        Arc::new(Atom::new(&self.client, key))
+    }
+
+    fn versioned_state(&self, key: &Key) -> Arc<dyn VersionedStateContainer> {
+        Arc::new(Values::new(&self.client, key))
+    }
+
+    async fn keys(&self, kind: Kind, prefix: &Key) -> Result<Vec<Key>> {
+        let keys = match kind {
+            Kind::Atom => records::keys(&self.client, &self.client.names.atoms, prefix).await,
+            Kind::Ref => values::keys(&self.client, prefix).await,
+        };
+        keys.map_err(|error| error.during("keys"))
+    }
+}

@@ -1,0 +1,233 @@
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use avout_core::{Error, ErrorKind, Result};
+use percent_encoding::percent_decode_str;
+
+use crate::{Backend, Store};
+
+/// Where the servers are, which namespace on them, and how it is used.
+///
+/// `Debug` shows neither user nor password.
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+/// use avout_mongo::Options;
+///
+/// # fn f() -> avout_core::Result<()> {
+/// let options = Options::from_url("mongodb://db1,db2,db3/shop?replicaSet=rs0&namespace=orders&timeout=5s")?;
+/// let same = Options::from_url("mongodb://db1,db2,db3/shop?replicaSet=rs0")?
+///     .namespace("orders")?
+///     .timeout(Duration::from_secs(5));
+/// # Ok(()) }
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct Options {
+    /// For the driver: the URL without the options that are avout's.
+    pub(crate) url: String,
+    pub(crate) database: String,
+    pub(crate) namespace: String,
+    pub(crate) timeout: Duration,
+    pub(crate) documents: bool,
+}
+
+const OWN: &str = "namespace=<name>, timeout=<number>ms|s, documents=true|false";
+
+/// The driver's options that are passed on as they are.
+const PASSED: &[&str] = &[
+    "appName",
+    "authMechanism",
+    "authMechanismProperties",
+    "authSource",
+    "connectTimeoutMS",
+    "directConnection",
+    "heartbeatFrequencyMS",
+    "localThresholdMS",
+    "maxConnecting",
+    "maxIdleTimeMS",
+    "maxPoolSize",
+    "minPoolSize",
+    "replicaSet",
+    "serverMonitoringMode",
+    "serverSelectionTimeoutMS",
+    "srvMaxHosts",
+    "srvServiceName",
+    "ssl",
+    "tls",
+    "tlsAllowInvalidCertificates",
+    "tlsAllowInvalidHostnames",
+    "tlsCAFile",
+    "tlsCertificateKeyFile",
+    "tlsInsecure",
+];
+
+/// Options that would weaken what avout promises, with the values that change nothing. They are often in a URL that was
+/// copied from somewhere.
+const FIXED: &[(&str, &[&str], &str)] = &[
+    ("w", &["majority"], "every write waits for a majority of the servers"),
+    ("journal", &["true"], "every write waits for the journal"),
+    ("readConcernLevel", &["majority", "snapshot", "linearizable"], "reads are of what a majority has"),
+    ("readPreference", &["primary"], "reads go to the primary"),
+    ("retryWrites", &["true", "false"], ""),
+    ("retryReads", &["true", "false"], ""),
+];
+
+impl Options {
+    /// Reads a MongoDB connection string: `mongodb://` or `mongodb+srv://`, servers, `/`, the name of the database, and
+    /// options after a `?`. Its own options are `namespace` (`avout` unless set: the prefix of the collections' names),
+    /// `timeout` (of each request, `10s` unless set) and `documents` (`false` unless set: see
+    /// [`documents`](Self::documents)).
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput) says what is wrong, and shows no part of the URL but the name of an
+    /// option; for an unknown option it lists the known ones.
+    pub fn from_url(url: &str) -> Result<Self> {
+        let (base, query) = url.split_once('?').unwrap_or((url, ""));
+        let servers = base
+            .strip_prefix("mongodb://")
+            .or_else(|| base.strip_prefix("mongodb+srv://"))
+            .ok_or_else(|| invalid("the text starts with mongodb:// or mongodb+srv://"))?;
+        let Some((_, database)) = servers.split_once('/').filter(|(_, database)| !database.is_empty()) else {
+            return Err(invalid("the servers are followed by the name of a database, as in mongodb://localhost/shop"));
+        };
+        let database = percent_decode_str(database).decode_utf8().map_err(|_| invalid("the database is not UTF-8"))?;
+        check_database(&database)?;
+        let mut options = Self {
+            url: String::new(),
+            database: database.into_owned(),
+            namespace: "avout".into(),
+            timeout: Duration::from_secs(10),
+            documents: false,
+        };
+        let mut passed = Vec::new();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let known = |other: &&&str| other.eq_ignore_ascii_case(name);
+            if PASSED.iter().any(|other| known(&other)) {
+                passed.push(pair);
+            } else if let Some((_, allowed, why)) = FIXED.iter().find(|(other, ..)| known(&other)) {
+                if !allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(value)) {
+                    let allowed = allowed.join(" or ");
+                    return Err(invalid(format!("the option {name} can only be {allowed}, since {why}: leave it out")));
+                }
+            } else {
+                options = options.with(name, value)?;
+            }
+        }
+        let question = if passed.is_empty() { "" } else { "?" };
+        options.url = format!("{base}{question}{}", passed.join("&"));
+        Ok(options)
+    }
+
+    fn with(self, name: &str, value: &str) -> Result<Self> {
+        let wrong = || invalid(format!("the value of the option {name} is none of: {OWN}"));
+        Ok(match name {
+            "namespace" => {
+                let name = percent_decode_str(value).decode_utf8().map_err(|_| wrong())?;
+                self.namespace(&name)?
+            }
+            "timeout" => self.timeout(duration(value).ok_or_else(wrong)?),
+            "documents" => self.documents(value.parse().map_err(|_| wrong())?),
+            _ => {
+                let shown: String = name.chars().take(40).flat_map(char::escape_debug).collect();
+                let passed = PASSED.join(", ");
+                return Err(invalid(format!("unknown option {shown}; known are: {OWN}, and the driver's {passed}")));
+            }
+        })
+    }
+
+    /// The namespace in the database: the collections are named `<namespace>.refs` and so on. `avout` unless set.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput) unless it has 1 to 64 of `a-z`, `A-Z`, `0-9`, `_` and `-`.
+    pub fn namespace(mut self, name: &str) -> Result<Self> {
+        let fine = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        if name.is_empty() || name.len() > 64 || !name.chars().all(fine) {
+            return Err(invalid("a namespace has 1 to 64 letters, digits, _ and -"));
+        }
+        self.namespace = name.to_owned();
+        Ok(self)
+    }
+
+    /// How long one request may take, the choice of a server included; after that it is
+    /// [`Unavailable`](ErrorKind::Unavailable), or [`OutcomeUnknown`](ErrorKind::OutcomeUnknown) for a write. 10 seconds
+    /// unless set.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout.max(Duration::from_millis(1));
+        self
+    }
+
+    /// Whether the store keeps values as native BSON beside their bytes' envelope, so that other tools can query them.
+    /// Off unless set. It needs the codec [`Json`](avout_core::Json), and a value that BSON cannot hold is refused.
+    #[must_use]
+    pub fn documents(mut self, documents: bool) -> Self {
+        self.documents = documents;
+        self
+    }
+
+    /// Opens coordinator and store: see [`connect`](crate::connect).
+    ///
+    /// # Errors
+    /// As [`connect`](crate::connect).
+    ///
+    /// # Cancel safety
+    /// As [`connect`](crate::connect).
+    pub async fn open(self) -> Result<Backend> {
+        crate::client::open(self).await
+    }
+
+    /// Opens the store alone, which a stand-alone server can hold too.
+    ///
+    /// # Errors
+    /// As [`connect`](crate::connect), but for a stand-alone server.
+    ///
+    /// # Cancel safety
+    /// As [`connect`](crate::connect).
+    pub async fn open_store(self) -> Result<Store> {
+        crate::client::open_store(self).await
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("database", &self.database)
+            .field("namespace", &self.namespace)
+            .field("timeout", &self.timeout)
+            .field("documents", &self.documents)
+            .finish_non_exhaustive()
+    }
+}
+
+/// As [`Options::from_url`].
+impl FromStr for Options {
+    type Err = Error;
+
+    fn from_str(url: &str) -> Result<Self> {
+        Self::from_url(url)
+    }
+}
+
+fn check_database(name: &str) -> Result<()> {
+    if name.len() > 63 || name.chars().any(|c| c.is_control() || "/\\. \"$*<>:|?".contains(c)) {
+        return Err(invalid("a database's name has at most 63 bytes, and none of / \\ . \" $ * < > : | ? or space"));
+    }
+    if ["admin", "local", "config"].contains(&name) {
+        return Err(invalid("admin, local and config are the server's own databases: name another one"));
+    }
+    Ok(())
+}
+
+fn duration(text: &str) -> Option<Duration> {
+    if let Some(number) = text.strip_suffix("ms") {
+        return number.parse().ok().map(Duration::from_millis);
+    }
+    text.strip_suffix('s')?.parse().ok().map(Duration::from_secs)
+}
+
+pub(crate) fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+    Error::new(ErrorKind::InvalidInput, message).during("mongodb url")
+}

@@ -1,0 +1,181 @@
+//! What is in a namespace, and how it is made.
+
+use avout_core::protocol::Realm;
+use avout_core::{Error, ErrorKind, Result};
+use mongodb::bson::raw::cstr;
+use mongodb::bson::spec::BinarySubtype;
+use mongodb::bson::{Binary, Document, RawArrayBuf, RawDocumentBuf, rawdoc};
+
+use crate::client::{Names, Requests, WriteErrors};
+
+/// The version of the layout. A change that an older library cannot live with raises it.
+pub(crate) const SCHEMA: i32 = 1;
+
+/// The document of `<namespace>.meta`.
+const META: &str = "namespace";
+
+/// How many copies of the floor's revision there are: see `floor.rs`.
+pub(crate) const STRIPES: i32 = 256;
+
+const NAMESPACE_EXISTS: i32 = 48;
+const DUPLICATE_KEY: i32 = 11000;
+
+/// What kind of server answers.
+pub(crate) enum Server {
+    Alone,
+    Replicated,
+    Sharded,
+}
+
+impl Server {
+    /// Whether a coordinator can live there.
+    pub(crate) fn check_coordinator(&self) -> Result<()> {
+        match self {
+            Self::Replicated => Ok(()),
+            Self::Alone => Err(Error::new(
+                ErrorKind::Unsupported,
+                "a stand-alone server has no transactions, which the coordinator needs: start mongod with --replSet rs0 \
+                 and run rs.initiate() once; one node will do. Its store alone can be used as it is",
+            )),
+            Self::Sharded => Err(Error::new(
+                ErrorKind::Unsupported,
+                "a sharded cluster is not supported as coordinator: use a replica set",
+            )),
+        }
+    }
+}
+
+/// Asks the server what it is.
+pub(crate) async fn look(requests: &Requests<'_>) -> Result<Server> {
+    let hello = requests.run(rawdoc! { "hello": 1 }).await.map_err(|failure| failure.unapplied())?;
+    // MongoDB 5.0: the first with snapshot reads outside of transactions.
+    if hello.get_i32("maxWireVersion").unwrap_or(0) < 13 {
+        return Err(Error::new(ErrorKind::Unsupported, "the server is too old: MongoDB 5.0 or later is needed"));
+    }
+    if hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid") {
+        return Ok(Server::Sharded);
+    }
+    if !hello.contains_key("setName") {
+        return Ok(Server::Alone);
+    }
+    if !hello.get_bool("isWritablePrimary").unwrap_or(false) {
+        let message = "the server is no primary: name all members of the replica set, without directConnection";
+        return Err(Error::new(ErrorKind::Unavailable, message));
+    }
+    Ok(Server::Replicated)
+}
+
+/// Sees to it that the namespace is there, and gives its realm. Any number of clients may do this at once.
+pub(crate) async fn prepare(requests: &Requests<'_>, names: &Names, coordinator: bool) -> Result<Realm> {
+    if let Some(meta) = find(requests, names).await? {
+        check_version(&meta)?;
+        if meta.get_bool("coordinator").unwrap_or(false) || !coordinator {
+            return realm(&meta);
+        }
+    }
+    // Transactions cannot make a collection without making others wait, so all are made here. The meta document comes
+    // last: who finds it finds all.
+    for name in [&names.meta, &names.values, &names.atoms] {
+        create(requests, name).await?;
+    }
+    if coordinator {
+        create(requests, &names.refs).await?;
+        stripes(requests, &names.refs).await?;
+    }
+    let drawn = Binary { subtype: BinarySubtype::Generic, bytes: Realm::random().number().to_be_bytes().to_vec() };
+    let mut set = RawDocumentBuf::new();
+    if coordinator {
+        set = rawdoc! { "$set": { "coordinator": true } };
+    }
+    set.append(cstr!("$setOnInsert"), rawdoc! { "application": "avout", "schema": SCHEMA, "realm": drawn });
+    let reply = requests.run(rawdoc! {
+        "findAndModify": names.meta.as_str(), "query": { "_id": META }, "update": set, "upsert": true, "new": true,
+        "writeConcern": majority(),
+    });
+    match reply.await {
+        Ok(reply) => {
+            WriteErrors::of(&reply).check().map_err(unavailable)?;
+            let meta = reply.get_document("value").map_err(|_| foreign())?;
+            check_version(meta)?;
+            realm(meta)
+        }
+        // Two that insert at once: the other one has made it.
+        Err(failure) if failure.code() == Some(DUPLICATE_KEY) => {
+            let meta = find(requests, names).await?.ok_or_else(foreign)?;
+            check_version(&meta)?;
+            realm(&meta)
+        }
+        Err(failure) => Err(failure.unapplied()),
+    }
+}
+
+/// All of this may be repeated, so an open outcome is none.
+fn unavailable(error: Error) -> Error {
+    if error.kind() == ErrorKind::OutcomeUnknown {
+        return Error::new(ErrorKind::Unavailable, "a majority of the servers did not confirm it").with_source(error);
+    }
+    error
+}
+
+async fn find(requests: &Requests<'_>, names: &Names) -> Result<Option<Document>> {
+    let command = rawdoc! {
+        "find": names.meta.as_str(), "filter": { "_id": META }, "limit": 1, "singleBatch": true,
+        "readConcern": { "level": "majority" },
+    };
+    let reply = requests.run(command).await.map_err(|failure| failure.unapplied())?;
+    let batch =
+        reply.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch")).map_err(|_| foreign())?;
+    Ok(batch.first().and_then(|first| first.as_document()).cloned())
+}
+
+fn check_version(meta: &Document) -> Result<()> {
+    if !meta.get_str("application").is_ok_and(|name| name == "avout") {
+        return Err(foreign());
+    }
+    match meta.get_i32("schema").map_err(|_| foreign())? {
+        SCHEMA => Ok(()),
+        found => Err(Error::new(
+            ErrorKind::Unsupported,
+            format!(
+                "the namespace has schema version {found} and this library knows version {SCHEMA}; {} the library",
+                if found > SCHEMA { "upgrade" } else { "downgrade" }
+            ),
+        )),
+    }
+}
+
+fn realm(meta: &Document) -> Result<Realm> {
+    let bytes = meta.get_binary_generic("realm").map_err(|_| foreign())?;
+    let bytes: [u8; 16] = bytes.as_slice().try_into().map_err(|_| foreign())?;
+    Ok(Realm::new(u128::from_be_bytes(bytes)))
+}
+
+fn foreign() -> Error {
+    Error::new(ErrorKind::Mismatch, "the collections of this namespace are another application's: name another one")
+}
+
+async fn create(requests: &Requests<'_>, name: &str) -> Result<()> {
+    match requests.run(rawdoc! { "create": name, "writeConcern": majority() }).await {
+        Ok(reply) => WriteErrors::of(&reply).check().map_err(unavailable),
+        Err(failure) if failure.code() == Some(NAMESPACE_EXISTS) => Ok(()),
+        Err(failure) => Err(failure.unapplied()),
+    }
+}
+
+async fn stripes(requests: &Requests<'_>, refs: &str) -> Result<()> {
+    let mut documents = RawArrayBuf::new();
+    for stripe in 0..STRIPES {
+        documents.push(rawdoc! { "_id": stripe });
+    }
+    let command = rawdoc! { "insert": refs, "documents": documents, "ordered": false, "writeConcern": majority() };
+    let reply = requests.run(command).await.map_err(|failure| failure.unapplied())?;
+    match WriteErrors::of(&reply) {
+        WriteErrors { write: Some(DUPLICATE_KEY), concern: false } => Ok(()),
+        errors => errors.check().map_err(unavailable),
+    }
+}
+
+/// What every write waits for.
+pub(crate) fn majority() -> RawDocumentBuf {
+    rawdoc! { "w": "majority", "j": true }
+}

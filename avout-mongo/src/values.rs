@@ -1,0 +1,193 @@
+//! The documents of `<namespace>.values`.
+//!
+//! ```text
+//! { _id: { k: <key>, v: <version> }, d: <state> }                              up to 8 MiB
+//! { _id: { k: <key>, v: <version> }, t: <token>, c: <number of chunks> }
+//! { _id: { k: <key>, v: <version>, t: <token>, i: <index> }, d: <chunk> }
+//! { _id: { a: <key>, t: <token>, i: <index> }, d: <chunk> }                    of an atom's state
+//! ```
+//!
+//! Documents are compared field by field, and one that ends earlier comes first. So what belongs to a key, or to a
+//! version, is a range of ids.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use avout_core::backend::VersionedStateContainer;
+use avout_core::protocol::{Key, State, Version};
+use avout_core::{Error, ErrorKind, Result};
+use bytes::Bytes;
+use futures_util::TryStreamExt as _;
+use mongodb::bson::raw::{RawBson, cstr};
+use mongodb::bson::{Bson, Document, RawArrayBuf, RawDocumentBuf, doc, rawdoc};
+use mongodb::options::ReadConcern;
+
+use crate::chunks::{CHUNK, Chunks, bytes_of, find};
+use crate::client::{Client, Failure, WriteErrors};
+use crate::error::classify;
+use crate::records::{binary, sorted, strange};
+use crate::schema::majority;
+
+const DUPLICATE_KEY: i32 = 11000;
+
+pub(crate) struct Values {
+    client: Arc<Client>,
+    key: Key,
+}
+
+impl Values {
+    pub(crate) fn new(client: &Arc<Client>, key: &Key) -> Self {
+        Self { client: Arc::clone(client), key: key.clone() }
+    }
+
+    fn at(&self, operation: &'static str) -> impl Fn(Error) -> Error {
+        let key = self.key.clone();
+        move |error| error.at(&key).during(operation)
+    }
+
+    fn id(&self, version: &Version) -> RawDocumentBuf {
+        rawdoc! { "k": self.key.as_str(), "v": binary(version.encode().to_vec()) }
+    }
+
+    async fn read(&self, version: &Version) -> Result<Option<Bytes>> {
+        self.client.usable()?;
+        let mut missing = false;
+        loop {
+            let Some(mut document) = find(&self.client, &self.client.names.values, self.id(version)).await? else {
+                return Ok(None);
+            };
+            let Some(chunks) = Chunks::named_by(self.id(version), &document)? else {
+                let Some(Bson::Binary(state)) = document.remove("d") else { return Err(strange()) };
+                return Ok(Some(state.bytes.into()));
+            };
+            if let Some(bytes) = chunks.read(&self.client).await? {
+                return Ok(Some(bytes));
+            }
+            // The version was deleted meanwhile; then its own document is gone too, which goes first.
+            if std::mem::replace(&mut missing, true) {
+                return Err(Error::new(ErrorKind::Corrupt, "parts of the value are missing"));
+            }
+        }
+    }
+
+    async fn write(&self, version: &Version, value: State) -> Result<()> {
+        self.client.usable()?;
+        let bytes = bytes_of(value)?;
+        let mut document = rawdoc! { "_id": self.id(version) };
+        let mut chunks = None;
+        if bytes.len() <= CHUNK {
+            document.append(cstr!("d"), binary(bytes.to_vec()));
+        } else {
+            let written = Chunks::write(&self.client, self.id(version), &bytes).await?;
+            document.append(cstr!("t"), binary(written.token.clone()));
+            document.append(cstr!("c"), written.count);
+            chunks = Some(written);
+        }
+        let mut documents = RawArrayBuf::new();
+        documents.push(document);
+        let names = &self.client.names;
+        let command = rawdoc! { "insert": names.values.as_str(), "documents": documents, "writeConcern": majority() };
+        let reply = self.client.run(command).await.map_err(|failure| failure.unapplied())?;
+        if WriteErrors::of(&reply).write != Some(DUPLICATE_KEY) {
+            return confirmed(&reply);
+        }
+        if let Some(chunks) = chunks {
+            chunks.remove(&self.client).await;
+        }
+        // What is read here is what a majority has, so it is as good as written.
+        match self.read(version).await? {
+            Some(found) if found == bytes => Ok(()),
+            Some(_) => {
+                let message = "the version has another value already; versions are unique";
+                Err(Error::new(ErrorKind::AlreadyExists, message))
+            }
+            None => Err(Error::new(ErrorKind::Unavailable, "the value is being written or deleted by somebody else")),
+        }
+    }
+
+    async fn delete(&self, ids: RawDocumentBuf) -> Result<()> {
+        self.client.usable()?;
+        let mut deletes = RawArrayBuf::new();
+        deletes.push(rawdoc! { "q": { "_id": ids }, "limit": 0 });
+        let names = &self.client.names;
+        let command = rawdoc! { "delete": names.values.as_str(), "deletes": deletes, "writeConcern": majority() };
+        let reply = self.client.run(command).await.map_err(|failure| failure.unapplied())?;
+        confirmed(&reply)
+    }
+}
+
+/// An outcome that stays open is harmless here: all may be repeated.
+fn confirmed(reply: &Document) -> Result<()> {
+    WriteErrors::of(reply).check().map_err(|error| match error.kind() {
+        ErrorKind::OutcomeUnknown => Error::new(ErrorKind::Unavailable, "a majority did not confirm it"),
+        _ => error,
+    })
+}
+
+#[async_trait]
+impl VersionedStateContainer for Values {
+    async fn init(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn destroy(&self) -> Result<()> {
+        let key = self.key.as_str();
+        let ids = rawdoc! { "$gte": { "k": key }, "$lt": { "k": key, "v": RawBson::MaxKey } };
+        self.delete(ids).await.map_err(self.at("destroy"))
+    }
+
+    async fn state_at(&self, version: &Version) -> Result<Option<State>> {
+        let found = self.read(version).await.map_err(self.at("state at"))?;
+        Ok(found.map(State::Bytes))
+    }
+
+    async fn set_state_at(&self, version: &Version, value: State) -> Result<()> {
+        self.write(version, value).await.map_err(self.at("set state at"))
+    }
+
+    async fn delete_state_at(&self, version: &Version) -> Result<()> {
+        let mut last = self.id(version);
+        last.append(cstr!("t"), RawBson::MaxKey);
+        let ids = rawdoc! { "$gte": self.id(version), "$lt": last };
+        self.delete(ids).await.map_err(self.at("delete state at"))
+    }
+
+    async fn versions(&self) -> Result<Vec<Version>> {
+        let key = self.key.as_str();
+        let range = doc! { "$gte": { "k": key }, "$lt": { "k": key, "v": Bson::MaxKey } };
+        let read = async {
+            let documents = ids(&self.client, doc! { "_id": range, "_id.t": { "$exists": false } }).await?;
+            let version = |id: &Document| Version::decode(id.get_binary_generic("v").map_err(|_| strange())?);
+            let mut versions: Vec<Version> = documents.iter().map(version).collect::<Result<_>>()?;
+            versions.sort_unstable();
+            Ok(versions)
+        };
+        read.await.map_err(self.at("versions"))
+    }
+}
+
+async fn ids(client: &Client, filter: Document) -> Result<Vec<Document>> {
+    client.usable()?;
+    let collection = client.database.collection::<Document>(&client.names.values);
+    let find = collection.find(filter).projection(doc! { "_id": 1 }).read_concern(ReadConcern::majority());
+    let all = async {
+        let documents: Vec<Document> = find.await?.try_collect().await?;
+        mongodb::error::Result::Ok(documents)
+    };
+    let documents = match tokio::time::timeout(client.options.timeout.saturating_mul(6), all).await {
+        Ok(documents) => documents.map_err(classify)?,
+        Err(_) => return Err(Failure::Late.unapplied()),
+    };
+    Ok(documents.into_iter().filter_map(|document| document.get_document("_id").ok().cloned()).collect())
+}
+
+/// The keys that have values and are `prefix` or lie under it, sorted.
+pub(crate) async fn keys(client: &Client, prefix: &Key) -> Result<Vec<Key>> {
+    let (key, folder) = (prefix.as_str(), prefix.as_str().trim_end_matches('/'));
+    let filter = doc! { "$or": [
+        { "_id": { "$gte": { "k": key }, "$lt": { "k": key, "v": Bson::MaxKey } } },
+        { "_id": { "$gt": { "k": format!("{folder}/") }, "$lt": { "k": format!("{folder}0") } } },
+    ], "_id.t": { "$exists": false } };
+    let documents = ids(client, filter).await?;
+    Ok(sorted(documents.iter().map(|id| id.get_str("k").ok())))
+}

@@ -1,0 +1,282 @@
+//! Hints of changes, from one change stream a client, which runs while anything is watched.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use avout_core::backend::{Wake, Watcher};
+use avout_core::protocol::Key;
+use avout_core::{Error, Result};
+use futures_util::StreamExt as _;
+use mongodb::Database;
+use mongodb::bson::{Document, doc};
+use tokio::sync::{Notify, watch};
+use tokio::task::AbortHandle;
+
+use crate::client::{Client, Failure, Names};
+use crate::error::classify;
+
+/// How long a stream that nobody needs is kept.
+const LINGER: Duration = Duration::from_secs(10);
+
+/// The pauses between attempts to open the stream again.
+const PAUSES: [Duration; 4] =
+    [Duration::from_millis(20), Duration::from_millis(100), Duration::from_millis(500), Duration::from_secs(1)];
+
+const QUIET: u8 = 0;
+const CHANGED: u8 = 1;
+const LOST: u8 = 2;
+
+/// Where a key that is watched lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Table {
+    Refs,
+    Atoms,
+}
+
+type Spot = (Table, Key);
+
+/// What rings at one watcher.
+#[derive(Default)]
+struct Bell {
+    state: AtomicU8,
+    notify: Notify,
+}
+
+impl Bell {
+    fn ring(&self, how: u8) {
+        self.state.fetch_max(how, Ordering::AcqRel);
+        self.notify.notify_one();
+    }
+
+    async fn rung(&self) -> Wake {
+        loop {
+            match self.state.swap(QUIET, Ordering::AcqRel) {
+                QUIET => self.notify.notified().await,
+                LOST => return Wake::Lost,
+                _ => return Wake::Changed,
+            }
+        }
+    }
+}
+
+/// Whether the stream runs.
+#[derive(Clone)]
+enum Status {
+    Closed,
+    Open,
+    /// The number of attempts that failed, and the last one's error.
+    Failed(u64, Arc<Error>),
+}
+
+/// The change stream of a client, and those who listen.
+pub(crate) struct Hub {
+    database: Database,
+    refs: String,
+    atoms: String,
+    status: watch::Sender<Status>,
+    listeners: Mutex<Listeners>,
+    failures: AtomicU64,
+}
+
+#[derive(Default)]
+struct Listeners {
+    by_spot: HashMap<Spot, Vec<Arc<Bell>>>,
+    count: usize,
+    /// Set while there is a task.
+    task: Option<AbortHandle>,
+}
+
+impl Hub {
+    pub(crate) fn new(database: &Database, names: &Names) -> Self {
+        Self {
+            database: database.clone(),
+            refs: names.refs.clone(),
+            atoms: names.atoms.clone(),
+            status: watch::Sender::new(Status::Closed),
+            listeners: Mutex::default(),
+            failures: AtomicU64::new(0),
+        }
+    }
+
+    fn listeners(&self) -> MutexGuard<'_, Listeners> {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells what has changed from now on.
+    async fn listen(self: &Arc<Self>, spots: Vec<Spot>, timeout: Duration) -> Result<Listener> {
+        let bell = Arc::new(Bell::default());
+        let mut status = self.status.subscribe();
+        let failures = self.failures.load(Ordering::Acquire);
+        {
+            let mut listeners = self.listeners();
+            for spot in &spots {
+                listeners.by_spot.entry(spot.clone()).or_default().push(Arc::clone(&bell));
+            }
+            listeners.count += 1;
+            if listeners.task.is_none() {
+                listeners.task = Some(tokio::spawn(Arc::clone(self).run()).abort_handle());
+            }
+        }
+        let listener = Listener { hub: Arc::clone(self), spots, bell };
+        let settled = |status: &Status| match status {
+            Status::Closed => false,
+            Status::Open => true,
+            Status::Failed(number, _) => *number > failures,
+        };
+        match tokio::time::timeout(timeout, status.wait_for(settled)).await {
+            Err(_) | Ok(Err(_)) => Err(Failure::Late.unapplied()),
+            Ok(Ok(status)) => match &*status {
+                Status::Failed(_, error) => Err(Error::new(error.kind(), error.to_string())),
+                Status::Open | Status::Closed => Ok(listener),
+            },
+        }
+    }
+
+    /// Runs the stream for as long as anybody listens, and a little longer.
+    async fn run(self: Arc<Self>) {
+        let mut opened_before = false;
+        let mut failed = 0;
+        loop {
+            match self.open().await {
+                Ok(mut stream) => {
+                    failed = 0;
+                    self.status.send_replace(Status::Open);
+                    if std::mem::replace(&mut opened_before, true) {
+                        self.ring_all();
+                    }
+                    loop {
+                        match tokio::time::timeout(LINGER, stream.next()).await {
+                            Err(_) => {}
+                            Ok(Some(Ok(event))) => self.dispatch(&event),
+                            Ok(Some(Err(error))) => {
+                                tracing::debug!(kind = %error.kind, "the change stream ended, opening another one");
+                                break;
+                            }
+                            Ok(None) => break,
+                        }
+                        if self.retire() {
+                            return;
+                        }
+                    }
+                    self.status.send_replace(Status::Closed);
+                }
+                Err(error) => {
+                    let number = self.failures.fetch_add(1, Ordering::AcqRel) + 1;
+                    self.status.send_replace(Status::Failed(number, Arc::new(classify(error))));
+                    tokio::time::sleep(PAUSES[usize::min(failed, PAUSES.len() - 1)]).await;
+                    failed += 1;
+                }
+            }
+            if self.retire() {
+                return;
+            }
+        }
+    }
+
+    /// Ends the task if nobody listens.
+    fn retire(&self) -> bool {
+        let mut listeners = self.listeners();
+        if listeners.count > 0 {
+            return false;
+        }
+        listeners.task = None;
+        self.status.send_replace(Status::Closed);
+        true
+    }
+
+    async fn open(&self) -> mongodb::error::Result<mongodb::change_stream::ChangeStream<Document>> {
+        // A commit that only checked a key is no change of it.
+        let changes = doc! { "$match": {
+            "ns.coll": { "$in": [&self.refs, &self.atoms] },
+            "$or": [
+                { "operationType": { "$ne": "update" } },
+                { "updateDescription.updatedFields.r": { "$exists": true } },
+                { "updateDescription.removedFields": "r" },
+            ],
+        } };
+        let fields = doc! { "$project": { "ns.coll": 1, "documentKey": 1 } };
+        let stream = self.database.watch().pipeline([changes, fields]).await?;
+        Ok(stream.with_type())
+    }
+
+    fn dispatch(&self, event: &Document) {
+        let id = event.get_document("documentKey").and_then(|key| key.get_str("_id"));
+        let name = event.get_document("ns").and_then(|ns| ns.get_str("coll"));
+        let (Ok(id), Ok(name)) = (id, name) else {
+            // A collection was dropped or renamed, or a copy of the floor was written.
+            if !event.contains_key("documentKey") {
+                self.ring_all();
+            }
+            return;
+        };
+        let table = if name == self.atoms { Table::Atoms } else { Table::Refs };
+        let Ok(key) = Key::from_stored(id) else { return };
+        if let Some(bells) = self.listeners().by_spot.get(&(table, key)) {
+            bells.iter().for_each(|bell| bell.ring(CHANGED));
+        }
+    }
+
+    fn ring_all(&self) {
+        self.listeners().by_spot.values().flatten().for_each(|bell| bell.ring(LOST));
+    }
+}
+
+/// Listens until it is dropped.
+struct Listener {
+    hub: Arc<Hub>,
+    spots: Vec<Spot>,
+    bell: Arc<Bell>,
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let mut listeners = self.hub.listeners();
+        for spot in &self.spots {
+            if let Some(bells) = listeners.by_spot.get_mut(spot) {
+                bells.retain(|bell| !Arc::ptr_eq(bell, &self.bell));
+                if bells.is_empty() {
+                    listeners.by_spot.remove(spot);
+                }
+            }
+        }
+        listeners.count -= 1;
+    }
+}
+
+/// Watches refs.
+pub(crate) struct RefWatcher {
+    listener: Listener,
+    _client: Arc<Client>,
+}
+
+impl RefWatcher {
+    pub(crate) async fn begin(client: &Arc<Client>, keys: &[Key]) -> Result<Self> {
+        client.usable()?;
+        let spots = keys.iter().map(|key| (Table::Refs, key.clone())).collect();
+        let listener = client.hub.listen(spots, client.options.timeout).await?;
+        Ok(Self { listener, _client: Arc::clone(client) })
+    }
+}
+
+#[async_trait]
+impl Watcher for RefWatcher {
+    async fn changed(&mut self) -> Result<Wake> {
+        Ok(self.listener.bell.rung().await)
+    }
+}
+
+/// Waits for a change of an atom that comes after `look` was called, unless that says that there was one already.
+pub(crate) async fn atom_changed(
+    client: &Arc<Client>,
+    key: &Key,
+    look: impl Future<Output = Result<bool>>,
+) -> Result<()> {
+    let listener = client.hub.listen(vec![(Table::Atoms, key.clone())], client.options.timeout).await?;
+    if !look.await? {
+        listener.bell.rung().await;
+    }
+    Ok(())
+}
