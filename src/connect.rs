@@ -2,7 +2,8 @@ use avout_core::backend::Backend;
 use avout_core::{Error, ErrorKind, Result, Stm};
 
 /// The schemes of all backends, with the feature that each needs.
-const SCHEMES: &[(&str, &str)] = &[("mem", "local"), ("sqlite", "sql")];
+const SCHEMES: &[(&str, &str)] =
+    &[("mem", "local"), ("sqlite", "sql"), ("mongodb", "mongo"), ("mongodb+srv", "mongo")];
 
 /// Connects to the store that `url` names, with the default [`Config`](crate::Config).
 ///
@@ -12,9 +13,12 @@ const SCHEMES: &[(&str, &str)] = &[("mem", "local"), ("sqlite", "sql")];
 /// | `mem:name` | likewise, shared by all in this process that use the name | `local` |
 /// | `sqlite:path` | a SQLite file, made if there is none; any number of processes of one machine | `sql` |
 /// | `sqlite::memory:` | a SQLite database in memory, empty and shared with nobody | `sql` |
+/// | `mongodb://…/database` | a MongoDB replica set | `mongo` |
+/// | `mongodb+srv://…/database` | likewise, its servers found by DNS | `mongo` |
 ///
 /// Options follow a `?`: for SQLite `synchronous=full` (the default) or `normal`, and the others that [`avout_sql`](crate::sql)
 /// lists.
+/// For MongoDB they are those of its connection strings, and `namespace` and `timeout`.
 ///
 /// # Errors
 /// [`InvalidInput`](ErrorKind::InvalidInput) for a URL that no backend understands, with those that one does;
@@ -44,6 +48,8 @@ pub async fn open(url: impl AsRef<str>) -> Result<Backend> {
         Some(("mem", name)) => open_local(name),
         #[cfg(feature = "sql")]
         Some(("sqlite", _)) => open_sql(url).await,
+        #[cfg(feature = "mongo")]
+        Some(("mongodb" | "mongodb+srv", _)) => open_mongo(url).await,
         Some((scheme, _)) => Err(no_backend(scheme)),
         None => Err(no_backend("")),
     };
@@ -63,6 +69,12 @@ fn open_local(name: &str) -> Result<Backend> {
 async fn open_sql(url: &str) -> Result<Backend> {
     let sqlite = avout_sql::Options::from_url(url)?.open().await?;
     Ok(Backend { coordinator: sqlite.coordinator, store: sqlite.store })
+}
+
+#[cfg(feature = "mongo")]
+async fn open_mongo(url: &str) -> Result<Backend> {
+    let mongo = avout_mongo::Options::from_url(url)?.open().await?;
+    Ok(Backend { coordinator: mongo.coordinator, store: mongo.store })
 }
 
 /// The rest of a URL may hold credentials, so only its scheme is named.
@@ -98,6 +110,7 @@ mod tests {
         for (scheme, feature) in SCHEMES {
             let on = match *feature {
                 "local" => cfg!(feature = "local"),
+                "mongo" => cfg!(feature = "mongo"),
                 _ => cfg!(feature = "sql"),
             };
             if !on {

@@ -28,6 +28,9 @@ pub(crate) const MAX_KEYS: usize = 8192;
 /// The largest value. It lies in chunks.
 pub(crate) const MAX_VALUE: usize = 512 << 20;
 
+/// The most connections to a server, unless the URL says `maxPoolSize`.
+const POOL: u32 = 100;
+
 /// One client of a namespace: what the coordinator, the store, their containers and watchers share. It ends with the
 /// last of them.
 pub(crate) struct Client {
@@ -81,6 +84,7 @@ async fn connect(options: &Options) -> Result<mongodb::Client> {
     driver.driver_info = Some(DriverInfo::builder().name("avout").build());
     driver.server_selection_timeout.get_or_insert(options.timeout);
     driver.connect_timeout.get_or_insert(options.timeout);
+    driver.max_pool_size.get_or_insert(POOL);
     // Each request is sent once; the engine repeats what may be repeated.
     driver.retry_writes = Some(false);
     driver.retry_reads = Some(false);

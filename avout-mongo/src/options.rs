@@ -231,3 +231,61 @@ fn duration(text: &str) -> Option<Duration> {
 pub(crate) fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::InvalidInput, message).during("mongodb url")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The text form gives the options that the builder gives, and the driver gets what is the driver's.
+    #[test]
+    fn reads_urls() {
+        let plain = Options::from_url("mongodb://h/shop").expect("a URL");
+        assert_eq!((&*plain.url, &*plain.database, &*plain.namespace), ("mongodb://h/shop", "shop", "avout"));
+        let full = "mongodb://u:p@a:1,b:2/shop?replicaSet=rs0&namespace=n-1&w=majority&timeout=250ms&retryWrites=true";
+        let full = Options::from_url(full).expect("a URL");
+        assert_eq!(full.url, "mongodb://u:p@a:1,b:2/shop?replicaSet=rs0");
+        assert_eq!((&*full.namespace, full.timeout), ("n-1", Duration::from_millis(250)));
+        let again = Options::from_url("mongodb://u:p@a:1,b:2/shop?replicaSet=rs0").and_then(|o| o.namespace("n-1"));
+        assert_eq!(again.expect("a URL").timeout(Duration::from_millis(250)), full);
+        let cased = Options::from_url("mongodb+srv://h/a%2Bb?MAXPOOLSIZE=3&tls=true").expect("a URL");
+        assert_eq!((&*cased.url, &*cased.database), ("mongodb+srv://h/a%2Bb?MAXPOOLSIZE=3&tls=true", "a+b"));
+    }
+
+    /// A text that is wrong is refused. The message helps, and shows nothing of the servers and the user.
+    #[test]
+    fn refuses_wrong_urls() {
+        for (url, help) in [
+            ("redis://secret", "mongodb:// or mongodb+srv://"),
+            ("mongodb://secret", "name of a database"),
+            ("mongodb://user:secret@h/", "name of a database"),
+            ("mongodb://user:secret@h/?replicaSet=rs0", "name of a database"),
+            ("mongodb://user:secret@h/admin", "name another one"),
+            ("mongodb://user:secret@h/a.b", "none of"),
+            ("mongodb://user:secret@h/a%2Fb", "none of"),
+            ("mongodb://user:secret@h/x?w=1", "can only be majority"),
+            ("mongodb://user:secret@h/x?w=0", "can only be majority"),
+            ("mongodb://user:secret@h/x?journal=false", "can only be true"),
+            ("mongodb://user:secret@h/x?readConcernLevel=local", "majority or snapshot"),
+            ("mongodb://user:secret@h/x?readPreference=secondary", "can only be primary"),
+            ("mongodb://user:secret@h/x?pool=3", "maxPoolSize"),
+            ("mongodb://user:secret@h/x?pool=3", "namespace=<name>"),
+            ("mongodb://user:secret@h/x?timeout=3", "<number>ms|s"),
+            ("mongodb://user:secret@h/x?namespace=", "1 to 64"),
+            ("mongodb://user:secret@h/x?namespace=a.b", "1 to 64"),
+            ("mongodb://user:secret@h/x?namespace=$a", "1 to 64"),
+        ] {
+            let error = Options::from_url(url).expect_err(url);
+            assert_eq!(error.kind(), ErrorKind::InvalidInput);
+            let text = format!("{error} {error:?}");
+            assert!(text.contains(help) && !text.contains("secret"), "{url}: {text}");
+        }
+    }
+
+    /// `Debug` shows neither user nor password.
+    #[test]
+    fn debug_keeps_secrets() {
+        let options = Options::from_url("mongodb://somebody:secret@h/x").expect("a URL");
+        let text = format!("{options:?}");
+        assert!(text.contains("\"x\"") && !text.contains("secret") && !text.contains("somebody"), "{text}");
+    }
+}

@@ -4,24 +4,27 @@ use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use avout_conformance::servers::Mongo;
 use tokio::runtime::Runtime;
 
 use crate::measure::{Failure, Pace, Round};
-use crate::{floor_local, floor_sql, library, processes};
+use crate::{floor_local, floor_mongo, floor_sql, library, processes};
 
 /// Where avout keeps its refs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Store {
     Local,
+    Mongo,
     Sql,
 }
 
 impl Store {
-    pub(crate) const ALL: [Self; 2] = [Self::Local, Self::Sql];
+    pub(crate) const ALL: [Self; 3] = [Self::Local, Self::Mongo, Self::Sql];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Local => "local",
+            Self::Mongo => "mongo",
             Self::Sql => "sql",
         }
     }
@@ -30,6 +33,7 @@ impl Store {
     pub(crate) fn floor(self) -> &'static str {
         match self {
             Self::Local => "fast-stm",
+            Self::Mongo => "mongodb",
             Self::Sql => "rusqlite",
         }
     }
@@ -37,7 +41,7 @@ impl Store {
     fn stride(self) -> u32 {
         match self {
             Self::Local => 8,
-            Self::Sql => 1,
+            Self::Mongo | Self::Sql => 1,
         }
     }
 }
@@ -128,6 +132,7 @@ pub(crate) struct Env {
     pub(crate) single: Runtime,
     dir: PathBuf,
     files: Cell<u32>,
+    mongo: std::cell::OnceCell<Mongo>,
 }
 
 impl Env {
@@ -137,7 +142,25 @@ impl Env {
             single: tokio::runtime::Builder::new_current_thread().enable_all().build()?,
             dir: dir.to_owned(),
             files: Cell::new(0),
+            mongo: std::cell::OnceCell::new(),
         })
+    }
+
+    /// The URL of a database on a replica set of one node, which is started once; or of `AVOUT_MONGO_URL`.
+    pub(crate) fn mongo(&self) -> Result<String, Failure> {
+        if let Ok(url) = std::env::var("AVOUT_MONGO_URL") {
+            return Ok(url);
+        }
+        if self.mongo.get().is_none() {
+            let _ = self.mongo.set(self.many.block_on(Mongo::replica_set(1))?);
+        }
+        Ok(self.mongo.get().expect("it was just set").url("bench"))
+    }
+
+    /// A name that nothing has yet.
+    pub(crate) fn new_name(&self) -> String {
+        self.files.set(self.files.get() + 1);
+        format!("n{}-{}", std::process::id(), self.files.get())
     }
 
     /// A path where no file is yet.
@@ -184,6 +207,10 @@ pub(crate) fn contenders(env: &std::rc::Rc<Env>, spec: Spec) -> Result<Vec<Conte
         (_, Store::Local) => {
             runs.push(("avout", library::run(env, spec)?));
             runs.extend(floor_local::contenders(spec));
+        }
+        (_, Store::Mongo) => {
+            runs.push(("avout", library::run(env, spec)?));
+            runs.extend(floor_mongo::run(env, spec)?.map(|run| (spec.store.floor(), run)));
         }
         (_, Store::Sql) => {
             runs.push(("avout", library::run(env, spec)?));

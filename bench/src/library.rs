@@ -27,6 +27,7 @@ impl Client {
     fn open(env: &Rc<Env>, spec: Spec) -> Result<Self, Failure> {
         let url = match spec.store {
             Store::Local => "mem:".to_owned(),
+            Store::Mongo => format!("{}&namespace={}", env.mongo()?, env.new_name()),
             Store::Sql => url(&env.new_file()),
         };
         let stm = env.many.block_on(avout::connect(url))?;
@@ -145,8 +146,27 @@ async fn commute_one<V: Sample>(stm: Stm, a: Ref<V>, mut meter: Meter) -> Result
     Ok(meter)
 }
 
+/// The same with both refs read in one request, where a request costs more than what is done with it.
+async fn alter_both<V: Sample>(stm: Stm, a: Ref<V>, b: Ref<V>, mut meter: Meter) -> Result<Meter, Failure> {
+    while meter.go_in_turn().await {
+        stm.dosync(async |tx| {
+            tx.prefetch((&a, &b)).await?;
+            tx.alter(&a, V::bump).await?;
+            tx.alter(&b, V::bump).await
+        })
+        .await?;
+    }
+    Ok(meter)
+}
+
 fn hello<V: Sample>(client: Client) -> Result<Run, Failure> {
     let refs = client.refs::<V>(2)?;
+    if client.spec.store == Store::Mongo {
+        return Ok(Box::new(move |pace| {
+            let run = |_, meter| alter_both(client.stm.clone(), refs[0].clone(), refs[1].clone(), meter);
+            client.measure(tasks(1, pace, run))
+        }));
+    }
     Ok(Box::new(move |pace| {
         let run = |_, meter| alter_two(client.stm.clone(), refs[0].clone(), refs[1].clone(), meter);
         client.measure(tasks(1, pace, run))
@@ -163,6 +183,14 @@ fn one_ref<V: Sample>(client: Client) -> Result<Run, Failure> {
 fn disjoint(client: Client) -> Result<Run, Failure> {
     let count = client.spec.tasks;
     let refs = client.refs::<Small>(count * 2)?;
+    if client.spec.store == Store::Mongo {
+        return Ok(Box::new(move |pace| {
+            let run = |task: usize, meter| {
+                alter_both(client.stm.clone(), refs[task * 2].clone(), refs[task * 2 + 1].clone(), meter)
+            };
+            client.measure(tasks(count, pace, run))
+        }));
+    }
     Ok(Box::new(move |pace| {
         let run = |task: usize, meter| {
             alter_two(client.stm.clone(), refs[task * 2].clone(), refs[task * 2 + 1].clone(), meter)

@@ -6,6 +6,7 @@
 mod args;
 mod contest;
 mod floor_local;
+mod floor_mongo;
 mod floor_sql;
 mod growth;
 mod library;
@@ -71,7 +72,8 @@ fn measure(args: &Args) -> Result<Report, Failure> {
     }
     let steps = if args.quick { [2_000, 40_000] } else { [10_000, 1_000_000] };
     for store in Store::ALL {
-        if args.wants(store.name(), growth::GROWTH) {
+        // What a server keeps is its own.
+        if store != Store::Mongo && args.wants(store.name(), growth::GROWTH) {
             eprintln!("{}: growth", store.name());
             report.growth.extend(growth::measure(&env, store, &steps)?);
         }

@@ -51,7 +51,7 @@ const SIZE: usize = 16;
 /// All targets, with what was measured.
 pub(crate) fn targets(report: &Report) -> Vec<Target> {
     use Limit::{AtLeast, AtMost};
-    use Store::{Local, Sql};
+    use Store::{Local, Mongo, Sql};
     let row = |store, workload, tasks, name| report.find(store, workload, tasks, SIZE, name);
     let ours = |store, workload, tasks| row(store, workload, tasks, "avout");
     let to = |ratio: fn(&Row, &Row) -> Option<f64>, a: Option<&Row>, b: Option<&Row>| ratio(a?, b?);
@@ -69,6 +69,16 @@ pub(crate) fn targets(report: &Report) -> Vec<Target> {
         "SQLite, 64 disjoint tasks: throughput, as a part of a group commit by hand",
         AtLeast(0.6),
         to(throughput, ours(Sql, Workload::Disjoint, 64), by_hand(Sql, Workload::Disjoint, 64)),
+    );
+    target(
+        "MongoDB, hello: time, as a multiple of the same by hand",
+        AtMost(1.3),
+        to(time, ours(Mongo, Workload::Hello, 1), by_hand(Mongo, Workload::Hello, 1)),
+    );
+    target(
+        "MongoDB, 64 disjoint tasks: throughput, as a part of the same by hand",
+        AtLeast(0.7),
+        to(throughput, ours(Mongo, Workload::Disjoint, 64), by_hand(Mongo, Workload::Disjoint, 64)),
     );
     for processes in [2, 4] {
         target(
@@ -141,6 +151,7 @@ pub(crate) fn targets(report: &Report) -> Vec<Target> {
 pub(crate) fn title(store: Store) -> &'static str {
     match store {
         Store::Local => "local",
+        Store::Mongo => "MongoDB",
         Store::Sql => "SQLite",
     }
 }

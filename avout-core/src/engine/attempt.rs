@@ -7,6 +7,9 @@ use super::keymap::KeyMap;
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Entry, Key, Payload, Point, Reading, Revision, Shared, Snapshot, place};
 
+/// From how many keys on that were seen a read no longer reads them all again to move the read point up.
+const MOST_READ_AGAIN: usize = 32;
+
 /// What happens after the end of an attempt, in the order in which it was asked for.
 pub(crate) type CommitHook = Box<dyn FnOnce(Point) + Send>;
 /// What happens when an attempt is given up.
@@ -227,11 +230,7 @@ impl Attempt {
         if !self.pinned && self.generation != generation {
             return Ok(false);
         }
-        let unchanged = keys[wanted..].iter().zip(&snapshot.entries[wanted..]).all(|(key, entry)| {
-            let seen = self.keys.get(key).and_then(|touched| touched.seen.as_ref());
-            seen.is_some_and(|seen| seen.revision() == entry.as_ref().map(|entry| &entry.revision))
-        });
-        if !self.pinned && unchanged {
+        if !self.pinned && self.is_unchanged(&keys[wanted..], &snapshot.entries[wanted..]) {
             self.read_point = Some(snapshot.point);
             self.see_all(&keys[..wanted], snapshot.entries);
             return Ok(true);
@@ -255,6 +254,43 @@ impl Attempt {
             self.see(key, seen);
         }
         Ok(true)
+    }
+
+    /// Where a coordinator with snapshots of its own is to read. `None`: now, together with all that was seen, so that the
+    /// read point can move up.
+    pub(crate) fn point_to_read_at(&self) -> Option<Point> {
+        let many = self.seen().nth(MOST_READ_AGAIN).is_some();
+        self.read_point.filter(|_| self.pinned || many)
+    }
+
+    /// The same as [`admit`](Self::admit) for a coordinator with snapshots of its own, which is not asked what the points
+    /// of its entries say.
+    pub(crate) fn admit_native(&mut self, keys: &[Key], wanted: usize, generation: u64, snapshot: Snapshot) -> bool {
+        let Some(read_point) = self.read_point else {
+            self.read_point = Some(snapshot.point);
+            self.see_all(keys, snapshot.entries);
+            return true;
+        };
+        if snapshot.point != read_point {
+            if snapshot.point < read_point || self.pinned || self.generation != generation {
+                return false;
+            }
+            if !self.is_unchanged(&keys[wanted..], &snapshot.entries[wanted..]) {
+                self.pinned = true;
+                return false;
+            }
+            self.read_point = Some(snapshot.point);
+        }
+        self.see_all(&keys[..wanted], snapshot.entries);
+        true
+    }
+
+    /// Whether these keys, which were seen, have the revisions with which they were.
+    fn is_unchanged(&self, keys: &[Key], entries: &[Option<Entry>]) -> bool {
+        keys.iter().zip(entries).all(|(key, entry)| {
+            let seen = self.keys.get(key).and_then(|touched| touched.seen.as_ref());
+            seen.is_some_and(|seen| seen.revision() == entry.as_ref().map(|entry| &entry.revision))
+        })
     }
 
     fn see_all(&mut self, keys: &[Key], entries: Vec<Option<Entry>>) {

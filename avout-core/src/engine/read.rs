@@ -93,7 +93,11 @@ impl TxInner {
             let (plan, at) = {
                 let mut attempt = self.attempt();
                 attempt.check_running()?;
-                let at = attempt.read_point.filter(|_| self.engine.capabilities.native_snapshots);
+                let at = match self.engine.capabilities.native_snapshots {
+                    true => attempt.point_to_read_at(),
+                    false => None,
+                };
+                extend |= at.is_none() && self.engine.capabilities.native_snapshots;
                 (attempt.plan(keys, extend), at)
             };
             let Plan::Read { keys: asked, wanted, generation } = plan else {
@@ -112,7 +116,11 @@ impl TxInner {
             if planted::is(&self.engine.config, Bug::SnapshotNotExtended) {
                 attempt.read_point = None;
             }
-            if attempt.admit(&asked, wanted, generation, snapshot, &mut extend)? {
+            let admitted = match self.engine.capabilities.native_snapshots {
+                true => attempt.admit_native(&asked, wanted, generation, snapshot),
+                false => attempt.admit(&asked, wanted, generation, snapshot, &mut extend)?,
+            };
+            if admitted {
                 return Ok(());
             }
         }

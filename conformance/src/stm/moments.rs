@@ -68,7 +68,10 @@ async fn a_reader_whose_history_was_trimmed_runs_again(ctx: Ctx) -> Outcome {
                 Ok((first, tx.get(&b).await?))
             })
             .await?;
-        assert_eq!((seen, runs.count()), ((4, 4), 2), "with a history of {history}");
+        // A coordinator with snapshots of its own needs no history.
+        let native = ctx.coordinator().await?.capabilities().native_snapshots;
+        let expected = if native { ((0, 0), 1) } else { ((4, 4), 2) };
+        assert_eq!((seen, runs.count()), expected, "with a history of {history}");
     }
     Ok(())
 }
