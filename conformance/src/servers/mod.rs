@@ -8,24 +8,29 @@
 mod bson;
 mod error;
 mod find;
+mod frame;
 mod group;
 mod janitor;
+mod link;
 mod mongo;
 mod node;
+mod partition;
 mod port;
+mod proxy;
 mod redis;
+pub mod shared;
 mod tests;
 mod wire;
 mod zookeeper;
 
 pub use error::Error;
+pub use frame::Protocol;
+pub use group::Servers;
+pub use link::{Action, Direction};
 pub use mongo::{Mongo, MongoBuilder};
 pub use node::Node;
 pub use port::free_port;
-pub use redis::{Redis, RedisBuilder};
+pub use proxy::Proxy;
+pub use redis::{Redis, RedisBuilder, SENTINEL_SERVICE};
 pub use tests::{ServerTest, run_tests};
 pub use zookeeper::{ZooKeeper, ZooKeeperBuilder};
-
-fn addresses(nodes: &[Node]) -> String {
-    nodes.iter().map(|node| node.address().to_string()).collect::<Vec<_>>().join(",")
-}
