@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -89,6 +89,8 @@ struct Connection<'a> {
     link: &'a Link,
     number: u64,
     messages: [AtomicU64; 2],
+    /// Whether it is no talk in messages: then only losses and delays concern it.
+    is_raw: AtomicBool,
 }
 
 /// The runtime of all proxies: they outlive the runtime of the test that made them.
@@ -165,7 +167,8 @@ impl Link {
     pub(super) async fn carry(&self, mut client: TcpStream, mut server: TcpStream) {
         self.open.fetch_add(1, Ordering::Relaxed);
         let number = self.made.fetch_add(1, Ordering::Relaxed);
-        let connection = Connection { link: self, number, messages: Default::default() };
+        let connection =
+            Connection { link: self, number, messages: Default::default(), is_raw: AtomicBool::new(false) };
         let _ = (client.set_nodelay(true), server.set_nodelay(true));
         let ended = {
             let (from_client, to_client) = client.split();
@@ -208,6 +211,9 @@ impl Connection<'_> {
         let mut protocol = self.link.protocol;
         while from.read_buf(&mut bytes).await? > 0 {
             if protocol.is_foreign(&bytes) {
+                self.is_raw.store(true, Ordering::Release);
+            }
+            if self.is_raw.load(Ordering::Acquire) {
                 protocol = Protocol::Any;
             }
             while let Some(length) = protocol.message(&bytes) {
@@ -237,6 +243,12 @@ impl Connection<'_> {
         let delay = rules.delay[way];
         if rules.lose[way] {
             return (Action::Drop, delay);
+        }
+        if self.is_raw.load(Ordering::Acquire) {
+            return (Action::Pass, delay);
+        }
+        if direction == Direction::Request && protocol.is_last(message) {
+            self.is_raw.store(true, Ordering::Release);
         }
         let hook = rules.hook.clone();
         let action = self.spring(&mut rules.trap, direction, protocol, message);
