@@ -1,23 +1,22 @@
 //! The servers for tests keep their promises.
 
-use std::error::Error;
+mod servers {
+    mod cleanup;
+    mod groups;
+    mod proxies;
+    mod single;
+    mod support;
 
-use avout_conformance::servers::{Mongo, Redis, ZooKeeper};
+    pub(crate) use cleanup::child;
 
-async fn zookeeper_answers() -> Result<(), Box<dyn Error>> {
-    let zk = ZooKeeper::single().await?;
-    assert!(zk.packets_received(0).await? > 0);
-    Ok(())
+    pub(crate) fn all() -> Vec<avout_conformance::servers::ServerTest> {
+        [single::tests(), cleanup::tests(), proxies::tests(), groups::tests()].into_iter().flatten().collect()
+    }
 }
 
-async fn redis_answers() -> Result<(), Box<dyn Error>> {
-    assert_eq!(Redis::single().await?.command(0, &["PING"]).await?, "PONG");
-    Ok(())
+fn main() {
+    if let Ok(task) = std::env::var("AVOUT_SERVERS_CHILD") {
+        return servers::child(&task);
+    }
+    avout_conformance::servers::run_tests(servers::all());
 }
-
-async fn mongo_answers() -> Result<(), Box<dyn Error>> {
-    assert_eq!(Mongo::replica_set(1).await?.primary().await?, 0);
-    Ok(())
-}
-
-avout_conformance::server_tests![zookeeper_answers, redis_answers, mongo_answers];

@@ -1,13 +1,13 @@
 use std::fmt;
 
 /// Why a server could not be used.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Error {
     server: &'static str,
     cause: Cause,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Cause {
     Missing { what: String, how: &'static str },
     PortTaken(String),

@@ -1,9 +1,13 @@
+use std::ffi::{OsStr, OsString};
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use super::group::{self, Place};
+use super::frame::Protocol;
+use super::group::{Place, Plan, Servers};
 use super::node::{Node, PATIENCE, Spec, blocking, poll};
+use super::partition::Peers;
 use super::{Error, find, wire};
 
 /// ZooKeeper: one server, or an ensemble.
@@ -24,9 +28,11 @@ use super::{Error, find, wire};
 /// All four-letter words are allowed. A tick is 200 ms, so that sessions may be as short as 400 ms, and as long as 60 s.
 /// Its log is not forced to the disk, unless asked for by [`durable`](ZooKeeperBuilder::durable): a crash of the server loses
 /// nothing all the same.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ZooKeeper {
-    nodes: Vec<Node>,
+    servers: Servers,
+    /// What goes between the nodes, if it can be cut.
+    peers: Option<Arc<Peers>>,
 }
 
 /// How a [`ZooKeeper`] is set up.
@@ -37,6 +43,7 @@ pub struct ZooKeeperBuilder {
     durable: bool,
     config: Vec<String>,
     java: Vec<String>,
+    behind_proxies: bool,
 }
 
 impl ZooKeeper {
@@ -66,30 +73,12 @@ impl ZooKeeper {
         format!("zk://{}/{namespace}", self.address())
     }
 
-    /// `127.0.0.1:4711,…`, with all nodes.
-    pub fn address(&self) -> String {
-        super::addresses(&self.nodes)
-    }
-
-    /// One of the nodes, counted from 0.
-    ///
-    /// # Panics
-    /// If there are not as many.
-    pub fn node(&self, index: usize) -> &Node {
-        &self.nodes[index]
-    }
-
-    /// All nodes.
-    pub fn nodes(&self) -> &[Node] {
-        &self.nodes
-    }
-
     /// Which node leads, as soon as one does; 0 for a single server. A node that is paused is not asked.
     ///
     /// # Errors
     /// If none leads within a minute.
     pub async fn leader(&self) -> Result<usize, Error> {
-        let nodes = self.nodes.clone();
+        let nodes = self.nodes().to_vec();
         blocking("zk", move || {
             let leads = |node: &Node| {
                 node.pid().is_some()
@@ -102,12 +91,34 @@ impl ZooKeeper {
         .await
     }
 
+    /// Cuts a node from its peers and from clients, as a network that is cut in two does. On return nothing passes any more.
+    ///
+    /// # Errors
+    /// If the builder was not told [`behind_proxies`](ZooKeeperBuilder::behind_proxies).
+    pub async fn isolate(&self, node: usize) -> Result<(), Error> {
+        if let Some(peers) = &self.peers {
+            peers.isolate(node).await;
+        }
+        self.servers.cut(node).await
+    }
+
+    /// Ends what [`isolate`](Self::isolate) began.
+    ///
+    /// # Errors
+    /// If the proxy cannot listen again.
+    pub async fn rejoin(&self, node: usize) -> Result<(), Error> {
+        if let Some(peers) = &self.peers {
+            peers.rejoin(node).await;
+        }
+        self.servers.heal(node).await
+    }
+
     /// The answer of a node to a four-letter word such as `srvr` or `mntr`.
     ///
     /// # Errors
     /// If it does not answer.
     pub async fn ask(&self, node: usize, word: &str) -> Result<String, Error> {
-        let (address, word) = (self.nodes[node].address(), word.to_owned());
+        let (address, word) = (self.node(node).address(), word.to_owned());
         blocking("zk", move || wire::four_letters(address, &word).map_err(|error| Error::failed("zk", error))).await
     }
 
@@ -119,6 +130,20 @@ impl ZooKeeper {
         let answer = self.ask(node, "srvr").await?;
         let count = answer.lines().find_map(|line| line.strip_prefix("Received: ")?.trim().parse().ok());
         count.ok_or_else(|| Error::failed("zk", format!("no count of packets in its answer: {answer}")))
+    }
+}
+
+impl std::fmt::Debug for ZooKeeper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.servers.fmt(f)
+    }
+}
+
+impl Deref for ZooKeeper {
+    type Target = Servers;
+
+    fn deref(&self) -> &Servers {
+        &self.servers
     }
 }
 
@@ -147,24 +172,50 @@ impl ZooKeeperBuilder {
         self
     }
 
+    /// Puts a [`Proxy`](super::Proxy) in front of each node, which clients use, and others between the nodes, so that one can
+    /// be [isolated](ZooKeeper::isolate).
+    pub fn behind_proxies(mut self) -> Self {
+        self.behind_proxies = true;
+        self
+    }
+
     /// Starts it, and waits until all nodes answer and one leads.
     ///
     /// # Errors
     /// If it is not installed ([`Error::is_missing`]) or does not start.
     pub async fn start(self) -> Result<ZooKeeper, Error> {
         let (java, jars) = find::zookeeper()?;
-        let nodes = self.nodes.max(1);
-        let builder = Arc::new(self);
-        let nodes = group::start("zk", nodes, 3, |places| {
-            (0..places.len()).map(|index| builder.node(places, index, java.clone(), &jars)).collect()
-        })
-        .await?;
-        Ok(ZooKeeper { nodes })
+        let plan = Plan {
+            server: "zk",
+            count: self.nodes.max(1),
+            ports: 3,
+            protocol: Protocol::ZooKeeper,
+            behind_proxies: self.behind_proxies,
+        };
+        let peers = Mutex::new(None);
+        let servers = plan
+            .start(|places| {
+                let between: Vec<Vec<u16>> = places.iter().map(|place| place.ports[1..].to_vec()).collect();
+                let between = self.behind_proxies.then(|| Peers::new(&between).map(Arc::new)).transpose()?;
+                let node = |index| self.node(places, index, between.as_deref(), java.clone(), &jars);
+                let nodes = (0..places.len()).map(node).collect();
+                *peers.lock().unwrap_or_else(PoisonError::into_inner) = between;
+                nodes
+            })
+            .await?;
+        Ok(ZooKeeper { servers, peers: peers.into_inner().unwrap_or_else(PoisonError::into_inner) })
     }
 
-    fn node(&self, places: &[Place], index: usize, java: PathBuf, jars: &std::ffi::OsStr) -> Result<Node, Error> {
+    fn node(
+        &self,
+        places: &[Place],
+        index: usize,
+        peers: Option<&Peers>,
+        java: PathBuf,
+        jars: &OsStr,
+    ) -> Result<Node, Error> {
         let io = |error| Error::failed("zk", format!("cannot write its configuration: {error}"));
-        let Place { folder, ports } = &places[index];
+        let Place { folder, ports, .. } = &places[index];
         let data = folder.join("data");
         std::fs::create_dir(&data).map_err(io)?;
         std::fs::write(data.join("myid"), (index + 1).to_string()).map_err(io)?;
@@ -191,7 +242,7 @@ impl ZooKeeperBuilder {
         let file = folder.join("zoo.cfg");
         std::fs::write(&file, config.join("\n") + "\n").map_err(io)?;
 
-        let mut arguments: Vec<std::ffi::OsString> = [
+        let mut arguments: Vec<OsString> = [
             "-Xmx512m",
             // A server of a few minutes' life is not worth the optimizing compiler's start.
             "-XX:TieredStopAtLevel=1",
@@ -205,6 +256,7 @@ impl ZooKeeperBuilder {
         if !self.durable {
             arguments.push("-Dzookeeper.forceSync=no".into());
         }
+        arguments.extend(peers.into_iter().flat_map(|peers| peers.java(index)).map(Into::into));
         arguments.extend(self.java.iter().map(Into::into));
         arguments.extend([
             "-cp".into(),
