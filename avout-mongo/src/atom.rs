@@ -17,6 +17,7 @@ use mongodb::bson::{Bson, Document, RawArrayBuf, RawDocumentBuf, rawdoc};
 
 use crate::chunks::{CHUNK, Chunks, bytes_of, find};
 use crate::client::{Client, WriteErrors};
+use crate::documents;
 use crate::records::{binary, revision_bytes, revision_of, strange};
 use crate::schema::majority;
 use crate::watch::atom_changed;
@@ -82,8 +83,10 @@ impl Atom {
         let mut fields = rawdoc! { "r": revision_bytes(&revision) };
         if bytes.len() <= CHUNK {
             fields.append(cstr!("d"), binary(bytes.to_vec()));
+            documents::append(&mut fields, self.client.options.documents, &bytes)?;
             return Ok(Ready { revision, fields, chunks: None });
         }
+        documents::check_size(self.client.options.documents)?;
         let chunks = Chunks::write(&self.client, self.owner(), &bytes).await?;
         fields.append(cstr!("t"), binary(chunks.token.clone()));
         fields.append(cstr!("c"), chunks.count);

@@ -106,7 +106,7 @@ pub(crate) async fn find<'a>(
 ) -> Result<Option<Document>> {
     let id: mongodb::bson::raw::RawBson = id.into();
     let command = rawdoc! {
-        "find": collection, "filter": { "_id": id }, "limit": 1, "singleBatch": true,
+        "find": collection, "filter": { "_id": id }, "projection": { "v": 0 }, "limit": 1, "singleBatch": true,
         "readConcern": { "level": "majority" },
     };
     let mut reply = client.run(command).await.map_err(|failure| failure.unapplied())?;

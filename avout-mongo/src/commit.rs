@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use avout_core::protocol::{Commit, CommitOutcome, Committed, Floor, Key, Point, Revision};
-use avout_core::{Error, ErrorKind, Result};
+use avout_core::{Error, ErrorKind, Payload, Result};
 use mongodb::ClientSession;
 use mongodb::bson::raw::cstr;
 use mongodb::bson::{Bson, Document, RawArrayBuf, RawDocumentBuf, rawdoc};
@@ -25,6 +25,7 @@ use tokio::time::Instant;
 
 use crate::client::{Client, Failure, MAX_COMMIT, Pool, WriteErrors, point, timestamp};
 use crate::coordinator::stale;
+use crate::documents;
 use crate::error::meaning_of_code;
 use crate::records::{self, binary, revision_bytes};
 use crate::schema::{STRIPES, majority};
@@ -97,6 +98,8 @@ pub(crate) async fn send(client: &Arc<Client>, commit: &Commit) -> Result<Commit
 struct Work {
     commit: Commit,
     records: Vec<Vec<u8>>,
+    /// The values as BSON, where that is wanted and they lie in the record.
+    copies: Vec<Option<RawDocumentBuf>>,
     revisions: Vec<Revision>,
     /// Before the point that the commit will have.
     bound: Point,
@@ -114,7 +117,15 @@ impl Work {
     fn new(client: &Client, commit: &Commit) -> Result<Self> {
         let encode = |put: &avout_core::protocol::Put| put.record.encode().map_err(|error| error.at(&put.key));
         let records: Vec<_> = commit.puts.iter().map(encode).collect::<Result<_>>()?;
+        let copy = |put: &avout_core::protocol::Put| match &put.record.payload {
+            Payload::Inline(bytes) if client.options.documents && !put.key.is_reserved() => {
+                documents::copy(bytes).map(Some).map_err(|error| error.at(&put.key))
+            }
+            _ => Ok(None),
+        };
+        let copies: Vec<_> = commit.puts.iter().map(copy).collect::<Result<_>>()?;
         let bytes: usize = records.iter().map(Vec::len).sum::<usize>()
+            + copies.iter().flatten().map(|copy| copy.as_bytes().len()).sum::<usize>()
             + commit.expectations().map(|(key, _)| key.as_str().len()).sum::<usize>();
         if bytes > MAX_COMMIT {
             return Err(Error::new(ErrorKind::TooLarge, "a commit has at most 8 MiB: it is one request to MongoDB"));
@@ -125,7 +136,7 @@ impl Work {
         let revisions = commit.puts.iter().map(|_| records::revision(bound)).collect();
         let floor = Floor::key();
         let floor = commit.expectations().any(|(key, _)| *key == floor);
-        Ok(Self { commit: commit.clone(), records, revisions, bound, floor })
+        Ok(Self { commit: commit.clone(), records, copies, revisions, bound, floor })
     }
 
     async fn run(&self, client: &Arc<Client>) -> Result<CommitOutcome> {
@@ -225,10 +236,19 @@ impl Work {
                 push(query(check.key.as_str(), revision), counter, or_new(revision));
             }
         }
-        for ((put, record), new) in self.commit.puts.iter().zip(&self.records).zip(&self.revisions) {
-            let set = rawdoc! { "$set": {
-                "r": revision_bytes(new), "at": timestamp(self.bound), "d": binary(record.clone()),
-            } };
+        let contents = self.records.iter().zip(&self.copies);
+        for ((put, (record, copy)), new) in self.commit.puts.iter().zip(contents).zip(&self.revisions) {
+            let mut fields =
+                rawdoc! { "r": revision_bytes(new), "at": timestamp(self.bound), "d": binary(record.clone()) };
+            let value = copy.as_ref().and_then(|copy| copy.get("v").ok().flatten());
+            let mut set = rawdoc! {};
+            match value {
+                Some(value) => fields.append(cstr!("v"), value),
+                // The copy of an earlier value, by a client that wanted one, would be a lie.
+                None if put.revision.is_some() => set.append(cstr!("$unset"), rawdoc! { "v": 1 }),
+                None => {}
+            }
+            set.append(cstr!("$set"), fields);
             push(query(put.key.as_str(), put.revision.as_ref()), set, or_new(put.revision.as_ref()));
             if put.key == floor {
                 push(stripes(), rawdoc! { "$set": { "r": revision_bytes(new) } }, Kind::AllStripes);

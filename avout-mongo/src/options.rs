@@ -77,7 +77,7 @@ const FIXED: &[(&str, &[&str], &str)] = &[
 impl Options {
     /// Reads a MongoDB connection string: `mongodb://` or `mongodb+srv://`, servers, `/`, the name of the database, and
     /// options after a `?`. Its own options are `namespace` (`avout` unless set: the prefix of the collections' names),
-    /// `timeout` (of each request, `10s` unless set) and `documents` (`false` unless set: see
+    /// `timeout` (of each request, `10s` unless set), and `documents` (`false` unless set: see
     /// [`documents`](Self::documents)).
     ///
     /// # Errors
@@ -160,8 +160,12 @@ impl Options {
         self
     }
 
-    /// Whether the store keeps values as native BSON beside their bytes' envelope, so that other tools can query them.
-    /// Off unless set. It needs the codec [`Json`](avout_core::Json), and a value that BSON cannot hold is refused.
+    /// Whether values that this client writes are kept as native BSON too, in the field `v` beside their bytes, so that
+    /// other tools can query them. Off unless set. avout reads the bytes alone.
+    ///
+    /// It takes the codecs [`MessagePack`](avout_core::MessagePack) and [`Json`](avout_core::Json). A value that BSON
+    /// cannot hold is refused as [`Codec`](ErrorKind::Codec): integers from 2^63 on, and maps whose keys are not texts; one
+    /// of more than 4 MiB as BSON is [`TooLarge`](ErrorKind::TooLarge).
     #[must_use]
     pub fn documents(mut self, documents: bool) -> Self {
         self.documents = documents;

@@ -74,7 +74,7 @@ pub(crate) async fn read(client: &Client, keys: &[Key], at: Option<Point>) -> Re
         }
         let command = rawdoc! {
             "find": client.names.refs.as_str(), "filter": { "_id": { "$in": ids }, "r": { "$exists": true } },
-            "batchSize": keys.len() as i64 + 1, "singleBatch": true, "readConcern": concern,
+            "projection": { "r": 1, "d": 1 }, "batchSize": keys.len() as i64 + 1, "singleBatch": true, "readConcern": concern,
         };
         let mut reply = client.run(command).await.map_err(|failure| refused(failure, at.is_some()))?;
         let cursor = reply.get_document_mut("cursor").map_err(|_| strange())?;

@@ -24,6 +24,7 @@ use mongodb::options::ReadConcern;
 
 use crate::chunks::{CHUNK, Chunks, bytes_of, find};
 use crate::client::{Client, Failure, WriteErrors};
+use crate::documents;
 use crate::error::classify;
 use crate::records::{binary, sorted, strange};
 use crate::schema::majority;
@@ -77,7 +78,9 @@ impl Values {
         let mut chunks = None;
         if bytes.len() <= CHUNK {
             document.append(cstr!("d"), binary(bytes.to_vec()));
+            documents::append(&mut document, self.client.options.documents, &bytes)?;
         } else {
+            documents::check_size(self.client.options.documents)?;
             let written = Chunks::write(&self.client, self.id(version), &bytes).await?;
             document.append(cstr!("t"), binary(written.token.clone()));
             document.append(cstr!("c"), written.count);

@@ -1,26 +1,17 @@
-//! The laws of `avout-conformance`, on a replica set of one node, and with `AVOUT_MONGO_NODES=3` on one of three.
-//!
-//! `AVOUT_MONGO_URL` names servers to use instead: `mongodb://…/database?…`.
+//! The laws of `avout-conformance`, on a replica set of one node, or with `AVOUT_MONGO_NODES=3` on one of three.
 
 use async_trait::async_trait;
-use avout_conformance::servers::Mongo;
+use avout_conformance::servers::{Error, shared};
 use avout_conformance::{Backend, Fixture};
-use tokio::sync::OnceCell;
+use avout_mongo::Options;
 
-/// All laws share the servers, and each has a namespace of its own.
-#[derive(Default)]
-struct Server {
-    own: OnceCell<Mongo>,
-}
+/// All laws share the servers and a database, and each has a namespace of its own.
+struct Server;
 
-impl Server {
-    async fn url(&self) -> Result<String, String> {
-        if let Ok(url) = std::env::var("AVOUT_MONGO_URL") {
-            return Ok(url);
-        }
-        let nodes = std::env::var("AVOUT_MONGO_NODES").ok().and_then(|nodes| nodes.parse().ok()).unwrap_or(1);
-        let own = self.own.get_or_try_init(|| Mongo::replica_set(nodes)).await;
-        own.map(|mongo| mongo.url("laws")).map_err(|error| error.to_string())
+async fn url() -> Result<String, Error> {
+    match std::env::var("AVOUT_MONGO_NODES").as_deref() {
+        Ok("3") => Ok(shared::mongo_replica_set().await?.url("laws")),
+        _ => shared::mongo_url("laws").await,
     }
 }
 
@@ -31,17 +22,16 @@ impl Fixture for Server {
     }
 
     async fn available(&self) -> Result<(), String> {
-        self.url().await.map(|_| ())
+        url().await.map(|_| ()).map_err(|error| error.to_string())
     }
 
     async fn open(&self, namespace: &str) -> avout_core::Result<Backend> {
-        let url = self.url().await.expect("it was available");
-        let options = avout_mongo::Options::from_url(&url)?.namespace(namespace)?;
-        let opened = options.open().await?;
+        let url = url().await.expect("it was available");
+        let opened = Options::from_url(&url)?.namespace(namespace)?.open().await?;
         Ok(Backend { coordinator: Some(opened.coordinator), store: Some(opened.store) })
     }
 }
 
 fn main() {
-    avout_conformance::run(Server::default())
+    avout_conformance::run(Server)
 }

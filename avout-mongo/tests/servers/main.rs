@@ -1,0 +1,47 @@
+//! What only real servers show: requests, faults, credentials, layouts.
+
+mod failover;
+mod layout;
+mod lost;
+mod support;
+mod sanity;
+
+use failover::{
+    a_killed_primary_loses_nothing, a_killed_server_loses_nothing, a_primary_that_steps_down_loses_nothing,
+    a_watch_goes_on_after_a_failover,
+};
+use layout::{
+    large_states_lie_in_chunks, other_layouts_are_refused, reads_are_of_any_moment_in_the_window,
+    values_can_be_queried_as_documents,
+};
+use lost::{
+    a_client_that_dies_leaves_nothing_half_done, a_commit_is_sent_once, a_lost_reply_is_found_out,
+    a_lost_request_is_made_again, a_paused_server_is_waited_for, a_refused_commit_is_made_again,
+};
+use sanity::{
+    a_hello_is_three_requests, a_stand_alone_server_is_a_store, checks_and_writes_of_others_conflict,
+    commits_of_different_keys_run_side_by_side, credentials_are_needed_and_never_shown, nobody_there_is_unavailable,
+};
+
+avout_conformance::server_tests![
+    a_hello_is_three_requests,
+    commits_of_different_keys_run_side_by_side,
+    checks_and_writes_of_others_conflict,
+    a_stand_alone_server_is_a_store,
+    credentials_are_needed_and_never_shown,
+    nobody_there_is_unavailable,
+    large_states_lie_in_chunks,
+    other_layouts_are_refused,
+    reads_are_of_any_moment_in_the_window,
+    values_can_be_queried_as_documents,
+    a_lost_reply_is_found_out,
+    a_lost_request_is_made_again,
+    a_commit_is_sent_once,
+    a_refused_commit_is_made_again,
+    a_client_that_dies_leaves_nothing_half_done,
+    a_paused_server_is_waited_for,
+    a_killed_server_loses_nothing,
+    a_killed_primary_loses_nothing,
+    a_primary_that_steps_down_loses_nothing,
+    a_watch_goes_on_after_a_failover,
+];

@@ -1,0 +1,149 @@
+//! Requests, conflicts, and servers that do not fit.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use avout_conformance::servers::{Action, Direction, Mongo};
+use avout_core::backend::{Coordinator as _, Store as _};
+use avout_core::protocol::{Check, Commit, CommitOutcome, Floor, Key, Put, State};
+use avout_core::ErrorKind;
+use avout_mongo::Options;
+
+use crate::support::{Outcome, behind_proxy, client, command, open, shared_url, stm, with};
+
+/// A hello is one `find`, one `update` and one `commitTransaction`, and opening a ref that is there is one `find`.
+pub(crate) async fn a_hello_is_three_requests() -> Outcome {
+    let (proxy, url) = behind_proxy("hello").await?;
+    let stm = client(&url, 10).await?;
+    let count = stm.create_or_open_ref("/count", 0_i64).await?;
+    let log = stm.create_or_open_ref("/log", Vec::<i64>::new()).await?;
+    let requests = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&requests);
+    proxy.hook(move |direction, message| {
+        if matches!(direction, Direction::Request)
+            && let Some(name) = command(message).filter(|name| !["hello", "isMaster", "ismaster"].contains(name))
+        {
+            seen.lock().expect("no panic under it").push(name.to_owned());
+        }
+        Action::Pass
+    });
+    let taken = || std::mem::take(&mut *requests.lock().expect("no panic under it"));
+    for _ in 0..3 {
+        stm.dosync(async |tx| {
+            let (n, mut all) = tx.get_many((&count, &log)).await?;
+            all.push(n + 1);
+            tx.set(&count, n + 1).await?;
+            tx.set(&log, all).await
+        })
+        .await?;
+        assert_eq!(taken(), ["find", "update", "commitTransaction"]);
+    }
+    stm.open_ref::<i64>("/count").await?;
+    assert_eq!(taken(), ["find"]);
+    Ok(())
+}
+
+/// Commits of different keys, with values in the store and without, get in nobody's way.
+pub(crate) async fn commits_of_different_keys_run_side_by_side() -> Outcome {
+    let url = shared_url("disjoint").await?;
+    let stm = client(&url, 60).await?;
+    let run = |task: usize| {
+        let stm = stm.clone();
+        async move {
+            let small = stm.create_ref(format!("/small/{task}"), 0_u32).await?;
+            let large = stm.create_ref(format!("/large/{task}"), vec![0_u8; 40_000]).await?;
+            for _ in 0..5 {
+                small.alter(|n| n + 1).await?;
+                large.update(|bytes| bytes.push(1)).await?;
+            }
+            avout_core::Result::Ok(())
+        }
+    };
+    let tasks: Vec<_> = (0..32).map(|task| tokio::spawn(run(task))).collect();
+    for task in tasks {
+        task.await??;
+    }
+    let stats = stm.stats();
+    assert_eq!((stats.conflicts, stats.attempts), (0, stats.committed), "{stats:?}");
+    Ok(())
+}
+
+/// Of two commits that each check what the other one writes, at least one conflicts; the same with the floor.
+pub(crate) async fn checks_and_writes_of_others_conflict() -> Outcome {
+    let url = shared_url("skew").await?;
+    let [one, two] = [open(&url).await?, open(&url).await?];
+    let record = || Arc::new(Floor { epoch: 1 }.to_record());
+    for round in 0..20 {
+        let a = Key::new(format!("/a/{round}"))?;
+        let b = if round % 2 == 0 { Key::new(format!("/b/{round}"))? } else { Floor::key() };
+        let now = one.coordinator.read(&[a.clone(), b.clone()], None).await?.entries;
+        let revision = |index: usize| now[index].as_ref().map(|entry| entry.revision.clone());
+        let commit = |check: (&Key, usize), put: (&Key, usize)| Commit {
+            checks: vec![Check { key: check.0.clone(), revision: revision(check.1) }],
+            puts: vec![Put { key: put.0.clone(), revision: revision(put.1), record: record() }],
+            deletes: Vec::new(),
+        };
+        let (first, second) = (commit((&a, 0), (&b, 1)), commit((&b, 1), (&a, 0)));
+        let (first, second) = tokio::join!(one.coordinator.commit(&first), two.coordinator.commit(&second));
+        let committed = [first?, second?].iter().filter(|done| matches!(done, CommitOutcome::Committed(_))).count();
+        assert_eq!(committed, 1, "in round {round}");
+    }
+    Ok(())
+}
+
+/// A stand-alone server is refused as coordinator, with what to do, and is a store.
+pub(crate) async fn a_stand_alone_server_is_a_store() -> Outcome {
+    let alone = Mongo::standalone().await?;
+    let url = alone.url("shop");
+    let error = open(&url).await.expect_err("a stand-alone server");
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains("--replSet"), "{error}");
+
+    let store = Options::from_url(&url)?.open_store().await?;
+    assert!(!store.capabilities().push);
+    assert_eq!(Options::from_url(&url)?.open_store().await?.realm(), store.realm());
+    let atom = store.state(&Key::new("/a")?);
+    let revision = atom.set_state(State::Bytes("one".into())).await?;
+    let other = store.state(&Key::new("/a")?);
+    let changed = tokio::spawn(async move { atom.changed(Some(revision)).await });
+    other.set_state(State::Bytes("two".into())).await?;
+    tokio::time::timeout(Duration::from_secs(5), changed).await???;
+
+    // Its values can be those of refs that another coordinator keeps.
+    let main = client(&shared_url("beside").await?, 10).await?;
+    let store: Arc<dyn avout_core::Store> = Arc::new(store);
+    let r = main.create_or_open_ref("/r", 0_i64).in_store(&store).await?;
+    assert_eq!(r.alter(|n| n + 1).await?, 1);
+    Ok(())
+}
+
+/// Wrong credentials are `Denied`, and neither they nor right ones are in any message.
+pub(crate) async fn credentials_are_needed_and_never_shown() -> Outcome {
+    let mongo = Mongo::builder().replica_set(1).user("admin", "correct-horse").start().await?;
+    let right = mongo.url("shop");
+    assert!(right.contains("correct-horse"), "the URL has the password");
+    let backend = open(&right).await?;
+    assert_eq!(stm(&backend).create_ref("/r", 1_i64).await?.get().await?, 1);
+    let shown = format!("{backend:?} {:?} {:?}", backend.store, Options::from_url(&right)?);
+    assert!(!shown.contains("correct-horse"), "{shown}");
+
+    let wrong = with(&right.replace("correct-horse", "battery-staple"), "timeout=2s");
+    let none = with(&right.replace("admin:correct-horse@", ""), "timeout=2s");
+    for url in [wrong, none] {
+        let error = open(&url).await.expect_err("not admitted");
+        assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
+        let text = format!("{error} {error:?}");
+        assert!(!text.contains("battery-staple") && !text.contains("correct-horse"), "{text}");
+    }
+    Ok(())
+}
+
+/// Nobody at the address is `Unavailable` within the timeout.
+pub(crate) async fn nobody_there_is_unavailable() -> Outcome {
+    let port = avout_conformance::servers::free_port()?;
+    let url = format!("mongodb://user:secret-word@127.0.0.1:{port}/shop?timeout=500ms");
+    let error = tokio::time::timeout(Duration::from_secs(10), open(&url)).await?.expect_err("nobody");
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(!format!("{error} {error:?}").contains("secret-word"));
+    Ok(())
+}
