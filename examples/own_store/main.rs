@@ -4,7 +4,7 @@
 //!
 //! Commits are ordered by one coordinator, here by default `mem:`; the values of the refs may lie in any number of
 //! stores. `store.rs` is such a store, in under 80 lines, on top of `folder.rs`, which plays the part of a database and
-//! its driver. The conformance suite tests it in `tests/own_store.rs`.
+//! its driver. The conformance suite tests it in `conformance/tests/own_store.rs`.
 
 mod folder;
 mod store;

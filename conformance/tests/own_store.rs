@@ -1,8 +1,8 @@
 //! The laws of stores of `avout-conformance`, on the store of the example `own_store`.
 
-#[path = "../examples/own_store/folder.rs"]
+#[path = "../../examples/own_store/folder.rs"]
 mod folder;
-#[path = "../examples/own_store/store.rs"]
+#[path = "../../examples/own_store/store.rs"]
 mod store;
 
 use std::sync::Arc;
