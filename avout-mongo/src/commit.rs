@@ -28,13 +28,16 @@ use crate::coordinator::stale;
 use crate::documents;
 use crate::error::meaning_of_code;
 use crate::records::{self, binary, revision_bytes};
-use crate::schema::{STRIPES, majority};
+use crate::schema::{self, STRIPES, majority};
 
 const DUPLICATE_KEY: i32 = 11000;
 const WRITE_CONFLICT: i32 = 112;
 
 /// How often the end of a transaction is asked for. Each time takes up to the timeout.
 const ABORTS: u32 = 6;
+
+/// After how many tries without a reason the namespace itself is looked at.
+const LOOK_AROUND: u32 = 3;
 
 /// What the transactions of a client share.
 pub(crate) struct Transactions {
@@ -163,6 +166,10 @@ impl Work {
             }
             if begun.elapsed() > client.options.timeout {
                 break;
+            }
+            // Where nobody is in the way, the collections may have been dropped.
+            if tries == LOOK_AROUND {
+                schema::check_realm(client).await?;
             }
         }
         Err(Error::new(ErrorKind::Unavailable, "other transactions held the keys for the whole timeout"))

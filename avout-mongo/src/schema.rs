@@ -6,7 +6,7 @@ use mongodb::bson::raw::cstr;
 use mongodb::bson::spec::BinarySubtype;
 use mongodb::bson::{Binary, Document, RawArrayBuf, RawDocumentBuf, rawdoc};
 
-use crate::client::{Names, Requests, WriteErrors};
+use crate::client::{Client, Names, Requests, WriteErrors};
 
 /// The version of the layout. A change that an older library cannot live with raises it.
 pub(crate) const SCHEMA: i32 = 1;
@@ -126,6 +126,19 @@ async fn find(requests: &Requests<'_>, names: &Names) -> Result<Option<Document>
     let batch =
         reply.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch")).map_err(|_| foreign())?;
     Ok(batch.first().and_then(|first| first.as_document()).cloned())
+}
+
+/// Checks that the namespace is still the one that was opened.
+pub(crate) async fn check_realm(client: &Client) -> Result<()> {
+    let requests = Requests { database: &client.database, timeout: client.options.timeout };
+    let found = match find(&requests, &client.names).await? {
+        Some(meta) => realm(&meta).ok(),
+        None => None,
+    };
+    if found == Some(client.realm) {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::StoreLost, "the namespace was dropped or replaced: bring it back, or open it anew"))
 }
 
 fn check_version(meta: &Document) -> Result<()> {

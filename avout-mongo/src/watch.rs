@@ -116,7 +116,9 @@ impl Hub {
                 listeners.by_spot.entry(spot.clone()).or_default().push(Arc::clone(&bell));
             }
             listeners.count += 1;
-            if listeners.task.is_none() {
+            // A task ends with its runtime too.
+            if listeners.task.as_ref().is_none_or(AbortHandle::is_finished) {
+                self.status.send_replace(Status::Closed);
                 listeners.task = Some(tokio::spawn(Arc::clone(self).run()).abort_handle());
             }
         }

@@ -150,3 +150,19 @@ pub(crate) async fn values_can_be_queried_as_documents() -> Outcome {
     assert_eq!(beyond.key().map(Key::as_str), Some("/beyond"));
     Ok(())
 }
+
+/// A client whose namespace was dropped under it does not begin another one in its place.
+pub(crate) async fn a_dropped_namespace_is_lost() -> Outcome {
+    let url = shared_url("dropped").await?;
+    let stm = client(&url, 10).await?;
+    let r = stm.create_ref("/r", 0_i64).await?;
+    let database = driver(&url).await?;
+    for name in ["meta", "refs", "values", "atoms"] {
+        database.collection::<Document>(&format!("dropped.{name}")).drop().await?;
+    }
+    let gone = r.set(1).await.expect_err("its record is gone");
+    assert!([ErrorKind::NotFound, ErrorKind::StoreLost].contains(&gone.kind()), "{gone:?}");
+    let other = stm.create_ref("/other", 0_i64).await.expect_err("there is no such namespace any more");
+    assert_eq!(other.kind(), ErrorKind::StoreLost, "{other:?}");
+    Ok(())
+}

@@ -11,7 +11,7 @@ use failover::{
     a_watch_goes_on_after_a_failover,
 };
 use layout::{
-    large_states_lie_in_chunks, other_layouts_are_refused, reads_are_of_any_moment_in_the_window,
+    a_dropped_namespace_is_lost, large_states_lie_in_chunks, other_layouts_are_refused, reads_are_of_any_moment_in_the_window,
     values_can_be_queried_as_documents,
 };
 use lost::{
@@ -34,6 +34,7 @@ avout_conformance::server_tests![
     other_layouts_are_refused,
     reads_are_of_any_moment_in_the_window,
     values_can_be_queried_as_documents,
+    a_dropped_namespace_is_lost,
     a_lost_reply_is_found_out,
     a_lost_request_is_made_again,
     a_commit_is_sent_once,
