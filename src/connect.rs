@@ -2,8 +2,7 @@ use avout_core::backend::Backend;
 use avout_core::{Error, ErrorKind, Result, Stm};
 
 /// The schemes of all backends, with the feature that each needs.
-const SCHEMES: &[(&str, &str)] =
-    &[("mem", "local"), ("sqlite", "sql"), ("mongodb", "mongo"), ("mongodb+srv", "mongo")];
+const SCHEMES: &[(&str, &str)] = &[("mem", "local"), ("sqlite", "sql"), ("mongodb", "mongo"), ("mongodb+srv", "mongo")];
 
 /// Connects to the store that `url` names, with the default [`Config`](crate::Config).
 ///

@@ -24,7 +24,8 @@ pub(crate) fn copy(bytes: &Bytes) -> Result<RawDocumentBuf> {
         CodecId::MESSAGE_PACK => rmp_serde::from_slice(&value).map_err(Into::into),
         CodecId::JSON => serde_json::from_slice(&value).map_err(Into::into),
         CodecId(number) => {
-            let message = format!("documents=true needs the codec MessagePack or Json, and this value has codec {number}");
+            let message =
+                format!("documents=true needs the codec MessagePack or Json, and this value has codec {number}");
             return Err(Error::new(ErrorKind::Codec, message));
         }
     };

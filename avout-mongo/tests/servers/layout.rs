@@ -9,7 +9,10 @@ use mongodb::bson::{Document, doc};
 use crate::support::{Outcome, client, driver, open, shared_url};
 
 fn big(size: usize, seed: u8) -> Bytes {
-    (0..size).map(|index| (index as u8).wrapping_mul(31).wrapping_add((index >> 13) as u8 ^ seed)).collect::<Vec<_>>().into()
+    (0..size)
+        .map(|index| (index as u8).wrapping_mul(31).wrapping_add((index >> 13) as u8 ^ seed))
+        .collect::<Vec<_>>()
+        .into()
 }
 
 fn bytes(state: Option<State>) -> Option<Bytes> {

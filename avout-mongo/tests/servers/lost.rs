@@ -161,7 +161,10 @@ pub(crate) async fn a_paused_server_is_waited_for() -> Outcome {
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
     let lost = stm.transaction().deadline(Duration::from_secs(1)).dosync(async |tx| tx.alter(&r, |n| n + 1).await);
     let error = lost.await.expect_err("no answer");
-    assert!([ErrorKind::Unavailable, ErrorKind::Timeout, ErrorKind::OutcomeUnknown].contains(&error.kind()), "{error:?}");
+    assert!(
+        [ErrorKind::Unavailable, ErrorKind::Timeout, ErrorKind::OutcomeUnknown].contains(&error.kind()),
+        "{error:?}"
+    );
     assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
     let waiting = tokio::spawn({
         let r = r.clone();

@@ -3,16 +3,16 @@
 mod failover;
 mod layout;
 mod lost;
-mod support;
 mod sanity;
+mod support;
 
 use failover::{
     a_killed_primary_loses_nothing, a_killed_server_loses_nothing, a_primary_that_steps_down_loses_nothing,
     a_watch_goes_on_after_a_failover,
 };
 use layout::{
-    a_dropped_namespace_is_lost, large_states_lie_in_chunks, other_layouts_are_refused, reads_are_of_any_moment_in_the_window,
-    values_can_be_queried_as_documents,
+    a_dropped_namespace_is_lost, large_states_lie_in_chunks, other_layouts_are_refused,
+    reads_are_of_any_moment_in_the_window, values_can_be_queried_as_documents,
 };
 use lost::{
     a_client_that_dies_leaves_nothing_half_done, a_commit_is_sent_once, a_lost_reply_is_found_out,

@@ -4,9 +4,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use avout_conformance::servers::{Action, Direction, Mongo};
+use avout_core::ErrorKind;
 use avout_core::backend::{Coordinator as _, Store as _};
 use avout_core::protocol::{Check, Commit, CommitOutcome, Floor, Key, Put, State};
-use avout_core::ErrorKind;
 use avout_mongo::Options;
 
 use crate::support::{Outcome, behind_proxy, client, command, open, shared_url, stm, with};
@@ -56,7 +56,7 @@ pub(crate) async fn commits_of_different_keys_run_side_by_side() -> Outcome {
                 small.alter(|n| n + 1).await?;
                 large.update(|bytes| bytes.push(1)).await?;
             }
-            avout_core::Result::Ok(())
+            avout_core::Result::<()>::Ok(())
         }
     };
     let tasks: Vec<_> = (0..32).map(|task| tokio::spawn(run(task))).collect();
@@ -140,7 +140,7 @@ pub(crate) async fn credentials_are_needed_and_never_shown() -> Outcome {
 
 /// Nobody at the address is `Unavailable` within the timeout.
 pub(crate) async fn nobody_there_is_unavailable() -> Outcome {
-    let port = avout_conformance::servers::free_port()?;
+    let port = avout_conformance::servers::free_port();
     let url = format!("mongodb://user:secret-word@127.0.0.1:{port}/shop?timeout=500ms");
     let error = tokio::time::timeout(Duration::from_secs(10), open(&url)).await?.expect_err("nobody");
     assert_eq!(error.kind(), ErrorKind::Unavailable);

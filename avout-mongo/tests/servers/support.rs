@@ -82,7 +82,9 @@ impl Load {
                 while !stop.load(Ordering::SeqCst) {
                     match step(&stm, &minus, &plus, &own).await {
                         Ok(()) => acknowledged.fetch_add(1, Ordering::SeqCst),
-                        Err(error) if error.kind() == ErrorKind::OutcomeUnknown => unknown.fetch_add(1, Ordering::SeqCst),
+                        Err(error) if error.kind() == ErrorKind::OutcomeUnknown => {
+                            unknown.fetch_add(1, Ordering::SeqCst)
+                        }
                         Err(error) => return Err(error),
                     };
                 }

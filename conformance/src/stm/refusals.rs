@@ -284,6 +284,8 @@ async fn a_swallowed_restart_cannot_commit(ctx: Ctx) -> Outcome {
 /// A body that makes the `Restart` error an error of its own is run again: the caller never sees either.
 async fn a_swallowed_restart_is_no_failure_of_the_bodys(ctx: Ctx) -> Outcome {
     let stm = client(&ctx).await?;
+    let native = stm.coordinator().capabilities().native_snapshots;
+    crate::law::needs(!native, "a reader needs no history, so none is lost")?;
     let (r, s) = trimmed_pair(&stm).await?;
     let runs = Runs::default();
     let sum = stm
