@@ -83,10 +83,9 @@ const PROMISES: &[Promise] = &[
         seen_by: &[
             ("coordinator::no_hint_comes_before_its_change", "it reads when it is told, and the change must be there"),
             (
-                "watch::another_clients_commits_are_told",
-                "who reads at the hint finds nothing new, and is not told again",
+                "watch::a_change_can_be_read_when_it_is_told",
+                "who looks at the hint finds nothing new, and is not told again",
             ),
-            ("watch::every_commit_is_told_once_in_order", "the last commit is never told"),
             ("stm::a_retry_wakes_by_another_client", "who waits looks too early, and waits on for ever"),
         ],
     },
