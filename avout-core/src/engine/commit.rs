@@ -10,7 +10,7 @@ use super::merge::{Entered, Told};
 use super::options::Isolation;
 use super::plan::Plan;
 use super::planted::{self, Bug};
-use super::prepare::{Prewritten, apply, unknown_outcome, validate};
+use super::prepare::{Prewritten, apply, validate};
 use super::queue::{Ticket, find_left, leave};
 use super::read::{Loaded, lost_value};
 use super::send::Sent;
@@ -67,21 +67,20 @@ impl Engine {
             plan.uncheck_commutes();
         }
         // In memory a commit is shorter than what it takes to merge it with others.
-        if self.capabilities.in_process {
+        if self.capabilities.in_process || planted::is(&self.config, Bug::Apart) {
             return self.commit_plan(plan, attempt, isolation, run).await;
         }
-        match self.merger.enter(&plan) {
+        match self.merger.enter(&plan, run.deadline) {
             Entered::Alone => self.commit_plan(plan, attempt, isolation, run).await,
             Entered::Lead(lead) => {
                 let ended = self.commit_plan(plan, attempt, isolation, run).await;
                 lead.done(self);
                 ended
             }
-            Entered::Wait(told) => match told.await {
-                Ok(Told::Committed(point)) => Ok(Ended::Committed(Some(point))),
-                Ok(Told::Failed(error)) => Err(error),
-                Ok(Told::Alone) => self.commit_plan(plan, attempt, isolation, run).await,
-                Err(_) => Err(unknown_outcome(None)),
+            Entered::Wait(place) => match place.told().await {
+                Told::Committed(point) => Ok(Ended::Committed(Some(point))),
+                Told::Failed(error) => Err(error),
+                Told::Alone => self.commit_plan(plan, attempt, isolation, run).await,
             },
         }
     }
@@ -113,7 +112,9 @@ impl Engine {
                 Ok(values) => values,
                 Err(error) => return self.refuse(&plan, error, deadline).await,
             };
-            if let Err(error) = validate(&plan, &values) {
+            if let Err(error) = validate(&plan, &values)
+                && !planted::is(&self.config, Bug::ValidatorsSkipped)
+            {
                 return self.refuse(&plan, error, deadline).await;
             }
             // A read brought it along, if nothing before did: at the latest that of the bases.
@@ -134,7 +135,9 @@ impl Engine {
             let mut commit = Commit { checks: plan.checks(), puts: prepared.puts, deletes: Vec::new() };
             // Of a slot that was never written only the floor tells that it was not retired meanwhile.
             let new_slot = lease.as_ref().is_some_and(Lease::is_new);
-            if version.is_some() || new_slot || !self.capabilities.unique_revisions {
+            if (version.is_some() || new_slot || !self.capabilities.unique_revisions)
+                && !planted::is(&self.config, Bug::FloorUnchecked)
+            {
                 commit.checks.push(Check { key: Floor::key(), revision: floor.revision.clone() });
             }
             commit.puts.extend(lease.as_ref().map(Lease::put));
@@ -160,7 +163,7 @@ impl Engine {
                     self.forget(&prepared.trimmed);
                     self.janitor.delete(prepared.trimmed);
                     let point = done.point;
-                    if !run.tickets.is_empty() {
+                    if !run.tickets.is_empty() && !planted::is(&self.config, Bug::HandOverLost) {
                         leave(&run.tickets, plan.left(sent, floor, commit, done));
                     }
                     return Ok(Ended::Committed(Some(point)));

@@ -17,7 +17,7 @@ mod keymap;
 mod merge;
 mod options;
 mod plan;
-mod planted;
+pub(crate) mod planted;
 mod prepare;
 mod queue;
 mod read;
@@ -55,6 +55,7 @@ use cache::ValueCache;
 use floor::{FloorCell, KnownFloor};
 use janitor::Janitor;
 use merge::Merger;
+use planted::Bug as Planted;
 use queue::Queues;
 use slots::Slots;
 use stats::Counters;
@@ -145,6 +146,9 @@ impl Engine {
             let message = format!("{} keys are read at once, and the coordinator takes {limit}", keys.len());
             return Err(Error::new(ErrorKind::TooLarge, message));
         }
+        if planted::is(&self.config, Planted::ReadsTwice) {
+            self.coordinator.read(keys, at).await?;
+        }
         self.until(deadline, || {
             self.stats.read();
             self.coordinator.read(keys, at)
@@ -213,6 +217,7 @@ impl Engine {
 
     /// The deadline of an operation on a handle.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.config.deadline.map(|deadline| Instant::now() + deadline)
+        let deadline = self.config.deadline.filter(|_| !planted::is(&self.config, Planted::DeadlineIgnored));
+        deadline.map(|deadline| Instant::now() + deadline)
     }
 }

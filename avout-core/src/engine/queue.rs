@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use super::Engine;
 use super::attempt::Primed;
 use super::floor::KnownFloor;
+use super::planted::{self, Bug};
 use crate::protocol::{Entry, Key, Point};
 
 /// How many commits' time to wait for each that is ahead.
@@ -104,7 +105,10 @@ impl Engine {
                 Err(_) => {
                     let ahead = u32::try_from(ticket.queue.users.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
                     let patience = self.backoff.commit_time().saturating_mul(COMMITS_EACH.saturating_mul(ahead));
-                    let until = Instant::now() + patience.clamp(LEAST_PATIENCE, MOST_PATIENCE);
+                    let mut until = Instant::now() + patience.clamp(LEAST_PATIENCE, MOST_PATIENCE);
+                    if planted::is(&self.config, Bug::QueueEndless) || planted::is(&self.config, Bug::TurnKept) {
+                        until += planted::ENDLESS;
+                    }
                     let until = deadline.map_or(until, |deadline| until.min(deadline));
                     match timeout_at(until, Arc::clone(&ticket.queue.turn).lock_owned()).await {
                         Ok(turn) => turn,
@@ -112,6 +116,10 @@ impl Engine {
                     }
                 }
             };
+            if planted::is(&self.config, Bug::TurnKept) {
+                std::mem::forget(turn);
+                continue;
+            }
             ticket.turn = Some(turn);
             tickets.push(ticket);
         }

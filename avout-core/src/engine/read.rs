@@ -106,6 +106,12 @@ impl TxInner {
             if planted::is(&self.engine.config, Bug::SnapshotNotExtended) {
                 attempt.read_point = None;
             }
+            if planted::is(&self.engine.config, Bug::HistoryUnused)
+                && let Some(read) = attempt.read_point
+                && snapshot.entries.iter().flatten().any(|entry| entry.point > read)
+            {
+                return Err(attempt.doom(&asked[0]));
+            }
             if attempt.admit(&asked, wanted, generation, snapshot, &mut extend)? {
                 return Ok(());
             }
@@ -121,7 +127,8 @@ impl TxInner {
         let unwritten: Vec<&Key> = {
             let attempt = self.attempt();
             attempt.check_running()?;
-            let written = |key: &Key| attempt.write(key).is_some_and(|write| write.known().is_some());
+            let unseen = planted::is(&self.engine.config, Bug::OwnWritesUnseen);
+            let written = |key: &Key| !unseen && attempt.write(key).is_some_and(|write| write.known().is_some());
             cells.iter().map(|cell| &cell.key).filter(|key| !written(key)).collect()
         };
         self.see(&unwritten).await?;
@@ -134,7 +141,8 @@ impl TxInner {
             let mut attempt = self.attempt();
             attempt.check_running()?;
             let touched = attempt.keys.entry(&cell.key);
-            if let Some(known) = touched.write.as_ref().and_then(super::Write::known) {
+            let unseen = planted::is(&self.engine.config, Bug::OwnWritesUnseen);
+            if let Some(known) = touched.write.as_ref().filter(|_| !unseen).and_then(super::Write::known) {
                 return known.cloned().ok_or_else(|| absent(&cell.key));
             }
             touched.read |= read;
@@ -185,7 +193,7 @@ impl TxInner {
 
     /// Refuses a cell that another client made.
     pub(crate) fn check_own(&self, cell: &Cell) -> Result<()> {
-        if cell.client == self.engine.client {
+        if cell.client == self.engine.client || planted::is(&self.engine.config, Bug::OthersRefsTaken) {
             return Ok(());
         }
         let message = "this ref was opened with another client: open it with the one that runs the transaction";

@@ -10,6 +10,7 @@ use super::Engine;
 use super::attempt::Primed;
 use super::commit::{Ended, Standing};
 use super::plan::Plan;
+use super::planted::{self, Bug};
 use super::queue::Left;
 use crate::error::Result;
 use crate::protocol::{Check, Commit, CommitOutcome, Entry, Floor, Holder, Key, Put, Reservation, Revision, Snapshot};
@@ -89,8 +90,12 @@ impl Engine {
                 lease = lease.max(reservation.lease.min(LONGEST_LEASE));
             }
         }
-        if keys.is_empty() {
+        let unfair = [Bug::ReservationIgnored, Bug::Unfair].iter().any(|bug| planted::is(&self.config, *bug));
+        if keys.is_empty() || unfair {
             return Ok(None);
+        }
+        if planted::is(&self.config, Bug::ReservationEndless) {
+            lease = planted::ENDLESS;
         }
         tracing::debug!(key = %keys[0], ?lease, "reserved by another transaction, waiting");
         let until = Instant::now() + lease;

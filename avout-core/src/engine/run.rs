@@ -6,11 +6,12 @@ use tokio::time::{Instant, timeout_at};
 use super::attempt::{AbortHook, Attempt, Phase, Primed};
 use super::commit::{Ended, Standing};
 use super::options::Options;
+use super::planted::{self, Bug};
 use super::queue::{find_left, hold_all};
 use super::wait::Awaited;
 use super::{Action, Cell, Engine, Function, Write};
 use crate::error::{Error, ErrorKind, Result};
-use crate::protocol::{Holder, Key, Shared};
+use crate::protocol::{Holder, Key, Point, Shared};
 
 tokio::task_local! {
     /// Set while the body of a transaction is polled.
@@ -85,6 +86,13 @@ struct Runner<'a> {
 impl<'a> Runner<'a> {
     fn new(engine: &'a Arc<Engine>, options: Options) -> Self {
         let mut standing = Standing::new(None);
+        let mut options = options;
+        if planted::is(&engine.config, Bug::DeadlineIgnored) {
+            options.deadline = None;
+        }
+        if planted::is(&engine.config, Bug::AttemptsUnlimited) {
+            options.max_attempts = None;
+        }
         standing.deadline = options.deadline.and_then(|deadline| standing.begun.checked_add(deadline));
         Self { engine, options, standing, attempts: 0, losses: 0, lost_on: Vec::new(), primed: None }
     }
@@ -106,11 +114,15 @@ impl<'a> Runner<'a> {
     async fn settle(&mut self, tx: &TxInner, ok: bool) -> Result<Next> {
         let mut attempt = tx.end();
         match std::mem::replace(&mut attempt.phase, Phase::Ended) {
+            Phase::Doomed { .. } if ok && self.makes(Bug::DoomForgotten) => self.commit(attempt).await,
             Phase::Doomed { key } => self.lost(attempt, key, None).await,
             Phase::Retry => self.wait(attempt).await,
             Phase::Running | Phase::Ended if !ok => {
-                abort(attempt);
-                run_all(std::mem::take(&mut self.options.on_abort));
+                if self.makes(Bug::CommitHooksAnyway) {
+                    std::mem::take(&mut attempt.on_commit).into_iter().for_each(|hook| hook(Point::default()));
+                }
+                self.abort(attempt);
+                self.abort_all();
                 Ok(Next::Return)
             }
             Phase::Running | Phase::Ended => self.commit(attempt).await,
@@ -118,6 +130,11 @@ impl<'a> Runner<'a> {
     }
 
     async fn commit(&mut self, mut attempt: Attempt) -> Result<Next> {
+        let wasted = self.attempts == 1 && self.makes(Bug::AttemptWasted);
+        let first = attempt.keys.iter().next().filter(|_| wasted).map(|(key, _)| key.clone());
+        if let Some(key) = first {
+            return self.lost(attempt, key, None).await;
+        }
         let begun = Instant::now();
         match self.engine.commit(&mut attempt, self.options.isolation, &mut self.standing).await {
             Ok(Ended::Committed(point)) => {
@@ -130,9 +147,13 @@ impl<'a> Runner<'a> {
                 Ok(Next::Return)
             }
             Ok(Ended::Lost { key, primed }) => self.lost(attempt, key, primed).await,
-            Err(error) => {
+            Err(_) if self.makes(Bug::ErrorSwallowed) => Ok(Next::Return),
+            Err(mut error) => {
+                if error.kind() == ErrorKind::OutcomeUnknown && self.makes(Bug::UnknownToldAsFailure) {
+                    error = Error::new(ErrorKind::Unavailable, "taken for a failure");
+                }
                 if error.kind() != ErrorKind::OutcomeUnknown {
-                    abort(attempt);
+                    self.abort(attempt);
                 }
                 Err(error.with_effort(self.attempts, self.standing.begun.elapsed()).during("dosync"))
             }
@@ -141,7 +162,7 @@ impl<'a> Runner<'a> {
 
     async fn lost(&mut self, attempt: Attempt, key: Key, primed: Option<Primed>) -> Result<Next> {
         let keys = attempt.keys.iter().map(|(key, _)| key.clone()).collect();
-        abort(attempt);
+        self.abort(attempt);
         self.engine.stats.conflict();
         tracing::debug!(%key, attempt = self.attempts, "lost to another transaction");
         self.primed = primed;
@@ -193,7 +214,11 @@ impl<'a> Runner<'a> {
         let engine = self.engine;
         // In memory a commit is so short that to race is faster than to wait, until it does not end.
         let races = if engine.capabilities.in_process { 4 } else { 1 };
-        if self.losses < races || hold_all(&self.standing.tickets, keys.iter()) {
+        if self.losses < races
+            || self.makes(Bug::QueueSkipped)
+            || self.makes(Bug::Unfair)
+            || hold_all(&self.standing.tickets, keys.iter())
+        {
             return false;
         }
         self.standing.tickets.clear();
@@ -211,7 +236,10 @@ impl<'a> Runner<'a> {
         tracing::debug!(attempt = self.attempts, "waiting for a change of what was read");
         let awaited = Awaited::of(&attempt);
         self.standing.tickets.clear();
-        abort(attempt);
+        self.abort(attempt);
+        if self.makes(Bug::RetryAtOnce) {
+            return Ok(Next::RunAgain);
+        }
         let changed = self.engine.wait_for_change(awaited, self.standing.deadline).await;
         match changed {
             Ok(primed) => {
@@ -224,16 +252,34 @@ impl<'a> Runner<'a> {
 
     /// The body was still running at the deadline.
     fn too_late(&self, tx: &TxInner) -> Error {
-        abort(tx.end());
+        self.abort(tx.end());
         self.gave_up(self.timeout())
     }
 
     /// Gives the whole transaction up.
     fn end(&mut self, error: Error) -> Error {
         if error.kind() != ErrorKind::OutcomeUnknown {
-            run_all(std::mem::take(&mut self.options.on_abort));
+            self.abort_all();
         }
         error
+    }
+
+    /// Gives an attempt up.
+    fn abort(&self, attempt: Attempt) {
+        if !self.makes(Bug::AbortHooksSkipped) {
+            run_all(attempt.on_abort);
+        }
+    }
+
+    fn abort_all(&mut self) {
+        let hooks = std::mem::take(&mut self.options.on_abort);
+        if !self.makes(Bug::AbortHooksSkipped) {
+            run_all(hooks);
+        }
+    }
+
+    fn makes(&self, bug: Bug) -> bool {
+        planted::is(&self.engine.config, bug)
     }
 
     fn timeout(&self) -> Error {
@@ -247,11 +293,6 @@ impl<'a> Runner<'a> {
     fn gave_up(&self, error: Error) -> Error {
         error.with_effort(self.attempts, self.standing.begun.elapsed()).during("dosync")
     }
-}
-
-/// Gives an attempt up.
-fn abort(attempt: Attempt) {
-    run_all(attempt.on_abort);
 }
 
 fn run_all(hooks: Vec<AbortHook>) {

@@ -229,6 +229,27 @@ impl Coordinator {
                 done.revisions.extend(rest.revisions);
                 Ok(CommitOutcome::Committed(done))
             }
+            Fault::SlotForgotten => {
+                // What the client notes in its slot is acknowledged, and not kept.
+                let of_slots = Key::from_stored("/.avout/slots").expect("a key");
+                let kept = |put: &&Put| !put.key.is_under(&of_slots);
+                let told = Commit { puts: commit.puts.iter().filter(kept).cloned().collect(), ..commit.clone() };
+                let mut outcome = self.translated(&told, |_| false).await?;
+                if let CommitOutcome::Committed(done) = &mut outcome {
+                    let mut real = std::mem::take(&mut done.revisions).into_iter();
+                    let revision = |put: &Put| if kept(&put) { real.next() } else { None };
+                    let all = commit.puts.iter().map(revision);
+                    done.revisions = all.map(|revision| revision.unwrap_or(Revision::number(1))).collect();
+                }
+                Ok(outcome)
+            }
+            Fault::ConflictSwallowed => {
+                let outcome = self.translated(commit, |_| false).await?;
+                let CommitOutcome::Conflict(_) = outcome else { return Ok(outcome) };
+                let point = self.inner.read(&[], None).await?.point;
+                let revisions = vec![Revision::number(u128::MAX); commit.puts.len()];
+                Ok(CommitOutcome::Committed(Committed { point: Point::new(point.number() + 1), revisions }))
+            }
             Fault::RepeatedCommit => {
                 let outcome = self.translated(commit, |_| false).await?;
                 if matches!(outcome, CommitOutcome::Committed(_)) {
@@ -389,15 +410,17 @@ impl backend::Coordinator for Coordinator {
     }
 
     async fn commit(&self, commit: &Commit) -> Result<CommitOutcome> {
-        if self.is(Fault::EarlyWatch) {
+        if matches!(self.common.fault, Fault::EarlyWatch | Fault::EarlyWatchOnly) {
             self.wake(commit);
-            tokio::time::sleep(Duration::from_millis(3)).await;
+            // Time for who is told to look, where nobody tells it again.
+            let early = if self.is(Fault::EarlyWatch) { 3 } else { 50 };
+            tokio::time::sleep(Duration::from_millis(early)).await;
         }
         let gated = matches!(self.common.fault, Fault::TornWhenDropped | Fault::RevisionsBeginAgain);
         let gate = if gated { Some(self.common.gate.lock().await) } else { None };
         let outcome = self.faulty_commit(commit).await?;
         drop(gate);
-        if matches!(outcome, CommitOutcome::Committed(_)) {
+        if matches!(outcome, CommitOutcome::Committed(_)) && !self.is(Fault::EarlyWatchOnly) {
             self.wake(commit);
         }
         Ok(outcome)
