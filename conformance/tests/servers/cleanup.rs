@@ -132,6 +132,11 @@ async fn a_server_that_does_not_start_shows_its_log() -> Outcome {
     };
     let error = refused(Redis::with(&["--no-such-option", "1"]).await.unwrap_err())?;
     assert!(error.contains("did not start") && error.contains("no-such-option"), "{error}");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let listener = std::net::TcpListener::bind(("127.0.0.1", taken))?;
+    let error = refused(Redis::with(&["--port", &taken.to_string()]).await.unwrap_err())?;
+    assert!(error.contains("its ports were taken"), "{error}");
+    drop(listener);
     let error = refused(ZooKeeper::builder().config("tickTime=soon").start().await.unwrap_err())?;
     assert!(error.contains("did not start") && error.contains("soon"), "{error}");
     Ok(())
