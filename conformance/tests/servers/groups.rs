@@ -84,7 +84,7 @@ async fn an_isolated_mongo_is_out_of_reach() -> Outcome {
     assert!(connect(address).is_ok());
     mongo.primary().await?;
     let bare = Mongo::replica_set(1).await?;
-    assert!(bare.isolate(0).await.unwrap_err().to_string().contains("behind_proxies"));
+    assert!(bare.isolate(0).await.expect_err("it is refused").to_string().contains("behind_proxies"));
     Ok(())
 }
 

@@ -38,8 +38,8 @@ async fn a_cut_resets_and_refuses() -> Outcome {
     assert_eq!((proxy.open_connections(), proxy.connections()), (1, 1));
     proxy.cut().await;
     assert_eq!(proxy.open_connections(), 0);
-    assert_eq!(hear(&mut stream).unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
-    assert_eq!(connect(proxy.address()).unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+    assert_eq!(hear(&mut stream).expect_err("it is refused").kind(), std::io::ErrorKind::ConnectionReset);
+    assert_eq!(connect(proxy.address()).expect_err("it is refused").kind(), std::io::ErrorKind::ConnectionRefused);
     for _ in 0..3 {
         proxy.heal().await?;
         assert_eq!(ask(&mut connect(proxy.address())?, "PING\r\n")?, "+PONG\r\n");
