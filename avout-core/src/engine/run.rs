@@ -1,12 +1,13 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::attempt::{AbortHook, Attempt, Phase, Primed};
 use super::commit::{Ended, Standing};
 use super::options::Options;
 use super::queue::{find_left, hold_all};
+use super::time::by;
 use super::wait::Awaited;
 use super::{Action, Cell, Engine, Function, Write};
 use crate::error::{Error, ErrorKind, Result};
@@ -39,15 +40,9 @@ where
     loop {
         let tx = runner.begin();
         let body = IN_BODY.scope((), body(Arc::clone(&tx)));
-        let done = match runner.standing.deadline {
-            None => body.await,
-            Some(deadline) => match timeout_at(deadline, body).await {
-                Ok(done) => done,
-                Err(_) => {
-                    let error = runner.too_late(&tx);
-                    return Err(runner.end(error).into());
-                }
-            },
+        let Ok(done) = by(runner.standing.deadline, body).await else {
+            let error = runner.too_late(&tx);
+            return Err(runner.end(error).into());
         };
         match runner.settle(&tx, done.is_ok()).await {
             Ok(Next::Return) => return done,
@@ -62,6 +57,13 @@ const ESCALATES: u32 = 3;
 
 /// From this loss on it asks the transactions of all processes to wait for it.
 const RESERVES: u32 = 8;
+
+/// In memory a commit is so short that to race is faster than to wait for a turn, as long as that ends: only from this loss
+/// on a transaction queues.
+const QUEUES_IN_MEMORY: u32 = 8;
+
+/// And only from this one on it reserves.
+const RESERVES_IN_MEMORY: u32 = 12;
 
 /// What follows an attempt.
 enum Next {
@@ -106,8 +108,8 @@ impl<'a> Runner<'a> {
     async fn settle(&mut self, tx: &TxInner, ok: bool) -> Result<Next> {
         let mut attempt = tx.end();
         match std::mem::replace(&mut attempt.phase, Phase::Ended) {
-            Phase::Doomed { key } => self.lost(attempt, key, None).await,
-            Phase::Retry => self.wait(attempt).await,
+            Phase::Doomed { key } => Box::pin(self.lost(attempt, key, None)).await,
+            Phase::Retry => Box::pin(self.wait(attempt)).await,
             Phase::Running | Phase::Ended if !ok => {
                 abort(attempt);
                 run_all(std::mem::take(&mut self.options.on_abort));
@@ -118,18 +120,17 @@ impl<'a> Runner<'a> {
     }
 
     async fn commit(&mut self, mut attempt: Attempt) -> Result<Next> {
-        let begun = Instant::now();
         match self.engine.commit(&mut attempt, self.options.isolation, &mut self.standing).await {
             Ok(Ended::Committed(point)) => {
                 self.engine.stats.committed();
                 let point = point.or(attempt.read_point).unwrap_or_default();
-                tracing::debug!(%point, attempts = self.attempts, elapsed = ?begun.elapsed(), "committed");
+                tracing::debug!(%point, attempts = self.attempts, elapsed = ?self.standing.begun.elapsed(), "committed");
                 for hook in attempt.on_commit.into_iter().chain(self.options.on_commit.drain(..)) {
                     hook(point);
                 }
                 Ok(Next::Return)
             }
-            Ok(Ended::Lost { key, primed }) => self.lost(attempt, key, primed).await,
+            Ok(Ended::Lost { key, primed }) => Box::pin(self.lost(attempt, key, primed)).await,
             Err(error) => {
                 if error.kind() != ErrorKind::OutcomeUnknown {
                     abort(attempt);
@@ -140,7 +141,10 @@ impl<'a> Runner<'a> {
     }
 
     async fn lost(&mut self, attempt: Attempt, key: Key, primed: Option<Primed>) -> Result<Next> {
-        let keys = attempt.keys.iter().map(|(key, _)| key.clone()).collect();
+        let keys: Vec<Key> = match self.losses + 1 >= ESCALATES {
+            true => attempt.keys.iter().map(|(key, _)| key.clone()).collect(),
+            false => Vec::new(),
+        };
         abort(attempt);
         self.engine.stats.conflict();
         tracing::debug!(%key, attempt = self.attempts, "lost to another transaction");
@@ -163,7 +167,16 @@ impl<'a> Runner<'a> {
                 false => Err(self.gave_up(self.timeout())),
             };
         }
-        if self.losses >= RESERVES && self.reserve(&contended).await? {
+        let (queues, reserves) = match self.engine.capabilities.in_process {
+            true => (QUEUES_IN_MEMORY, RESERVES_IN_MEMORY),
+            false => (1, RESERVES),
+        };
+        if self.losses < queues {
+            // Who came first has only just done so, and its entries are at hand: now is the best moment. After a yield
+            // they would be stale again.
+            return Ok(Next::RunAgain);
+        }
+        if self.losses >= reserves && self.reserve(&contended).await? {
             return Ok(Next::RunAgain);
         }
         if self.queue(contended).await || self.engine.yield_or_pause(self.losses - 1, self.standing.deadline).await {
@@ -191,9 +204,7 @@ impl<'a> Runner<'a> {
     /// and others came first all the same.
     async fn queue(&mut self, keys: Vec<Key>) -> bool {
         let engine = self.engine;
-        // In memory a commit is so short that to race is faster than to wait, until it does not end.
-        let races = if engine.capabilities.in_process { 4 } else { 1 };
-        if self.losses < races || hold_all(&self.standing.tickets, keys.iter()) {
+        if hold_all(&self.standing.tickets, keys.iter()) {
             return false;
         }
         self.standing.tickets.clear();
