@@ -51,7 +51,7 @@ impl Engine {
                     let left = commit.puts.into_iter().zip(done.revisions).map(|(put, revision)| {
                         (put.key, Some(Entry { revision, point: done.point, record: put.record }))
                     });
-                    return Ok(Some(Primed { floor, point: done.point, entries: left.collect() }));
+                    return Ok(Some(Primed::new(floor, done.point, left)));
                 }
                 Ok(CommitOutcome::Conflict(_)) => snapshot = self.read(keys, deadline).await?,
                 Err(error) => {
@@ -127,6 +127,11 @@ impl Engine {
             }
         }
     }
+}
+
+/// Whether others have reserved something that the plan is about to compare.
+pub(super) fn reserved_by_others(plan: &Plan, run: &Standing) -> bool {
+    plan.entries().any(|(_, entry)| foreign(entry, run.holder).is_some())
 }
 
 /// A reservation of another transaction.

@@ -23,6 +23,16 @@ pub(super) enum Sent {
 }
 
 impl Engine {
+    /// The outcome of a commit where the coordinator answers at once. Without a lease only: it needs no slot.
+    pub(super) fn send_now(&self, commit: &Commit, lease: Option<&Lease<'_>>) -> Option<CommitOutcome> {
+        if lease.is_some() || !self.capabilities.in_process {
+            return None;
+        }
+        let outcome = self.coordinator.commit_now(commit)?;
+        self.stats.commit();
+        Some(outcome)
+    }
+
     /// Sends one commit and finds out its outcome, whatever becomes of the reply.
     pub(super) async fn send(
         &self,

@@ -188,8 +188,7 @@ impl Tx {
     }
 
     async fn shared<T: Value>(&self, r: &Ref<T>) -> Result<Shared> {
-        let mut values = self.0.values(&[&r.inner.cell], true).await?;
-        Ok(values.pop().expect("one value for one ref"))
+        self.0.one(&r.inner.cell).await
     }
 }
 

@@ -142,7 +142,7 @@ async fn a_reservation_of_the_dead_holds_others_up_for_a_lease(ctx: Ctx) -> Outc
         r.alter(|n| n + 100).await?;
         Ok::<_, Failure>(())
     });
-    within(SOON, "those who wait for the lease", together(others)).await?;
+    within(SOON, "those who wait for the lease", Box::pin(together(others))).await?;
     // The first of them waits by its own clock, from when it has seen the reservation.
     assert!(begun.elapsed() >= lease, "it did not wait: {:?} of {lease:?}", begun.elapsed());
     let after = present(&*other.coordinator(), r.key()).await?.record;

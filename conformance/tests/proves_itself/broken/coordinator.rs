@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use avout_core::backend::{self, CoordinatorCapabilities, Wake, Watcher};
 use avout_core::protocol::{
-    Commit, CommitOutcome, Committed, Conflict, Entry, Put, Realm, Record, Resolution, Snapshot,
+    Commit, CommitOutcome, Committed, Conflict, Entry, History, Put, Realm, Record, Resolution, Snapshot,
 };
 use avout_core::{Error, ErrorKind, Key, Payload, Point, Result, Revision};
 use bytes::Bytes;
@@ -91,7 +91,7 @@ impl Coordinator {
     fn record(&self, record: &Arc<Record>) -> Arc<Record> {
         let mut changed = Record::clone(record);
         match (&self.common.fault, &record.payload) {
-            (Fault::HistoryDropped, _) => changed.history.clear(),
+            (Fault::HistoryDropped, _) => changed.history = History::default(),
             (Fault::RecordsCut, Payload::Inline(bytes)) if bytes.len() > 2000 => {
                 changed.payload = Payload::Inline(bytes.slice(..2000));
             }
