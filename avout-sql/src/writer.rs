@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use avout_core::protocol::Resolution;
 use avout_core::{Error, ErrorKind, Receipt as CoreReceipt, Result};
-use rusqlite::Connection;
+use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::oneshot;
 
 use crate::client::Shared;
 use crate::connection::{patiently, roll_back, run};
 use crate::error::{classify, copies};
 use crate::file::Lengths;
-use crate::outcome::{self, Receipt};
+use crate::outcome::{self, Clock, Receipt};
 use crate::schema;
 use crate::watch::Change;
 use crate::work::{Batch, Job};
@@ -168,8 +168,8 @@ impl Writer {
         let all = |error| (classify(error), false);
         let one = |error| (classify(error), true);
         patiently(self.shared.options.busy_timeout, || run(connection, "BEGIN IMMEDIATE")).map_err(all)?;
-        let clock = outcome::clock(connection).map_err(all)?;
-        let mut batch = Batch::new(connection, clock);
+        let clock = Clock::read(connection).map_err(all)?;
+        let mut batch = Batch::new(connection, clock.point);
         for job in jobs {
             job.apply(&mut batch).map_err(|error| (error, true))?;
         }
@@ -179,8 +179,8 @@ impl Writer {
         let mut points = None;
         if batch.points() > 0 {
             let number = self.number + 1;
-            outcome::set_clock(connection, batch.point()).map_err(one)?;
-            outcome::set_batch(connection, &self.id, number).map_err(one)?;
+            let sealed = outcome::Batch { writer: self.id, number };
+            clock.seal(connection, batch.point(), sealed).map_err(one)?;
             points = Some((batch.points(), number));
         }
         Ok(Some(Applied { changes: batch.into_changes(), points }))
@@ -289,10 +289,14 @@ impl Writer {
     }
 
     /// Removes the row of this client. Those that receipts name have other names.
-    fn end(self) {
+    fn end(mut self) {
         if self.registered && self.shared.file.is_some() && !self.stale && self.check().is_ok() {
-            let removed =
-                patiently(CLOSING, || self.connection.execute("DELETE FROM writers WHERE id = ?1", [&self.id]));
+            let (connection, id) = (&mut self.connection, &self.id);
+            let removed = patiently(CLOSING, || {
+                let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+                Clock::read(&transaction)?.forget(&transaction, id)?;
+                transaction.commit()
+            });
             if let Err(error) = removed {
                 tracing::debug!(%error, "the row of a closing client stays");
             }
