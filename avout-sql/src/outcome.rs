@@ -151,9 +151,9 @@ pub(crate) struct Clock {
 impl Clock {
     /// In a transaction that has the write lock.
     pub(crate) fn read(connection: &Connection) -> rusqlite::Result<Self> {
-        connection.prepare_cached("SELECT point, record FROM refs WHERE id = 0")?.query_row([], |row| {
-            Ok(Self { point: row.get(0)?, last: Batch::decode(row.get_ref(1)?.as_bytes()?) })
-        })
+        connection
+            .prepare_cached("SELECT point, record FROM refs WHERE id = 0")?
+            .query_row([], |row| Ok(Self { point: row.get(0)?, last: Batch::decode(row.get_ref(1)?.as_bytes()?) }))
     }
 
     /// Writes the clock at the end of a batch.
@@ -173,9 +173,7 @@ impl Clock {
     fn last_batch_of(&self, connection: &Connection, writer: &[u8; 16]) -> rusqlite::Result<Option<i64>> {
         match &self.last {
             Some(last) if last.writer == *writer => Ok(Some(last.number)),
-            _ => connection
-                .query_row("SELECT batch FROM writers WHERE id = ?1", [writer], |row| row.get(0))
-                .optional(),
+            _ => connection.query_row("SELECT batch FROM writers WHERE id = ?1", [writer], |row| row.get(0)).optional(),
         }
     }
 

@@ -104,10 +104,20 @@ pub(crate) fn run(env: &Rc<Env>, spec: Spec) -> Result<Run, Failure> {
     }
 }
 
-/// Changes two refs in a transaction, as the first example of the library does.
-pub(crate) async fn alter_two<V: Sample>(stm: Stm, a: Ref<V>, b: Ref<V>, mut meter: Meter) -> Result<Meter, Failure> {
+/// Changes two refs in a transaction, as the first example of the library does. On SQLite it reads both in one request, since the
+/// floor reads both rows in one statement.
+async fn alter_two<V: Sample>(
+    stm: Stm,
+    a: Ref<V>,
+    b: Ref<V>,
+    store: Store,
+    mut meter: Meter,
+) -> Result<Meter, Failure> {
     while meter.go_in_turn().await {
         stm.dosync(async |tx| {
+            if store == Store::Sql {
+                tx.prefetch((&a, &b)).await?;
+            }
             tx.alter(&a, V::bump).await?;
             tx.alter(&b, V::bump).await
         })
@@ -148,7 +158,7 @@ async fn commute_one<V: Sample>(stm: Stm, a: Ref<V>, mut meter: Meter) -> Result
 fn hello<V: Sample>(client: Client) -> Result<Run, Failure> {
     let refs = client.refs::<V>(2)?;
     Ok(Box::new(move |pace| {
-        let run = |_, meter| alter_two(client.stm.clone(), refs[0].clone(), refs[1].clone(), meter);
+        let run = |_, meter| alter_two(client.stm.clone(), refs[0].clone(), refs[1].clone(), client.spec.store, meter);
         client.measure(tasks(1, pace, run))
     }))
 }
@@ -165,7 +175,7 @@ fn disjoint(client: Client) -> Result<Run, Failure> {
     let refs = client.refs::<Small>(count * 2)?;
     Ok(Box::new(move |pace| {
         let run = |task: usize, meter| {
-            alter_two(client.stm.clone(), refs[task * 2].clone(), refs[task * 2 + 1].clone(), meter)
+            alter_two(client.stm.clone(), refs[task * 2].clone(), refs[task * 2 + 1].clone(), client.spec.store, meter)
         };
         client.measure(tasks(count, pace, run))
     }))
@@ -174,7 +184,7 @@ fn disjoint(client: Client) -> Result<Run, Failure> {
 fn contended(client: Client) -> Result<Run, Failure> {
     let refs = client.refs::<Small>(2)?;
     Ok(Box::new(move |pace| {
-        let run = |_, meter| alter_two(client.stm.clone(), refs[0].clone(), refs[1].clone(), meter);
+        let run = |_, meter| alter_two(client.stm.clone(), refs[0].clone(), refs[1].clone(), client.spec.store, meter);
         client.measure(tasks(client.spec.tasks, pace, run))
     }))
 }
@@ -191,7 +201,7 @@ fn read_mostly(client: Client, busy: bool) -> Result<Run, Failure> {
     Ok(Box::new(move |pace| {
         let readers = tasks(15, pace, |_, meter| read_all(client.stm.clone(), refs.clone(), meter));
         let writers = tasks(usize::from(busy), pace, |_, meter| {
-            alter_two(client.stm.clone(), refs[0].clone(), refs[1].clone(), meter)
+            alter_two(client.stm.clone(), refs[0].clone(), refs[1].clone(), client.spec.store, meter)
         });
         client.measure(async {
             let (readers, writers) = tokio::join!(readers, writers);
@@ -305,7 +315,9 @@ async fn alter_until(stm: Stm, refs: Vec<Ref<Small>>, task: usize, stop: Arc<Ato
 /// For a child process: eight tasks that change their own refs, and the client's statistics.
 pub(crate) async fn disjoint_in(stm: &Stm, refs: &[Ref<Small>], pace: Pace) -> Result<Round, Failure> {
     let before = stm.stats();
-    let run = |task: usize, meter| alter_two(stm.clone(), refs[task * 2].clone(), refs[task * 2 + 1].clone(), meter);
+    let run = |task: usize, meter| {
+        alter_two(stm.clone(), refs[task * 2].clone(), refs[task * 2 + 1].clone(), Store::Sql, meter)
+    };
     let mut round = tasks(refs.len() / 2, pace, run).await?;
     round.effort = effort(&before, &stm.stats());
     Ok(round)

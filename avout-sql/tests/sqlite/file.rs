@@ -319,10 +319,8 @@ async fn a_request_that_does_not_fit() {
     let value = backend.store.versioned_state(&key("/v"));
     let version = Version { epoch: 0, client: ClientId::new(1), slot: 0, sequence: 1 };
     let large = State::Bytes(vec![1; 4 << 20].into());
-    let unlock = async {
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        lock.execute_batch("ROLLBACK").expect("the lock's end");
-    };
+    // `join!` polls it last: the others have sent their requests.
+    let unlock = async { lock.execute_batch("ROLLBACK").expect("the lock's end") };
     let (first, large, last, ()) =
         tokio::join!(attempt(&backend), value.set_state_at(&version, large), attempt_other(&backend), unlock);
     assert_eq!(large.expect_err("too large").kind(), ErrorKind::Full);

@@ -22,7 +22,7 @@ async fn commits_share_transactions() {
             tokio::spawn(async move { create(&coordinator, &key(&format!("/k/{i}")), i).await })
         })
         .collect();
-    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    until("all commits wait", || backend.coordinator.under_way() as u64 == commits).await;
     lock.execute_batch("ROLLBACK").expect("the lock's end");
     let mut revisions = Vec::new();
     for task in tasks {
@@ -34,6 +34,31 @@ async fn commits_share_transactions() {
     let (transactions, counted) = backend.coordinator.stats();
     assert_eq!(counted, commits);
     assert!(transactions <= 40, "{transactions} transactions for {commits} commits");
+}
+
+/// Commits that one task begins together share transactions, also where a lone one is done on its caller's thread.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commits_of_one_task_share_transactions() {
+    let place = Place::new();
+    let backend = place.open().await;
+    let c = &backend.coordinator;
+    for i in 0..40 {
+        create(c, &key(&format!("/lone/{i}")), i).await;
+    }
+    let (before, _) = c.stats();
+    let keys: Vec<_> = (0..8).map(|i| key(&format!("/k/{i}"))).collect();
+    tokio::join!(
+        create(c, &keys[0], 0),
+        create(c, &keys[1], 1),
+        create(c, &keys[2], 2),
+        create(c, &keys[3], 3),
+        create(c, &keys[4], 4),
+        create(c, &keys[5], 5),
+        create(c, &keys[6], 6),
+        create(c, &keys[7], 7),
+    );
+    let (after, _) = c.stats();
+    assert!(after - before <= 4, "{} transactions for 8 commits", after - before);
 }
 
 /// Commits of one batch that contend for a key: one wins each round, the others see its record.
