@@ -9,7 +9,7 @@ use avout_core::{Error, ErrorKind, Result};
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
-use crate::connection::{connect, patiently};
+use crate::connection::{connect, patiently, roll_back};
 use crate::error::{classify, with_path};
 use crate::file::File;
 use crate::here::Open;
@@ -218,8 +218,7 @@ impl Client {
         let opened = self.open.enter();
         let (job, answer) = Pending::new(work);
         let job: Box<dyn Job> = job;
-        let left = if self.shared.file.is_some() && opened.gives_way(job.bytes()).await {
-            self.usable()?;
+        let left = if self.shared.file.is_some() && opened.is_spared(job.bytes()).await {
             self.write_here(job)
         } else {
             Some(job)
@@ -285,6 +284,9 @@ impl Client {
             return self.write(Reading(Mutex::new(f))).await?;
         };
         file.check()?;
+        if small && let Some(found) = self.read_beside_writer(&f) {
+            return found;
+        }
         if small && let Some(connection) = self.readers.take_idle() {
             match f(&connection, INLINE_READ) {
                 Ok(Some(found)) => {
@@ -317,6 +319,26 @@ impl Client {
         reading
             .await
             .map_err(|error| Error::new(ErrorKind::Unavailable, "the reading thread ended").with_source(error))?
+    }
+
+    /// Reads with the writer's connection if nobody writes: what this client wrote is in its cache, and not in those of the others.
+    fn read_beside_writer<T, F>(&self, f: &F) -> Option<Result<T>>
+    where
+        F: Fn(&Connection, usize) -> Result<Option<T>>,
+    {
+        if !self.open.is_idle() {
+            return None;
+        }
+        let writer = self.writer.try_lock().ok()?;
+        let connection = writer.as_ref()?.to_read()?;
+        match f(connection, INLINE_READ) {
+            Ok(found) => found.map(Ok),
+            // A lock; or the file has gone bad, and a connection that only reads tells.
+            Err(_) => {
+                roll_back(connection);
+                None
+            }
+        }
     }
 
     /// Ends the threads and closes the connections, and waits for it.

@@ -148,6 +148,11 @@ impl Writer {
         self.unsettled.is_some() || self.log.is_long()
     }
 
+    /// Its connection, for one who reads while it does nothing.
+    pub(crate) fn to_read(&self) -> Option<&Connection> {
+        (!self.stale && self.unsettled.is_none() && self.connection.is_autocommit()).then_some(&self.connection)
+    }
+
     /// Does one request on the thread of the caller, without waiting for anything but the disk. Gives it back if that cannot be.
     pub(crate) fn batch_here(&mut self, job: Box<dyn Job>) -> Option<Box<dyn Job>> {
         let begun = Instant::now();
