@@ -33,6 +33,8 @@ pub(crate) struct Shared {
     pub(crate) file: Option<File>,
     pub(crate) realm: Realm,
     pub(crate) hub: Hub,
+    /// Requests to write that are under way.
+    pub(crate) open: Open,
     pub(crate) stats: Stats,
     #[cfg(test)]
     pub(crate) faults: crate::faults::Faults,
@@ -91,8 +93,6 @@ pub(crate) struct Client {
     pub(crate) stores: StoreCapabilities,
     queue: Sender<Message>,
     writer: SharedWriter,
-    /// Requests to write that are under way.
-    pub(crate) open: Open,
     readers: Readers,
     closed: AtomicBool,
     /// Threads and locks do not survive a fork, so a child must not go on with its parent's client.
@@ -156,6 +156,7 @@ fn prepare_with(options: Options, file: Option<File>) -> Result<Prepared> {
         file,
         realm,
         hub: Hub::default(),
+        open: Open::default(),
         stats: Stats::default(),
         #[cfg(test)]
         faults: crate::faults::Faults::default(),
@@ -201,7 +202,7 @@ impl Client {
         let readers = Readers::new(reader, shared.options.readers);
         let process = std::process::id();
         let closed = AtomicBool::new(false);
-        Self { shared, coordinates, stores, queue, writer, open: Open::default(), readers, closed, process, ended }
+        Self { shared, coordinates, stores, queue, writer, readers, closed, process, ended }
     }
 
     /// Whether it may be used: not closed, and not in another process than it was opened in.
@@ -215,7 +216,7 @@ impl Client {
     /// Has the writer do this. If the future is dropped before its batch began it is not done, else it is done as a whole.
     pub(crate) async fn write<W: Work>(&self, work: W) -> Result<W::Answer> {
         self.usable()?;
-        let opened = self.open.enter();
+        let opened = self.shared.open.enter();
         let (job, answer) = Pending::new(work);
         let job: Box<dyn Job> = job;
         let left = if self.shared.file.is_some() && opened.is_spared(job.bytes()).await {
@@ -326,7 +327,7 @@ impl Client {
     where
         F: Fn(&Connection, usize) -> Result<Option<T>>,
     {
-        if !self.open.is_idle() {
+        if !self.shared.open.is_idle() {
             return None;
         }
         let writer = self.writer.try_lock().ok()?;

@@ -40,7 +40,7 @@ impl Coordinator {
     /// Requests to write that wait or are being done.
     #[doc(hidden)]
     pub fn under_way(&self) -> usize {
-        self.client.open.count()
+        self.client.shared.open.count()
     }
 
     #[cfg(test)]
