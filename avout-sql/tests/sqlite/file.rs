@@ -15,20 +15,22 @@ async fn refused(path: &Path) -> Error {
     avout_sql::open(path).await.expect_err("refused")
 }
 
-/// A file of a newer schema is refused with both versions, and one of an application, or of no
+/// A file of another schema is refused with both versions, and one of an application, or of no
 /// database at all, likewise; all stay as they were.
 #[tokio::test]
 async fn foreign_files_are_refused() {
     let place = Place::new();
     place.open().await.close().await;
-    raw(&place.file()).pragma_update(None, "user_version", 7).expect("a version");
-    let before = fs::read(place.file()).expect("bytes");
-    let error = refused(&place.file()).await;
-    assert_eq!(error.kind(), ErrorKind::Unsupported);
-    for part in ["version 7", "version 2", "upgrade", "state.db"] {
-        assert!(error.to_string().contains(part), "{error}");
+    for (version, advice) in [(7, "upgrade"), (1, "downgrade")] {
+        raw(&place.file()).pragma_update(None, "user_version", version).expect("a version");
+        let before = fs::read(place.file()).expect("bytes");
+        let error = refused(&place.file()).await;
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        for part in [&format!("version {version}"), "version 2", advice, "state.db"] {
+            assert!(error.to_string().contains(part), "{error}");
+        }
+        assert_eq!(fs::read(place.file()).expect("bytes"), before);
     }
-    assert_eq!(fs::read(place.file()).expect("bytes"), before);
 
     let other = place.folder().join("other.db");
     raw(&other).execute_batch("CREATE TABLE t (x); INSERT INTO t VALUES (1)").expect("a table");
