@@ -15,9 +15,13 @@ use crate::outcome::Receipt as Own;
 use crate::{Backend, Coordinator};
 
 fn put(revision: Option<&Revision>) -> Commit {
+    put_at(key(), revision)
+}
+
+fn put_at(key: Key, revision: Option<&Revision>) -> Commit {
     let meta = Meta { realm: Realm::new(0), codec: CodecId::JSON, type_tag: "t".into(), history: 0 };
     let record = Arc::new(Record::first(Arc::new(meta), Payload::Inline(Bytes::from_static(b"x"))));
-    Commit { puts: vec![Put { key: key(), revision: revision.cloned(), record }], ..Commit::default() }
+    Commit { puts: vec![Put { key, revision: revision.cloned(), record }], ..Commit::default() }
 }
 
 fn key() -> Key {
@@ -238,4 +242,28 @@ async fn nothing_is_told_of_an_open_batch() {
     assert_eq!(unknown, 1);
     assert!(conflicts <= 1);
     setup.goes_on().await;
+}
+
+/// Commits that one task begins together share transactions, also after many that were alone and done by their caller.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn commits_of_one_task_share_transactions() {
+    let setup = Setup::new().await;
+    let coordinator = &setup.backend.coordinator;
+    let client = coordinator.client();
+    let create = async |name: String| {
+        client.hurry();
+        let key = Key::new(name).expect("a key");
+        committed(coordinator.commit(&put_at(key, None)).await);
+    };
+    for i in 0..100 {
+        create(format!("/lone/{i}")).await;
+    }
+    assert!(client.shared.stats.here() > 90, "alone");
+    let (before, _) = client.shared.stats.read();
+    for i in 0..20 {
+        let name = |j| format!("/together/{i}/{j}");
+        tokio::join!(create(name(0)), create(name(1)), create(name(2)), create(name(3)));
+    }
+    let (after, _) = client.shared.stats.read();
+    assert!(after - before <= 60, "{} transactions for 80 commits", after - before);
 }

@@ -36,25 +36,6 @@ async fn commits_share_transactions() {
     assert!(transactions <= 40, "{transactions} transactions for {commits} commits");
 }
 
-/// Commits that one task begins together share transactions, also where a lone one is done on its caller's thread.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn commits_of_one_task_share_transactions() {
-    let place = Place::new();
-    let backend = place.open().await;
-    let c = &backend.coordinator;
-    for i in 0..200 {
-        create(c, &key(&format!("/lone/{i}")), i).await;
-    }
-    let (before, _) = c.stats();
-    for round in 0..20 {
-        let key = |i| key(&format!("/k/{round}/{i}"));
-        let keys = [key(0), key(1), key(2), key(3)];
-        tokio::join!(create(c, &keys[0], 0), create(c, &keys[1], 1), create(c, &keys[2], 2), create(c, &keys[3], 3));
-    }
-    let (after, _) = c.stats();
-    assert!(after - before <= 60, "{} transactions for 80 commits", after - before);
-}
-
 /// Commits of one batch that contend for a key: one wins each round, the others see its record.
 #[tokio::test(flavor = "multi_thread")]
 async fn conflicts_within_a_batch() {
