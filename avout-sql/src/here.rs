@@ -21,8 +21,8 @@ const QUICK: Duration = Duration::from_millis(2);
 /// The most that a commit on its caller's thread writes, about.
 const SMALL: usize = 64 << 10;
 
-/// Every so many requests one gives way, though none had company of late. It costs as much as a tenth of a commit.
-const LOOKS: u32 = 8;
+/// Every so many requests one gives way, though none had company of late. It costs a tenth of a commit.
+const LOOKS: u32 = 32;
 
 /// So many requests give way after one that had company.
 const COMPANY: u32 = 64;
