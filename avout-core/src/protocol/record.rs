@@ -215,7 +215,7 @@ impl Record {
         if entries > MAX_HISTORY {
             return Err(reader.corrupt("its history is too long"));
         }
-        let mut history: Vec<(Point, Payload)> = Vec::new();
+        let mut history: Vec<(Point, Payload)> = Vec::with_capacity(usize::from(entries.min(16)));
         for _ in 0..entries {
             let point = Point::new(reader.u64()?);
             if history.last().is_some_and(|(newer, _)| *newer <= point) {
