@@ -10,7 +10,7 @@ const FEW: usize = 16;
 pub(crate) struct KeyMap<V> {
     items: Vec<(Key, V)>,
     /// Made once there are more than a few.
-    index: Option<Box<HashMap<Key, usize>>>,
+    index: Option<HashMap<Key, usize>>,
     /// The place after the one last found: keys are most often asked for in their order.
     next: usize,
 }
@@ -90,7 +90,7 @@ impl<V> KeyMap<V> {
         self.items.push((key, value));
         if at == FEW {
             let places = self.items.iter().enumerate().map(|(at, (key, _))| (key.clone(), at));
-            self.index = Some(Box::new(places.collect()));
+            self.index = Some(places.collect());
         }
         at
     }

@@ -51,8 +51,8 @@ fn is_plain(payload: &Payload) -> bool {
 
 impl History {
     /// The newest of them first.
-    pub fn iter(&self) -> Iter<'_> {
-        Iter(match &self.0 {
+    pub fn iter(&self) -> HistoryIter<'_> {
+        HistoryIter(match &self.0 {
             Held::Own(list) => At::Own(list.iter()),
             Held::Chain { newest, shown, .. } => At::Chain { next: Some(newest), left: *shown },
         })
@@ -110,9 +110,9 @@ impl FromIterator<(Point, Payload)> for History {
 
 impl<'a> IntoIterator for &'a History {
     type Item = (Point, &'a Payload);
-    type IntoIter = Iter<'a>;
+    type IntoIter = HistoryIter<'a>;
 
-    fn into_iter(self) -> Iter<'a> {
+    fn into_iter(self) -> HistoryIter<'a> {
         self.iter()
     }
 }
@@ -125,7 +125,7 @@ impl std::fmt::Debug for History {
 
 /// Goes through a [`History`].
 #[derive(Clone, Debug)]
-pub struct Iter<'a>(At<'a>);
+pub struct HistoryIter<'a>(At<'a>);
 
 #[derive(Clone, Debug)]
 enum At<'a> {
@@ -133,7 +133,7 @@ enum At<'a> {
     Chain { next: Option<&'a Arc<Link>>, left: usize },
 }
 
-impl<'a> Iterator for Iter<'a> {
+impl<'a> Iterator for HistoryIter<'a> {
     type Item = (Point, &'a Payload);
 
     fn next(&mut self) -> Option<Self::Item> {
