@@ -57,6 +57,10 @@ impl Engine {
         isolation: Isolation,
         run: &mut Standing,
     ) -> Result<Ended> {
+        let isolation = match planted::is(&self.config, Bug::SnapshotChecksReads) {
+            true => Isolation::Serializable,
+            false => isolation,
+        };
         let mut plan = match Plan::of(attempt, isolation) {
             Ok(plan) if plan.writes.is_empty() => return Ok(Ended::Committed(None)),
             Ok(plan) => plan,

@@ -25,6 +25,8 @@ pub enum Bug {
     AttemptWasted,
     /// A body that was doomed, and returned a value all the same, is committed.
     DoomForgotten,
+    /// What was only read is checked under `Isolation::Snapshot` too.
+    SnapshotChecksReads,
     /// A commit's error is taken for success.
     ErrorSwallowed,
     /// An unknown outcome is told as a failure.

@@ -47,6 +47,7 @@ const BREAKS: &[(Fault, &[&str])] = &[
         Fault::StaleRead,
         &["coordinator::an_acknowledged_commit_is_read_by_all", "state_container::what_is_set_is_read_by_all"],
     ),
+    (Fault::StaleAtOnce, &["coordinator::an_answer_at_once_is_like_any_other"]),
     (Fault::TornRead, &["coordinator::a_snapshot_never_shows_half_a_commit"]),
     (Fault::DoubleKeysDropped, &["coordinator::a_key_asked_twice_is_answered_twice"]),
     (Fault::AbsentLeftOut, &["coordinator::absent_reads_as_none"]),

@@ -170,7 +170,7 @@ const BREAKS: &[(Break, &[&str])] = &[
             "stm::a_fence_that_hangs_is_given_up_at_the_deadline",
         ],
     ),
-    (Break::Backend(Fault::ConflictForAnyCommit), &["stm::write_skew_is_possible_under_snapshot"]),
+    (Break::Engine(Bug::SnapshotChecksReads), &["stm::write_skew_is_possible_under_snapshot"]),
     (
         Break::Engine(Bug::DeadlineIgnored),
         &[

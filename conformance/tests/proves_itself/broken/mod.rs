@@ -30,6 +30,7 @@ pub(crate) enum Fault {
     DeafAfterCut,
     // Of reads.
     StaleRead,
+    StaleAtOnce,
     TornRead,
     DoubleKeysDropped,
     AbsentLeftOut,
