@@ -39,6 +39,8 @@ mod law;
 mod registry;
 mod runner;
 mod sample;
+#[cfg(all(unix, feature = "servers"))]
+pub mod servers;
 pub mod simulate;
 mod state_container;
 mod stm;

@@ -76,7 +76,7 @@ fn run_trials(fixtures: impl IntoIterator<Item = (String, Arc<dyn Fixture>)>) ->
 }
 
 /// The verdict on each law where the backend cannot be tested: a failure if `required` names it.
-fn absent(name: &str, why: &str, required: Option<&str>) -> Verdict {
+pub(crate) fn absent(name: &str, why: &str, required: Option<&str>) -> Verdict {
     let why = format!("{name} is not available: {why}");
     let required = required.is_some_and(|names| names.split(',').any(|required| required.trim() == name));
     if required { Verdict::Failed(format!("{why}, and AVOUT_TEST_REQUIRE names it")) } else { Verdict::Skipped(why) }
@@ -90,7 +90,7 @@ fn availability(fixture: &Arc<dyn Fixture>) -> Result<(), String> {
     answer.unwrap_or_else(|_| Err(format!("no answer within {limit:?}")))
 }
 
-fn runtime() -> tokio::runtime::Runtime {
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
