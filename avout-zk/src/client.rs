@@ -9,7 +9,8 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use zookeeper::{Client as Zk, Error as ZkError, SaslOptions, SessionState, TlsOptions};
 
-use crate::error::{classify, classify_write, closed};
+use crate::error::{classify, closed};
+use crate::nodelay;
 use crate::options::{Auth, Options, read_pem};
 use crate::paths::Paths;
 
@@ -118,14 +119,6 @@ impl Client {
         }
     }
 
-    /// A write that is sent once and may only succeed.
-    pub(crate) async fn write<T, F>(&self, request: impl FnOnce(Arc<Zk>) -> F) -> Result<T>
-    where
-        F: Future<Output = Result<T, ZkError>>,
-    {
-        self.send(request).await?.map_err(classify_write)
-    }
-
     /// Ends all sessions; later requests are [`Closed`](ErrorKind::Closed).
     pub(crate) fn close(&self) {
         for link in &self.links {
@@ -219,7 +212,7 @@ async fn keep(options: Options, state: Arc<watch::Sender<State>>, wanted: Arc<No
         match connect(&options).await {
             Ok(zk) => {
                 pause = Duration::from_millis(10);
-                follow(Arc::new(zk), &state, &mut turn).await;
+                follow(Arc::new(zk), &options.servers, &state, &mut turn).await;
                 // Its last state: what is under way on it has failed, and the session goes with the last handle on it.
                 state.send_replace(State::Connecting);
             }
@@ -241,11 +234,13 @@ async fn keep(options: Options, state: Arc<watch::Sender<State>>, wanted: Arc<No
 }
 
 /// Tells of a session's connections until it ends.
-async fn follow(zk: Arc<Zk>, state: &watch::Sender<State>, turn: &mut u64) {
+async fn follow(zk: Arc<Zk>, servers: &str, state: &watch::Sender<State>, turn: &mut u64) {
     let mut changes = zk.state_watcher();
     let mut now = zk.state();
     while !now.is_terminated() {
         if now == SessionState::SyncConnected {
+            let servers = servers.to_owned();
+            let _ = tokio::task::spawn_blocking(move || nodelay::set(&servers)).await;
             *turn += 1;
             state.send_replace(State::Up { zk: Arc::clone(&zk), turn: *turn });
         } else {

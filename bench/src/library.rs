@@ -28,6 +28,7 @@ impl Client {
         let url = match spec.store {
             Store::Local => "mem:".to_owned(),
             Store::Sql => url(&env.new_file()),
+            Store::Zk => env.zookeeper()?.ok_or("no ZooKeeper")?.url(&env.new_name()),
         };
         let stm = env.many.block_on(avout::connect(url))?;
         Ok(Self { env: Rc::clone(env), spec, stm })
@@ -105,9 +106,15 @@ pub(crate) fn run(env: &Rc<Env>, spec: Spec) -> Result<Run, Failure> {
 }
 
 /// Changes two refs in a transaction, as the first example of the library does.
+///
+/// Where a read is a round trip, both are read together.
 pub(crate) async fn alter_two<V: Sample>(stm: Stm, a: Ref<V>, b: Ref<V>, mut meter: Meter) -> Result<Meter, Failure> {
+    let far = stm.coordinator().capabilities().max_keys <= 1000;
     while meter.go_in_turn().await {
         stm.dosync(async |tx| {
+            if far {
+                tx.prefetch((&a, &b)).await?;
+            }
             tx.alter(&a, V::bump).await?;
             tx.alter(&b, V::bump).await
         })
