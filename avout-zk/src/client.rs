@@ -43,7 +43,10 @@ pub(crate) enum State {
     Connecting,
     /// Connected. Each time anew, with the same session or another, is another turn: what the server knew of a connection, such as
     /// its watches, is gone.
-    Up { zk: Arc<Zk>, turn: u64 },
+    Up {
+        zk: Arc<Zk>,
+        turn: u64,
+    },
     /// The servers refuse the user.
     Refused(ZkError),
     Closed,

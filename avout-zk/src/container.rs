@@ -202,7 +202,8 @@ impl Values {
             Ok((data, _)) => {
                 let of = parts::Head::decode(data).ok().and_then(|head| head.parts().copied());
                 let before = self.before(version);
-                let all: Vec<String> = of.iter().flat_map(|of| of.names().map(|name| format!("{before}{name}"))).collect();
+                let all: Vec<String> =
+                    of.iter().flat_map(|of| of.names().map(|name| format!("{before}{name}"))).collect();
                 // All at once, so that nothing is left that no head tells of.
                 let deleted = self.client.ask(async |zk: Arc<Zk>| {
                     let mut writer = zk.new_multi_writer();

@@ -93,7 +93,8 @@ impl Coordinator {
                 return Ok(snapshot);
             }
         }
-        let message = "znodes of the namespace are newer than its clock: they were written by something else than avout";
+        let message =
+            "znodes of the namespace are newer than its clock: they were written by something else than avout";
         Err(Error::new(ErrorKind::Corrupt, message))
     }
 
@@ -257,7 +258,8 @@ fn revision(version: i32, made: i64) -> Revision {
 }
 
 fn version(revision: &Revision) -> Result<i32> {
-    let number = revision.as_number().ok_or_else(|| Error::new(ErrorKind::InvalidInput, "no revision of this coordinator"))?;
+    let number =
+        revision.as_number().ok_or_else(|| Error::new(ErrorKind::InvalidInput, "no revision of this coordinator"))?;
     Ok((number as u32).cast_signed())
 }
 

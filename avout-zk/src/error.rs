@@ -45,9 +45,10 @@ fn meaning(error: &Zk) -> (ErrorKind, &'static str) {
         Zk::AuthFailed => (ErrorKind::Denied, "ZooKeeper refuses the user or the password"),
         Zk::InvalidAcl => (ErrorKind::Denied, "ZooKeeper refuses the ACL: creator-only needs an authenticated user"),
         Zk::QuotaExceeded => (ErrorKind::Full, "a quota on the namespace or above it is used up (listquota, setquota)"),
-        Zk::Unimplemented => {
-            (ErrorKind::Unsupported, "the server is too old: ZooKeeper 3.6 or later is needed, for multi-reads and watches")
-        }
+        Zk::Unimplemented => (
+            ErrorKind::Unsupported,
+            "the server is too old: ZooKeeper 3.6 or later is needed, for multi-reads and watches",
+        ),
         Zk::BadArguments(_) => (ErrorKind::InvalidInput, "ZooKeeper takes no such path or address"),
         Zk::NoNode => (ErrorKind::StoreLost, "a znode of the namespace is gone: it was deleted by somebody"),
         Zk::NodeExists | Zk::NotEmpty | Zk::BadVersion | Zk::NoChildrenForEphemerals | Zk::RuntimeInconsistent => {

@@ -76,7 +76,8 @@ impl Head {
         match data.first() {
             Some(&WHOLE) => Ok(Self::Whole(data.slice(1..))),
             Some(&PARTS) if data.len() == 25 => {
-                let number = |from: usize, to: usize| data[from..to].iter().fold(0, |n, byte| n << 8 | u64::from(*byte));
+                let number =
+                    |from: usize, to: usize| data[from..to].iter().fold(0, |n, byte| n << 8 | u64::from(*byte));
                 let (count, length) = (number(9, 13) as u32, number(13, 21));
                 if length > MAX_VALUE as u64 || u64::from(count) != length.div_ceil(PART_BYTES as u64) {
                     return Err(corrupt());

@@ -126,8 +126,24 @@ mod tests {
     #[test]
     fn names_are_injective() {
         let keys = [
-            "/a", "/a/b", "/a:b", "/a%2Fb", "/a%3Ab", "/a%253Ab", "/%", "/...", "/a/...", "/ä", "/日本", "/😀",
-            "/\u{e000}", "/\u{fffd}", "/.avout/slots/00/1", "/a b", "/$where", "/'; --",
+            "/a",
+            "/a/b",
+            "/a:b",
+            "/a%2Fb",
+            "/a%3Ab",
+            "/a%253Ab",
+            "/%",
+            "/...",
+            "/a/...",
+            "/ä",
+            "/日本",
+            "/😀",
+            "/\u{e000}",
+            "/\u{fffd}",
+            "/.avout/slots/00/1",
+            "/a b",
+            "/$where",
+            "/'; --",
         ];
         let mut names = Vec::new();
         for key in keys {

@@ -93,7 +93,8 @@ fn parse(meta: &[u8]) -> Result<Realm> {
             _ => Err(Error::new(ErrorKind::Corrupt, "the znode meta of the namespace is not as avout made it")),
         },
         (Some("avout"), Some(found)) => {
-            let message = format!("the namespace has layout {found}, and this library knows {FORMAT}: use another version");
+            let message =
+                format!("the namespace has layout {found}, and this library knows {FORMAT}: use another version");
             Err(Error::new(ErrorKind::Unsupported, message))
         }
         _ => Err(Error::new(ErrorKind::Mismatch, "the namespace belongs to another application: take another one")),

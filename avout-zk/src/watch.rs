@@ -68,6 +68,13 @@ impl Hub {
         paths.iter().filter(unarmed).cloned().collect()
     }
 
+    /// The paths whose watch was made in an earlier turn. Those that have none yet are armed by who registered them.
+    fn outdated(&self, turn: u64) -> Vec<String> {
+        let watched = self.lock();
+        let outdated = watched.iter().filter(|(_, watched)| watched.turn != 0 && watched.turn != turn);
+        outdated.map(|(path, _)| path.clone()).collect()
+    }
+
     /// Makes the watches of these paths. All requests leave before the first answer comes.
     async fn arm(self: &Arc<Self>, zk: &Zk, paths: &[String], turn: u64) -> Result<(), ZkError> {
         let mut answers = FuturesUnordered::new();
@@ -130,10 +137,9 @@ async fn renew(hub: std::sync::Weak<Hub>, mut state: watch::Receiver<State>) {
             let Some(hub) = hub.upgrade() else { return };
             match now {
                 State::Up { zk, turn } => {
-                    let all: Vec<String> = hub.lock().keys().cloned().collect();
-                    let unarmed = hub.unarmed(&all, turn);
-                    match hub.arm(&zk, &unarmed, turn).await {
-                        Ok(()) => hub.ring_lost(&unarmed),
+                    let outdated = hub.outdated(turn);
+                    match hub.arm(&zk, &outdated, turn).await {
+                        Ok(()) => hub.ring_lost(&outdated),
                         // The connection is lost again; the next one will do it.
                         Err(error) => tracing::warn!(%error, "watches could not be made again"),
                     }
@@ -186,13 +192,25 @@ impl Registration {
     }
 
     /// Makes the watches that are not there. Later changes ring.
+    ///
+    /// `renew` does not see them before they are made. If the next turn begins in between, they are made again:
+    /// ```text
+    /// arm      turn 1: watches made ............................ noted; the turn is 2 -> again
+    /// renew                           turn 2: nothing is noted
+    /// ```
     pub(crate) async fn arm(&self) -> Result<()> {
-        let (zk, turn) = self.client.watching_session().await?;
-        let unarmed = self.hub.unarmed(&self.paths, turn);
-        let limit = self.client.options.timeout;
-        match tokio::time::timeout(limit, self.hub.arm(&zk, &unarmed, turn)).await {
-            Ok(armed) => armed.map_err(classify),
-            Err(_) => Err(classify(ZkError::Timeout)),
+        loop {
+            let (zk, turn) = self.client.watching_session().await?;
+            let unarmed = self.hub.unarmed(&self.paths, turn);
+            let limit = self.client.options.timeout;
+            match tokio::time::timeout(limit, self.hub.arm(&zk, &unarmed, turn)).await {
+                Ok(armed) => armed.map_err(classify)?,
+                Err(_) => return Err(classify(ZkError::Timeout)),
+            }
+            match &*self.client.watching().borrow() {
+                State::Up { turn: now, .. } if *now != turn => {}
+                _ => return Ok(()),
+            }
         }
     }
 

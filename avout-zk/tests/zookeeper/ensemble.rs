@@ -56,7 +56,10 @@ impl Load {
     /// Waits until so many more are done.
     async fn goes_on(&self, more: i64) {
         let goal = self.count() + more;
-        eventually("transactions go on", || async { self.count() >= goal || self.workers.iter().any(JoinHandle::is_finished) }).await;
+        eventually("transactions go on", || async {
+            self.count() >= goal || self.workers.iter().any(JoinHandle::is_finished)
+        })
+        .await;
     }
 
     /// Ends it: all that was acknowledged is there, and nothing else.

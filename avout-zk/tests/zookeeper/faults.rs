@@ -180,7 +180,8 @@ async fn a_session_that_expires_in_a_commit_leaves_no_doubt() -> Outcome {
 async fn a_watch_survives_a_new_session() -> Outcome {
     let zk = ZooKeeper::single().await?;
     let proxy = zk.proxy(0).await?;
-    let watching = avout_zk::connect(&format!("zk://{}/watch?session_timeout=1s&connections=1", proxy.address())).await?;
+    let watching =
+        avout_zk::connect(&format!("zk://{}/watch?session_timeout=1s&connections=1", proxy.address())).await?;
     let writing = client(&format!("{}?connections=1", zk.url("watch"))).await?;
     let (a, b) = two_refs(&writing).await?;
     let mut watcher = watching.coordinator.watch(&[Key::new("/a")?]).await?;
@@ -254,8 +255,8 @@ async fn a_restart_of_the_server_is_waited_through() -> Outcome {
     let stm = client(&format!("{}?session_timeout=4s", zk.url("restart"))).await?;
     let (a, b) = two_refs(&stm).await?;
     let worker = |stm: Stm| {
-        let (a, b) = (a.clone(), b.clone());
         tokio::spawn(async move {
+            let (a, b) = two_refs(&stm).await?;
             for _ in 0..100 {
                 stm.transaction()
                     .deadline(PATIENCE)
@@ -270,7 +271,8 @@ async fn a_restart_of_the_server_is_waited_through() -> Outcome {
     };
     let workers = [worker(stm.clone()), worker(stm.clone()), worker(client(&zk.url("restart")).await?)];
     for moment in [20, 120, 220] {
-        eventually("some transactions", || async { a.get().await.is_ok_and(|n| n >= moment) }).await;
+        let ended = || workers.iter().any(tokio::task::JoinHandle::is_finished);
+        eventually("some transactions", || async { ended() || a.get().await.is_ok_and(|n| n >= moment) }).await;
         zk.node(0).kill().await?;
         zk.node(0).start().await?;
     }

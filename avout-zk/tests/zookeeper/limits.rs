@@ -73,16 +73,17 @@ async fn a_quota_is_an_error_of_its_own() -> Outcome {
     let stm = client(&zk.url("quota")).await?;
     let (a, b) = two_refs(&stm).await?;
     let raw = raw(&zk).await?;
-    for path in ["/zookeeper/quota/quota"] {
-        raw.create(path, b"", &OPEN).await?;
-    }
-    let stat = format!("count={},bytes=100000", 300);
-    raw.create("/zookeeper/quota/quota/zookeeper_limits", b"count=-1,bytes=-1;byteHardLimit=20000;countHardLimit=-1", &OPEN)
-        .await?;
-    raw.create("/zookeeper/quota/quota/zookeeper_stats", stat.as_bytes(), &OPEN).await?;
+    let quota = "/zookeeper/quota/quota";
+    raw.create(quota, b"", &OPEN).await?;
+    let limits = "count=-1,bytes=-1;byteHardLimit=10000;countHardLimit=-1";
+    raw.create(&format!("{quota}/zookeeper_limits"), limits.as_bytes(), &OPEN).await?;
+    raw.create(&format!("{quota}/zookeeper_stats"), b"count=0,bytes=0", &OPEN).await?;
     let error = stm.create_ref("/big", "x".repeat(15_000)).await.expect_err("no room");
     assert_eq!(error.kind(), ErrorKind::Full, "{error:?}");
     assert_eq!((a.get().await?, b.get().await?), (0, 0));
+    let error = stm.create_ref("/large", "x".repeat(100_000)).await.expect_err("no room in the store either");
+    assert_eq!(error.kind(), ErrorKind::Full, "{error:?}");
+    assert_eq!(stm.dosync(async |tx| tx.alter(&a, |n| n + 1).await).await?, 1);
     Ok(())
 }
 

@@ -10,5 +10,7 @@ mod users;
 use avout_conformance::servers::run_tests;
 
 fn main() {
-    run_tests([requests::tests(), limits::tests(), users::tests(), faults::tests(), ensemble::tests()].into_iter().flatten())
+    run_tests(
+        [requests::tests(), limits::tests(), users::tests(), faults::tests(), ensemble::tests()].into_iter().flatten(),
+    )
 }
