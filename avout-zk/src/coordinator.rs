@@ -42,11 +42,13 @@ pub struct Coordinator {
 impl Coordinator {
     pub(crate) fn new(client: Arc<Client>, hub: Arc<Hub>, opened: Opened) -> Self {
         let overhead = OPERATION_BYTES + 2 * client.paths.root.len();
+        // At most a half of a request is anything but keys and records.
+        let max_keys = MAX_KEYS.min(client.options.max_request / 2 / overhead);
         let mut capabilities = CoordinatorCapabilities::new(opened.realm);
         capabilities.durable = true;
         capabilities.shared_between_processes = true;
-        capabilities.max_keys = MAX_KEYS;
-        capabilities.max_commit = client.options.max_request - MAX_KEYS * overhead;
+        capabilities.max_keys = max_keys;
+        capabilities.max_commit = client.options.max_request - max_keys * overhead;
         capabilities.max_record = capabilities.max_commit;
         Self { client, hub, opened, capabilities }
     }
