@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 
 use super::Error;
 
-const ZOOKEEPER: &str = "on Debian and Ubuntu `apt-get install --no-install-recommends zookeeper` brings it with Java; or unpack \
-                         Apache's archive and set AVOUT_ZOOKEEPER_JARS to its folder of jars";
-const JAVA: &str = "ZooKeeper needs Java 8 or later: `apt-get install default-jre-headless`, or set AVOUT_JAVA";
+const ZOOKEEPER: &str = "on Debian and Ubuntu `apt-get install --no-install-recommends libzookeeper-java` brings it; or unpack \
+                         Apache's archive and set AVOUT_ZOOKEEPER_JARS to its folder of jars (3.6 or later)";
+const JAVA: &str =
+    "ZooKeeper needs Java: `apt-get install --no-install-recommends default-jre-headless`, or set AVOUT_JAVA";
 const REDIS: &str = "on Debian and Ubuntu `apt-get install --no-install-recommends redis-server` brings it; or set \
                      AVOUT_REDIS_SERVER to the program (7.0 or later)";
-const MONGO: &str = "`scripts/test` brings it to the cache, or set AVOUT_MONGOD to the program (6.0 or later)";
+const MONGO: &str =
+    "`scripts/servers` of avout's repository fetches it, or set AVOUT_MONGOD to the program (6.0 or later)";
 
 /// Java, and ZooKeeper's class path.
 pub(super) fn zookeeper() -> Result<(PathBuf, OsString), Error> {

@@ -55,6 +55,12 @@ impl Protocol {
         message.get(at)?.try_into().ok()
     }
 
+    /// Whether a request ends the talk in messages: what follows is a replica's copy.
+    pub(super) fn is_last(self, message: &[u8]) -> bool {
+        self == Self::Redis
+            && message.get(..32.min(message.len())).is_some_and(|head| head.windows(7).any(|word| word == b"\nPSYNC\r"))
+    }
+
     /// Whether the server said it unasked.
     pub(super) fn is_push(self, message: &[u8]) -> bool {
         self == Self::Redis && message.first() == Some(&b'>')

@@ -12,7 +12,7 @@ use std::sync::{Mutex, OnceLock};
 
 /// Each line is answered once it is on the list. Names of folders never go over the pipe.
 const SCRIPT: &str = r#"
-trap '' INT TERM HUP
+trap '' INT TERM HUP PIPE
 pids=
 while read -r what pid; do
     case $what in

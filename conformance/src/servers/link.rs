@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -89,6 +89,8 @@ struct Connection<'a> {
     link: &'a Link,
     number: u64,
     messages: [AtomicU64; 2],
+    /// Whether it is no talk in messages: then only losses and delays concern it.
+    is_raw: AtomicBool,
 }
 
 /// The runtime of all proxies: they outlive the runtime of the test that made them.
@@ -165,7 +167,8 @@ impl Link {
     pub(super) async fn carry(&self, mut client: TcpStream, mut server: TcpStream) {
         self.open.fetch_add(1, Ordering::Relaxed);
         let number = self.made.fetch_add(1, Ordering::Relaxed);
-        let connection = Connection { link: self, number, messages: Default::default() };
+        let connection =
+            Connection { link: self, number, messages: Default::default(), is_raw: AtomicBool::new(false) };
         let _ = (client.set_nodelay(true), server.set_nodelay(true));
         let ended = {
             let (from_client, to_client) = client.split();
@@ -208,6 +211,9 @@ impl Connection<'_> {
         let mut protocol = self.link.protocol;
         while from.read_buf(&mut bytes).await? > 0 {
             if protocol.is_foreign(&bytes) {
+                self.is_raw.store(true, Ordering::Release);
+            }
+            if self.is_raw.load(Ordering::Acquire) {
                 protocol = Protocol::Any;
             }
             while let Some(length) = protocol.message(&bytes) {
@@ -237,6 +243,12 @@ impl Connection<'_> {
         let delay = rules.delay[way];
         if rules.lose[way] {
             return (Action::Drop, delay);
+        }
+        if self.is_raw.load(Ordering::Acquire) {
+            return (Action::Pass, delay);
+        }
+        if direction == Direction::Request && protocol.is_last(message) {
+            self.is_raw.store(true, Ordering::Release);
         }
         let hook = rules.hook.clone();
         let action = self.spring(&mut rules.trap, direction, protocol, message);
@@ -288,4 +300,77 @@ async fn send(mut to: WriteHalf<'_>, mut waiting: mpsc::Receiver<(Instant, Bytes
         to.write_all(&message).await?;
     }
     to.shutdown().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connection(link: &Link) -> Connection<'_> {
+        Connection { link, number: 0, messages: Default::default(), is_raw: AtomicBool::new(false) }
+    }
+
+    fn trap(link: &Link) {
+        link.rules().trap = Some(Trap::ReplyTo(Box::new(|message| message.contains(&b'!'))));
+    }
+
+    /// Of pipelined requests the reply to the one that was picked is cut, and none before it, nor one on another connection.
+    #[test]
+    fn redis_replies_are_counted() {
+        let link = Link::new(Protocol::Redis);
+        let (ours, other) = (connection(&link), Connection { number: 1, ..connection(&link) });
+        let decide = |connection: &Connection<'_>, direction, message: &[u8]| {
+            connection.decide(direction, link.protocol, message).0
+        };
+        assert_eq!(decide(&ours, Direction::Request, b"GET a\r\n"), Action::Pass);
+        assert_eq!(decide(&ours, Direction::Reply, b"+a\r\n"), Action::Pass);
+        trap(&link);
+        assert_eq!(decide(&other, Direction::Request, b"GET a\r\n"), Action::Pass);
+        assert_eq!(decide(&ours, Direction::Request, b"GET b\r\n"), Action::Pass);
+        assert_eq!(decide(&ours, Direction::Request, b"SET b!\r\n"), Action::Pass);
+        assert_eq!(decide(&other, Direction::Reply, b"+a\r\n"), Action::Pass);
+        assert_eq!(decide(&ours, Direction::Reply, b"+b\r\n"), Action::Pass);
+        assert_eq!(decide(&ours, Direction::Reply, b">1\r\n+pushed\r\n"), Action::Pass);
+        assert_eq!(decide(&ours, Direction::Reply, b"+OK\r\n"), Action::Cut);
+        // Once only.
+        assert_eq!(decide(&ours, Direction::Request, b"SET c!\r\n"), Action::Pass);
+        assert_eq!(decide(&ours, Direction::Reply, b"+OK\r\n"), Action::Pass);
+    }
+
+    /// Where replies name their request the order does not matter.
+    #[test]
+    fn numbered_replies_are_known() {
+        let zookeeper = |id: u8| [0, 0, 0, 5, 0, 0, 0, id, b'!'];
+        let link = Link::new(Protocol::ZooKeeper);
+        let ours = connection(&link);
+        trap(&link);
+        let decide = |direction, id| ours.decide(direction, link.protocol, &zookeeper(id)).0;
+        assert_eq!(decide(Direction::Request, 7), Action::Pass);
+        assert_eq!(decide(Direction::Request, 8), Action::Pass);
+        assert_eq!(decide(Direction::Reply, 8), Action::Pass);
+        assert_eq!(decide(Direction::Reply, 7), Action::Cut);
+
+        // A header of length, number, and the number that is answered.
+        let link = Link::new(Protocol::Mongo);
+        let ours = connection(&link);
+        trap(&link);
+        let decide =
+            |direction, id, to| ours.decide(direction, link.protocol, &[17, 0, 0, 0, id, 0, 0, 0, to, 0, 0, 0, b'!']).0;
+        assert_eq!(decide(Direction::Request, 7, 0), Action::Pass);
+        assert_eq!(decide(Direction::Reply, 7, 1), Action::Pass);
+        assert_eq!(decide(Direction::Reply, 1, 7), Action::Cut);
+    }
+
+    /// What a master sends to a replica is no talk in messages.
+    #[test]
+    fn a_replica_gets_its_copy() {
+        let link = Link::new(Protocol::Redis);
+        let ours = connection(&link);
+        link.rules().hook = Some(Arc::new(|_, _| Action::Drop));
+        let psync = b"*3\r\n$5\r\nPSYNC\r\n$1\r\n?\r\n$2\r\n-1\r\n";
+        assert_eq!(ours.decide(Direction::Request, link.protocol, b"PING\r\n").0, Action::Drop);
+        ours.decide(Direction::Request, link.protocol, psync);
+        assert!(ours.is_raw.load(Ordering::Relaxed));
+        assert_eq!(ours.decide(Direction::Reply, link.protocol, b"$9\r\nREDIS").0, Action::Pass);
+    }
 }

@@ -1,7 +1,29 @@
 //! Real servers for tests, benchmarks and examples.
 //!
-//! Each is started on free ports of 127.0.0.1 with a temporary folder. When the call returns it answers. It can be stopped, killed,
-//! paused, started again with its data, and ends with its value, at the latest with this process, whatever happens to that.
+//! [`ZooKeeper`], [`Redis`] and [`Mongo`] are started on free ports of 127.0.0.1 with a temporary folder each. When the call returns
+//! they answer. Their [`Node`]s can be stopped, killed, paused and started again with their data.
+//!
+//! A server ends with the last clone of its value, and at the latest with this process, whatever happens to that. It
+//! does not depend on the async runtime in which it was started. [`shared`] has servers for a whole test program.
+//!
+//! A server that is not installed is an [`Error`] that says how to get it. Tests made with
+//! [`server_tests!`](crate::server_tests) are ignored then, unless `AVOUT_TEST_REQUIRE` names the server.
+//!
+//! [`Proxy`] breaks the connections between clients and a server at a chosen moment.
+//!
+//! # Examples
+//! ```no_run
+//! use avout_conformance::servers::{Error, Mongo};
+//!
+//! # async fn f() -> Result<(), Error> {
+//! let mongo = Mongo::replica_set(3).await?;
+//! println!("{}", mongo.url("shop"));
+//! let primary = mongo.primary().await?;
+//! mongo.node(primary).pause().await?;
+//! let next = mongo.primary().await?;
+//! mongo.node(primary).resume().await?;
+//! # Ok(()) }
+//! ```
 //!
 //! This module needs the feature `servers` and a Unix.
 
