@@ -165,7 +165,14 @@ async fn tls_takes_the_servers_that_it_trusts() -> Outcome {
     let (store, pem) = certificate(folder.path(), "own")?;
     let (_, other) = certificate(folder.path(), "other")?;
     let port = free_port();
-    let _zk = ZooKeeper::builder()
+    let mut builder = ZooKeeper::builder();
+    // Debian's ZooKeeper does not name all parts of Netty that TLS needs.
+    let parts = ["buffer", "codec", "common", "handler", "resolver", "transport", "transport-native-unix-common"];
+    let jars = parts.map(|part| format!("/usr/share/java/netty-{part}.jar"));
+    if jars.iter().all(|jar| Path::new(jar).exists()) {
+        builder = builder.java(format!("-Xbootclasspath/a:{}", jars.join(":")));
+    }
+    let _zk = builder
         .config(format!("secureClientPort={port}"))
         .config("serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory")
         .config(format!("ssl.keyStore.location={store}"))
