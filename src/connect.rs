@@ -2,7 +2,7 @@ use avout_core::backend::Backend;
 use avout_core::{Error, ErrorKind, Result, Stm};
 
 /// The schemes of all backends, with the feature that each needs.
-const SCHEMES: &[(&str, &str)] = &[("mem", "local"), ("sqlite", "sql")];
+const SCHEMES: &[(&str, &str)] = &[("mem", "local"), ("sqlite", "sql"), ("zk", "zk")];
 
 /// Connects to the store that `url` names, with the default [`Config`](crate::Config).
 ///
@@ -12,9 +12,10 @@ const SCHEMES: &[(&str, &str)] = &[("mem", "local"), ("sqlite", "sql")];
 /// | `mem:name` | likewise, shared by all in this process that use the name | `local` |
 /// | `sqlite:path` | a SQLite file, made if there is none; any number of processes of one machine | `sql` |
 /// | `sqlite::memory:` | a SQLite database in memory, empty and shared with nobody | `sql` |
+/// | `zk://host:port,…/path` | a ZooKeeper ensemble, under the znode `path`, made if there is none; any number of machines | `zk` |
 ///
 /// Options follow a `?`: for SQLite `synchronous=full` (the default) or `normal`, and the others that [`avout_sql`](crate::sql)
-/// lists.
+/// lists; for ZooKeeper those of its [`Options`](crate::zk::Options::from_url).
 ///
 /// # Errors
 /// [`InvalidInput`](ErrorKind::InvalidInput) for a URL that no backend understands, with those that one does;
@@ -44,6 +45,8 @@ pub async fn open(url: impl AsRef<str>) -> Result<Backend> {
         Some(("mem", name)) => open_local(name),
         #[cfg(feature = "sql")]
         Some(("sqlite", _)) => open_sql(url).await,
+        #[cfg(feature = "zk")]
+        Some(("zk", _)) => open_zk(url).await,
         Some((scheme, _)) => Err(no_backend(scheme)),
         None => Err(no_backend("")),
     };
@@ -63,6 +66,12 @@ fn open_local(name: &str) -> Result<Backend> {
 async fn open_sql(url: &str) -> Result<Backend> {
     let sqlite = avout_sql::Options::from_url(url)?.open().await?;
     Ok(Backend { coordinator: sqlite.coordinator, store: sqlite.store })
+}
+
+#[cfg(feature = "zk")]
+async fn open_zk(url: &str) -> Result<Backend> {
+    let zk = avout_zk::Options::from_url(url)?.open().await?;
+    Ok(Backend { coordinator: zk.coordinator, store: zk.store })
 }
 
 /// The rest of a URL may hold credentials, so only its scheme is named.
@@ -98,6 +107,7 @@ mod tests {
         for (scheme, feature) in SCHEMES {
             let on = match *feature {
                 "local" => cfg!(feature = "local"),
+                "zk" => cfg!(feature = "zk"),
                 _ => cfg!(feature = "sql"),
             };
             if !on {

@@ -25,7 +25,7 @@
 //! - The crate `avout-core` has the two traits that a backend of your own implements, and `avout-conformance` tests it.
 //!
 //! # Features
-//! `local` and `sql` (SQLite) are on by default.
+//! `local` and `sql` (SQLite) are on by default; `zk` is ZooKeeper.
 //!
 //! [`docs/guarantees.md`]: https://github.com/avout/avout/blob/main/docs/guarantees.md
 
@@ -38,6 +38,8 @@ pub use connect::{connect, open};
 pub use avout_local as local;
 #[cfg(feature = "sql")]
 pub use avout_sql as sql;
+#[cfg(feature = "zk")]
+pub use avout_zk as zk;
 
 /// What most programs use.
 pub mod prelude {

@@ -1,28 +1,34 @@
 //! What is measured: workloads, and the contenders that do the same work in turn.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use avout_conformance::servers::ZooKeeper;
 use tokio::runtime::Runtime;
 
 use crate::measure::{Failure, Pace, Round};
-use crate::{floor_local, floor_sql, library, processes};
+use crate::{floor_local, floor_sql, floor_zk, library, processes};
 
 /// Where avout keeps its refs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Store {
     Local,
     Sql,
+    Zk,
 }
 
 impl Store {
-    pub(crate) const ALL: [Self; 2] = [Self::Local, Self::Sql];
+    pub(crate) const ALL: [Self; 3] = [Self::Local, Self::Sql, Self::Zk];
+
+    /// Those that are files or memory of this machine.
+    pub(crate) const EMBEDDED: [Self; 2] = [Self::Local, Self::Sql];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Local => "local",
             Self::Sql => "sql",
+            Self::Zk => "zk",
         }
     }
 
@@ -31,13 +37,14 @@ impl Store {
         match self {
             Self::Local => "fast-stm",
             Self::Sql => "rusqlite",
+            Self::Zk => "by hand",
         }
     }
 
     fn stride(self) -> u32 {
         match self {
             Self::Local => 8,
-            Self::Sql => 1,
+            Self::Sql | Self::Zk => 1,
         }
     }
 }
@@ -131,6 +138,7 @@ pub(crate) struct Env {
     pub(crate) single: Runtime,
     dir: PathBuf,
     files: Cell<u32>,
+    zookeeper: OnceCell<Option<ZooKeeper>>,
 }
 
 impl Env {
@@ -140,6 +148,7 @@ impl Env {
             single: tokio::runtime::Builder::new_current_thread().enable_all().build()?,
             dir: dir.to_owned(),
             files: Cell::new(0),
+            zookeeper: OnceCell::new(),
         })
     }
 
@@ -147,6 +156,30 @@ impl Env {
     pub(crate) fn new_file(&self) -> PathBuf {
         self.files.set(self.files.get() + 1);
         self.dir.join(format!("{}.db", self.files.get()))
+    }
+}
+
+impl Env {
+    /// A name that is not used yet.
+    pub(crate) fn new_name(&self) -> String {
+        self.files.set(self.files.get() + 1);
+        format!("bench{}", self.files.get())
+    }
+
+    /// The server that all rows use, which waits for no disk: what is measured is what avout adds. `None` if it is not installed.
+    pub(crate) fn zookeeper(&self) -> Result<Option<&ZooKeeper>, Failure> {
+        if self.zookeeper.get().is_none() {
+            let started = match self.many.block_on(ZooKeeper::single()) {
+                Ok(zk) => Some(zk),
+                Err(error) if error.is_missing() => {
+                    eprintln!("zk: {error}");
+                    None
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let _ = self.zookeeper.set(started);
+        }
+        Ok(self.zookeeper.get().and_then(Option::as_ref))
     }
 }
 
@@ -159,7 +192,7 @@ pub(crate) fn workers() -> Result<Runtime, Failure> {
 pub(crate) fn contests() -> Vec<Vec<Spec>> {
     use Workload::*;
     let mut contests = Vec::new();
-    for store in Store::ALL {
+    for store in Store::EMBEDDED {
         let spec = |workload, tasks, size| Spec { store, workload, tasks, size };
         for workload in [Hello, OneRef] {
             contests.extend([16, 4 << 10, 256 << 10].map(|size| vec![spec(workload, 1, size)]));
@@ -176,6 +209,14 @@ pub(crate) fn contests() -> Vec<Vec<Spec>> {
             contests.extend([1, 2, 4].map(|tasks| vec![spec(Processes, tasks, 16)]));
         }
     }
+    let spec = |workload, tasks, size| Spec { store: Store::Zk, workload, tasks, size };
+    contests.extend([16, 4 << 10].map(|size| vec![spec(Hello, 1, size)]));
+    contests.push(vec![spec(OneRef, 1, 16)]);
+    contests.extend([8, 64].map(|tasks| vec![spec(Disjoint, tasks, 16)]));
+    contests.push([8, 64].map(|tasks| spec(Contended, tasks, 16)).into());
+    contests.push(vec![spec(ReadOnly, 1, 16)]);
+    contests.push([1, 8].map(|tasks| spec(Swap, tasks, 16)).into());
+    contests.push(vec![spec(Commute, 64, 16)]);
     contests
 }
 
@@ -192,6 +233,11 @@ pub(crate) fn contenders(env: &std::rc::Rc<Env>, spec: Spec) -> Result<Vec<Conte
         (_, Store::Sql) => {
             runs.push(("avout", library::run(env, spec)?));
             runs.extend(floor_sql::run(env, spec)?.map(|run| (spec.store.floor(), run)));
+        }
+        (_, Store::Zk) if env.zookeeper()?.is_none() => {}
+        (_, Store::Zk) => {
+            runs.push(("avout", library::run(env, spec)?));
+            runs.extend(floor_zk::run(env, spec)?.map(|run| (spec.store.floor(), run)));
         }
     }
     Ok(runs.into_iter().map(contender).collect())
