@@ -239,3 +239,51 @@ async fn kill_two(seed: u64) -> Result<()> {
     assert_eq!(report.number("decided_now"), 0);
     Ok(())
 }
+
+/// The server of a Redis that syncs each write is killed twice and started again, and nothing is lost, done twice or
+/// overdrawn.
+#[cfg(feature = "redis")]
+#[tokio::test]
+async fn a_killed_redis_loses_and_repeats_nothing() -> std::result::Result<(), Box<dyn std::error::Error>> {
+    use avout_conformance::servers::Redis;
+
+    let redis = match Redis::with(&["--appendfsync", "always"]).await {
+        Err(error) if error.is_missing() && !support::is_required("redis") => {
+            eprintln!("not tested: {error}");
+            return Ok(());
+        }
+        started => started?,
+    };
+    let seed = rand::random();
+    eprintln!("seed {seed}");
+    let mut rng = StdRng::seed_from_u64(seed);
+    let setting = Setting::new(seed).await;
+    let expected = setting.report("mem:", &[]).await;
+    let all = usize::try_from(expected.valid()).expect("a count of lines");
+    let url = format!("{}?appendfsync=always", redis.url("ledger"));
+
+    let mut children: Vec<Child> = (0..4).map(|number| setting.child(&url, number)).collect();
+    let mut kills = [rng.random_range(0..all * 9 / 10), rng.random_range(0..all * 9 / 10)];
+    kills.sort_unstable();
+    let work = async {
+        let auditor = Auditor::open(&url).await?;
+        for moment in kills {
+            auditor.until_decided(moment).await?;
+            redis.node(0).kill().await?;
+            redis.node(0).start().await?;
+            eprintln!("killed the server after {} of {all} transfers", auditor.decided().await?);
+        }
+        for child in &mut children {
+            let status = child.wait().await?;
+            assert!(status.success(), "{status}");
+        }
+        assert_eq!(auditor.decided().await?, all);
+        Ok::<_, Box<dyn std::error::Error>>(())
+    };
+    timeout(Duration::from_secs(120), work).await.expect("an end within two minutes")?;
+
+    let report = setting.report(&url, &[]).await;
+    assert_eq!(report.totals(), expected.totals());
+    assert_eq!(report.number("decided_now"), 0);
+    Ok(())
+}

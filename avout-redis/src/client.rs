@@ -13,7 +13,7 @@ use crate::Backend;
 use crate::cell::{CLOCK, Clock};
 use crate::error::{classify, is_answer, moved};
 use crate::history::History;
-use crate::link::{Connector, Found, Link, NO_POINTS, lost_namespace, milliseconds};
+use crate::link::{Connector, Found, Link, NO_POINTS, milliseconds};
 use crate::names::Names;
 use crate::options::Options;
 use crate::scripts::{Loaded, Script};
@@ -24,7 +24,7 @@ use crate::watch::Hub;
 pub(crate) const MAX_VALUE: usize = 256 << 20;
 /// The largest record, and the largest commit.
 const MAX_RECORD: usize = 32 << 20;
-const MAX_COMMIT: usize = 256 << 20;
+pub(crate) const MAX_COMMIT: usize = 256 << 20;
 const MAX_KEYS: usize = 65_536;
 /// How often a request is made that the server refused before it did anything, for a reason that is mended at once.
 const TRIES: usize = 5;
@@ -81,7 +81,7 @@ pub(crate) async fn open(options: Options) -> Result<Backend> {
         writes: AtomicU64::new(1),
         options,
     });
-    client.link().await.map_err(|error| error.during("open"))?;
+    client.connected().await.map_err(|error| error.during("open"))?;
     Ok(Backend::new(client))
 }
 
@@ -106,17 +106,13 @@ impl Client {
         &self.connector
     }
 
-    /// A connection that has entered the namespace, made if need be.
+    /// A connection for a request.
     ///
     /// # Errors
-    /// As for entering; nothing was sent of the request. [`StoreLost`](ErrorKind::StoreLost) with
+    /// As for entering the namespace; nothing was sent of the request. [`StoreLost`](ErrorKind::StoreLost) with
     /// [`LostCommits`](crate::LostCommits) is told to one caller.
-    pub(crate) async fn link(&self) -> Result<Arc<Link>> {
-        let at = if self.lanes.len() == 1 { 0 } else { self.next.fetch_add(1, Ordering::Relaxed) % self.lanes.len() };
-        let link = match self.lanes[at].current() {
-            Some(link) => link,
-            None => self.connect(&self.lanes[at]).await?,
-        };
+    async fn link(&self) -> Result<Arc<Link>> {
+        let link = self.connected().await?;
         if let Some(lost) = self.history.take_lost() {
             let message = "the server has lost commits that it had acknowledged; the client goes on with what is left";
             return Err(Error::new(ErrorKind::StoreLost, message).with_source(lost));
@@ -125,6 +121,15 @@ impl Client {
             self.confirm_earlier(&link).await?;
         }
         Ok(link)
+    }
+
+    /// A connection that has entered the namespace, made if need be. What may be news of a loss stays untold.
+    pub(crate) async fn connected(&self) -> Result<Arc<Link>> {
+        let at = if self.lanes.len() == 1 { 0 } else { self.next.fetch_add(1, Ordering::Relaxed) % self.lanes.len() };
+        match self.lanes[at].current() {
+            Some(link) => Ok(link),
+            None => self.connect(&self.lanes[at]).await,
+        }
     }
 
     /// Waits until as many replicas as the options say have what was just written with this link.
@@ -331,13 +336,18 @@ impl Client {
         classify(error, lost)
     }
 
-    /// Whether the namespace is still there and the client is of it.
+    /// Whether the namespace is surely gone from the server.
     pub(crate) async fn is_gone(&self) -> bool {
-        let gone = lost_namespace().to_string();
-        match self.read(std::iter::empty()).await {
-            Err(error) => error.kind() == ErrorKind::StoreLost && error.to_string() == gone,
-            Ok(_) => false,
+        let Ok(link) = self.connected().await else { return false };
+        let mut look = redis::cmd("HGET");
+        look.arg(&self.names.cells).arg(CLOCK);
+        let clock = look.query_async::<Value>(&mut link.connection.clone()).await;
+        if !clock.is_ok_and(|clock| Clock::read(&clock).is_none()) {
+            return false;
         }
+        // Entering again tells for sure.
+        link.kill();
+        self.connected().await.is_err_and(|error| error.kind() == ErrorKind::StoreLost)
     }
 }
 

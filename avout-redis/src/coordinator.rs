@@ -7,7 +7,7 @@ use avout_core::{Error, ErrorKind, Result};
 use redis::Value;
 
 use crate::cell::{self, Clock, REVISION_BYTES, expected, revision};
-use crate::client::{Client, Head};
+use crate::client::{Client, Head, MAX_COMMIT};
 use crate::names::mark;
 use crate::scripts::Script;
 
@@ -63,7 +63,7 @@ impl Coordinator {
 
     async fn send(&self, commit: &Commit) -> Result<CommitOutcome> {
         let mut records = Vec::with_capacity(commit.puts.len());
-        let mut bytes = 64;
+        let mut bytes = 0;
         for put in &commit.puts {
             let record = put.record.encode().map_err(|error| error.at(&put.key))?;
             bytes += record.len();
@@ -74,13 +74,13 @@ impl Coordinator {
         let checks = commit.checks.iter().map(|check| (&check.key, check.revision.as_ref()));
         let deletes = commit.deletes.iter().map(|delete| (&delete.key, Some(&delete.revision)));
         let lines = puts.chain(checks).chain(deletes);
-        bytes += lines.clone().map(|(key, _)| key.as_str().len() + REVISION_BYTES).sum::<usize>();
-        if bytes > self.client.coordinates().max_commit + 64 + commit.len() * REVISION_BYTES {
+        bytes += lines.clone().map(|(key, _)| key.as_str().len()).sum::<usize>();
+        if bytes > MAX_COMMIT {
             return Err(Error::new(ErrorKind::TooLarge, "a commit has at most 256 MiB"));
         }
         let names = &self.client.names;
         let keys = [&*names.cells, &names.names];
-        let size = (2 + 2 * commit.len() + records.len(), bytes);
+        let size = (2 + 2 * commit.len() + records.len(), bytes + 40 + commit.len() * REVISION_BYTES);
         let counts = Counts::of(commit);
         let ran = self.client.run(Script::Commit, &keys, size, ErrorKind::OutcomeUnknown, |cmd, head| {
             cmd.arg(&counts.after(head)[..]).arg(cell::CLOCK);

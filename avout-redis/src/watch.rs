@@ -241,8 +241,7 @@ impl Task {
                     tracing::debug!(%error, "changes cannot be listened to");
                     let (kind, message) = (error.kind(), error.to_string());
                     if kind == ErrorKind::StoreLost {
-                        // A loss of some commits is for whoever asks next to be told, and here it only means to read again.
-                        self.tell_if_gone().await;
+                        self.watched.ring_all(|signal| signal.gone.store(true, Ordering::Release));
                     }
                     for (_, done) in self.waiting.drain(..) {
                         let _ = done.send(Err(Error::new(kind, message.clone())));
@@ -276,7 +275,7 @@ impl Task {
     async fn connect(&mut self) -> Result<Ear> {
         let closed = || closed();
         let client = self.client.upgrade().ok_or_else(closed)?;
-        let link = client.link().await?;
+        let link = client.connected().await?;
         let ended = Arc::new(Notify::new());
         let (watched, end) = (Arc::clone(&self.watched), Arc::clone(&ended));
         let connection =

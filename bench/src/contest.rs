@@ -7,22 +7,36 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 
 use crate::measure::{Failure, Pace, Round};
-use crate::{floor_local, floor_sql, library, processes};
+use crate::{floor_local, floor_redis, floor_sql, library, processes};
 
 /// Where avout keeps its refs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Store {
     Local,
     Sql,
+    /// The server that the environment names, if it does.
+    Redis,
 }
 
+/// Names the server to measure Redis with, as in `redis://127.0.0.1:6379`.
+const REDIS_URL: &str = "AVOUT_REDIS_URL";
+
 impl Store {
-    pub(crate) const ALL: [Self; 2] = [Self::Local, Self::Sql];
+    pub(crate) const ALL: [Self; 3] = [Self::Local, Self::Sql, Self::Redis];
+
+    /// The URL of the server that it is measured with. `None`: it needs none, or none was named.
+    pub(crate) fn server(self) -> Option<String> {
+        match self {
+            Self::Redis => std::env::var(REDIS_URL).ok(),
+            Self::Local | Self::Sql => None,
+        }
+    }
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Local => "local",
             Self::Sql => "sql",
+            Self::Redis => "redis",
         }
     }
 
@@ -31,13 +45,14 @@ impl Store {
         match self {
             Self::Local => "fast-stm",
             Self::Sql => "rusqlite",
+            Self::Redis => "a script",
         }
     }
 
     fn stride(self) -> u32 {
         match self {
             Self::Local => 8,
-            Self::Sql => 1,
+            Self::Sql | Self::Redis => 1,
         }
     }
 }
@@ -142,8 +157,13 @@ impl Env {
 
     /// A path where no file is yet.
     pub(crate) fn new_file(&self) -> PathBuf {
+        self.dir.join(format!("{}.db", self.new_name()))
+    }
+
+    /// A name that this run has not used.
+    pub(crate) fn new_name(&self) -> String {
         self.files.set(self.files.get() + 1);
-        self.dir.join(format!("{}.db", self.files.get()))
+        format!("{}_{}", std::process::id(), self.files.get())
     }
 }
 
@@ -157,6 +177,9 @@ pub(crate) fn contests() -> Vec<Vec<Spec>> {
     use Workload::*;
     let mut contests = Vec::new();
     for store in Store::ALL {
+        if store == Store::Redis && store.server().is_none() {
+            continue;
+        }
         let spec = |workload, tasks, size| Spec { store, workload, tasks, size };
         for workload in [Hello, OneRef] {
             contests.extend([16, 4 << 10, 256 << 10].map(|size| vec![spec(workload, 1, size)]));
@@ -188,6 +211,11 @@ pub(crate) fn contenders(env: &std::rc::Rc<Env>, spec: Spec) -> Result<Vec<Conte
         (_, Store::Sql) => {
             runs.push(("avout", library::run(env, spec)?));
             runs.extend(floor_sql::run(env, spec)?.map(|run| (spec.store.floor(), run)));
+        }
+        (_, Store::Redis) => {
+            let url = spec.store.server().ok_or("no Redis server is named")?;
+            runs.push(("avout", library::run(env, spec)?));
+            runs.extend(floor_redis::run(env, spec, &url)?.map(|run| (spec.store.floor(), run)));
         }
     }
     Ok(runs.into_iter().map(contender).collect())

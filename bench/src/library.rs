@@ -28,6 +28,10 @@ impl Client {
         let url = match spec.store {
             Store::Local => "mem:".to_owned(),
             Store::Sql => url(&env.new_file()),
+            Store::Redis => {
+                let server = spec.store.server().ok_or("no Redis server is named")?;
+                format!("{}/bench_{}", server.trim_end_matches('/'), env.new_name())
+            }
         };
         let stm = env.many.block_on(avout::connect(url))?;
         Ok(Self { env: Rc::clone(env), spec, stm })

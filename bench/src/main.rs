@@ -6,6 +6,7 @@
 mod args;
 mod contest;
 mod floor_local;
+mod floor_redis;
 mod floor_sql;
 mod growth;
 mod library;
@@ -70,7 +71,7 @@ fn measure(args: &Args) -> Result<Report, Failure> {
         report.add(all.iter().zip(results).map(|(contender, result)| Row::new(contender, result)).collect());
     }
     let steps = if args.quick { [2_000, 40_000] } else { [10_000, 1_000_000] };
-    for store in Store::ALL {
+    for store in [Store::Local, Store::Sql] {
         if args.wants(store.name(), growth::GROWTH) {
             eprintln!("{}: growth", store.name());
             report.growth.extend(growth::measure(&env, store, &steps)?);

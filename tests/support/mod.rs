@@ -27,3 +27,9 @@ pub(crate) async fn output(command: &mut Command) -> Output {
     assert!(output.status.success(), "{:?}: {}: {said}", command.as_std(), output.status);
     output
 }
+
+/// Whether `AVOUT_TEST_REQUIRE` names this server.
+#[cfg(feature = "redis")]
+pub(crate) fn is_required(server: &str) -> bool {
+    std::env::var("AVOUT_TEST_REQUIRE").is_ok_and(|names| names.split(',').any(|name| name.trim() == server))
+}

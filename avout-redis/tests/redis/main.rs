@@ -19,7 +19,7 @@ avout_conformance::server_tests![
     settings::a_newer_format_is_refused,
     settings::foreign_keys_are_refused,
     settings::a_replica_is_refused,
-    settings::a_ca_file_is_for_tls,
+    settings::tls_checks_the_certificate,
     faults::a_lost_reply_is_found_out,
     faults::a_lost_request_is_made_again,
     faults::a_full_memory_takes_no_writes,

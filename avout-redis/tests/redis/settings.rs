@@ -1,8 +1,8 @@
 //! What is looked at when a namespace is opened.
 
-use avout_conformance::servers::{Redis, shared};
+use avout_conformance::servers::{Redis, free_port, shared};
 use avout_core::{ErrorKind, Result};
-use avout_redis::{Backend, Options};
+use avout_redis::Backend;
 
 use crate::support::{Outcome, Pair, namespace, open, stm};
 
@@ -143,9 +143,31 @@ pub(crate) async fn a_replica_is_refused() -> Outcome {
     Ok(())
 }
 
-/// A file of authorities that is not there, or that is none, is told.
-pub(crate) async fn a_ca_file_is_for_tls() -> Outcome {
-    let missing = Options::new("127.0.0.1", 1).ca("/nonexistent/ca.pem").open().await;
-    refused(missing, ErrorKind::InvalidInput, "/nonexistent/ca.pem");
+/// A server that speaks TLS too, at a port of its own.
+async fn with_tls() -> Outcome<(Redis, u16)> {
+    let file = |name: &str| format!("{}/tests/tls/{name}", env!("CARGO_MANIFEST_DIR"));
+    let port = free_port();
+    let (cert, key, ca) = (file("server.pem"), file("server.key"), file("ca.pem"));
+    let redis = Redis::with(&[
+        "--tls-port", &port.to_string(), "--tls-cert-file", &cert, "--tls-key-file", &key, "--tls-ca-cert-file", &ca,
+        "--tls-auth-clients", "no",
+    ]);
+    Ok((redis.await?, port))
+}
+
+/// Over TLS everything works, watches too; a certificate of another authority, or for another name, is refused.
+pub(crate) async fn tls_checks_the_certificate() -> Outcome {
+    let (_redis, port) = with_tls().await?;
+    let ca = |name: &str| format!("{}/tests/tls/{name}.pem", env!("CARGO_MANIFEST_DIR"));
+    let url = |ca: &str| format!("rediss://127.0.0.1:{port}/{}?ca={ca}", namespace());
+    let pair = Pair::open(open(&url(&ca("ca"))).await?, "pair").await?;
+    let mut changes = pair.a().watch().await?;
+    assert_eq!(pair.bump().await?, 1);
+    assert_eq!(changes.next().await.expect("a change")?.new, Some(1));
+    refused(avout_redis::connect(&url(&ca("other"))).await, ErrorKind::Unavailable, "certificate");
+    refused(avout_redis::connect(&format!("rediss://127.0.0.1:{port}/n")).await, ErrorKind::Unavailable, "certificate");
+    let name = format!("rediss://127.0.0.2:{port}/n?ca={}", ca("ca"));
+    assert!(avout_redis::connect(&name).await.is_err());
+    refused(avout_redis::connect(&url("/nonexistent/ca.pem")).await, ErrorKind::InvalidInput, "/nonexistent/ca.pem");
     Ok(())
 }
