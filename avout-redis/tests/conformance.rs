@@ -1,10 +1,29 @@
 //! The laws of `avout-conformance`, on one Redis server, in a namespace each.
 
 use async_trait::async_trait;
+use avout_conformance::servers::shared;
 use avout_conformance::{Backend, Fixture};
+use avout_redis::redis::{Client, RedisResult, cmd};
 
-struct Server {
-    url: String,
+struct Server;
+
+impl Server {
+    /// Ends all connections that have the name of this namespace's clients.
+    async fn cut(url: &str, namespace: &str) -> RedisResult<()> {
+        let server = url.trim_end_matches(namespace);
+        let mut admin = Client::open(server)?.get_multiplexed_async_connection().await?;
+        let list: String = cmd("CLIENT").arg("LIST").query_async(&mut admin).await?;
+        for line in list.lines() {
+            let field = |name: &str| line.split(' ').find_map(|field| field.strip_prefix(name));
+            if let (Some(name), Some(id)) = (field("name="), field("id="))
+                && name == format!("avout:{namespace}")
+            {
+                // It may have ended meanwhile.
+                let _ = cmd("CLIENT").arg("KILL").arg("ID").arg(id).exec_async(&mut admin).await;
+            }
+        }
+        Ok(())
+    }
 }
 
 #[async_trait]
@@ -13,27 +32,23 @@ impl Fixture for Server {
         "redis"
     }
 
+    async fn available(&self) -> Result<(), String> {
+        shared::redis_url("any").await.map(drop).map_err(|error| error.to_string())
+    }
+
     async fn open(&self, namespace: &str) -> avout_core::Result<Backend> {
-        let opened = avout_redis::connect(&format!("{}/{namespace}", self.url)).await?;
+        let url = shared::redis_url(namespace).await.expect("the server is there");
+        let opened = avout_redis::connect(&url).await?;
         Ok(Backend { coordinator: Some(opened.coordinator), store: Some(opened.store) })
     }
 
     async fn cut_connections(&self, namespace: &str) -> bool {
-        let client = avout_redis::redis::Client::open(&*self.url).expect("a URL");
-        let mut connection = client.get_multiplexed_async_connection().await.expect("a server");
-        let list: String = avout_redis::redis::cmd("CLIENT").arg("LIST").query_async(&mut connection).await.expect("a list");
-        for line in list.lines() {
-            let field = |name: &str| line.split(' ').find_map(|field| field.strip_prefix(name)?.strip_prefix('='));
-            if field("name") == Some(&format!("avout:{namespace}")) {
-                let id = field("id").expect("an id");
-                let _ = avout_redis::redis::cmd("CLIENT").arg("KILL").arg("ID").arg(id).exec_async(&mut connection).await;
-            }
-        }
+        let url = shared::redis_url(namespace).await.expect("the server is there");
+        Self::cut(&url, namespace).await.expect("an administrator's connection");
         true
     }
 }
 
 fn main() {
-    let url = std::env::var("AVOUT_REDIS_URL").unwrap_or_else(|_| "redis://127.0.0.1:23790".to_owned());
-    avout_conformance::run(Server { url })
+    avout_conformance::run(Server)
 }

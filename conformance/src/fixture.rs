@@ -39,7 +39,7 @@ pub struct Backend {
 /// ```
 #[async_trait]
 pub trait Fixture: Send + Sync + 'static {
-    /// A short name, such as `zk`. It is what `AVOUT_TEST_REQUIRE` lists.
+    /// A short name, such as `zk`. It is what `AVOUT_TEST_REQUIRE` lists; `zk` there requires `zk-ensemble` too.
     fn name(&self) -> &str;
 
     /// Opens a new client of a namespace, with connections of its own.
