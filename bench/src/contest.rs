@@ -59,8 +59,10 @@ impl Store {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Workload {
-    /// One task changes two refs.
+    /// One task changes two refs, which it reads together.
     Hello,
+    /// The same, one ref after the other.
+    HelloByAlter,
     /// One task changes one ref.
     OneRef,
     /// Tasks change two refs each, each its own.
@@ -87,7 +89,7 @@ impl Workload {
     /// Its name on the command line.
     pub(crate) fn family(self) -> &'static str {
         match self {
-            Self::Hello => "hello",
+            Self::Hello | Self::HelloByAlter => "hello",
             Self::OneRef => "one-ref",
             Self::Disjoint => "disjoint",
             Self::Contended => "contended",
@@ -102,6 +104,7 @@ impl Workload {
 
     pub(crate) fn name(self) -> &'static str {
         match self {
+            Self::HelloByAlter => "hello, by alter",
             Self::ReadMostlyQuiet => "read-mostly, no writer",
             other => other.family(),
         }
@@ -184,6 +187,7 @@ pub(crate) fn contests() -> Vec<Vec<Spec>> {
         for workload in [Hello, OneRef] {
             contests.extend([16, 4 << 10, 256 << 10].map(|size| vec![spec(workload, 1, size)]));
         }
+        contests.push(vec![spec(HelloByAlter, 1, 16)]);
         contests.extend([8, 64].map(|tasks| vec![spec(Disjoint, tasks, 16)]));
         contests.push([8, 64].map(|tasks| spec(Contended, tasks, 16)).into());
         contests.push(vec![spec(ReadOnly, 1, 16)]);
