@@ -98,7 +98,7 @@ pub(crate) fn run(env: &Rc<Env>, spec: Spec, url: &str) -> Result<Option<Run>, F
     let mut server = env.many.block_on(Server::open(url, &hash))?;
     let mut fill = |count| env.many.block_on(server.fill(count, spec.size));
     let fields: Vec<Vec<String>> = match spec.workload {
-        Workload::Hello => vec![fill(2)?],
+        Workload::Hello | Workload::HelloByAlter => vec![fill(2)?],
         Workload::OneRef => vec![fill(1)?],
         Workload::Swap => vec![fill(1)?; spec.tasks],
         Workload::Disjoint => fill(spec.tasks * 2)?.chunks(2).map(<[_]>::to_vec).collect(),
