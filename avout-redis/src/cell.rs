@@ -59,7 +59,8 @@ pub(crate) fn split(value: Value) -> Result<Option<(Revision, Point, Bytes)>> {
         Value::BulkString(bytes) => Bytes::from(bytes),
         _ => return Err(corrupt()),
     };
-    let head: [u8; REVISION_BYTES] = bytes.get(..REVISION_BYTES).and_then(|head| head.try_into().ok()).ok_or_else(corrupt)?;
+    let head: [u8; REVISION_BYTES] =
+        bytes.get(..REVISION_BYTES).and_then(|head| head.try_into().ok()).ok_or_else(corrupt)?;
     let number = u128::from_be_bytes(head);
     let point = Point::new((number >> 64) as u64);
     Ok(Some((Revision::number(number), point, bytes.slice(REVISION_BYTES..))))

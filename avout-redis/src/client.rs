@@ -193,8 +193,7 @@ impl Client {
             Ok(link) => {
                 *turn = None;
                 let link = Arc::new(link);
-                let earlier =
-                    lane.link.lock().unwrap_or_else(PoisonError::into_inner).replace(Arc::clone(&link));
+                let earlier = lane.link.lock().unwrap_or_else(PoisonError::into_inner).replace(Arc::clone(&link));
                 if earlier.is_some_and(|earlier| earlier.era != link.era || earlier.address != link.address) {
                     self.hub.reconnect();
                 }

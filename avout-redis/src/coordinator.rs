@@ -117,7 +117,9 @@ impl Coordinator {
         }
         // In the order of the trait's lists: checks, puts, deletes.
         let (puts, checks) = (commit.puts.len(), commit.checks.len());
-        found.sort_by_key(|(index, _)| if (puts..puts + checks).contains(index) { index - puts } else { index + checks });
+        found.sort_by_key(
+            |(index, _)| if (puts..puts + checks).contains(index) { index - puts } else { index + checks },
+        );
         let stale = found.iter().map(|(_, (key, _))| (*key).clone()).collect();
         // A record that cannot be read is for the one who reads it to find; and what is of a history that is over is of no use.
         let current = self.client.history.observe(link.era, clock.point);

@@ -21,7 +21,9 @@ fn meaning(error: &RedisError, lost: ErrorKind) -> (ErrorKind, &'static str) {
     match error.kind() {
         K::Server(_) | K::Extension => {}
         K::AuthenticationFailed => return (ErrorKind::Denied, "the server refuses this user or password"),
-        K::InvalidClientConfig => return (ErrorKind::InvalidInput, "the server's address or certificates cannot be used"),
+        K::InvalidClientConfig => {
+            return (ErrorKind::InvalidInput, "the server's address or certificates cannot be used");
+        }
         K::RESP3NotSupported => return (ErrorKind::Unsupported, OLD),
         _ if lost == ErrorKind::OutcomeUnknown => return (lost, "the request was sent, and its reply is lost"),
         _ => return (lost, "the server does not answer"),
@@ -114,7 +116,9 @@ mod tests {
     /// No reply to what writes is an unknown outcome, whatever the transport says.
     #[test]
     fn no_reply_is_an_unknown_outcome() {
-        for kind in [io::ErrorKind::TimedOut, io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionReset, io::ErrorKind::Other] {
+        for kind in
+            [io::ErrorKind::TimedOut, io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionReset, io::ErrorKind::Other]
+        {
             for lost in [ErrorKind::Unavailable, ErrorKind::OutcomeUnknown] {
                 let error = RedisError::from(io::Error::from(kind));
                 assert!(!is_answer(&error));

@@ -47,7 +47,7 @@ use avout_core::Result;
 pub use container::Store;
 pub use coordinator::Coordinator;
 pub use history::LostCommits;
-pub use options::{Options, Topology};
+pub use options::Options;
 pub use redis;
 
 use client::Client;

@@ -16,7 +16,7 @@ use redis::{
 
 use crate::cell::Clock;
 use crate::error::{OLD, classify, moved};
-use crate::history::{Era, Entered, History, Survived};
+use crate::history::{Entered, Era, History, Survived};
 use crate::names::Names;
 use crate::options::{Address, Credentials, Options, Topology};
 use crate::scripts::{Loaded, Script};
@@ -270,7 +270,8 @@ impl Connector {
                 return Err(match (&options.topology, moved(&error)) {
                     (Topology::Cluster, Some((host, port))) => Failed::Moved(Address { host: host.to_owned(), port }),
                     (_, Some(_)) => Failed::Error(
-                        Error::new(ErrorKind::Unsupported, "the server is of a cluster: use redis+cluster://").with_source(error),
+                        Error::new(ErrorKind::Unsupported, "the server is of a cluster: use redis+cluster://")
+                            .with_source(error),
                     ),
                     _ => Failed::Error(refused(error)),
                 });
@@ -360,7 +361,11 @@ impl<'a> Server<'a> {
 }
 
 /// Refuses a server that keeps less than the options ask for. Gives whether it syncs each write.
-async fn check_settings(connection: &mut MultiplexedConnection, options: &Options, server: &Server<'_>) -> Result<bool> {
+async fn check_settings(
+    connection: &mut MultiplexedConnection,
+    options: &Options,
+    server: &Server<'_>,
+) -> Result<bool> {
     let asked = options.require_sync || options.min_replicas > 0;
     let log = server.field("aof_enabled") == "1";
     if !asked && !log {
@@ -408,7 +413,8 @@ impl Welcome {
             Some(Value::BulkString(bytes)) => std::str::from_utf8(bytes).ok(),
             _ => None,
         };
-        let foreign = || Error::new(ErrorKind::Mismatch, "a key of the namespace holds something that avout did not write");
+        let foreign =
+            || Error::new(ErrorKind::Mismatch, "a key of the namespace holds something that avout did not write");
         match text(0).unwrap_or_default() {
             "ok" => {
                 let read = || {
@@ -429,7 +435,9 @@ impl Welcome {
             "foreign" => Err(foreign()),
             "format" => {
                 let format: String = text(1).unwrap_or_default().chars().take(20).collect();
-                let message = format!("the namespace has the format {format}, and this library knows {FORMAT}: use the library that made it");
+                let message = format!(
+                    "the namespace has the format {format}, and this library knows {FORMAT}: use the library that made it"
+                );
                 Err(Error::new(ErrorKind::Unsupported, message))
             }
             "denied" => {

@@ -10,15 +10,11 @@ use crate::Backend;
 
 /// What the servers are to each other, and so how the one that takes writes is found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Topology {
+pub(crate) enum Topology {
     /// One server, at a fixed address.
     Single,
     /// Sentinels, at the given addresses, name the master of this service.
-    Sentinel {
-        /// The name of the service.
-        service: String,
-    },
+    Sentinel { service: String },
     /// Nodes of a cluster, at the given addresses, name the master of the namespace's slot.
     Cluster,
 }

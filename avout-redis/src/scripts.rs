@@ -5,7 +5,13 @@ use redis::{Cmd, RedisResult};
 
 macro_rules! script {
     ($flags:literal, $file:literal) => {
-        concat!("#!lua", $flags, "\n", include_str!("scripts/clock.lua"), include_str!(concat!("scripts/", $file, ".lua")))
+        concat!(
+            "#!lua",
+            $flags,
+            "\n",
+            include_str!("scripts/clock.lua"),
+            include_str!(concat!("scripts/", $file, ".lua"))
+        )
     };
 }
 

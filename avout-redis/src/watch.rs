@@ -183,12 +183,8 @@ impl Hub {
             return listener.requests.clone();
         }
         let (requests, todo) = mpsc::unbounded_channel();
-        let task = Task {
-            client: Weak::clone(&self.client),
-            watched: Arc::clone(&self.watched),
-            todo,
-            waiting: Vec::new(),
-        };
+        let task =
+            Task { client: Weak::clone(&self.client), watched: Arc::clone(&self.watched), todo, waiting: Vec::new() };
         let task = tokio::spawn(task.run()).abort_handle();
         *listener = Some(Listener { requests: requests.clone(), task });
         requests

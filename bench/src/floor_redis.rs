@@ -134,12 +134,7 @@ async fn read_all(mut server: Server, fields: Vec<String>, mut meter: Meter) -> 
     Ok(meter)
 }
 
-async fn alter(
-    mut server: Server,
-    fields: Vec<String>,
-    tally: Arc<Tally>,
-    mut meter: Meter,
-) -> Result<Meter, Failure> {
+async fn alter(mut server: Server, fields: Vec<String>, tally: Arc<Tally>, mut meter: Meter) -> Result<Meter, Failure> {
     while meter.go_in_turn().await {
         loop {
             tally.attempts.fetch_add(1, Ordering::Relaxed);

@@ -19,6 +19,7 @@ local point = tick(h, l)
 if not point then
   return 2
 end
+call('SPUBLISH', KEYS[1] .. field, '')
 if mode == 'd' then
   call('HSET', KEYS[1], '', era .. point)
   call('HDEL', KEYS[1], field)
@@ -29,5 +30,4 @@ else
   end
   call('HSET', KEYS[1], '', era .. point, field, point .. nonce .. ARGV[5])
 end
-redis.pcall('SPUBLISH', KEYS[1] .. field, '')
 return point

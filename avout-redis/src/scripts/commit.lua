@@ -43,8 +43,14 @@ local point = tick(h, l)
 if not point then
   return 2
 end
--- What is refused for want of a right or of a type is refused by the first write to each key. The index comes first: a
--- name too many in it does no harm.
+-- Only the last writes are to what counts: whatever is refused before them, for want of a right or of a type, leaves a hint or
+-- a name too many and nothing else. Hints are sent when the script has ended.
+for i = 1, puts - quiet do
+  call('SPUBLISH', KEYS[1] .. ARGV[2 + i], '')
+end
+for i = n - deletes + 1, n do
+  call('SPUBLISH', KEYS[1] .. ARGV[2 + i], '')
+end
 for i = 1, puts do
   if ARGV[n + 2 + i] == '' then
     call('ZADD', KEYS[2], 0, ARGV[2 + i])
@@ -66,9 +72,5 @@ end
 for i = n - deletes + 1, n do
   call('HDEL', KEYS[1], ARGV[2 + i])
   call('ZREM', KEYS[2], ARGV[2 + i])
-  redis.pcall('SPUBLISH', KEYS[1] .. ARGV[2 + i], '')
-end
-for i = 1, puts - quiet do
-  redis.pcall('SPUBLISH', KEYS[1] .. ARGV[2 + i], '')
 end
 return point

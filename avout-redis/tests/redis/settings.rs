@@ -38,9 +38,36 @@ pub(crate) async fn credentials_are_checked_and_not_shown() -> Outcome {
 
 /// The rights that `docs/backends.md` lists.
 const RIGHTS: &[&str] = &[
-    "on", ">hush-hush", "resetkeys", "~{app}:*", "resetchannels", "&{app}:*", "-@all", "+info", "+script|load", "+evalsha", "+hget",
-    "+hmget", "+hset", "+hsetnx", "+hdel", "+hkeys", "+exists", "+unlink", "+zadd", "+zrem", "+zrange", "+spublish",
-    "+ssubscribe", "+sunsubscribe", "+ping", "+wait", "+hello", "+client|setname", "+client|setinfo", "+config|get",
+    "on",
+    ">hush-hush",
+    "resetkeys",
+    "~{app}:*",
+    "resetchannels",
+    "&{app}:*",
+    "-@all",
+    "+info",
+    "+script|load",
+    "+evalsha",
+    "+hget",
+    "+hmget",
+    "+hset",
+    "+hsetnx",
+    "+hdel",
+    "+hkeys",
+    "+exists",
+    "+unlink",
+    "+zadd",
+    "+zrem",
+    "+zrange",
+    "+spublish",
+    "+ssubscribe",
+    "+sunsubscribe",
+    "+ping",
+    "+wait",
+    "+hello",
+    "+client|setname",
+    "+client|setinfo",
+    "+config|get",
 ];
 
 /// A user with no more than the listed rights can do everything, and only in its namespace.
@@ -49,7 +76,9 @@ pub(crate) async fn the_listed_rights_are_enough() -> Outcome {
     let set: Vec<&str> = ["ACL", "SETUSER", "app"].into_iter().chain(RIGHTS.iter().copied()).collect();
     assert_eq!(redis.command(0, &set).await?, "OK");
     let host = redis.node(0).address();
-    let url = |namespace: &str| format!("redis://app:{SECRET}@{host}/{namespace}?appendfsync=any&min_replicas=0&wait_replicas=0");
+    let url = |namespace: &str| {
+        format!("redis://app:{SECRET}@{host}/{namespace}?appendfsync=any&min_replicas=0&wait_replicas=0")
+    };
     let client = open(&url("app")).await?;
     let pair = Pair::open(client.clone(), "pair").await?;
     assert_eq!(pair.bump().await?, 1);
@@ -149,8 +178,16 @@ async fn with_tls() -> Outcome<(Redis, u16)> {
     let port = free_port();
     let (cert, key, ca) = (file("server.pem"), file("server.key"), file("ca.pem"));
     let redis = Redis::with(&[
-        "--tls-port", &port.to_string(), "--tls-cert-file", &cert, "--tls-key-file", &key, "--tls-ca-cert-file", &ca,
-        "--tls-auth-clients", "no",
+        "--tls-port",
+        &port.to_string(),
+        "--tls-cert-file",
+        &cert,
+        "--tls-key-file",
+        &key,
+        "--tls-ca-cert-file",
+        &ca,
+        "--tls-auth-clients",
+        "no",
     ]);
     Ok((redis.await?, port))
 }
