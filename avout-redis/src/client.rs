@@ -132,6 +132,16 @@ impl Client {
         }
     }
 
+    /// The same, after those connections were given up that are broken and that nobody has used since.
+    pub(crate) async fn verified(&self) -> Result<Arc<Link>> {
+        for link in self.lanes.iter().filter_map(Lane::current) {
+            if redis::cmd("PING").exec_async(&mut link.connection.clone()).await.is_err() {
+                link.kill();
+            }
+        }
+        self.connected().await
+    }
+
     /// Waits until as many replicas as the options say have what was just written with this link.
     ///
     /// # Errors
@@ -337,7 +347,10 @@ impl Client {
 
     /// Whether the namespace is surely gone from the server.
     pub(crate) async fn is_gone(&self) -> bool {
-        let Ok(link) = self.connected().await else { return false };
+        let link = match self.connected().await {
+            Ok(link) => link,
+            Err(error) => return error.kind() == ErrorKind::StoreLost,
+        };
         let mut look = redis::cmd("HGET");
         look.arg(&self.names.cells).arg(CLOCK);
         let clock = look.query_async::<Value>(&mut link.connection.clone()).await;

@@ -114,7 +114,7 @@ impl Connector {
             None => ConnectionAddr::Tcp(host, port),
             Some(_) => ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None },
         };
-        let mut settings = RedisConnectionInfo::default().set_db(database.into());
+        let mut settings = RedisConnectionInfo::default().set_db(database.into()).set_skip_set_lib_name();
         if let Some(user) = &credentials.user {
             settings = settings.set_username(user);
         }

@@ -271,7 +271,8 @@ impl Task {
     async fn connect(&mut self) -> Result<Ear> {
         let closed = || closed();
         let client = self.client.upgrade().ok_or_else(closed)?;
-        let link = client.connected().await?;
+        // Whoever is told of a lost connection reads, and is to find one that works.
+        let link = client.verified().await?;
         let ended = Arc::new(Notify::new());
         let (watched, end) = (Arc::clone(&self.watched), Arc::clone(&ended));
         let connection =

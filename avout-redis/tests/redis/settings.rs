@@ -66,7 +66,6 @@ const RIGHTS: &[&str] = &[
     "+wait",
     "+hello",
     "+client|setname",
-    "+client|setinfo",
     "+config|get",
 ];
 
@@ -177,19 +176,15 @@ async fn with_tls() -> Outcome<(Redis, u16)> {
     let file = |name: &str| format!("{}/tests/tls/{name}", env!("CARGO_MANIFEST_DIR"));
     let port = free_port();
     let (cert, key, ca) = (file("server.pem"), file("server.key"), file("ca.pem"));
-    let redis = Redis::with(&[
-        "--tls-port",
-        &port.to_string(),
-        "--tls-cert-file",
-        &cert,
-        "--tls-key-file",
-        &key,
-        "--tls-ca-cert-file",
-        &ca,
-        "--tls-auth-clients",
-        "no",
-    ]);
-    Ok((redis.await?, port))
+    let text = port.to_string();
+    let arguments = [
+        ["--tls-port", &text],
+        ["--tls-cert-file", &cert],
+        ["--tls-key-file", &key],
+        ["--tls-ca-cert-file", &ca],
+        ["--tls-auth-clients", "no"],
+    ];
+    Ok((Redis::with(&arguments.concat()).await?, port))
 }
 
 /// Over TLS everything works, watches too; a certificate of another authority, or for another name, is refused.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use avout_conformance::servers::{Redis, shared};
+use avout_conformance::servers::Redis;
 use avout_core::{ErrorKind, Ref, Result, Stm};
 use avout_redis::{Backend, LostCommits};
 use tokio::io::copy_bidirectional;
@@ -17,11 +17,6 @@ pub(crate) type Outcome<T = ()> = std::result::Result<T, Box<dyn StdError>>;
 /// A namespace that no other test has.
 pub(crate) fn namespace() -> String {
     format!("test_{:016x}", rand::random::<u64>())
-}
-
-/// A URL of a namespace of its own, on the server that the tests share.
-pub(crate) async fn shared_url() -> Outcome<String> {
-    Ok(shared::redis_url(&namespace()).await?)
 }
 
 pub(crate) fn stm(backend: Backend) -> Stm {
