@@ -122,7 +122,8 @@ impl Connector {
             settings = settings.set_password(password);
         }
         let mut config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(options.connect_timeout))
+            // One server that does not answer must not use up the time of the others.
+            .set_connection_timeout(Some(options.connect_timeout / if options.addresses.len() > 1 { 3 } else { 1 }))
             .set_response_timeout(Some(options.timeout))
             .set_pipeline_buffer_size(BUFFERED);
         if let Some(listener) = listener {
@@ -155,20 +156,21 @@ impl Connector {
         Ok(connection)
     }
 
-    /// Where to begin: the server itself, the master that a sentinel names, or a node of the cluster.
-    async fn begin(&self, options: &Options) -> Result<Address> {
+    /// Where to begin, in this order: the server itself, the master that a sentinel names, or the nodes of the cluster.
+    async fn begin(&self, options: &Options) -> Result<Vec<Address>> {
         let at = self.next.fetch_add(1, Ordering::Relaxed) % options.addresses.len();
+        let in_turn = || options.addresses[at..].iter().chain(&options.addresses[..at]).cloned();
         match &options.topology {
-            Topology::Single => Ok(options.addresses[0].clone()),
+            Topology::Single => Ok(options.addresses.clone()),
             Topology::Cluster => {
                 let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).take();
-                Ok(last.unwrap_or_else(|| options.addresses[at].clone()))
+                Ok(last.into_iter().chain(in_turn()).collect())
             }
             Topology::Sentinel { service } => {
                 let mut failed = None;
-                for sentinel in options.addresses[at..].iter().chain(&options.addresses[..at]) {
-                    match self.ask(options, sentinel, service).await {
-                        Ok(master) => return Ok(master),
+                for sentinel in in_turn() {
+                    match self.ask(options, &sentinel, service).await {
+                        Ok(master) => return Ok(vec![master]),
                         Err(error) => failed = Some(error),
                     }
                 }
@@ -186,7 +188,6 @@ impl Connector {
                 .query_async::<Option<(String, u16)>>(&mut connection)
                 .await
         };
-        // One sentinel that does not answer must not use up the time of the others.
         let limit = options.connect_timeout / u32::try_from(options.addresses.len() + 1).unwrap_or(u32::MAX);
         match tokio::time::timeout(limit, ask).await {
             Ok(Ok(Some((host, port)))) => Ok(Address { host, port }),
@@ -210,7 +211,25 @@ impl Connector {
         history: &History,
         realm: Option<Realm>,
     ) -> Result<(Link, Found)> {
-        let mut address = self.begin(options).await?;
+        let mut failed = None;
+        for address in self.begin(options).await? {
+            match self.enter_from(options, names, history, realm, address).await {
+                // Another node of the cluster may know more.
+                Err(error) if error.kind() == ErrorKind::Unavailable => failed = Some(error),
+                done => return done,
+            }
+        }
+        Err(failed.unwrap_or_else(|| Error::new(ErrorKind::InvalidInput, "there is no host")))
+    }
+
+    async fn enter_from(
+        &self,
+        options: &Options,
+        names: &Names,
+        history: &History,
+        realm: Option<Realm>,
+        mut address: Address,
+    ) -> Result<(Link, Found)> {
         for _ in 0..HOPS {
             match self.enter_at(options, names, history, realm, &address).await {
                 Ok(done) => {
