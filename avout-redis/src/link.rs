@@ -361,6 +361,10 @@ impl<'a> Server<'a> {
         if major.is_none_or(|major| major < 7) {
             return Err(Error::new(ErrorKind::Unsupported, OLD));
         }
+        if self.field("loading") == "1" {
+            // It answers some commands already, and says that it keeps no log.
+            return Err(Error::new(ErrorKind::Unavailable, "the server is reading its data"));
+        }
         if self.field("role") == "slave" {
             return Err(Error::new(ErrorKind::Unavailable, "the server is a replica, and not the master"));
         }

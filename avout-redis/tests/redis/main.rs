@@ -2,6 +2,7 @@
 
 mod failover;
 mod faults;
+mod histories;
 mod load;
 mod requests;
 mod settings;
@@ -9,6 +10,7 @@ mod support;
 
 use failover::*;
 use faults::*;
+use histories::*;
 use load::*;
 use requests::*;
 use settings::*;
@@ -33,6 +35,8 @@ avout_conformance::server_tests![
     a_slow_server_is_waited_for,
     an_emptied_server_is_told,
     a_server_that_forgets_is_told_once,
+    no_transaction_sees_two_histories,
+    no_record_points_at_a_lost_value,
     a_server_killed_under_load_keeps_what_it_acknowledged,
     scripts_flushed_under_load_change_nothing,
     a_promotion_that_lost_commits_is_told_once,

@@ -52,6 +52,10 @@ impl Pair {
         &self.a
     }
 
+    pub(crate) fn b(&self) -> &Ref<u64> {
+        &self.b
+    }
+
     pub(crate) async fn bump(&self) -> Result<u64> {
         self.stm
             .dosync(async |tx| {
