@@ -8,7 +8,7 @@ use avout_core::ErrorKind;
 use crate::support::{Outcome, Pair, at_last, hasty, lost, namespace, open, stm, within};
 
 /// Commits, but no other scripts.
-pub(crate) fn is_commit(request: &[u8]) -> bool {
+fn is_commit(request: &[u8]) -> bool {
     request.windows(7).any(|word| word == b"EVALSHA") && request.windows(14).any(|word| word == b"/.avout/slots/")
 }
 

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use avout_conformance::servers::Redis;
-use avout_core::{Isolation, Ref};
-use tokio::sync::Barrier;
+use avout_core::backend::{Coordinator as _, Kind, StateContainer, StoreCapabilities, VersionedStateContainer};
+use avout_core::protocol::{Realm, State};
+use avout_core::{Isolation, Key, Ref, Result, Stm, Store, Version};
+use tokio::sync::{Barrier, mpsc, oneshot};
 
-use crate::faults::is_commit;
-use crate::support::{Outcome, Pair, lost, namespace, open};
+use crate::support::{Outcome, Pair, at_last, lost, namespace, open};
 
 /// A server that keeps what it had at the last `SAVE`.
 async fn forgetful() -> Outcome<Redis> {
@@ -85,26 +87,109 @@ pub(crate) async fn no_transaction_sees_two_histories() -> Outcome {
     Ok(())
 }
 
+/// A store that lets something happen after each value that it wrote.
+struct Interrupted {
+    inner: Arc<dyn Store>,
+    written: mpsc::UnboundedSender<oneshot::Sender<()>>,
+}
+
+struct InterruptedValues {
+    inner: Arc<dyn VersionedStateContainer>,
+    written: mpsc::UnboundedSender<oneshot::Sender<()>>,
+}
+
+#[async_trait]
+impl Store for Interrupted {
+    fn realm(&self) -> Realm {
+        self.inner.realm()
+    }
+
+    fn capabilities(&self) -> StoreCapabilities {
+        self.inner.capabilities()
+    }
+
+    fn state(&self, key: &Key) -> Arc<dyn StateContainer> {
+        self.inner.state(key)
+    }
+
+    fn versioned_state(&self, key: &Key) -> Arc<dyn VersionedStateContainer> {
+        Arc::new(InterruptedValues { inner: self.inner.versioned_state(key), written: self.written.clone() })
+    }
+
+    async fn keys(&self, kind: Kind, prefix: &Key) -> Result<Vec<Key>> {
+        self.inner.keys(kind, prefix).await
+    }
+}
+
+#[async_trait]
+impl VersionedStateContainer for InterruptedValues {
+    async fn init(&self) -> Result<()> {
+        self.inner.init().await
+    }
+
+    async fn destroy(&self) -> Result<()> {
+        self.inner.destroy().await
+    }
+
+    async fn state_at(&self, version: &Version) -> Result<Option<State>> {
+        self.inner.state_at(version).await
+    }
+
+    async fn set_state_at(&self, version: &Version, value: State) -> Result<()> {
+        self.inner.set_state_at(version, value).await?;
+        let (go_on, waits) = oneshot::channel();
+        if self.written.send(go_on).is_ok() {
+            let _ = waits.await;
+        }
+        Ok(())
+    }
+
+    async fn delete_state_at(&self, version: &Version) -> Result<()> {
+        self.inner.delete_state_at(version).await
+    }
+
+    async fn versions(&self) -> Result<Vec<Version>> {
+        self.inner.versions().await
+    }
+}
+
 /// A value that was written to the store and lost with it, before its commit was sent, is written again.
 pub(crate) async fn no_record_points_at_a_lost_value() -> Outcome {
     let redis = forgetful().await?;
-    let proxy = redis.proxy(0).await?;
-    let name = namespace();
-    let stm = open(&format!("redis://{}/{name}", proxy.address())).await?;
-    let large = stm.create_ref("/large", vec![1_u8; 100_000]).await?;
+    let url = redis.url(&namespace());
+    let backend = avout_redis::connect(&url).await?;
+    let (written, mut interrupt) = mpsc::unbounded_channel();
+    let store = Arc::new(Interrupted { inner: backend.store.clone(), written });
+    let stm = Stm::builder(backend.coordinator.clone(), store).build();
+    let large: Ref<Vec<u8>> = {
+        let ((), made) = tokio::join!(
+            async { drop(interrupt.recv().await) },
+            stm.create_ref("/large", vec![1; 100_000]).into_future()
+        );
+        made?
+    };
     for round in 2..=4 {
         redis.command(0, &["SAVE"]).await?;
-        proxy.cut_on_request(is_commit);
         let writer = {
             let large = large.clone();
             tokio::spawn(async move { large.set(vec![round; 100_000]).await })
         };
-        proxy.is_cut().await;
+        // The value is written: the server forgets it, and the client connects again before the commit is sent.
+        let go_on = interrupt.recv().await.expect("a value");
         forget(&redis).await?;
-        proxy.heal().await?;
-        writer.await??;
+        at_last("a connection", async || backend.coordinator.read(&[], None).await.ok()).await;
+        let _ = go_on.send(());
+        let again = async {
+            while let Some(go_on) = interrupt.recv().await {
+                let _ = go_on.send(());
+            }
+        };
+        tokio::select! {
+            done = writer => done??,
+            () = again => unreachable!("the store is there"),
+        }
         // Another client, with no value in memory.
-        let other: Ref<Vec<u8>> = open(&redis.url(&name)).await?.open_ref("/large").await?;
+        let other: Ref<Vec<u8>> = open(&url).await?.open_ref("/large").await?;
         assert_eq!(other.get().await?, vec![round; 100_000]);
     }
     Ok(())
