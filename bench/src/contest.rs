@@ -4,11 +4,11 @@ use std::cell::{Cell, OnceCell};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use avout_conformance::servers::ZooKeeper;
+use avout_conformance::servers::{self, Redis, ZooKeeper};
 use tokio::runtime::Runtime;
 
 use crate::measure::{Failure, Pace, Round};
-use crate::{floor_local, floor_sql, floor_zk, library, processes};
+use crate::{floor_local, floor_redis, floor_sql, floor_zk, library, processes};
 
 /// Where avout keeps its refs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,10 +16,11 @@ pub(crate) enum Store {
     Local,
     Sql,
     Zk,
+    Redis,
 }
 
 impl Store {
-    pub(crate) const ALL: [Self; 3] = [Self::Local, Self::Sql, Self::Zk];
+    pub(crate) const ALL: [Self; 4] = [Self::Local, Self::Sql, Self::Zk, Self::Redis];
 
     /// Those that are files or memory of this machine.
     pub(crate) const EMBEDDED: [Self; 2] = [Self::Local, Self::Sql];
@@ -29,6 +30,7 @@ impl Store {
             Self::Local => "local",
             Self::Sql => "sql",
             Self::Zk => "zk",
+            Self::Redis => "redis",
         }
     }
 
@@ -38,13 +40,14 @@ impl Store {
             Self::Local => "fast-stm",
             Self::Sql => "rusqlite",
             Self::Zk => "by hand",
+            Self::Redis => "a script",
         }
     }
 
     fn stride(self) -> u32 {
         match self {
             Self::Local => 8,
-            Self::Sql | Self::Zk => 1,
+            Self::Sql | Self::Zk | Self::Redis => 1,
         }
     }
 }
@@ -139,6 +142,7 @@ pub(crate) struct Env {
     dir: PathBuf,
     files: Cell<u32>,
     zookeeper: OnceCell<Option<ZooKeeper>>,
+    redis: OnceCell<Option<Redis>>,
 }
 
 impl Env {
@@ -149,37 +153,50 @@ impl Env {
             dir: dir.to_owned(),
             files: Cell::new(0),
             zookeeper: OnceCell::new(),
+            redis: OnceCell::new(),
         })
     }
 
     /// A path where no file is yet.
     pub(crate) fn new_file(&self) -> PathBuf {
+        self.dir.join(format!("{}.db", self.new_name()))
+    }
+
+    /// A name that this run has not used.
+    pub(crate) fn new_name(&self) -> String {
         self.files.set(self.files.get() + 1);
-        self.dir.join(format!("{}.db", self.files.get()))
+        format!("{}_{}", std::process::id(), self.files.get())
     }
 }
 
 impl Env {
-    /// A name that is not used yet.
-    pub(crate) fn new_name(&self) -> String {
-        self.files.set(self.files.get() + 1);
-        format!("bench{}", self.files.get())
-    }
-
     /// The server that all rows use, which waits for no disk: what is measured is what avout adds. `None` if it is not installed.
     pub(crate) fn zookeeper(&self) -> Result<Option<&ZooKeeper>, Failure> {
-        if self.zookeeper.get().is_none() {
-            let started = match self.many.block_on(ZooKeeper::single()) {
-                Ok(zk) => Some(zk),
+        self.started(&self.zookeeper, ZooKeeper::single())
+    }
+
+    /// Likewise.
+    pub(crate) fn redis(&self) -> Result<Option<&Redis>, Failure> {
+        self.started(&self.redis, Redis::single())
+    }
+
+    fn started<'a, T>(
+        &self,
+        server: &'a OnceCell<Option<T>>,
+        start: impl Future<Output = Result<T, servers::Error>>,
+    ) -> Result<Option<&'a T>, Failure> {
+        if server.get().is_none() {
+            let started = match self.many.block_on(start) {
+                Ok(started) => Some(started),
                 Err(error) if error.is_missing() => {
-                    eprintln!("zk: {error}");
+                    eprintln!("{error}");
                     None
                 }
                 Err(error) => return Err(error.into()),
             };
-            let _ = self.zookeeper.set(started);
+            let _ = server.set(started);
         }
-        Ok(self.zookeeper.get().and_then(Option::as_ref))
+        Ok(server.get().and_then(Option::as_ref))
     }
 }
 
@@ -209,14 +226,16 @@ pub(crate) fn contests() -> Vec<Vec<Spec>> {
             contests.extend([1, 2, 4].map(|tasks| vec![spec(Processes, tasks, 16)]));
         }
     }
-    let spec = |workload, tasks, size| Spec { store: Store::Zk, workload, tasks, size };
-    contests.extend([16, 4 << 10].map(|size| vec![spec(Hello, 1, size)]));
-    contests.push(vec![spec(OneRef, 1, 16)]);
-    contests.extend([8, 64].map(|tasks| vec![spec(Disjoint, tasks, 16)]));
-    contests.push([8, 64].map(|tasks| spec(Contended, tasks, 16)).into());
-    contests.push(vec![spec(ReadOnly, 1, 16)]);
-    contests.push([1, 8].map(|tasks| spec(Swap, tasks, 16)).into());
-    contests.push(vec![spec(Commute, 64, 16)]);
+    for store in [Store::Zk, Store::Redis] {
+        let spec = |workload, tasks, size| Spec { store, workload, tasks, size };
+        contests.extend([16, 4 << 10].map(|size| vec![spec(Hello, 1, size)]));
+        contests.push(vec![spec(OneRef, 1, 16)]);
+        contests.extend([8, 64].map(|tasks| vec![spec(Disjoint, tasks, 16)]));
+        contests.push([8, 64].map(|tasks| spec(Contended, tasks, 16)).into());
+        contests.push(vec![spec(ReadOnly, 1, 16)]);
+        contests.push([1, 8].map(|tasks| spec(Swap, tasks, 16)).into());
+        contests.push(vec![spec(Commute, 64, 16)]);
+    }
     contests
 }
 
@@ -238,6 +257,11 @@ pub(crate) fn contenders(env: &std::rc::Rc<Env>, spec: Spec) -> Result<Vec<Conte
         (_, Store::Zk) => {
             runs.push(("avout", library::run(env, spec)?));
             runs.extend(floor_zk::run(env, spec)?.map(|run| (spec.store.floor(), run)));
+        }
+        (_, Store::Redis) if env.redis()?.is_none() => {}
+        (_, Store::Redis) => {
+            runs.push(("avout", library::run(env, spec)?));
+            runs.extend(floor_redis::run(env, spec)?.map(|run| (spec.store.floor(), run)));
         }
     }
     Ok(runs.into_iter().map(contender).collect())

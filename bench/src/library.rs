@@ -28,6 +28,8 @@ impl Client {
         let url = match spec.store {
             Store::Local => "mem:".to_owned(),
             Store::Sql => url(&env.new_file()),
+            Store::Zk => env.zookeeper()?.ok_or("no ZooKeeper")?.url(&env.new_name()),
+            Store::Redis => env.redis()?.ok_or("no Redis")?.url(&env.new_name()),
         };
         let stm = env.many.block_on(avout::connect(url))?;
         Ok(Self { env: Rc::clone(env), spec, stm })

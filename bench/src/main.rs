@@ -6,6 +6,7 @@
 mod args;
 mod contest;
 mod floor_local;
+mod floor_redis;
 mod floor_sql;
 mod floor_zk;
 mod growth;

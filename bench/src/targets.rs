@@ -51,7 +51,7 @@ const SIZE: usize = 16;
 /// All targets, with what was measured.
 pub(crate) fn targets(report: &Report) -> Vec<Target> {
     use Limit::{AtLeast, AtMost};
-    use Store::{Local, Sql, Zk};
+    use Store::{Local, Redis, Sql, Zk};
     let row = |store, workload, tasks, name| report.find(store, workload, tasks, SIZE, name);
     let ours = |store, workload, tasks| row(store, workload, tasks, "avout");
     let to = |ratio: fn(&Row, &Row) -> Option<f64>, a: Option<&Row>, b: Option<&Row>| ratio(a?, b?);
@@ -69,6 +69,16 @@ pub(crate) fn targets(report: &Report) -> Vec<Target> {
         "SQLite, 64 disjoint tasks: throughput, as a part of a group commit by hand",
         AtLeast(0.6),
         to(throughput, ours(Sql, Workload::Disjoint, 64), by_hand(Sql, Workload::Disjoint, 64)),
+    );
+    target(
+        "Redis, hello: time, as a multiple of the same by hand",
+        AtMost(1.4),
+        to(time, ours(Redis, Workload::Hello, 1), by_hand(Redis, Workload::Hello, 1)),
+    );
+    target(
+        "Redis, 64 disjoint tasks: throughput, as a part of the bare script's on one connection",
+        AtLeast(0.6),
+        to(throughput, ours(Redis, Workload::Disjoint, 64), by_hand(Redis, Workload::Disjoint, 64)),
     );
     for processes in [2, 4] {
         target(
@@ -158,6 +168,7 @@ pub(crate) fn title(store: Store) -> &'static str {
         Store::Local => "local",
         Store::Sql => "SQLite",
         Store::Zk => "ZooKeeper",
+        Store::Redis => "Redis",
     }
 }
 
