@@ -150,11 +150,11 @@ impl Atom {
             writer.commit().await
         });
         let stat = |results: Vec<MultiWriteResult>| {
-            let stats = results.into_iter().filter_map(|result| match result {
+            let mut stats = results.into_iter().filter_map(|result| match result {
                 MultiWriteResult::SetData { stat } => Some(stat),
                 _ => None,
             });
-            stats.last().ok_or_else(unexpected)
+            stats.next_back().ok_or_else(unexpected)
         };
         match answer.await? {
             Ok(results) => Ok(Ok(stat(results)?)),

@@ -60,7 +60,8 @@ impl Client {
         Self { options, paths, links }
     }
 
-    /// The connection with the fewest requests under way. Requests that share one wait for each other, see the crate's page.
+    /// The connection with the fewest requests under way. A server answers those of one session in their order, so a read
+    /// behind a commit waits as long as that does.
     fn link(&self) -> &Link {
         let mut best = &self.links[0];
         for link in &self.links {

@@ -257,7 +257,8 @@ impl Options {
         self
     }
 
-    /// How many connections the client has, each with a session, from 1 to 16. 2 unless set.
+    /// How many connections the client has at most, each with a session, from 1 to 16. 2 unless set. A server answers the requests
+    /// of one session in their order; a further connection is made when requests wait for each other.
     #[must_use]
     pub fn connections(mut self, connections: usize) -> Self {
         self.connections = connections.clamp(1, MAX_CONNECTIONS);

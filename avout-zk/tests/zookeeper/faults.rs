@@ -41,7 +41,7 @@ async fn a_reply_that_is_lost_is_found_out() -> Outcome {
             proxy.is_cut().await;
             proxy.heal().await
         };
-        let (done, healed) = within("a commit", async { tokio::join!(commit, heal) }).await;
+        let (done, healed) = within("a commit", Box::pin(async { tokio::join!(commit, heal) })).await;
         healed?;
         assert_eq!(done?, round);
         assert_eq!((a.get().await?, b.get().await?), (round, round));
@@ -61,7 +61,7 @@ async fn a_request_that_is_lost_is_made_again() -> Outcome {
             proxy.is_cut().await;
             proxy.heal().await
         };
-        let (done, healed) = within("a commit", async { tokio::join!(commit, heal) }).await;
+        let (done, healed) = within("a commit", Box::pin(async { tokio::join!(commit, heal) })).await;
         healed?;
         assert_eq!(done?, round);
         assert_eq!((a.get().await?, b.get().await?), (round, round));
@@ -168,7 +168,7 @@ async fn a_session_that_expires_in_a_commit_leaves_no_doubt() -> Outcome {
             proxy.is_cut().await;
             expire(&zk, &proxy).await
         };
-        let (done, expired) = within("a commit", async { tokio::join!(commit, expire) }).await;
+        let (done, expired) = within("a commit", Box::pin(async { tokio::join!(commit, expire) })).await;
         expired?;
         assert_eq!(done?, expected);
         assert_eq!((a.get().await?, b.get().await?), (expected, expected));

@@ -135,7 +135,7 @@ async fn no_password_is_in_the_logs() -> Outcome {
     };
     tokio::task::spawn_blocking(|| std::thread::spawn(work).join()).await?.map_err(|_| "it panicked")?;
     let text = String::from_utf8_lossy(&log.0.lock().unwrap_or_else(PoisonError::into_inner)).into_owned();
-    assert!(text.contains("TRACE") && text.contains("zookeeper_client"), "not all was logged: {text}");
+    assert!(text.contains("DEBUG") && text.contains("zookeeper_client"), "not all was logged: {text}");
     let line = text.lines().find(|line| line.contains("canary"));
     assert_eq!(line, None);
     Ok(())
