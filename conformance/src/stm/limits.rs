@@ -52,7 +52,8 @@ async fn a_deadline_ends_a_body_that_hangs(ctx: Ctx) -> Outcome {
     Ok(())
 }
 
-/// A transaction that loses every attempt ends at its deadline: `Timeout` with the attempts, the time and the key, nothing written.
+/// A transaction that loses every attempt ends at its deadline: `Timeout` with the attempts, the time and the key, or `Unavailable`
+/// if it waits for the store just then. Nothing is written.
 async fn a_deadline_ends_a_transaction_that_is_always_lost(ctx: Ctx) -> Outcome {
     let stm = client(&ctx).await?;
     let (r, s) = (stm.create_ref("/r", 0_i64).await?, stm.create_ref("/s", 0_i64).await?);
@@ -64,8 +65,13 @@ async fn a_deadline_ends_a_transaction_that_is_always_lost(ctx: Ctx) -> Outcome 
         tx.set(&s, n).await
     });
     let done = within(SOON, "the deadline", lose).await;
-    let error = refused_at(done, ErrorKind::Timeout, r.key(), "a transaction that is always lost");
-    assert_effort(&error, 1, "a transaction that is always lost");
+    let what = "a transaction that is always lost";
+    // The deadline may come while it waits for the answer to a request, and then that answer is what is missing.
+    let error = match done {
+        Err(error) if error.kind() == ErrorKind::Unavailable => error,
+        done => refused_at(done, ErrorKind::Timeout, r.key(), what),
+    };
+    assert_effort(&error, 1, what);
     assert_eq!(error.attempts(), Some(runs.count()));
     // The deadline may come while the last write beside is under way: that one is another transaction's, and goes on.
     let last = i64::from(beside.count());
