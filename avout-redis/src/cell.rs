@@ -75,7 +75,8 @@ pub(crate) fn entry(value: Value, boundary: Point) -> Result<Option<Entry>> {
     let Some((revision, point, bytes)) = split(value)? else { return Ok(None) };
     let mut record = Record::decode(&bytes)?;
     if boundary > Point::ZERO {
-        record.history.retain(|(point, _)| *point >= boundary);
+        let kept = record.history.iter().filter(|(point, _)| *point >= boundary);
+        record.history = kept.map(|(point, payload)| (point, payload.clone())).collect();
         if let Some(Reservation { since, .. }) = &mut record.reservation {
             *since = boundary.max(*since);
         }
