@@ -267,6 +267,11 @@ async fn connect(options: &Options) -> Result<Zk, ZkError> {
     let Some(tls) = &options.tls else {
         return connector.connect(&options.servers).await;
     };
+    // The driver leaves the cryptography to the process, and panics if several are built in and none was chosen. Installing fails
+    // if one was chosen meanwhile, which is as good.
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    }
     let read = |path| read_pem(path).map_err(|error| ZkError::UnexpectedError(error.to_string()));
     let mut certificates = TlsOptions::new().with_pem_ca(&read(&tls.ca)?)?;
     if let Some((certificate, key)) = &tls.identity {
