@@ -13,7 +13,7 @@ use crate::error::classify;
 const LONG: i32 = 1000;
 
 /// After how many pages that is tried again, if readers kept the log from being begun anew.
-const AGAIN: i32 = 100;
+const AGAIN: i32 = 25;
 
 /// How long the log is, as far as its writer knows.
 ///
