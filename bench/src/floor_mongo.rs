@@ -27,7 +27,7 @@ pub(crate) fn run(env: &Rc<Env>, spec: Spec) -> Result<Option<Run>, Failure> {
         Workload::Disjoint => (2, spec.tasks),
         _ => return Ok(None),
     };
-    let url = env.mongo()?;
+    let url = env.mongo()?.ok_or("no MongoDB")?.url("bench");
     let cells = env.many.block_on(Cells::new(&url, env.new_name()))?;
     env.many.block_on(cells.fill(keys * tasks_, spec.size))?;
     let env = Rc::clone(env);

@@ -16,7 +16,7 @@ mod servers {
 
 fn main() {
     if let Ok(task) = std::env::var("AVOUT_SERVERS_CHILD") {
-        return servers::child(&task);
+        return servers::child(&task).expect("what its parent asked for");
     }
     avout_conformance::servers::run_tests(servers::all());
 }

@@ -208,7 +208,7 @@ mod tests {
         ]);
         let mut bytes = Vec::new();
         all.write(&mut bytes);
-        assert_eq!(Bson::Document(read_fields(&mut &bytes[..]).unwrap()), all);
+        assert_eq!(Bson::Document(read_fields(&mut &bytes[..]).expect("it is whole")), all);
         for cut in 0..bytes.len() {
             assert!(read_fields(&mut &bytes[..cut]).is_err(), "{cut}");
         }

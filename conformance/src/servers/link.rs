@@ -301,3 +301,76 @@ async fn send(mut to: WriteHalf<'_>, mut waiting: mpsc::Receiver<(Instant, Bytes
     }
     to.shutdown().await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connection(link: &Link) -> Connection<'_> {
+        Connection { link, number: 0, messages: Default::default(), is_raw: AtomicBool::new(false) }
+    }
+
+    fn trap(link: &Link) {
+        link.rules().trap = Some(Trap::ReplyTo(Box::new(|message| message.contains(&b'!'))));
+    }
+
+    /// Of pipelined requests the reply to the one that was picked is cut, and none before it, nor one on another connection.
+    #[test]
+    fn redis_replies_are_counted() {
+        let link = Link::new(Protocol::Redis);
+        let (ours, other) = (connection(&link), Connection { number: 1, ..connection(&link) });
+        let decide = |connection: &Connection<'_>, direction, message: &[u8]| {
+            connection.decide(direction, link.protocol, message).0
+        };
+        assert_eq!(decide(&ours, Direction::Request, b"GET a\r\n"), Action::Pass);
+        assert_eq!(decide(&ours, Direction::Reply, b"+a\r\n"), Action::Pass);
+        trap(&link);
+        assert_eq!(decide(&other, Direction::Request, b"GET a\r\n"), Action::Pass);
+        assert_eq!(decide(&ours, Direction::Request, b"GET b\r\n"), Action::Pass);
+        assert_eq!(decide(&ours, Direction::Request, b"SET b!\r\n"), Action::Pass);
+        assert_eq!(decide(&other, Direction::Reply, b"+a\r\n"), Action::Pass);
+        assert_eq!(decide(&ours, Direction::Reply, b"+b\r\n"), Action::Pass);
+        assert_eq!(decide(&ours, Direction::Reply, b">1\r\n+pushed\r\n"), Action::Pass);
+        assert_eq!(decide(&ours, Direction::Reply, b"+OK\r\n"), Action::Cut);
+        // Once only.
+        assert_eq!(decide(&ours, Direction::Request, b"SET c!\r\n"), Action::Pass);
+        assert_eq!(decide(&ours, Direction::Reply, b"+OK\r\n"), Action::Pass);
+    }
+
+    /// Where replies name their request the order does not matter.
+    #[test]
+    fn numbered_replies_are_known() {
+        let zookeeper = |id: u8| [0, 0, 0, 5, 0, 0, 0, id, b'!'];
+        let link = Link::new(Protocol::ZooKeeper);
+        let ours = connection(&link);
+        trap(&link);
+        let decide = |direction, id| ours.decide(direction, link.protocol, &zookeeper(id)).0;
+        assert_eq!(decide(Direction::Request, 7), Action::Pass);
+        assert_eq!(decide(Direction::Request, 8), Action::Pass);
+        assert_eq!(decide(Direction::Reply, 8), Action::Pass);
+        assert_eq!(decide(Direction::Reply, 7), Action::Cut);
+
+        // A header of length, number, and the number that is answered.
+        let link = Link::new(Protocol::Mongo);
+        let ours = connection(&link);
+        trap(&link);
+        let decide =
+            |direction, id, to| ours.decide(direction, link.protocol, &[17, 0, 0, 0, id, 0, 0, 0, to, 0, 0, 0, b'!']).0;
+        assert_eq!(decide(Direction::Request, 7, 0), Action::Pass);
+        assert_eq!(decide(Direction::Reply, 7, 1), Action::Pass);
+        assert_eq!(decide(Direction::Reply, 1, 7), Action::Cut);
+    }
+
+    /// What a master sends to a replica is no talk in messages.
+    #[test]
+    fn a_replica_gets_its_copy() {
+        let link = Link::new(Protocol::Redis);
+        let ours = connection(&link);
+        link.rules().hook = Some(Arc::new(|_, _| Action::Drop));
+        let psync = b"*3\r\n$5\r\nPSYNC\r\n$1\r\n?\r\n$2\r\n-1\r\n";
+        assert_eq!(ours.decide(Direction::Request, link.protocol, b"PING\r\n").0, Action::Drop);
+        ours.decide(Direction::Request, link.protocol, psync);
+        assert!(ours.is_raw.load(Ordering::Relaxed));
+        assert_eq!(ours.decide(Direction::Reply, link.protocol, b"$9\r\nREDIS").0, Action::Pass);
+    }
+}

@@ -86,7 +86,10 @@ impl Mongo {
         Ok(())
     }
 
-    /// Cuts a node from clients, and its peers from it. It can still call its peers. On return nothing passes any more.
+    /// Cuts a node from clients. On return nothing passes any more.
+    ///
+    /// Its peers cannot call it any more either, but it can still call them: whether they make another primary, and when, is not
+    /// sure. [`pause`](Node::pause) makes a primary that all have lost.
     ///
     /// # Errors
     /// If the builder was not told [`behind_proxies`](MongoBuilder::behind_proxies).

@@ -115,7 +115,16 @@ impl Proxy {
         if lossy || self.0.link.is_cut() {
             self.cut().await;
             self.0.link.mend();
-            return self.listen();
+            // A process that is being started holds a copy of the closed socket until its program begins.
+            let mut tries = 0;
+            while let Err(error) = self.listen() {
+                tries += 1;
+                if tries == 100 {
+                    return Err(error);
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            return Ok(());
         }
         self.0.link.mend();
         Ok(())

@@ -1,5 +1,6 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use avout_core::backend::{Coordinator, CoordinatorCapabilities, Wake, Watcher};
@@ -46,6 +47,7 @@ pub(crate) struct Rigged {
     capabilities: CoordinatorCapabilities,
     fresh: bool,
     yields: bool,
+    commit_time: Duration,
     /// Watchers lose every event, and say so when this is set.
     deaf: bool,
     lost: Arc<tokio::sync::Notify>,
@@ -65,6 +67,7 @@ impl Rigged {
             inner,
             fresh: true,
             yields: false,
+            commit_time: Duration::ZERO,
             deaf: false,
             lost: Arc::default(),
             rules: Arc::default(),
@@ -104,6 +107,12 @@ impl Rigged {
     /// Yields before and after each call, so that there are moments in between to be dropped at.
     pub(crate) fn yielding(mut self) -> Self {
         self.yields = true;
+        self
+    }
+
+    /// Each commit takes this long, at least.
+    pub(crate) fn slow(mut self, commit_time: Duration) -> Self {
+        self.commit_time = commit_time;
         self
     }
 
@@ -195,6 +204,9 @@ impl Coordinator for Rigged {
         };
         if let Some(before) = before {
             before.await;
+        }
+        if !self.commit_time.is_zero() {
+            tokio::time::sleep(self.commit_time).await;
         }
         let mut outcome = self.call(then, self.inner.commit(commit)).await?;
         if let CommitOutcome::Conflict(conflict) = &mut outcome

@@ -34,22 +34,24 @@ async fn a_dropped_server_is_gone() -> Outcome {
 }
 
 /// What this program does as a child of its own tests.
-pub(crate) fn child(task: &str) {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
+pub(crate) fn child(task: &str) -> Outcome {
+    let runtime = tokio::runtime::Runtime::new()?;
     let redis = match runtime.block_on(Redis::single()) {
         Ok(redis) => redis,
-        Err(error) => return println!("missing={} {error}", error.is_missing()),
+        Err(error) => {
+            println!("missing={} {error}", error.is_missing());
+            return Ok(());
+        }
     };
-    let stopped = runtime.block_on(Redis::single()).unwrap();
-    let paused = runtime.block_on(Redis::single()).unwrap();
-    runtime
-        .block_on(async {
-            stopped.node(0).kill().await?;
-            paused.node(0).pause().await
-        })
-        .unwrap();
+    let stopped = runtime.block_on(Redis::single())?;
+    let paused = runtime.block_on(Redis::single())?;
+    runtime.block_on(async {
+        stopped.node(0).kill().await?;
+        paused.node(0).pause().await
+    })?;
     for redis in [&redis, &paused] {
-        println!("{} {}", redis.node(0).pid().unwrap(), redis.node(0).folder().parent().unwrap().display());
+        let (pid, root) = (redis.node(0).pid().ok_or("it runs")?, redis.node(0).folder().parent().ok_or("a root")?);
+        println!("{pid} {}", root.display());
     }
     match task {
         // As a shared server is, in a static.
@@ -58,6 +60,7 @@ pub(crate) fn child(task: &str) {
             std::thread::park();
         },
     }
+    Ok(())
 }
 
 fn as_child(task: &str) -> Command {
@@ -130,9 +133,14 @@ async fn a_server_that_does_not_start_shows_its_log() -> Outcome {
     let refused = |error: Error| {
         if error.is_missing() { Err(error) } else { Ok(error.to_string()) }
     };
-    let error = refused(Redis::with(&["--no-such-option", "1"]).await.unwrap_err())?;
+    let error = refused(Redis::with(&["--no-such-option", "1"]).await.expect_err("it is refused"))?;
     assert!(error.contains("did not start") && error.contains("no-such-option"), "{error}");
-    let error = refused(ZooKeeper::builder().config("tickTime=soon").start().await.unwrap_err())?;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let listener = std::net::TcpListener::bind(("127.0.0.1", taken))?;
+    let error = refused(Redis::with(&["--port", &taken.to_string()]).await.expect_err("it is refused"))?;
+    assert!(error.contains("its ports were taken"), "{error}");
+    drop(listener);
+    let error = refused(ZooKeeper::builder().config("tickTime=soon").start().await.expect_err("it is refused"))?;
     assert!(error.contains("did not start") && error.contains("soon"), "{error}");
     Ok(())
 }

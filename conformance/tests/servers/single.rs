@@ -54,7 +54,7 @@ async fn mongo_keeps_its_data() -> Outcome {
     let alone = Mongo::standalone().await?;
     assert_eq!(alone.primary().await?, 0);
     alone.admin(0, "fsync", 1).await?;
-    assert!(alone.admin(0, "replSetGetStatus", 1).await.unwrap_err().to_string().contains("replSet"));
+    assert!(alone.admin(0, "replSetGetStatus", 1).await.expect_err("it is refused").to_string().contains("replSet"));
     Ok(())
 }
 
@@ -84,7 +84,7 @@ async fn a_stopped_server_has_ended() -> Outcome {
     assert!(redis.node(0).log().contains("bye bye"), "{}", redis.node(0).log());
     redis.node(0).stop().await?;
     redis.node(0).kill().await?;
-    assert!(redis.node(0).pause().await.unwrap_err().to_string().contains("does not run"));
+    assert!(redis.node(0).pause().await.expect_err("it is refused").to_string().contains("does not run"));
     redis.node(0).start().await?;
     redis.node(0).start().await?;
     assert_eq!(redis.command(0, &["PING"]).await?, "PONG");
@@ -109,7 +109,7 @@ async fn a_shared_server_is_one() -> Outcome {
 /// With a user, MongoDB refuses who has not said the password.
 async fn mongo_asks_for_a_password() -> Outcome {
     let mongo = Mongo::builder().replica_set(1).user("ann", "secret").start().await?;
-    let refused = mongo.admin(0, "listDatabases", 1).await.unwrap_err().to_string();
+    let refused = mongo.admin(0, "listDatabases", 1).await.expect_err("it is refused").to_string();
     assert!(refused.contains("authentication"), "{refused}");
     Ok(())
 }
