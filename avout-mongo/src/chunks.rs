@@ -107,9 +107,8 @@ pub(crate) async fn find<'a>(
     let id: mongodb::bson::raw::RawBson = id.into();
     let command = rawdoc! {
         "find": collection, "filter": { "_id": id }, "projection": { "v": 0 }, "limit": 1, "singleBatch": true,
-        "readConcern": { "level": "majority" },
     };
-    let mut reply = client.run(command).await.map_err(|failure| failure.unapplied())?;
+    let mut reply = client.find(&command, "majority", None).await.map_err(|failure| failure.unapplied())?;
     let cursor = reply.get_document_mut("cursor").map_err(|_| strange())?;
     let batch = cursor.get_array_mut("firstBatch").map_err(|_| strange())?;
     Ok(batch.drain(..).next().and_then(|first| match first {

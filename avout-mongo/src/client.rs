@@ -1,4 +1,3 @@
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use mongodb::{ClientSession, Database};
 use crate::commit::Transactions;
 use crate::error::{classify, code, meaning_of_code};
 use crate::options::{Options, invalid};
+use crate::reads::Progress;
 use crate::schema::{self, Server};
 use crate::watch::Hub;
 use crate::{Backend, Store};
@@ -43,8 +43,7 @@ pub(crate) struct Client {
     pub(crate) stores: StoreCapabilities,
     pub(crate) transactions: Transactions,
     pub(crate) hub: Arc<Hub>,
-    /// The latest point that this client has seen. Whatever it commits from now on has a later one.
-    seen: AtomicU64,
+    progress: Arc<Progress>,
     process: u32,
 }
 
@@ -119,7 +118,8 @@ impl Client {
         stores.shared_between_processes = true;
         stores.push = replicated;
         let admin = driver.database("admin");
-        let hub = Arc::new(Hub::new(&database, &names));
+        let progress = Arc::<Progress>::default();
+        let hub = Arc::new(Hub::new(&database, &names, &progress, options.timeout));
         Ok(Arc::new(Self {
             admin,
             database,
@@ -130,7 +130,7 @@ impl Client {
             transactions: Transactions::new(driver),
             hub,
             options,
-            seen: AtomicU64::new(0),
+            progress,
             process: std::process::id(),
         }))
     }
@@ -145,7 +145,22 @@ impl Client {
 
     /// Sends a command once and gives the reply, which may still hold errors of single writes.
     pub(crate) async fn run(&self, command: RawDocumentBuf) -> Result<Document, Failure> {
-        Requests { database: &self.database, timeout: self.options.timeout }.run(command).await
+        self.requests().run(command).await
+    }
+
+    /// The reply to a `find` at this level of read concern, which shows all that was acknowledged before the call; with
+    /// `at`, what was there at that point.
+    pub(crate) async fn find(
+        &self,
+        find: &RawDocumentBuf,
+        level: &str,
+        at: Option<Point>,
+    ) -> Result<Document, Failure> {
+        self.requests().read(&self.progress, &self.names.meta, find, level, at).await
+    }
+
+    fn requests(&self) -> Requests<'_> {
+        Requests { database: &self.database, timeout: self.options.timeout }
     }
 
     /// The same in a session.
@@ -160,11 +175,11 @@ impl Client {
     }
 
     pub(crate) fn saw(&self, point: Point) {
-        self.seen.fetch_max(point.number(), Ordering::AcqRel);
+        self.progress.saw(point);
     }
 
     pub(crate) fn seen(&self) -> u64 {
-        self.seen.load(Ordering::Acquire)
+        self.progress.seen()
     }
 }
 

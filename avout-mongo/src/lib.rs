@@ -37,6 +37,7 @@ mod coordinator;
 mod documents;
 mod error;
 mod options;
+mod reads;
 mod records;
 mod schema;
 mod values;

@@ -15,12 +15,11 @@ use avout_core::protocol::{Entry, Key, Point, Record, Revision, Snapshot};
 use avout_core::{Error, ErrorKind, Result};
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
-use mongodb::bson::raw::cstr;
 use mongodb::bson::spec::BinarySubtype;
 use mongodb::bson::{Binary, Bson, Document, RawArrayBuf, doc, rawdoc};
 use mongodb::options::ReadConcern;
 
-use crate::client::{Client, Failure, MAX_RECORD, point, timestamp};
+use crate::client::{Client, Failure, MAX_RECORD, point};
 use crate::error::classify;
 
 /// From this size on a reply may have been cut to MongoDB's 16 MiB.
@@ -68,15 +67,12 @@ pub(crate) async fn read(client: &Client, keys: &[Key], at: Option<Point>) -> Re
     loop {
         let mut ids = RawArrayBuf::new();
         found.iter().filter(|(_, entry)| entry.is_none()).for_each(|(id, _)| ids.push(*id));
-        let mut concern = rawdoc! { "level": "snapshot" };
-        if let Some(at) = taken.or(at) {
-            concern.append(cstr!("atClusterTime"), timestamp(at));
-        }
         let command = rawdoc! {
             "find": client.names.refs.as_str(), "filter": { "_id": { "$in": ids }, "r": { "$exists": true } },
-            "projection": { "r": 1, "d": 1 }, "batchSize": keys.len() as i64 + 1, "singleBatch": true, "readConcern": concern,
+            "projection": { "r": 1, "d": 1 }, "batchSize": keys.len() as i64 + 1, "singleBatch": true,
         };
-        let mut reply = client.run(command).await.map_err(|failure| refused(failure, at.is_some()))?;
+        let reply = client.find(&command, "snapshot", taken.or(at)).await;
+        let mut reply = reply.map_err(|failure| refused(failure, at.is_some()))?;
         let cursor = reply.get_document_mut("cursor").map_err(|_| strange())?;
         let now = point(cursor.get_timestamp("atClusterTime").map_err(|_| strange())?);
         taken = Some(now);
@@ -116,6 +112,11 @@ fn refused(failure: Failure, chosen: bool) -> Error {
     match failure.code() {
         Some(SNAPSHOT_TOO_OLD | SNAPSHOT_UNAVAILABLE | INVALID_OPTIONS | BAD_VALUE) if chosen => {
             Error::new(ErrorKind::TooOld, "the servers no longer hold that point: take a new one")
+        }
+        // It was asked for what is not before the last point that this client has seen.
+        Some(INVALID_OPTIONS) => {
+            let message = "the servers' log ends before what this client has seen of it: open the namespace anew";
+            Error::new(ErrorKind::StoreLost, message)
         }
         Some(SNAPSHOT_UNAVAILABLE) => Error::new(ErrorKind::Unavailable, "the server has no snapshot just now"),
         _ => failure.unapplied(),

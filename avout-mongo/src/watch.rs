@@ -12,11 +12,13 @@ use avout_core::{Error, Result};
 use futures_util::StreamExt as _;
 use mongodb::Database;
 use mongodb::bson::{Document, doc};
+use mongodb::change_stream::ChangeStream;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
-use crate::client::{Client, Failure, Names};
+use crate::client::{Client, Failure, Names, Requests};
 use crate::error::classify;
+use crate::reads::Progress;
 
 /// How long a stream that nobody needs is kept.
 const LINGER: Duration = Duration::from_secs(10);
@@ -76,6 +78,9 @@ pub(crate) struct Hub {
     database: Database,
     refs: String,
     atoms: String,
+    meta: String,
+    progress: Arc<Progress>,
+    timeout: Duration,
     status: watch::Sender<Status>,
     listeners: Mutex<Listeners>,
     failures: AtomicU64,
@@ -90,11 +95,14 @@ struct Listeners {
 }
 
 impl Hub {
-    pub(crate) fn new(database: &Database, names: &Names) -> Self {
+    pub(crate) fn new(database: &Database, names: &Names, progress: &Arc<Progress>, timeout: Duration) -> Self {
         Self {
             database: database.clone(),
             refs: names.refs.clone(),
             atoms: names.atoms.clone(),
+            meta: names.meta.clone(),
+            progress: Arc::clone(progress),
+            timeout,
             status: watch::Sender::new(Status::Closed),
             listeners: Mutex::default(),
             failures: AtomicU64::new(0),
@@ -167,7 +175,7 @@ impl Hub {
                 }
                 Err(error) => {
                     let number = self.failures.fetch_add(1, Ordering::AcqRel) + 1;
-                    self.status.send_replace(Status::Failed(number, Arc::new(classify(error))));
+                    self.status.send_replace(Status::Failed(number, Arc::new(error)));
                     tokio::time::sleep(PAUSES[usize::min(failed, PAUSES.len() - 1)]).await;
                     failed += 1;
                 }
@@ -189,7 +197,7 @@ impl Hub {
         true
     }
 
-    async fn open(&self) -> mongodb::error::Result<mongodb::change_stream::ChangeStream<Document>> {
+    async fn open(&self) -> Result<ChangeStream<Document>> {
         // A commit that only checked a key is no change of it.
         let changes = doc! { "$match": {
             "ns.coll": { "$in": [&self.refs, &self.atoms] },
@@ -200,7 +208,9 @@ impl Hub {
             ],
         } };
         let fields = doc! { "$project": { "ns.coll": 1, "documentKey": 1 } };
-        let stream = self.database.watch().pipeline([changes, fields]).await?;
+        let stream = self.database.watch().pipeline([changes, fields]).await.map_err(classify)?;
+        let requests = Requests { database: &self.database, timeout: self.timeout };
+        requests.catch_up(&self.progress, &self.meta).await.map_err(|failure| failure.unapplied())?;
         Ok(stream.with_type())
     }
 

@@ -106,6 +106,10 @@ impl Coordinator for Changed {
         self.inner.capabilities()
     }
 
+    fn entry_point(&self, revision: &Revision, committed: Point) -> Point {
+        self.inner.entry_point(revision, committed)
+    }
+
     async fn read(&self, keys: &[Key], at: Option<Point>) -> Result<Snapshot> {
         self.inner.read(keys, at).await
     }
@@ -165,6 +169,10 @@ impl EarlyWatch {
 impl Coordinator for EarlyWatch {
     fn capabilities(&self) -> &CoordinatorCapabilities {
         self.inner.capabilities()
+    }
+
+    fn entry_point(&self, revision: &Revision, committed: Point) -> Point {
+        self.inner.entry_point(revision, committed)
     }
 
     /// A watch looks at one key, and finds there what it was told of.

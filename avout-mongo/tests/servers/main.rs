@@ -21,6 +21,7 @@ use lost::{
 use sanity::{
     a_hello_is_three_requests, a_stand_alone_server_is_a_store, checks_and_writes_of_others_conflict,
     commits_of_different_keys_run_side_by_side, credentials_are_needed_and_never_shown, nobody_there_is_unavailable,
+    tls_checks_the_certificate,
 };
 
 avout_conformance::server_tests![
@@ -30,6 +31,7 @@ avout_conformance::server_tests![
     a_stand_alone_server_is_a_store,
     credentials_are_needed_and_never_shown,
     nobody_there_is_unavailable,
+    tls_checks_the_certificate,
     large_states_lie_in_chunks,
     other_layouts_are_refused,
     reads_are_of_any_moment_in_the_window,

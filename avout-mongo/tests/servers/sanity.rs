@@ -8,12 +8,35 @@ use avout_core::ErrorKind;
 use avout_core::backend::{Coordinator as _, Store as _};
 use avout_core::protocol::{Check, Commit, CommitOutcome, Floor, Key, Put, State};
 use avout_mongo::Options;
+use mongodb::bson::{Bson, doc};
 
-use crate::support::{Outcome, behind_proxy, client, command, open, shared_url, stm, with};
+use crate::support::{Outcome, client, command, driver, open, shared_url, stm, with};
 
-/// A hello is one `find`, one `update` and one `commitTransaction`, and opening a ref that is there is one `find`.
+/// What a server counts: queries of the refs, and transactions that it began and committed.
+async fn counted(database: &mongodb::Database) -> Result<[i64; 3], Box<dyn std::error::Error>> {
+    let admin = database.client().database("admin");
+    let top = admin.run_command(doc! { "top": 1 }).await?;
+    let refs = top.get_document("totals")?.get_document("tests.hello.refs")?;
+    let status = admin.run_command(doc! { "serverStatus": 1 }).await?;
+    let transactions = status.get_document("transactions")?;
+    let number = |value: Option<&Bson>| match value {
+        Some(Bson::Int32(number)) => i64::from(*number),
+        Some(Bson::Int64(number)) => *number,
+        other => panic!("{other:?} is no number"),
+    };
+    Ok([
+        number(refs.get_document("queries")?.get("count")),
+        number(transactions.get("totalStarted")),
+        number(transactions.get("totalCommitted")),
+    ])
+}
+
+/// A hello is one `find`, one `update` and one `commitTransaction`, and opening a ref that is there is one `find`: by what
+/// goes over the wire, and by what the server counts.
 pub(crate) async fn a_hello_is_three_requests() -> Outcome {
-    let (proxy, url) = behind_proxy("hello").await?;
+    let mongo = Mongo::replica_set(1).await?;
+    let (proxy, database) = (mongo.proxy(0).await?, driver(&mongo.url("tests")).await?);
+    let url = format!("mongodb://{}/tests?directConnection=true&namespace=hello", proxy.address());
     let stm = client(&url, 10).await?;
     let count = stm.create_or_open_ref("/count", 0_i64).await?;
     let log = stm.create_or_open_ref("/log", Vec::<i64>::new()).await?;
@@ -29,6 +52,7 @@ pub(crate) async fn a_hello_is_three_requests() -> Outcome {
     });
     let taken = || std::mem::take(&mut *requests.lock().expect("no panic under it"));
     for _ in 0..3 {
+        let before = counted(&database).await?;
         stm.dosync(async |tx| {
             let (n, mut all) = tx.get_many((&count, &log)).await?;
             all.push(n + 1);
@@ -37,6 +61,7 @@ pub(crate) async fn a_hello_is_three_requests() -> Outcome {
         })
         .await?;
         assert_eq!(taken(), ["find", "update", "commitTransaction"]);
+        assert_eq!(counted(&database).await?, before.map(|count| count + 1));
     }
     stm.open_ref::<i64>("/count").await?;
     assert_eq!(taken(), ["find"]);
@@ -145,5 +170,30 @@ pub(crate) async fn nobody_there_is_unavailable() -> Outcome {
     let error = tokio::time::timeout(Duration::from_secs(10), open(&url)).await?.expect_err("nobody");
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(!format!("{error} {error:?}").contains("secret-word"));
+    Ok(())
+}
+
+/// With TLS a server is taken whose certificate is signed by a trusted one, and no other.
+pub(crate) async fn tls_checks_the_certificate() -> Outcome {
+    let file = |name: &str| format!("{}/../avout-redis/tests/tls/{name}", env!("CARGO_MANIFEST_DIR"));
+    let folder = tempfile::TempDir::new()?;
+    let pair = folder.path().join("pair.pem").display().to_string();
+    std::fs::write(&pair, [std::fs::read(file("server.key"))?, std::fs::read(file("server.pem"))?].concat())?;
+    // Those who start it talk to it in the clear.
+    let tls = ["--tlsMode", "allowTLS", "--tlsCertificateKeyFile", &pair, "--tlsCAFile", &file("ca.pem")];
+    let arguments = [&tls[..], &["--tlsAllowConnectionsWithoutCertificates"]].concat();
+    let mongo = Mongo::builder().replica_set(1).arguments(&arguments).start().await?;
+    let url = |ca: &str| with(&mongo.url("tls"), &format!("timeout=2s&tls=true&tlsCAFile={ca}"));
+
+    let stm = client(&url(&file("ca.pem")), 10).await?;
+    let r = stm.create_ref("/r", 1_i64).await?;
+    assert_eq!(r.alter(|n| n + 1).await?, 2);
+    for url in [url(&file("other.pem")), with(&mongo.url("tls"), "timeout=2s&tls=true")] {
+        let error = open(&url).await.expect_err("a certificate that nobody trusts");
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+        assert!(format!("{error:?}").to_lowercase().contains("certificate"), "{error:?}");
+    }
+    let error = open(&url("/nowhere.pem")).await.expect_err("no such file");
+    assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error:?}");
     Ok(())
 }

@@ -349,6 +349,10 @@ impl backend::Coordinator for Coordinator {
         &self.capabilities
     }
 
+    fn entry_point(&self, revision: &Revision, committed: Point) -> Point {
+        self.inner.entry_point(revision, committed)
+    }
+
     // Only one fault is of answers at once; with all others everybody waits.
     fn read_now(&self, keys: &[Key]) -> Option<Snapshot> {
         if self.common.fault != Fault::StaleAtOnce {
