@@ -21,6 +21,7 @@ use mongodb::options::ReadConcern;
 
 use crate::client::{Client, Failure, MAX_RECORD, point};
 use crate::error::classify;
+use crate::schema;
 
 /// From this size on a reply may have been cut to MongoDB's 16 MiB.
 const MAY_BE_CUT: usize = (16 << 20) - MAX_RECORD - (2 << 20);
@@ -74,7 +75,11 @@ pub(crate) async fn read(client: &Client, keys: &[Key], at: Option<Point>) -> Re
         let reply = client.find(&command, "snapshot", taken.or(at)).await;
         let mut reply = reply.map_err(|failure| refused(failure, at.is_some()))?;
         let cursor = reply.get_document_mut("cursor").map_err(|_| strange())?;
-        let now = point(cursor.get_timestamp("atClusterTime").map_err(|_| strange())?);
+        let Ok(now) = cursor.get_timestamp("atClusterTime").map(point) else {
+            // There is no such collection.
+            schema::check_realm(client).await?;
+            return Err(strange());
+        };
         taken = Some(now);
         let batch = std::mem::take(cursor.get_array_mut("firstBatch").map_err(|_| strange())?);
         let mut bytes = 0;

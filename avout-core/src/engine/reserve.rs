@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::time::{Instant, timeout_at};
 
 use super::Engine;
@@ -13,18 +14,21 @@ use super::plan::Plan;
 use super::planted::{self, Bug};
 use super::queue::Left;
 use crate::error::Result;
-use crate::protocol::{Check, Commit, CommitOutcome, Entry, Floor, Holder, Key, Put, Reservation, Revision, Snapshot};
+use crate::protocol::{Check, Commit, CommitOutcome, Entry, Floor, Holder, Key, Put, Reservation, Revision};
 
 /// How often a reservation is tried, each time with what came before it.
 const TRIES: u32 = 3;
+/// How many keys are reserved at a time where that is done one by one.
+const AT_ONCE: usize = 16;
 /// How many commits' time others are asked to wait.
 const LEASE_COMMITS: u32 = 64;
 const SHORTEST_LEASE: Duration = Duration::from_millis(20);
 const LONGEST_LEASE: Duration = Duration::from_secs(1);
 
 impl Engine {
-    /// Puts a reservation into the records of these keys, all or none. That alone makes every commit fail that is under way and
-    /// expects them unchanged; later ones see it and wait. Gives the entries for the next attempt.
+    /// Puts a reservation into the records of these keys, together or, where that is in vain, one by one. That alone makes
+    /// every commit fail that is under way and expects them unchanged; later ones see it and wait. Gives the entries for the
+    /// next attempt.
     ///
     /// # Cancel safety
     /// Safe: a reservation that nobody uses holds others up for its lease, once.
@@ -41,7 +45,7 @@ impl Engine {
             if snapshot.entries.iter().flatten().any(|entry| foreign(entry, Some(holder)).is_some()) {
                 return Ok(None);
             }
-            let commit = self.reservation(keys, &snapshot, holder, lease);
+            let commit = self.reservation(keys, &snapshot.entries, holder, lease);
             if commit.puts.is_empty() || self.check_commit(&commit).is_err() {
                 return Ok(None);
             }
@@ -61,11 +65,65 @@ impl Engine {
                 }
             }
         }
-        Ok(None)
+        if keys.len() < 2 {
+            return Ok(None);
+        }
+        Box::pin(self.reserve_each(keys, snapshot.entries, holder, lease, deadline)).await
     }
 
-    fn reservation(&self, keys: &[Key], snapshot: &Snapshot, holder: Holder, lease: Duration) -> Commit {
-        let present = keys.iter().zip(&snapshot.entries).filter_map(|(key, entry)| Some((key, entry.as_ref()?)));
+    /// The same key by key: where commits take long some of many keys are always in the hands of others. What is reserved
+    /// stays so meanwhile.
+    async fn reserve_each(
+        &self,
+        keys: &[Key],
+        entries: Vec<Option<Entry>>,
+        holder: Holder,
+        lease: Duration,
+        deadline: Option<Instant>,
+    ) -> Result<Option<Primed>> {
+        let floor = self.floor.get();
+        let all: Vec<_> = keys.iter().zip(entries).collect();
+        let mut reserved = false;
+        for some in all.chunks(AT_ONCE) {
+            let each = some.iter().map(|(key, entry)| self.reserve_one(key, entry.clone(), holder, lease, deadline));
+            reserved |= join_all(each).await.contains(&true);
+        }
+        if !reserved {
+            return Ok(None);
+        }
+        let snapshot = self.read(keys, deadline).await?;
+        Ok(Some(Primed::new(floor, snapshot.point, keys.iter().cloned().zip(snapshot.entries))))
+    }
+
+    /// Whether a key was reserved, by itself.
+    async fn reserve_one(
+        &self,
+        key: &Key,
+        mut entry: Option<Entry>,
+        holder: Holder,
+        lease: Duration,
+        deadline: Option<Instant>,
+    ) -> bool {
+        let keys = std::slice::from_ref(key);
+        for _ in 0..TRIES {
+            if entry.as_ref().is_none_or(|entry| foreign(entry, Some(holder)).is_some()) {
+                return false;
+            }
+            let commit = self.reservation(keys, std::slice::from_ref(&entry), holder, lease);
+            self.stats.commit();
+            match self.coordinator.commit(&commit).await {
+                Ok(CommitOutcome::Committed(_)) => return true,
+                Ok(CommitOutcome::Conflict(_)) => {
+                    entry = self.entry(key, deadline).await.ok().flatten();
+                }
+                Err(_) => return false,
+            }
+        }
+        false
+    }
+
+    fn reservation(&self, keys: &[Key], entries: &[Option<Entry>], holder: Holder, lease: Duration) -> Commit {
+        let present = keys.iter().zip(entries).filter_map(|(key, entry)| Some((key, entry.as_ref()?)));
         let puts = present.map(|(key, entry)| Put {
             key: key.clone(),
             revision: Some(entry.revision.clone()),
