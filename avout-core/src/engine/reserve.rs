@@ -160,7 +160,14 @@ impl Engine {
         let until = Instant::now() + lease;
         let until = run.deadline.map_or(until, |deadline| until.min(deadline));
         let floor = self.floor.get();
-        let mut watcher = self.watch(&keys, Some(until)).await?;
+        // Without hints it waits no longer than with them.
+        let mut watcher = match self.watch(&keys, Some(until)).await {
+            Ok(watcher) => Some(watcher),
+            Err(error) => {
+                tracing::debug!(%error, "no watch while waiting");
+                None
+            }
+        };
         loop {
             let snapshot = self.read(&keys, run.deadline).await?;
             let unchanged = |(entry, seen): (&Option<Entry>, &Revision)| {
@@ -172,12 +179,18 @@ impl Engine {
                 let key = plan.stale_by(&left);
                 return Ok(key.map(|key| Ended::Lost { key, primed: Some(left.primed()) }));
             }
-            match timeout_at(until, watcher.changed()).await {
+            let hint = async {
+                match &mut watcher {
+                    Some(watcher) => watcher.changed().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let hinted = timeout_at(until, hint).await;
+            match hinted {
                 Ok(Ok(_)) => {}
-                // Without hints it waits no longer than with them.
                 Ok(Err(error)) => {
                     tracing::debug!(%error, "a watch was lost while waiting");
-                    tokio::time::sleep_until(until).await;
+                    watcher = None;
                 }
                 Err(_) => {
                     run.waited_out.extend(revisions);
