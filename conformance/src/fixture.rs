@@ -75,6 +75,12 @@ pub trait Fixture: Send + Sync + 'static {
         Duration::from_secs(60)
     }
 
+    /// How many laws run side by side; `None`: one for each processor. Laws that mostly wait for a server can be more.
+    /// `--test-threads` on the command line counts more.
+    fn side_by_side(&self) -> Option<usize> {
+        None
+    }
+
     /// Cuts all connections between the namespace's clients and the server, which goes on; the clients
     /// may connect again. `false` if the fixture does not know how, and the laws about it are skipped.
     async fn cut_connections(&self, namespace: &str) -> bool {

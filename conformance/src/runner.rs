@@ -54,8 +54,9 @@ pub fn run_law(fixture: impl Fixture, name: &str) -> Verdict {
 }
 
 fn run_trials(fixtures: impl IntoIterator<Item = (String, Arc<dyn Fixture>)>) -> ! {
-    let mut trials = Vec::new();
+    let (mut trials, mut side_by_side) = (Vec::new(), None);
     for (prefix, fixture) in fixtures {
+        side_by_side = side_by_side.max(fixture.side_by_side());
         let available = Arc::new(OnceLock::new());
         for law in laws() {
             let (fixture, available) = (Arc::clone(&fixture), Arc::clone(&available));
@@ -72,7 +73,9 @@ fn run_trials(fixtures: impl IntoIterator<Item = (String, Arc<dyn Fixture>)>) ->
             }));
         }
     }
-    libtest_mimic::run(&Arguments::from_args(), trials).exit()
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = arguments.test_threads.or(side_by_side);
+    libtest_mimic::run(&arguments, trials).exit()
 }
 
 /// The verdict on each law where the backend cannot be tested: a failure if `required` names it, or what its name begins with up to

@@ -66,6 +66,10 @@ impl Fixture for Set {
         Ok(Backend { coordinator: Some(opened.coordinator), store: Some(opened.store) })
     }
 
+    fn side_by_side(&self) -> Option<usize> {
+        Some(6)
+    }
+
     async fn remove(&self, namespace: &str) {
         self.proxies.lock().await.remove(namespace);
     }
