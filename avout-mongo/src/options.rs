@@ -1,9 +1,10 @@
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use avout_core::{Error, ErrorKind, Result};
-use percent_encoding::percent_decode_str;
+use avout_core::backend::UrlReader;
+use avout_core::{Error, Result};
 
 use crate::{Backend, Store};
 
@@ -33,7 +34,12 @@ pub struct Options {
     pub(crate) documents: bool,
 }
 
-const OWN: &str = "namespace=<name>, timeout=<number>ms|s, documents=true|false";
+const URL: UrlReader = UrlReader::new("mongodb url", KNOWN);
+const KNOWN: &str = "namespace=<name>, timeout=<number>ms|s, documents=true|false, and the driver's appName, authMechanism, \
+    authMechanismProperties, authSource, connectTimeoutMS, directConnection, heartbeatFrequencyMS, \
+    localThresholdMS, maxConnecting, maxIdleTimeMS, maxPoolSize, minPoolSize, replicaSet, serverMonitoringMode, \
+    serverSelectionTimeoutMS, srvMaxHosts, srvServiceName, ssl, tls, tlsAllowInvalidCertificates, \
+    tlsAllowInvalidHostnames, tlsCAFile, tlsCertificateKeyFile, tlsInsecure";
 
 /// The driver's options that are passed on as they are.
 const PASSED: &[&str] = &[
@@ -81,7 +87,7 @@ impl Options {
     /// [`documents`](Self::documents)).
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) says what is wrong, and shows no part of the URL but the name of an
+    /// [`InvalidInput`](avout_core::ErrorKind::InvalidInput) says what is wrong, and shows no part of the URL but the name of an
     /// option; for an unknown option it lists the known ones.
     pub fn from_url(url: &str) -> Result<Self> {
         let (base, query) = url.split_once('?').unwrap_or((url, ""));
@@ -92,21 +98,20 @@ impl Options {
         let Some((_, database)) = servers.split_once('/').filter(|(_, database)| !database.is_empty()) else {
             return Err(invalid("the servers are followed by the name of a database, as in mongodb://localhost/shop"));
         };
-        let database = percent_decode_str(database).decode_utf8().map_err(|_| invalid("the database is not UTF-8"))?;
+        let database = URL.decode(database, "the database")?;
         check_database(&database)?;
         let mut options = Self {
             url: String::new(),
-            database: database.into_owned(),
+            database,
             namespace: "avout".into(),
             timeout: Duration::from_secs(10),
             documents: false,
         };
         let mut passed = Vec::new();
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        for (name, value) in UrlReader::pairs(query) {
             let known = |other: &&&str| other.eq_ignore_ascii_case(name);
             if PASSED.iter().any(|other| known(&other)) {
-                passed.push(pair);
+                passed.push(format!("{name}={value}"));
             } else if let Some((_, allowed, why)) = FIXED.iter().find(|(other, ..)| known(&other)) {
                 if !allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(value)) {
                     let allowed = allowed.join(" or ");
@@ -122,26 +127,18 @@ impl Options {
     }
 
     fn with(self, name: &str, value: &str) -> Result<Self> {
-        let wrong = || invalid(format!("the value of the option {name} is none of: {OWN}"));
         Ok(match name {
-            "namespace" => {
-                let name = percent_decode_str(value).decode_utf8().map_err(|_| wrong())?;
-                self.namespace(&name)?
-            }
-            "timeout" => self.timeout(duration(value).ok_or_else(wrong)?),
-            "documents" => self.documents(value.parse().map_err(|_| wrong())?),
-            _ => {
-                let shown: String = name.chars().take(40).flat_map(char::escape_debug).collect();
-                let passed = PASSED.join(", ");
-                return Err(invalid(format!("unknown option {shown}; known are: {OWN}, and the driver's {passed}")));
-            }
+            "namespace" => self.namespace(&URL.decode(value, "the namespace")?)?,
+            "timeout" => self.timeout(URL.duration(name, value, Duration::from_millis(1)..=Duration::MAX)?),
+            "documents" => self.documents(URL.choice(name, value, &[("true", true), ("false", false)])?),
+            _ => return Err(URL.unknown(name)),
         })
     }
 
     /// The namespace in the database: the collections are named `<namespace>.refs` and so on. `avout` unless set.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) unless it has 1 to 64 of `a-z`, `A-Z`, `0-9`, `_` and `-`.
+    /// [`InvalidInput`](avout_core::ErrorKind::InvalidInput) unless it has 1 to 64 of `a-z`, `A-Z`, `0-9`, `_` and `-`.
     pub fn namespace(mut self, name: &str) -> Result<Self> {
         let fine = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
         if name.is_empty() || name.len() > 64 || !name.chars().all(fine) {
@@ -152,7 +149,7 @@ impl Options {
     }
 
     /// How long one request may take, the choice of a server included; after that it is
-    /// [`Unavailable`](ErrorKind::Unavailable), or [`OutcomeUnknown`](ErrorKind::OutcomeUnknown) for a write. 10 seconds
+    /// [`Unavailable`](avout_core::ErrorKind::Unavailable), or [`OutcomeUnknown`](avout_core::ErrorKind::OutcomeUnknown) for a write. 10 seconds
     /// unless set.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
@@ -164,8 +161,8 @@ impl Options {
     /// other tools can query them. Off unless set. avout reads the bytes alone.
     ///
     /// It takes the codecs [`MessagePack`](avout_core::MessagePack) and [`Json`](avout_core::Json). A value that BSON
-    /// cannot hold is refused as [`Codec`](ErrorKind::Codec): integers from 2^63 on, and maps whose keys are not texts; one
-    /// of more than 4 MiB as BSON is [`TooLarge`](ErrorKind::TooLarge).
+    /// cannot hold is refused as [`Codec`](avout_core::ErrorKind::Codec): integers from 2^63 on, and maps whose keys are not texts; one
+    /// of more than 4 MiB as BSON is [`TooLarge`](avout_core::ErrorKind::TooLarge).
     #[must_use]
     pub fn documents(mut self, documents: bool) -> Self {
         self.documents = documents;
@@ -225,20 +222,22 @@ fn check_database(name: &str) -> Result<()> {
     Ok(())
 }
 
-fn duration(text: &str) -> Option<Duration> {
-    if let Some(number) = text.strip_suffix("ms") {
-        return number.parse().ok().map(Duration::from_millis);
-    }
-    text.strip_suffix('s')?.parse().ok().map(Duration::from_secs)
-}
-
-pub(crate) fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
-    Error::new(ErrorKind::InvalidInput, message).during("mongodb url")
+/// The URL is wrong, in these words.
+pub(crate) fn invalid(message: impl Into<Cow<'static, str>>) -> Error {
+    URL.invalid(message)
 }
 
 #[cfg(test)]
 mod tests {
+    use avout_core::ErrorKind;
+
     use super::*;
+
+    /// The message about an unknown option names each that is passed on.
+    #[test]
+    fn tells_all_options() {
+        assert!(PASSED.iter().all(|name| KNOWN.contains(&format!(" {name}"))));
+    }
 
     /// The text form gives the options that the builder gives, and the driver gets what is the driver's.
     #[test]

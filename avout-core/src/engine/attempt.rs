@@ -326,7 +326,13 @@ impl Attempt {
 
     /// The same as [`admit`](Self::admit) for a coordinator with snapshots of its own, which is not asked what the points
     /// of its entries say.
-    pub(crate) fn admit_native(&mut self, mut keys: Vec<Key>, wanted: usize, generation: u64, snapshot: Snapshot) -> bool {
+    pub(crate) fn admit_native(
+        &mut self,
+        mut keys: Vec<Key>,
+        wanted: usize,
+        generation: u64,
+        snapshot: Snapshot,
+    ) -> bool {
         let Some(read_point) = self.read_point else {
             self.read_point = Some(snapshot.point);
             keys.truncate(wanted);
