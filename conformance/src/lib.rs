@@ -36,6 +36,7 @@ pub mod fault;
 mod fixture;
 pub mod history;
 mod law;
+mod lock;
 mod registry;
 mod runner;
 mod sample;

@@ -5,10 +5,12 @@
 //! no closures. `docs/backends.md` walks through writing one, and the crate `avout-conformance` tests it.
 
 mod coordinator;
+mod sessions;
 mod store;
 mod watch;
 
 pub use coordinator::{Coordinator, CoordinatorCapabilities};
+pub use sessions::Sessions;
 pub use store::{CasOutcome, Kind, StateContainer, Store, StoreCapabilities, VersionedStateContainer};
 pub use watch::{Wake, Watcher};
 

@@ -149,7 +149,7 @@ impl Plan {
             .into_iter()
             .zip(done.revisions)
             .map(|(put, revision)| (put.key, Some(Entry { revision, point: done.point, record: put.record })));
-        let entries = put.filter(|(key, _)| !key.is_reserved()).chain(self.checks).collect();
+        let entries = put.filter(|(key, _)| !key.is_bookkeeping()).chain(self.checks).collect();
         Left { sent, floor: Some(floor), point: done.point, entries }
     }
 

@@ -1,0 +1,9 @@
+//! Group `lock`: what locks and the like promise, over any coordinator.
+
+pub(crate) mod bench;
+pub(crate) mod cost;
+pub(crate) mod liveness;
+pub(crate) mod mutex;
+
+/// The group's files of laws.
+pub(crate) const FILES: &[&[crate::law::Law]] = &[mutex::LAWS, liveness::LAWS, cost::LAWS];
