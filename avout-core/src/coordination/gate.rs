@@ -275,12 +275,8 @@ impl Gate {
                     let message = "it is held or waited for: destroy it when nobody uses it";
                     return Err(Error::new(ErrorKind::Contended, message).at(&self.key));
                 }
-                if open.found.is_some() {
-                    self.holders.remove(&tx)?;
-                }
-                if self.line.get(&tx).await?.is_some() {
-                    self.line.remove(&tx)?;
-                }
+                self.holders.remove(&tx).await?;
+                self.line.remove(&tx).await?;
                 Ok(())
             })
             .await

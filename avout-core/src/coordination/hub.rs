@@ -174,13 +174,7 @@ impl Hub {
     async fn retire(&self, session: &Session) {
         let retired = match self.engine.coordinator.sessions() {
             Some(native) => native.end(session.id).await,
-            None => {
-                self.transact_soon(async |tx| {
-                    let record = record(&self.engine, session.id);
-                    if record.get(&tx).await?.is_some() { record.remove(&tx) } else { Ok(()) }
-                })
-                .await
-            }
+            None => self.transact_soon(async |tx| record(&self.engine, session.id).remove(&tx).await).await,
         };
         if let Err(error) = retired {
             tracing::debug!(session = %session.id, %error, "the end of a session is left for others to notice");

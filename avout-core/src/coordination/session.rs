@@ -163,7 +163,7 @@ impl Dead {
         let record = record(engine, self.session);
         match record.get(tx).await? {
             None => Ok(true),
-            Some(found) if Some(found.beat) == self.beat => record.remove(tx).map(|()| true),
+            Some(found) if Some(found.beat) == self.beat => record.remove(tx).await.map(|()| true),
             Some(_) => Ok(false),
         }
     }

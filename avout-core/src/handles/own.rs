@@ -54,25 +54,24 @@ impl<T: Value + Serialize + DeserializeOwned> Own<T> {
 
     /// Writes the record, whether there is one or not.
     pub(crate) async fn put(&self, tx: &Tx, value: T) -> Result<()> {
-        let exists = match tx.0.attempt().write(self.key()).map(|write| write.shown().is_some()) {
-            Some(exists) => exists,
-            None => false,
-        };
-        let value = Arc::new(value);
-        if exists {
-            return tx.0.write(&self.cell, Action::Set(value));
-        }
         tx.0.see(&[self.key()]).await?;
-        let action = match tx.0.seen_alive(self.key()) {
-            Some(_) => Action::Set(value),
-            None => Action::Create(value),
-        };
-        tx.0.write(&self.cell, action)
+        let exists = tx.0.seen_alive(self.key()).is_some();
+        self.undo(tx);
+        let value = Arc::new(value);
+        tx.0.write(&self.cell, if exists { Action::Set(value) } else { Action::Create(value) })
     }
 
-    /// Removes the record, which must be there.
-    pub(crate) fn remove(&self, tx: &Tx) -> Result<()> {
-        tx.0.write(&self.cell, Action::Destroy)
+    /// Removes the record, if there is one.
+    pub(crate) async fn remove(&self, tx: &Tx) -> Result<()> {
+        tx.0.see(&[self.key()]).await?;
+        let exists = tx.0.seen_alive(self.key()).is_some();
+        self.undo(tx);
+        if exists { tx.0.write(&self.cell, Action::Destroy) } else { Ok(()) }
+    }
+
+    /// What the transaction has written before is of no importance: what it will write depends on what there is.
+    fn undo(&self, tx: &Tx) {
+        tx.0.attempt().keys.entry(self.key()).write = None;
     }
 }
 
