@@ -171,8 +171,9 @@ async fn obtain(
             Joined::Queued => {
                 hub.entered(&session, sent);
                 match wait_for_grant(gate, &session, who, claim.seat, None, stop).await {
-                    Ok(Waited::Granted(token)) => return Ok(Some((session, who, token))),
-                    Ok(Waited::Ended) => {
+                    Ok(Waited::Granted(token)) if session.is_alive() => return Ok(Some((session, who, token))),
+                    // A grant that comes after the session has ended is none.
+                    Ok(Waited::Granted(_) | Waited::Ended) => {
                         hub.lose(&session);
                         before = Some(who);
                     }

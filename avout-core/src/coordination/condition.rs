@@ -255,13 +255,12 @@ async fn drive(condition: Condition, hold: Hold, deadline: Option<Instant>, mut 
     };
     let answer = match waited {
         Ok(Some((token, timed_out))) => Ok((Hold::assemble(gate, claim, session, who, token), timed_out)),
-        Ok(None) => Err(lost(&key)),
-        Err(error) => {
+        ended => {
             // Wherever it stands now, it is to stand nowhere.
             if condition.unpark(who, false).await.is_err() {
                 gate.hub.lose(&session);
             }
-            Err(error)
+            Err(ended.err().unwrap_or_else(|| lost(&key)))
         }
     };
     if let Err(Ok((hold, timed_out))) = stop.reply.send(answer) {
@@ -299,8 +298,8 @@ async fn wait(
             },
         };
         return match waited? {
-            Waited::Granted(token) => Ok(Some((token, timed_out))),
-            Waited::Ended => {
+            Waited::Granted(token) if session.is_alive() => Ok(Some((token, timed_out))),
+            Waited::Granted(_) | Waited::Ended => {
                 gate.hub.lose(session);
                 Ok(None)
             }

@@ -4,6 +4,3 @@ pub(crate) mod bench;
 pub(crate) mod cost;
 pub(crate) mod liveness;
 pub(crate) mod mutex;
-
-/// The group's files of laws.
-pub(crate) const FILES: &[&[crate::law::Law]] = &[mutex::LAWS, liveness::LAWS, cost::LAWS];
