@@ -63,7 +63,7 @@ impl Counter {
     }
 
     /// The ref that holds it, to be read in transactions or watched.
-    pub fn as_ref(&self) -> &Ref<i64> {
+    pub fn reference(&self) -> &Ref<i64> {
         &self.value
     }
 }
