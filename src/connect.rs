@@ -2,7 +2,17 @@ use avout_core::backend::Backend;
 use avout_core::{Error, ErrorKind, Result, Stm};
 
 /// The schemes of all backends, with the feature that each needs.
-const SCHEMES: &[(&str, &str)] = &[("mem", "local"), ("sqlite", "sql")];
+const SCHEMES: &[(&str, &str)] = &[
+    ("mem", "local"),
+    ("sqlite", "sql"),
+    ("zk", "zk"),
+    ("redis", "redis"),
+    ("rediss", "redis"),
+    ("redis+sentinel", "redis"),
+    ("rediss+sentinel", "redis"),
+    ("redis+cluster", "redis"),
+    ("rediss+cluster", "redis"),
+];
 
 /// Connects to the store that `url` names, with the default [`Config`](crate::Config).
 ///
@@ -12,9 +22,13 @@ const SCHEMES: &[(&str, &str)] = &[("mem", "local"), ("sqlite", "sql")];
 /// | `mem:name` | likewise, shared by all in this process that use the name | `local` |
 /// | `sqlite:path` | a SQLite file, made if there is none; any number of processes of one machine | `sql` |
 /// | `sqlite::memory:` | a SQLite database in memory, empty and shared with nobody | `sql` |
+/// | `zk://host:port,…/path` | a ZooKeeper ensemble, under the znode `path`, made if there is none; any number of machines | `zk` |
+/// | `redis://user:password@host:6379/namespace` | a Redis server; with `rediss://` over TLS | `redis` |
+/// | `redis+sentinel://host:26379,host2:26379/service/namespace` | the Redis master that sentinels name | `redis` |
+/// | `redis+cluster://host:6379,host2:6379/namespace` | the master of the namespace's slot in a Redis cluster | `redis` |
 ///
 /// Options follow a `?`: for SQLite `synchronous=full` (the default) or `normal`, and the others that [`avout_sql`](crate::sql)
-/// lists.
+/// lists. `Options::from_url` of each backend's crate tells the others.
 ///
 /// # Errors
 /// [`InvalidInput`](ErrorKind::InvalidInput) for a URL that no backend understands, with those that one does;
@@ -44,6 +58,12 @@ pub async fn open(url: impl AsRef<str>) -> Result<Backend> {
         Some(("mem", name)) => open_local(name),
         #[cfg(feature = "sql")]
         Some(("sqlite", _)) => open_sql(url).await,
+        #[cfg(feature = "zk")]
+        Some(("zk", _)) => open_zk(url).await,
+        #[cfg(feature = "redis")]
+        Some(("redis" | "rediss" | "redis+sentinel" | "rediss+sentinel" | "redis+cluster" | "rediss+cluster", _)) => {
+            open_redis(url).await
+        }
         Some((scheme, _)) => Err(no_backend(scheme)),
         None => Err(no_backend("")),
     };
@@ -63,6 +83,18 @@ fn open_local(name: &str) -> Result<Backend> {
 async fn open_sql(url: &str) -> Result<Backend> {
     let sqlite = avout_sql::Options::from_url(url)?.open().await?;
     Ok(Backend { coordinator: sqlite.coordinator, store: sqlite.store })
+}
+
+#[cfg(feature = "zk")]
+async fn open_zk(url: &str) -> Result<Backend> {
+    let zk = avout_zk::Options::from_url(url)?.open().await?;
+    Ok(Backend { coordinator: zk.coordinator, store: zk.store })
+}
+
+#[cfg(feature = "redis")]
+async fn open_redis(url: &str) -> Result<Backend> {
+    let redis = avout_redis::connect(url).await?;
+    Ok(Backend { coordinator: redis.coordinator, store: redis.store })
 }
 
 /// The rest of a URL may hold credentials, so only its scheme is named.
@@ -98,6 +130,8 @@ mod tests {
         for (scheme, feature) in SCHEMES {
             let on = match *feature {
                 "local" => cfg!(feature = "local"),
+                "zk" => cfg!(feature = "zk"),
+                "redis" => cfg!(feature = "redis"),
                 _ => cfg!(feature = "sql"),
             };
             if !on {

@@ -25,7 +25,7 @@
 //! - The crate `avout-core` has the two traits that a backend of your own implements, and `avout-conformance` tests it.
 //!
 //! # Features
-//! `local` and `sql` (SQLite) are on by default.
+//! `local` and `sql` (SQLite) are on by default; `zk` is ZooKeeper, `redis` is Redis.
 //!
 //! [`docs/guarantees.md`]: https://github.com/avout/avout/blob/main/docs/guarantees.md
 
@@ -36,8 +36,12 @@ pub use connect::{connect, open};
 
 #[cfg(feature = "local")]
 pub use avout_local as local;
+#[cfg(feature = "redis")]
+pub use avout_redis as redis;
 #[cfg(feature = "sql")]
 pub use avout_sql as sql;
+#[cfg(feature = "zk")]
+pub use avout_zk as zk;
 
 /// What most programs use.
 pub mod prelude {

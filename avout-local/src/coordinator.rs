@@ -36,12 +36,16 @@ impl Current {
     }
 }
 
+/// The point of the last commit. Every commit changes it, so it lies apart from what they only read.
+#[derive(Default)]
+#[repr(align(128))]
+struct Clock(AtomicU64);
+
 /// The coordinator's part of a namespace.
 pub(crate) struct Records {
     capabilities: CoordinatorCapabilities,
     current: Shards<Current>,
-    /// The point of the last commit.
-    clock: AtomicU64,
+    clock: Clock,
     registry: Arc<Registry>,
 }
 
@@ -52,7 +56,7 @@ impl Records {
         capabilities.max_inline = usize::MAX;
         capabilities.definite_replies = true;
         capabilities.unique_revisions = true;
-        Self { capabilities, current: Shards::default(), clock: AtomicU64::new(0), registry: Arc::default() }
+        Self { capabilities, current: Shards::default(), clock: Clock::default(), registry: Arc::default() }
     }
 
     /// The clock is read while all keys are locked. A commit of one of them takes its point under
@@ -67,7 +71,7 @@ impl Records {
     }
 
     fn now(&self) -> Point {
-        Point::new(self.clock.load(Ordering::SeqCst))
+        Point::new(self.clock.0.load(Ordering::SeqCst))
     }
 
     fn commit(&self, commit: &Commit) -> CommitOutcome {
@@ -88,7 +92,7 @@ impl Records {
             return CommitOutcome::Committed(Committed { point: self.now(), revisions: Vec::new() });
         }
 
-        let point = Point::new(self.clock.fetch_add(1, Ordering::SeqCst) + 1);
+        let point = Point::new(self.clock.0.fetch_add(1, Ordering::SeqCst) + 1);
         // What is replaced is dropped after the locks: it may hold values whose `drop` is anybody's code.
         let mut replaced: SmallVec<[Current; 4]> = SmallVec::new();
         let mut place = commit.checks.len();
@@ -136,8 +140,16 @@ impl backend::Coordinator for Coordinator {
         Ok(self.namespace.records.read(keys))
     }
 
+    fn read_now(&self, keys: &[Key]) -> Option<Snapshot> {
+        Some(self.namespace.records.read(keys))
+    }
+
     async fn commit(&self, commit: &Commit) -> Result<CommitOutcome> {
         Ok(self.namespace.records.commit(commit))
+    }
+
+    fn commit_now(&self, commit: &Commit) -> Option<CommitOutcome> {
+        Some(self.namespace.records.commit(commit))
     }
 
     async fn watch(&self, keys: &[Key]) -> Result<Box<dyn Watcher>> {

@@ -10,18 +10,29 @@ const SHARDS: usize = 64;
 
 type Table<V> = HashTable<(Key, V)>;
 
+/// Aligned so that locking one does not slow down those who lock its neighbour.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Shard<V>(Mutex<Table<V>>);
+
+impl<V> Default for Shard<V> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
 /// A map from keys to `V`, cut into shards with a lock each.
 ///
 /// Operations on several keys lock all shards they need, in the order of the shards; so they
 /// are atomic and cannot deadlock.
 pub(crate) struct Shards<V> {
     hasher: DefaultHashBuilder,
-    shards: Box<[Mutex<Table<V>>]>,
+    shards: Box<[Shard<V>]>,
 }
 
 impl<V> Default for Shards<V> {
     fn default() -> Self {
-        Self { hasher: DefaultHashBuilder::default(), shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
+        Self { hasher: DefaultHashBuilder::default(), shards: (0..SHARDS).map(|_| Shard::default()).collect() }
     }
 }
 
@@ -33,7 +44,7 @@ impl<V> Shards<V> {
         let mut guards = SmallVec::new();
         let mut left: u64 = mask;
         while left != 0 {
-            guards.push(lock(&self.shards[left.trailing_zeros() as usize]));
+            guards.push(lock(&self.shards[left.trailing_zeros() as usize].0));
             left &= left - 1;
         }
         Locked { hasher: &self.hasher, hashes, mask, guards }
@@ -43,7 +54,7 @@ impl<V> Shards<V> {
     pub(crate) fn keys(&self, prefix: &Key, wanted: impl Fn(&V) -> bool) -> Vec<Key> {
         let mut keys = Vec::new();
         for shard in &self.shards {
-            let shard = lock(shard);
+            let shard = lock(&shard.0);
             keys.extend(
                 shard.iter().filter(|(key, value)| key.is_under(prefix) && wanted(value)).map(|(key, _)| key.clone()),
             );

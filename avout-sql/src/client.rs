@@ -1,6 +1,6 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Sender};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use avout_core::backend::{CoordinatorCapabilities, StoreCapabilities};
@@ -9,15 +9,16 @@ use avout_core::{Error, ErrorKind, Result};
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
-use crate::connection::{connect, patiently};
+use crate::connection::{connect, patiently, roll_back};
 use crate::error::{classify, with_path};
 use crate::file::File;
+use crate::here::Open;
 use crate::options::{Options, Place, Synchronous};
 use crate::readers::Readers;
 use crate::watch::Hub;
-use crate::work::{Batch, Pending, Work};
-use crate::writer::{Message, Writer};
-use crate::{Backend, outcome, schema};
+use crate::work::{Batch, Job, Pending, Work};
+use crate::writer::{Message, SharedWriter, Writer};
+use crate::{Backend, outcome, schema, writer};
 
 /// The largest record, value or commit. SQLite's limit for a row is 1,000,000,000 bytes.
 pub(crate) const MAX_BYTES: usize = 512 << 20;
@@ -32,6 +33,8 @@ pub(crate) struct Shared {
     pub(crate) file: Option<File>,
     pub(crate) realm: Realm,
     pub(crate) hub: Hub,
+    /// Requests to write that are under way.
+    pub(crate) open: Open,
     pub(crate) stats: Stats,
     #[cfg(test)]
     pub(crate) faults: crate::faults::Faults,
@@ -58,6 +61,8 @@ impl Shared {
 pub(crate) struct Stats {
     transactions: AtomicU64,
     commits: AtomicU64,
+    /// The transactions among them that were done on the threads of their callers.
+    here: AtomicU64,
 }
 
 impl Stats {
@@ -65,6 +70,15 @@ impl Stats {
     pub(crate) fn count(&self, commits: i64) {
         self.transactions.fetch_add(1, Ordering::Relaxed);
         self.commits.fetch_add(commits.unsigned_abs(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_here(&self) {
+        self.here.fetch_add(1, Ordering::Relaxed);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn here(&self) -> u64 {
+        self.here.load(Ordering::Relaxed)
     }
 
     pub(crate) fn read(&self) -> (u64, u64) {
@@ -78,6 +92,7 @@ pub(crate) struct Client {
     pub(crate) coordinates: CoordinatorCapabilities,
     pub(crate) stores: StoreCapabilities,
     queue: Sender<Message>,
+    writer: SharedWriter,
     readers: Readers,
     closed: AtomicBool,
     /// Threads and locks do not survive a fork, so a child must not go on with its parent's client.
@@ -98,17 +113,19 @@ pub(crate) async fn open(options: Options) -> Result<Backend> {
             let _running = running;
             match prepare(options) {
                 Ok((shared, writer, reader)) => {
+                    let writer = Arc::new(Mutex::new(Some(writer)));
                     // If nobody waits any more, the queue has no sender and the writer ends at once.
-                    let _ = opened.send(Ok((shared, reader)));
-                    writer.run(&requests);
+                    let _ = opened.send(Ok((shared, Arc::clone(&writer), reader)));
+                    writer::serve(&writer, &requests);
                 }
                 Err(error) => drop(opened.send(Err(error.during("open")))),
             }
         })
         .map_err(|error| Error::new(ErrorKind::Unavailable, "no thread could be started").with_source(error))?;
     let answer = open.await;
-    let (shared, reader) = answer.map_err(|_| Error::new(ErrorKind::Unavailable, "the writer's thread ended"))??;
-    let client = Arc::new(Client::new(shared, queue, reader, ended));
+    let (shared, writer, reader) =
+        answer.map_err(|_| Error::new(ErrorKind::Unavailable, "the writer's thread ended"))??;
+    let client = Arc::new(Client::new(shared, queue, writer, reader, ended));
     Ok(Backend::new(client))
 }
 
@@ -139,6 +156,7 @@ fn prepare_with(options: Options, file: Option<File>) -> Result<Prepared> {
         file,
         realm,
         hub: Hub::default(),
+        open: Open::default(),
         stats: Stats::default(),
         #[cfg(test)]
         faults: crate::faults::Faults::default(),
@@ -154,7 +172,7 @@ fn prepare_with(options: Options, file: Option<File>) -> Result<Prepared> {
         }
         None => None,
     };
-    let writer = Writer::new(Arc::clone(&shared), connection, id);
+    let writer = Writer::new(Arc::clone(&shared), connection, id)?;
     Ok((shared, writer, reader))
 }
 
@@ -162,6 +180,7 @@ impl Client {
     fn new(
         shared: Arc<Shared>,
         queue: Sender<Message>,
+        writer: SharedWriter,
         reader: Option<Connection>,
         ended: watch::Receiver<()>,
     ) -> Self {
@@ -182,7 +201,8 @@ impl Client {
         stores.push = true;
         let readers = Readers::new(reader, shared.options.readers);
         let process = std::process::id();
-        Self { shared, coordinates, stores, queue, readers, closed: AtomicBool::new(false), process, ended }
+        let closed = AtomicBool::new(false);
+        Self { shared, coordinates, stores, queue, writer, readers, closed, process, ended }
     }
 
     /// Whether it may be used: not closed, and not in another process than it was opened in.
@@ -196,9 +216,41 @@ impl Client {
     /// Has the writer do this. If the future is dropped before its batch began it is not done, else it is done as a whole.
     pub(crate) async fn write<W: Work>(&self, work: W) -> Result<W::Answer> {
         self.usable()?;
+        let opened = self.shared.open.enter();
         let (job, answer) = Pending::new(work);
-        self.queue.send(Message::Job(job)).map_err(|_| closed())?;
+        let job: Box<dyn Job> = job;
+        let left = if self.shared.file.is_some() && opened.is_spared(job.bytes()).await {
+            self.write_here(job)
+        } else {
+            Some(job)
+        };
+        if let Some(job) = left {
+            self.queue.send(Message::Job(job)).map_err(|_| closed())?;
+        }
         answer.await.unwrap_or_else(|_| Err(self.no_answer()))
+    }
+
+    /// Forgets that commits were slow.
+    #[cfg(test)]
+    pub(crate) fn hurry(&self) {
+        if let Some(writer) = self.writer.lock().expect("no panic").as_mut() {
+            writer.hurry();
+        }
+    }
+
+    /// Does this on the thread of the caller, if that need not wait for anything but the disk. Gives it back if not.
+    fn write_here(&self, job: Box<dyn Job>) -> Option<Box<dyn Job>> {
+        let Ok(mut writer) = self.writer.try_lock() else {
+            return Some(job);
+        };
+        let Some(writer) = writer.as_mut() else {
+            return Some(job);
+        };
+        let left = writer.batch_here(job);
+        if writer.wants_its_thread() {
+            let _ = self.queue.send(Message::Wake);
+        }
+        left
     }
 
     pub(crate) async fn resolve(&self, receipt: crate::outcome::Receipt) -> Result<avout_core::protocol::Resolution> {
@@ -230,9 +282,12 @@ impl Client {
     {
         self.usable()?;
         let Some(file) = &self.shared.file else {
-            return self.write(Reading(std::sync::Mutex::new(f))).await?;
+            return self.write(Reading(Mutex::new(f))).await?;
         };
         file.check()?;
+        if small && let Some(found) = self.read_beside_writer(&f) {
+            return found;
+        }
         if small && let Some(connection) = self.readers.take_idle() {
             match f(&connection, INLINE_READ) {
                 Ok(Some(found)) => {
@@ -265,6 +320,26 @@ impl Client {
         reading
             .await
             .map_err(|error| Error::new(ErrorKind::Unavailable, "the reading thread ended").with_source(error))?
+    }
+
+    /// Reads with the writer's connection if nobody writes: what this client wrote is in its cache, and not in those of the others.
+    fn read_beside_writer<T, F>(&self, f: &F) -> Option<Result<T>>
+    where
+        F: Fn(&Connection, usize) -> Result<Option<T>>,
+    {
+        if !self.shared.open.is_idle() {
+            return None;
+        }
+        let writer = self.writer.try_lock().ok()?;
+        let connection = writer.as_ref()?.to_read()?;
+        match f(connection, INLINE_READ) {
+            Ok(found) => found.map(Ok),
+            // A lock; or the file has gone bad, and a connection that only reads tells.
+            Err(_) => {
+                roll_back(connection);
+                None
+            }
+        }
     }
 
     /// Ends the threads and closes the connections, and waits for it.
@@ -300,7 +375,7 @@ pub(crate) fn closed() -> Error {
 }
 
 /// A read by the writer's connection, the only one there is to a store in memory.
-struct Reading<F>(std::sync::Mutex<F>);
+struct Reading<F>(Mutex<F>);
 
 impl<T, F> Work for Reading<F>
 where

@@ -24,10 +24,14 @@ pub(crate) fn patiently<T>(timeout: Duration, f: impl FnOnce() -> T) -> T {
     result
 }
 
+/// After so many tries, which is about 40 ms, a lock is taken for one that is held for long.
+const MANY_TRIES: i32 = 100;
+
 /// Decides whether to try a lock again, after a pause.
 ///
 /// Pauses are short and random: SQLite has no queue for its write lock, so processes that poll in step,
-/// or ever more rarely, as exponential back-off would have it, starve behind one that commits without a pause.
+/// or ever more rarely, as exponential back-off would have it, starve behind one that commits without a pause. A commit takes a
+/// fraction of a millisecond; who has waited for many of them waits for something longer, and may look more rarely.
 fn busy(tries: i32) -> bool {
     let Some(deadline) = PATIENCE.get() else {
         return false;
@@ -36,7 +40,7 @@ fn busy(tries: i32) -> bool {
     if left.is_zero() {
         return false;
     }
-    let longest = 100 << tries.clamp(0, 5);
+    let longest = if tries < MANY_TRIES { 100 << tries.clamp(0, 3) } else { 3_200 };
     thread::sleep(Duration::from_micros(rand::random_range(50..=longest)).min(left));
     true
 }

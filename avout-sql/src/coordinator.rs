@@ -37,6 +37,12 @@ impl Coordinator {
         self.client.shared.stats.read()
     }
 
+    /// Requests to write that wait or are being done.
+    #[doc(hidden)]
+    pub fn under_way(&self) -> usize {
+        self.client.shared.open.count()
+    }
+
     #[cfg(test)]
     pub(crate) fn client(&self) -> &Client {
         &self.client

@@ -14,7 +14,8 @@
 //!
 //! # How it works
 //! One thread for each client writes. It takes all requests that wait into one SQLite transaction, so that they share one wait
-//! for the disk, and answers when that is committed. Reads are SQLite snapshots on connections of their own and wait for
+//! for the disk, and answers when that is committed. A commit that nobody would share, on a runtime that can spare the thread, is
+//! done by its caller. Reads are SQLite snapshots on connections of their own and wait for
 //! nobody. Changes are told to watchers of the same client by that thread; for those of other
 //! clients a second thread, running only while there are watchers, looks every 5 ms whether the file has changed.
 //!
@@ -43,6 +44,8 @@ mod error;
 #[cfg(test)]
 mod faults;
 mod file;
+mod here;
+mod log;
 mod options;
 mod outcome;
 mod poller;

@@ -11,9 +11,13 @@
 //! COMMIT fails      all die, the log is recovered          it happened
 //! ```
 //!
-//! Each client has a row in `writers`, and each batch that gives out points writes its number there. Whoever wants to know
-//! takes the write lock and looks: the batch's number means that it happened. A smaller number means that it has not, and
-//! then a commit of one's own (the *fence*, which raises the number beyond the batch's) writes over the frames: it never will.
+//! So each batch that gives out points writes its number and its writer's name into the clock's row, which it writes anyway.
+//! If another writer's name is there, that one's number goes to its row in `writers` first. So the last batch of each writer
+//! that took effect can always be told, and a client that is alone writes one row.
+//!
+//! Whoever wants to know takes the write lock and looks: the batch's number means that it happened. A smaller number means
+//! that it has not, and then a commit of one's own (the *fence*, which raises the number beyond the batch's) writes over the
+//! frames: it never will.
 //!
 //! A client that cannot find out at once goes on under another id. So a row whose number is beyond that of a
 //! batch with a receipt says that the batch was fenced off.
@@ -82,11 +86,8 @@ pub(crate) fn is_definite(connection: &Connection, error: &rusqlite::Error) -> b
 pub(crate) fn decide(connection: &Connection, timeout: Duration, writer: &[u8; 16], batch: i64) -> Result<bool> {
     patiently(timeout, || {
         run(connection, "BEGIN IMMEDIATE").map_err(classify)?;
-        let found: Option<i64> = connection
-            .query_row("SELECT batch FROM writers WHERE id = ?1", [writer], |row| row.get(0))
-            .optional()
-            .map_err(classify)?;
-        let Some(found) = found else {
+        let now = Clock::read(connection).map_err(classify)?;
+        let Some(found) = now.last_batch_of(connection, writer).map_err(classify)? else {
             return Err(Error::new(ErrorKind::Unsupported, "the receipt is too old: nothing tells of it any more"));
         };
         if found == batch {
@@ -94,7 +95,7 @@ pub(crate) fn decide(connection: &Connection, timeout: Duration, writer: &[u8; 1
             return make_durable(connection).map(|()| true);
         }
         if found < batch {
-            set_batch(connection, writer, batch + 1).map_err(classify)?;
+            now.seal(connection, now.point, Batch { writer: *writer, number: batch + 1 }).map_err(classify)?;
             run(connection, "COMMIT").map_err(classify)?;
         } else {
             run(connection, "ROLLBACK").map_err(classify)?;
@@ -113,25 +114,100 @@ fn make_durable(connection: &Connection) -> Result<()> {
         return Err(Error::new(ErrorKind::Unavailable, "the log could not be written back: others are reading"));
     }
     // A point that no commit has is allowed; setting the clock to what it was would write nothing.
-    run(connection, "UPDATE clock SET point = point + 1 WHERE id = 1").map_err(classify)
+    run(connection, "UPDATE refs SET point = point + 1 WHERE id = 0").map_err(classify)
 }
 
-pub(crate) fn clock(connection: &Connection) -> rusqlite::Result<i64> {
-    connection.prepare_cached("SELECT point FROM clock WHERE id = 1")?.query_row([], |row| row.get(0))
+/// A batch, among all that were ever written to the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Batch {
+    pub(crate) writer: [u8; 16],
+    pub(crate) number: i64,
 }
 
-pub(crate) fn set_clock(connection: &Connection, point: i64) -> rusqlite::Result<()> {
-    connection.prepare_cached("UPDATE clock SET point = ?1 WHERE id = 1")?.execute([point]).map(|_| ())
+impl Batch {
+    fn encode(&self) -> [u8; 24] {
+        let mut bytes = [0; 24];
+        bytes[..16].copy_from_slice(&self.writer);
+        bytes[16..].copy_from_slice(&self.number.to_be_bytes());
+        bytes
+    }
+
+    /// `None`: no batch, as in a new file.
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (writer, rest) = bytes.split_first_chunk()?;
+        Some(Self { writer: *writer, number: i64::from_be_bytes(rest.try_into().ok()?) })
+    }
 }
 
-pub(crate) fn set_batch(connection: &Connection, writer: &[u8; 16], batch: i64) -> rusqlite::Result<()> {
-    let rows =
-        connection.prepare_cached("UPDATE writers SET batch = ?2 WHERE id = ?1")?.execute(params![writer, batch])?;
+/// What the clock's row says.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    /// The point of the last commit.
+    pub(crate) point: i64,
+    /// The last batch that gave out points.
+    last: Option<Batch>,
+}
+
+impl Clock {
+    /// In a transaction that has the write lock.
+    pub(crate) fn read(connection: &Connection) -> rusqlite::Result<Self> {
+        connection
+            .prepare_cached("SELECT point, record FROM refs WHERE id = 0")?
+            .query_row([], |row| Ok(Self { point: row.get(0)?, last: Batch::decode(row.get_ref(1)?.as_bytes()?) }))
+    }
+
+    /// Writes the clock at the end of a batch.
+    pub(crate) fn seal(&self, connection: &Connection, point: i64, batch: Batch) -> rusqlite::Result<()> {
+        if let Some(last) = &self.last
+            && last.writer != batch.writer
+        {
+            keep(connection, last)?;
+        }
+        connection
+            .prepare_cached("UPDATE refs SET point = ?1, record = ?2 WHERE id = 0")?
+            .execute(params![point, batch.encode()])
+            .map(|_| ())
+    }
+
+    /// The number of the last batch of `writer` that took effect. `None`: nothing is known of this writer.
+    fn last_batch_of(&self, connection: &Connection, writer: &[u8; 16]) -> rusqlite::Result<Option<i64>> {
+        match &self.last {
+            Some(last) if last.writer == *writer => Ok(Some(last.number)),
+            _ => connection.query_row("SELECT batch FROM writers WHERE id = ?1", [writer], |row| row.get(0)).optional(),
+        }
+    }
+
+    /// Forgets a writer that has no batch whose outcome is open.
+    pub(crate) fn forget(&self, connection: &Connection, writer: &[u8; 16]) -> rusqlite::Result<()> {
+        connection.execute("DELETE FROM writers WHERE id = ?1", [writer])?;
+        if self.last.is_some_and(|last| last.writer == *writer) {
+            connection.execute("UPDATE refs SET record = x'' WHERE id = 0", [])?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes a writer's batch to its own row.
+fn keep(connection: &Connection, batch: &Batch) -> rusqlite::Result<()> {
+    let rows = connection
+        .prepare_cached("UPDATE writers SET batch = ?2 WHERE id = ?1")?
+        .execute(params![batch.writer, batch.number])?;
     if rows == 0 {
         // Thousands of clients came since, and this row was taken for one of a client that died.
-        connection.execute("INSERT INTO writers (id, batch) VALUES (?1, ?2)", params![writer, batch])?;
+        let row = params![batch.writer, batch.number];
+        connection.execute("INSERT INTO writers (id, batch) VALUES (?1, ?2)", row)?;
     }
     Ok(())
+}
+
+/// The point of the last commit.
+pub(crate) fn clock(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.prepare_cached("SELECT point FROM refs WHERE id = 0")?.query_row([], |row| row.get(0))
+}
+
+/// Writes the clock in the middle of a batch, for one who reads it there.
+pub(crate) fn set_clock(connection: &Connection, point: i64) -> rusqlite::Result<()> {
+    connection.prepare_cached("UPDATE refs SET point = ?1 WHERE id = 0")?.execute([point]).map(|_| ())
 }
 
 /// A point as SQLite keeps it.

@@ -14,13 +14,19 @@ struct Pool {
     idle: Vec<Connection>,
     /// How many there are, idle or lent.
     count: usize,
+    /// How many wait for one: to wake nobody costs a system call too.
+    waiting: usize,
     closed: bool,
 }
 
 impl Readers {
     pub(crate) fn new(first: Option<Connection>, most: usize) -> Self {
         let idle: Vec<_> = first.into_iter().collect();
-        Self { pool: Mutex::new(Pool { count: idle.len(), idle, closed: false }), returned: Condvar::new(), most }
+        Self {
+            pool: Mutex::new(Pool { count: idle.len(), idle, waiting: 0, closed: false }),
+            returned: Condvar::new(),
+            most,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Pool> {
@@ -44,7 +50,9 @@ impl Readers {
                 drop(pool);
                 return connect().inspect_err(|_| self.forget());
             }
+            pool.waiting += 1;
             pool = self.returned.wait(pool).unwrap_or_else(PoisonError::into_inner);
+            pool.waiting -= 1;
         }
     }
 
@@ -52,7 +60,7 @@ impl Readers {
         let mut pool = self.lock();
         if !pool.closed {
             pool.idle.push(connection);
-            self.returned.notify_one();
+            self.wake(&pool);
         }
     }
 
@@ -60,7 +68,13 @@ impl Readers {
     pub(crate) fn forget(&self) {
         let mut pool = self.lock();
         pool.count = pool.count.saturating_sub(1);
-        self.returned.notify_one();
+        self.wake(&pool);
+    }
+
+    fn wake(&self, pool: &Pool) {
+        if pool.waiting > 0 {
+            self.returned.notify_one();
+        }
     }
 
     /// Takes all that are idle out. Those that are lent are closed when they are given back.

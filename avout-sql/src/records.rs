@@ -67,7 +67,7 @@ pub(crate) fn expected(revision: &Revision) -> i64 {
 
 /// For each number of keys the statement that reads their records and the clock. One statement is one snapshot.
 static STATEMENTS: LazyLock<Vec<String>> = LazyLock::new(|| {
-    let mut sql = String::from("SELECT -1, point, NULL FROM clock");
+    let mut sql = String::from("SELECT -1, point, NULL FROM refs WHERE id = 0");
     let mut statements = vec![sql.clone()];
     for i in 0..ONE_STATEMENT {
         sql.push_str(&format!(" UNION ALL SELECT {i}, point, record FROM refs WHERE key = ?{}", i + 1));

@@ -13,19 +13,20 @@ use crate::options::{Options, Place};
 pub(crate) const APPLICATION_ID: i32 = i32::from_be_bytes(*b"avou");
 
 /// The version of the tables below. A change that an older library cannot live with raises it.
-pub(crate) const SCHEMA_VERSION: i32 = 1;
+pub(crate) const SCHEMA_VERSION: i32 = 2;
 
 /// A record's revision is the point where it took effect. Points are never used twice, so revisions are unique for ever.
 ///
-/// `writers` says of each client which of its batches was the last to take effect: see `outcome.rs`.
+/// The row of `refs` with the id 0 is no ref: it is the clock. Its point is that of the last commit, and its record names the
+/// writer and the number of the last batch. It lies beside the refs that were made first, so that a commit to a small file
+/// writes one page. `writers` says the same of all other clients: see `outcome.rs`.
 const TABLES: &str = "
     CREATE TABLE meta (name TEXT PRIMARY KEY NOT NULL, value BLOB NOT NULL) WITHOUT ROWID;
-    CREATE TABLE clock (id INTEGER PRIMARY KEY CHECK (id = 1), point INTEGER NOT NULL);
-    CREATE TABLE refs (key TEXT PRIMARY KEY NOT NULL, point INTEGER NOT NULL, record BLOB NOT NULL);
+    CREATE TABLE refs (id INTEGER PRIMARY KEY, key TEXT UNIQUE NOT NULL, point INTEGER NOT NULL, record BLOB NOT NULL);
     CREATE TABLE atoms (key TEXT PRIMARY KEY NOT NULL, revision INTEGER NOT NULL, state BLOB NOT NULL);
     CREATE TABLE ref_values (key TEXT NOT NULL, version BLOB NOT NULL, state BLOB NOT NULL, PRIMARY KEY (key, version));
     CREATE TABLE writers (id BLOB PRIMARY KEY NOT NULL, batch INTEGER NOT NULL);
-    INSERT INTO clock VALUES (1, 0);
+    INSERT INTO refs VALUES (0, '', 0, x'');
 ";
 
 /// Rows of clients that ended without a close, or with an unknown outcome, are kept for this many later clients.

@@ -1,17 +1,19 @@
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use avout_core::protocol::Resolution;
 use avout_core::{Error, ErrorKind, Receipt as CoreReceipt, Result};
-use rusqlite::Connection;
+use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::oneshot;
 
 use crate::client::Shared;
 use crate::connection::{patiently, roll_back, run};
 use crate::error::{classify, copies};
 use crate::file::Lengths;
-use crate::outcome::{self, Receipt};
+use crate::here::{Open, Pace};
+use crate::log::Log;
+use crate::outcome::{self, Clock, Receipt};
 use crate::schema;
 use crate::watch::Change;
 use crate::work::{Batch, Job};
@@ -22,12 +24,17 @@ const MAX_JOBS: usize = 256;
 /// The most bytes in one SQLite transaction, but for the last request.
 const MAX_BYTES: usize = 8 << 20;
 
+/// How long a batch waits for the next request.
+const COMING: Duration = Duration::from_micros(20);
+
 /// How long a closing client waits for the lock, to remove its row. It may as well stay.
 const CLOSING: Duration = Duration::from_millis(100);
 
 pub(crate) enum Message {
     Job(Box<dyn Job>),
     Resolve(Receipt, oneshot::Sender<Result<Resolution>>),
+    /// There is work left from a batch on another thread.
+    Wake,
     /// Ends the thread, and closes these connections before its own.
     Stop(Vec<Connection>),
 }
@@ -38,6 +45,17 @@ enum Failure {
     Never { error: Error, each: bool },
     /// Nobody can tell now about the batch of this number.
     Unknown { error: Error, number: i64 },
+}
+
+/// How a COMMIT ended that failed.
+enum Ended {
+    Known(Failure),
+    /// It is to be found out.
+    Open {
+        error: Error,
+        number: i64,
+        changes: Vec<Change>,
+    },
 }
 
 /// What a transaction holds that is to be committed.
@@ -62,34 +80,139 @@ pub(crate) struct Writer {
     registered: bool,
     /// The batch in that row.
     number: i64,
+    pace: Pace,
+    log: Log,
+    /// What must be done before anything else.
+    unsettled: Option<Unsettled>,
+}
+
+/// A writer, and where it is found: nearly always its thread works with it, and sometimes a caller. `None`: it ended.
+pub(crate) type SharedWriter = Arc<Mutex<Option<Writer>>>;
+
+/// A COMMIT that failed on the thread of its caller.
+struct Unsettled {
+    job: Box<dyn Job>,
+    error: Error,
+    number: i64,
+    changes: Vec<Change>,
+}
+
+/// Works until it is told to stop or every handle is gone.
+pub(crate) fn serve(writer: &SharedWriter, queue: &Receiver<Message>) {
+    let mut held = None;
+    let mut last = 0;
+    while let Ok(message) = held.take().map_or_else(|| queue.recv(), Ok) {
+        // If a caller panicked in the middle of a batch, nobody knows what state the writer is in.
+        let Ok(mut writer) = writer.lock() else { return };
+        let Some(writer) = writer.as_mut() else { return };
+        writer.finish();
+        match message {
+            Message::Job(job) => {
+                await_company(&writer.shared.open, last);
+                let (jobs, other) = gather(job, queue);
+                held = other;
+                last = jobs.len();
+                writer.batch(jobs);
+            }
+            Message::Resolve(receipt, reply) => {
+                let _ = reply.send(writer.resolve(&receipt));
+            }
+            Message::Wake => {}
+            Message::Stop(connections) => {
+                drop(connections);
+                break;
+            }
+        }
+        writer.tidy();
+    }
+    let ended = writer.lock().ok().and_then(|mut writer| writer.take());
+    if let Some(mut writer) = ended {
+        writer.finish();
+        writer.end();
+    }
 }
 
 impl Writer {
-    pub(crate) fn new(shared: Arc<Shared>, connection: Connection, id: [u8; 16]) -> Self {
-        Self { shared, connection, stale: false, id, registered: true, number: 0 }
+    pub(crate) fn new(shared: Arc<Shared>, connection: Connection, id: [u8; 16]) -> Result<Self> {
+        let mut writer = Self {
+            shared,
+            connection,
+            stale: false,
+            id,
+            registered: true,
+            number: 0,
+            pace: Pace::new(),
+            log: Log::default(),
+            unsettled: None,
+        };
+        writer.log.follow(&mut writer.connection)?;
+        Ok(writer)
     }
 
-    /// Works until it is told to stop or every handle is gone.
-    pub(crate) fn run(mut self, queue: &Receiver<Message>) {
-        let mut held = None;
-        loop {
-            match held.take().map_or_else(|| queue.recv(), Ok) {
-                Ok(Message::Job(job)) => {
-                    let (jobs, other) = gather(job, queue);
-                    held = other;
-                    self.batch(jobs);
-                }
-                Ok(Message::Resolve(receipt, reply)) => {
-                    let _ = reply.send(self.resolve(&receipt));
-                }
-                Ok(Message::Stop(connections)) => {
-                    drop(connections);
-                    break;
-                }
-                Err(_) => break,
-            }
+    /// Whether its thread has something to do, though no message says so.
+    pub(crate) fn wants_its_thread(&self) -> bool {
+        self.unsettled.is_some() || self.log.is_long()
+    }
+
+    /// Its connection, for one who reads while it does nothing.
+    pub(crate) fn to_read(&self) -> Option<&Connection> {
+        (!self.stale && self.unsettled.is_none() && self.connection.is_autocommit()).then_some(&self.connection)
+    }
+
+    /// Does one request on the thread of the caller, without waiting for anything but the disk. Gives it back if that cannot be.
+    pub(crate) fn batch_here(&mut self, job: Box<dyn Job>) -> Option<Box<dyn Job>> {
+        let begun = Instant::now();
+        let fit = self.pace.is_quick() && self.registered && !self.stale && !self.wants_its_thread();
+        // Whatever is wrong with the file, its thread finds it too, and says so.
+        if !fit || self.check().is_err() {
+            return Some(job);
         }
-        self.end();
+        let mut jobs = [job];
+        let applied = self.apply(&mut jobs, Duration::ZERO);
+        let [job] = jobs;
+        let Ok(applied) = applied else {
+            roll_back(&self.connection);
+            return Some(job);
+        };
+        let Some(applied) = applied else {
+            roll_back(&self.connection);
+            job.succeed();
+            return None;
+        };
+        self.shared.stats.count_here();
+        let result = match self.send_commit() {
+            Ok(()) => self.committed(applied),
+            Err(error) => match self.not_committed(error, applied) {
+                Ended::Known(failure) => Err(failure),
+                Ended::Open { error, number, changes } => {
+                    self.unsettled = Some(Unsettled { job, error, number, changes });
+                    return None;
+                }
+            },
+        };
+        self.pace.note(begun.elapsed());
+        self.answer(vec![job], result);
+        None
+    }
+
+    #[cfg(test)]
+    pub(crate) fn hurry(&mut self) {
+        self.pace = Pace::quick();
+    }
+
+    /// Finds out how a batch ended that another thread left.
+    fn finish(&mut self) {
+        if let Some(Unsettled { job, error, number, changes }) = self.unsettled.take() {
+            let result = self.settle(error, number, changes);
+            self.answer(vec![job], result);
+        }
+    }
+
+    /// Writes the log back to the file, if it is time.
+    fn tidy(&mut self) {
+        if self.log.is_long() && !self.stale {
+            self.log.write_back(&self.connection);
+        }
     }
 
     fn batch(&mut self, mut jobs: Vec<Box<dyn Job>>) {
@@ -100,16 +223,26 @@ impl Writer {
         if let Err(error) = self.ready() {
             return fail(jobs, error);
         }
+        let begun = Instant::now();
         match self.attempt(&mut jobs) {
-            Ok(changes) => {
-                self.shared.hub.notify(changes);
-                jobs.into_iter().for_each(|job| job.succeed());
-            }
             Err(Failure::Never { each: true, .. }) if jobs.len() > 1 => {
                 // One request must not fail the others.
                 for job in jobs {
                     self.batch(vec![job]);
                 }
+            }
+            result => {
+                self.pace.note(begun.elapsed());
+                self.answer(jobs, result);
+            }
+        }
+    }
+
+    fn answer(&mut self, jobs: Vec<Box<dyn Job>>, result: Result<Vec<Change>, Failure>) {
+        match result {
+            Ok(changes) => {
+                self.shared.hub.notify(changes);
+                jobs.into_iter().for_each(|job| job.succeed());
             }
             Err(Failure::Never { error, .. }) => fail(jobs, error),
             Err(Failure::Unknown { error, number }) => self.give_receipts(jobs, error, number),
@@ -120,7 +253,7 @@ impl Writer {
     fn ready(&mut self) -> Result<()> {
         self.check()?;
         if self.stale && self.shared.file.is_some() {
-            self.connection = self.shared.connect()?;
+            self.connect()?;
         }
         self.stale = false;
         if !self.registered {
@@ -145,8 +278,14 @@ impl Writer {
     }
 
     fn attempt(&mut self, jobs: &mut [Box<dyn Job>]) -> Result<Vec<Change>, Failure> {
-        match self.apply(jobs) {
-            Ok(Some(applied)) => self.commit(applied),
+        match self.apply(jobs, self.shared.options.busy_timeout) {
+            Ok(Some(applied)) => match self.send_commit() {
+                Ok(()) => self.committed(applied),
+                Err(error) => match self.not_committed(error, applied) {
+                    Ended::Known(failure) => Err(failure),
+                    Ended::Open { error, number, changes } => self.settle(error, number, changes),
+                },
+            },
             Ok(None) => {
                 roll_back(&self.connection);
                 Ok(Vec::new())
@@ -161,15 +300,15 @@ impl Writer {
         }
     }
 
-    /// Begins a transaction and does all jobs in it. `None` if they wrote nothing. An error says whether it is of one
-    /// of the jobs.
-    fn apply(&self, jobs: &mut [Box<dyn Job>]) -> Result<Option<Applied>, (Error, bool)> {
+    /// Begins a transaction, for whose lock it waits so long, and does all jobs in it. `None` if they wrote nothing. An error
+    /// says whether it is of one of the jobs.
+    fn apply(&self, jobs: &mut [Box<dyn Job>], timeout: Duration) -> Result<Option<Applied>, (Error, bool)> {
         let connection = &self.connection;
         let all = |error| (classify(error), false);
         let one = |error| (classify(error), true);
-        patiently(self.shared.options.busy_timeout, || run(connection, "BEGIN IMMEDIATE")).map_err(all)?;
-        let clock = outcome::clock(connection).map_err(all)?;
-        let mut batch = Batch::new(connection, clock);
+        patiently(timeout, || run(connection, "BEGIN IMMEDIATE")).map_err(all)?;
+        let clock = Clock::read(connection).map_err(all)?;
+        let mut batch = Batch::new(connection, clock.point);
         for job in jobs {
             job.apply(&mut batch).map_err(|error| (error, true))?;
         }
@@ -179,35 +318,38 @@ impl Writer {
         let mut points = None;
         if batch.points() > 0 {
             let number = self.number + 1;
-            outcome::set_clock(connection, batch.point()).map_err(one)?;
-            outcome::set_batch(connection, &self.id, number).map_err(one)?;
+            let sealed = outcome::Batch { writer: self.id, number };
+            clock.seal(connection, batch.point(), sealed).map_err(one)?;
             points = Some((batch.points(), number));
         }
         Ok(Some(Applied { changes: batch.into_changes(), points }))
     }
 
-    fn commit(&mut self, Applied { changes, points }: Applied) -> Result<Vec<Change>, Failure> {
-        let Err(error) = self.send_commit() else {
-            self.shared.stats.count(points.map_or(0, |(points, _)| points));
-            if let Some((_, number)) = points {
-                self.number = number;
-            }
-            // SQLite acknowledges commits to a file that is no longer there. Should it come back, so does the commit.
-            return match (self.check(), points) {
-                (Ok(()), _) => Ok(changes),
-                (Err(error), None) => Err(Failure::Never { error, each: false }),
-                (Err(error), Some((_, number))) => Err(Failure::Unknown { error, number }),
-            };
-        };
+    /// After a COMMIT that succeeded.
+    fn committed(&mut self, Applied { changes, points }: Applied) -> Result<Vec<Change>, Failure> {
+        self.shared.stats.count(points.map_or(0, |(points, _)| points));
+        if let Some((_, number)) = points {
+            self.number = number;
+        }
+        // SQLite acknowledges commits to a file that is no longer there. Should it come back, so does the commit.
+        match (self.check(), points) {
+            (Ok(()), _) => Ok(changes),
+            (Err(error), None) => Err(Failure::Never { error, each: false }),
+            (Err(error), Some((_, number))) => Err(Failure::Unknown { error, number }),
+        }
+    }
+
+    /// After a COMMIT that failed.
+    fn not_committed(&mut self, error: rusqlite::Error, Applied { changes, points }: Applied) -> Ended {
         let definite = outcome::is_definite(&self.connection, &error);
         roll_back(&self.connection);
         let error = classify(error);
         match points {
             Some((_, number)) if !definite && self.shared.file.is_some() => {
                 self.stale = true;
-                self.settle(error, number, changes)
+                Ended::Open { error, number, changes }
             }
-            _ => Err(Failure::Never { each: error.kind() == ErrorKind::Full, error }),
+            _ => Ended::Known(Failure::Never { each: error.kind() == ErrorKind::Full, error }),
         }
     }
 
@@ -217,6 +359,12 @@ impl Writer {
             return result;
         }
         run(&self.connection, "COMMIT")
+    }
+
+    /// Another connection, before the old one is closed.
+    fn connect(&mut self) -> Result<()> {
+        self.connection = self.shared.connect()?;
+        self.log.follow(&mut self.connection)
     }
 
     /// Finds out how a COMMIT ended that failed.
@@ -247,6 +395,7 @@ impl Writer {
         let connection = self.shared.connect()?;
         let happened = outcome::decide(&connection, self.shared.options.busy_timeout, &self.id, number)?;
         self.connection = connection;
+        self.log.follow(&mut self.connection)?;
         self.stale = false;
         Ok(happened)
     }
@@ -289,10 +438,14 @@ impl Writer {
     }
 
     /// Removes the row of this client. Those that receipts name have other names.
-    fn end(self) {
+    fn end(mut self) {
         if self.registered && self.shared.file.is_some() && !self.stale && self.check().is_ok() {
-            let removed =
-                patiently(CLOSING, || self.connection.execute("DELETE FROM writers WHERE id = ?1", [&self.id]));
+            let (connection, id) = (&mut self.connection, &self.id);
+            let removed = patiently(CLOSING, || {
+                let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+                Clock::read(&transaction)?.forget(&transaction, id)?;
+                transaction.commit()
+            });
             if let Err(error) = removed {
                 tracing::debug!(%error, "the row of a closing client stays");
             }
@@ -311,6 +464,22 @@ fn lengths(connection: &Connection) -> rusqlite::Result<Lengths> {
         connection.query_row("PRAGMA wal_checkpoint(NOOP)", [], |row| Ok((row.get(1)?, row.get(2)?)))?;
     let log = if frames > copied { 32 + frames * (24 + page) } else { 0 };
     Ok(Lengths { file: (pages * page).unsigned_abs(), log: log.unsigned_abs() })
+}
+
+/// Waits for as many requests as the last batch had, while they come.
+///
+/// Those who were answered just now come back with their next commits, some tens of microseconds later. The first of them would
+/// else have a wait for the disk of its own, and the others would wait for that too.
+fn await_company(open: &Open, last: usize) {
+    let mut seen = open.count();
+    let mut since = Instant::now();
+    while seen < last && since.elapsed() < COMING {
+        std::thread::yield_now();
+        let now = open.count();
+        if now > seen {
+            (seen, since) = (now, Instant::now());
+        }
+    }
 }
 
 /// The jobs that wait, within the limits of a batch, and a message of another kind that came behind them.

@@ -1,28 +1,36 @@
 //! What is measured: workloads, and the contenders that do the same work in turn.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use avout_conformance::servers::{self, Redis, ZooKeeper};
 use tokio::runtime::Runtime;
 
 use crate::measure::{Failure, Pace, Round};
-use crate::{floor_local, floor_sql, library, processes};
+use crate::{floor_local, floor_redis, floor_sql, floor_zk, library, processes};
 
 /// Where avout keeps its refs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Store {
     Local,
     Sql,
+    Zk,
+    Redis,
 }
 
 impl Store {
-    pub(crate) const ALL: [Self; 2] = [Self::Local, Self::Sql];
+    pub(crate) const ALL: [Self; 4] = [Self::Local, Self::Sql, Self::Zk, Self::Redis];
+
+    /// Those that are files or memory of this machine.
+    pub(crate) const EMBEDDED: [Self; 2] = [Self::Local, Self::Sql];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Local => "local",
             Self::Sql => "sql",
+            Self::Zk => "zk",
+            Self::Redis => "redis",
         }
     }
 
@@ -31,21 +39,25 @@ impl Store {
         match self {
             Self::Local => "fast-stm",
             Self::Sql => "rusqlite",
+            Self::Zk => "by hand",
+            Self::Redis => "a script",
         }
     }
 
     fn stride(self) -> u32 {
         match self {
             Self::Local => 8,
-            Self::Sql => 1,
+            Self::Sql | Self::Zk | Self::Redis => 1,
         }
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Workload {
-    /// One task changes two refs.
+    /// One task changes two refs, which it reads together.
     Hello,
+    /// The same, one ref after the other.
+    HelloByAlter,
     /// One task changes one ref.
     OneRef,
     /// Tasks change two refs each, each its own.
@@ -72,7 +84,7 @@ impl Workload {
     /// Its name on the command line.
     pub(crate) fn family(self) -> &'static str {
         match self {
-            Self::Hello => "hello",
+            Self::Hello | Self::HelloByAlter => "hello",
             Self::OneRef => "one-ref",
             Self::Disjoint => "disjoint",
             Self::Contended => "contended",
@@ -87,6 +99,7 @@ impl Workload {
 
     pub(crate) fn name(self) -> &'static str {
         match self {
+            Self::HelloByAlter => "hello, by alter",
             Self::ReadMostlyQuiet => "read-mostly, no writer",
             other => other.family(),
         }
@@ -128,6 +141,8 @@ pub(crate) struct Env {
     pub(crate) single: Runtime,
     dir: PathBuf,
     files: Cell<u32>,
+    zookeeper: OnceCell<Option<ZooKeeper>>,
+    redis: OnceCell<Option<Redis>>,
 }
 
 impl Env {
@@ -137,13 +152,51 @@ impl Env {
             single: tokio::runtime::Builder::new_current_thread().enable_all().build()?,
             dir: dir.to_owned(),
             files: Cell::new(0),
+            zookeeper: OnceCell::new(),
+            redis: OnceCell::new(),
         })
     }
 
     /// A path where no file is yet.
     pub(crate) fn new_file(&self) -> PathBuf {
+        self.dir.join(format!("{}.db", self.new_name()))
+    }
+
+    /// A name that this run has not used.
+    pub(crate) fn new_name(&self) -> String {
         self.files.set(self.files.get() + 1);
-        self.dir.join(format!("{}.db", self.files.get()))
+        format!("{}_{}", std::process::id(), self.files.get())
+    }
+}
+
+impl Env {
+    /// The server that all rows use, which waits for no disk: what is measured is what avout adds. `None` if it is not installed.
+    pub(crate) fn zookeeper(&self) -> Result<Option<&ZooKeeper>, Failure> {
+        self.started(&self.zookeeper, ZooKeeper::single())
+    }
+
+    /// Likewise.
+    pub(crate) fn redis(&self) -> Result<Option<&Redis>, Failure> {
+        self.started(&self.redis, Redis::single())
+    }
+
+    fn started<'a, T>(
+        &self,
+        server: &'a OnceCell<Option<T>>,
+        start: impl Future<Output = Result<T, servers::Error>>,
+    ) -> Result<Option<&'a T>, Failure> {
+        if server.get().is_none() {
+            let started = match self.many.block_on(start) {
+                Ok(started) => Some(started),
+                Err(error) if error.is_missing() => {
+                    eprintln!("{error}");
+                    None
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let _ = server.set(started);
+        }
+        Ok(server.get().and_then(Option::as_ref))
     }
 }
 
@@ -156,11 +209,12 @@ pub(crate) fn workers() -> Result<Runtime, Failure> {
 pub(crate) fn contests() -> Vec<Vec<Spec>> {
     use Workload::*;
     let mut contests = Vec::new();
-    for store in Store::ALL {
+    for store in Store::EMBEDDED {
         let spec = |workload, tasks, size| Spec { store, workload, tasks, size };
         for workload in [Hello, OneRef] {
             contests.extend([16, 4 << 10, 256 << 10].map(|size| vec![spec(workload, 1, size)]));
         }
+        contests.push(vec![spec(HelloByAlter, 1, 16)]);
         contests.extend([8, 64].map(|tasks| vec![spec(Disjoint, tasks, 16)]));
         contests.push([8, 64].map(|tasks| spec(Contended, tasks, 16)).into());
         contests.push(vec![spec(ReadOnly, 1, 16)]);
@@ -171,6 +225,16 @@ pub(crate) fn contests() -> Vec<Vec<Spec>> {
         if store == Store::Sql {
             contests.extend([1, 2, 4].map(|tasks| vec![spec(Processes, tasks, 16)]));
         }
+    }
+    for store in [Store::Zk, Store::Redis] {
+        let spec = |workload, tasks, size| Spec { store, workload, tasks, size };
+        contests.extend([16, 4 << 10].map(|size| vec![spec(Hello, 1, size)]));
+        contests.push(vec![spec(OneRef, 1, 16)]);
+        contests.extend([8, 64].map(|tasks| vec![spec(Disjoint, tasks, 16)]));
+        contests.push([8, 64].map(|tasks| spec(Contended, tasks, 16)).into());
+        contests.push(vec![spec(ReadOnly, 1, 16)]);
+        contests.push([1, 8].map(|tasks| spec(Swap, tasks, 16)).into());
+        contests.push(vec![spec(Commute, 64, 16)]);
     }
     contests
 }
@@ -188,6 +252,16 @@ pub(crate) fn contenders(env: &std::rc::Rc<Env>, spec: Spec) -> Result<Vec<Conte
         (_, Store::Sql) => {
             runs.push(("avout", library::run(env, spec)?));
             runs.extend(floor_sql::run(env, spec)?.map(|run| (spec.store.floor(), run)));
+        }
+        (_, Store::Zk) if env.zookeeper()?.is_none() => {}
+        (_, Store::Zk) => {
+            runs.push(("avout", library::run(env, spec)?));
+            runs.extend(floor_zk::run(env, spec)?.map(|run| (spec.store.floor(), run)));
+        }
+        (_, Store::Redis) if env.redis()?.is_none() => {}
+        (_, Store::Redis) => {
+            runs.push(("avout", library::run(env, spec)?));
+            runs.extend(floor_redis::run(env, spec)?.map(|run| (spec.store.floor(), run)));
         }
     }
     Ok(runs.into_iter().map(contender).collect())

@@ -102,8 +102,8 @@ pub(crate) fn contenders(spec: Spec) -> Vec<(&'static str, Run)> {
         };
     }
     match (spec.workload, spec.size) {
-        (Workload::Hello, 16) => both!(two::<Small>(spec, true)),
-        (Workload::Hello, _) => both!(two::<Page>(spec, true)),
+        (Workload::Hello | Workload::HelloByAlter, 16) => both!(two::<Small>(spec, true)),
+        (Workload::Hello | Workload::HelloByAlter, _) => both!(two::<Page>(spec, true)),
         (Workload::OneRef, 16) => both!(one::<Small>(spec)),
         (Workload::OneRef, _) => both!(one::<Page>(spec)),
         (Workload::Disjoint, _) => both!(two::<Small>(spec, true)),

@@ -92,7 +92,7 @@ pub(crate) fn run(env: &Rc<Env>, spec: Spec) -> Result<Option<Run>, Failure> {
     let mut connection = connect(&path)?;
     let mut fill = |count| fill(&mut connection, "", count, spec.size);
     Ok(Some(match (spec.workload, spec.tasks) {
-        (Workload::Hello, _) => alter_alone(fill(2)?, connection),
+        (Workload::Hello | Workload::HelloByAlter, _) => alter_alone(fill(2)?, connection),
         (Workload::OneRef | Workload::Swap, 1) => alter_alone(fill(1)?, connection),
         (Workload::ReadOnly, _) => {
             let keys = fill(10)?;

@@ -6,7 +6,9 @@
 mod args;
 mod contest;
 mod floor_local;
+mod floor_redis;
 mod floor_sql;
+mod floor_zk;
 mod growth;
 mod library;
 mod measure;
@@ -70,7 +72,7 @@ fn measure(args: &Args) -> Result<Report, Failure> {
         report.add(all.iter().zip(results).map(|(contender, result)| Row::new(contender, result)).collect());
     }
     let steps = if args.quick { [2_000, 40_000] } else { [10_000, 1_000_000] };
-    for store in Store::ALL {
+    for store in Store::EMBEDDED {
         if args.wants(store.name(), growth::GROWTH) {
             eprintln!("{}: growth", store.name());
             report.growth.extend(growth::measure(&env, store, &steps)?);

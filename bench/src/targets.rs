@@ -51,7 +51,7 @@ const SIZE: usize = 16;
 /// All targets, with what was measured.
 pub(crate) fn targets(report: &Report) -> Vec<Target> {
     use Limit::{AtLeast, AtMost};
-    use Store::{Local, Sql};
+    use Store::{Local, Redis, Sql, Zk};
     let row = |store, workload, tasks, name| report.find(store, workload, tasks, SIZE, name);
     let ours = |store, workload, tasks| row(store, workload, tasks, "avout");
     let to = |ratio: fn(&Row, &Row) -> Option<f64>, a: Option<&Row>, b: Option<&Row>| ratio(a?, b?);
@@ -69,6 +69,16 @@ pub(crate) fn targets(report: &Report) -> Vec<Target> {
         "SQLite, 64 disjoint tasks: throughput, as a part of a group commit by hand",
         AtLeast(0.6),
         to(throughput, ours(Sql, Workload::Disjoint, 64), by_hand(Sql, Workload::Disjoint, 64)),
+    );
+    target(
+        "Redis, hello: time, as a multiple of the same by hand",
+        AtMost(1.4),
+        to(time, ours(Redis, Workload::Hello, 1), by_hand(Redis, Workload::Hello, 1)),
+    );
+    target(
+        "Redis, 64 disjoint tasks: throughput, as a part of the bare script's on one connection",
+        AtLeast(0.6),
+        to(throughput, ours(Redis, Workload::Disjoint, 64), by_hand(Redis, Workload::Disjoint, 64)),
     );
     for processes in [2, 4] {
         target(
@@ -103,6 +113,21 @@ pub(crate) fn targets(report: &Report) -> Vec<Target> {
         AtLeast(10.0),
         to(throughput, ours(Sql, Workload::Swap, 64), ours(Sql, Workload::Swap, 1)),
     );
+    target(
+        "ZooKeeper, hello: time, as a multiple of one read and one multi by hand",
+        AtMost(1.5),
+        to(time, ours(Zk, Workload::Hello, 1), by_hand(Zk, Workload::Hello, 1)),
+    );
+    target(
+        "ZooKeeper, 64 disjoint tasks: throughput, as a part of that by hand",
+        AtLeast(0.5),
+        to(throughput, ours(Zk, Workload::Disjoint, 64), by_hand(Zk, Workload::Disjoint, 64)),
+    );
+    target(
+        "ZooKeeper, 8 contended tasks: transactions in a second (Avout made 4.3)",
+        AtLeast(860.0),
+        ours(Zk, Workload::Contended, 8).map(|row| row.per_second),
+    );
     for store in Store::ALL {
         target(
             &format!("{}, 64 contended tasks: throughput, as a multiple of that of 8", title(store)),
@@ -110,7 +135,7 @@ pub(crate) fn targets(report: &Report) -> Vec<Target> {
             to(throughput, ours(store, Workload::Contended, 64), ours(store, Workload::Contended, 8)),
         );
     }
-    for store in Store::ALL {
+    for store in Store::EMBEDDED {
         let worst = ours(store, Workload::Long, 9).and_then(|row| {
             let commits = row.attempts.is_some_and(f64::is_finite);
             row.worst_attempts.map(|worst| if commits { f64::from(worst) } else { f64::INFINITY })
@@ -121,7 +146,7 @@ pub(crate) fn targets(report: &Report) -> Vec<Target> {
             worst,
         );
     }
-    for store in Store::ALL {
+    for store in Store::EMBEDDED {
         let sizes: Vec<_> = report.growth.iter().filter(|size| size.store == store.name()).collect();
         let grown = |figure: fn(&crate::growth::Size) -> u64| {
             let (first, last) = (figure(sizes.first()?), figure(sizes.last()?));
@@ -142,6 +167,8 @@ pub(crate) fn title(store: Store) -> &'static str {
     match store {
         Store::Local => "local",
         Store::Sql => "SQLite",
+        Store::Zk => "ZooKeeper",
+        Store::Redis => "Redis",
     }
 }
 

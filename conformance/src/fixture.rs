@@ -2,8 +2,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use avout_core::Result;
 use avout_core::backend::{Coordinator, Store};
+use avout_core::{Result, StmBuilder};
 
 /// One client of a namespace: what the backend offers of the two roles.
 #[derive(Clone, Default)]
@@ -39,7 +39,7 @@ pub struct Backend {
 /// ```
 #[async_trait]
 pub trait Fixture: Send + Sync + 'static {
-    /// A short name, such as `zk`. It is what `AVOUT_TEST_REQUIRE` lists.
+    /// A short name, such as `zk`. It is what `AVOUT_TEST_REQUIRE` lists; `zk` there requires `zk-ensemble` too.
     fn name(&self) -> &str;
 
     /// Opens a new client of a namespace, with connections of its own.
@@ -80,5 +80,11 @@ pub trait Fixture: Send + Sync + 'static {
     async fn cut_connections(&self, namespace: &str) -> bool {
         let _ = namespace;
         false
+    }
+    /// Sets up each client that a law of transactions opens, before the law itself does. It is for tests of the suite, which plant
+    /// mistakes there.
+    #[doc(hidden)]
+    fn configure(&self, client: StmBuilder) -> StmBuilder {
+        client
     }
 }

@@ -3,8 +3,8 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use avout_core::Error;
 use avout_core::backend::{Coordinator, Store};
+use avout_core::{Error, Stm, StmBuilder};
 use futures_util::future::BoxFuture;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
@@ -105,6 +105,11 @@ impl Ctx {
     /// The stores of two new clients.
     pub(crate) async fn stores(&self) -> Result<[Arc<dyn Store>; 2], Failure> {
         Ok([self.store().await?, self.store().await?])
+    }
+
+    /// A client to be set up further.
+    pub(crate) fn stm(&self, coordinator: Arc<dyn Coordinator>, store: Arc<dyn Store>) -> StmBuilder {
+        self.fixture.configure(Stm::builder(coordinator, store))
     }
 
     /// The same for another namespace, which is removed with the law's own.

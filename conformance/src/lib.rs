@@ -29,7 +29,8 @@
 //! files are listed in `registry.rs`. [`fault`] has wrappers that lose replies, crash and count, for tests of the engine.
 //!
 //! Beside the laws there are [`history`], which checks what clients saw of transactions, and [`simulate`], which
-//! runs transactions, avout's or yours, under faults on simulated time, repeatable from a seed.
+//! runs transactions, avout's or yours, under faults on simulated time, repeatable from a seed. With the feature `servers`, `servers`
+//! starts real servers for tests.
 
 mod coordinator;
 pub mod fault;
@@ -40,6 +41,8 @@ mod lock;
 mod registry;
 mod runner;
 mod sample;
+#[cfg(all(unix, feature = "servers"))]
+pub mod servers;
 pub mod simulate;
 mod state_container;
 mod stm;

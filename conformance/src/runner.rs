@@ -75,10 +75,13 @@ fn run_trials(fixtures: impl IntoIterator<Item = (String, Arc<dyn Fixture>)>) ->
     libtest_mimic::run(&Arguments::from_args(), trials).exit()
 }
 
-/// The verdict on each law where the backend cannot be tested: a failure if `required` names it.
-fn absent(name: &str, why: &str, required: Option<&str>) -> Verdict {
+/// The verdict on each law where the backend cannot be tested: a failure if `required` names it, or what its name begins with up to
+/// a hyphen.
+pub(crate) fn absent(name: &str, why: &str, required: Option<&str>) -> Verdict {
     let why = format!("{name} is not available: {why}");
-    let required = required.is_some_and(|names| names.split(',').any(|required| required.trim() == name));
+    let family = name.split('-').next().unwrap_or(name);
+    let is_named = |names: &str| names.split(',').map(str::trim).any(|required| required == name || required == family);
+    let required = required.is_some_and(is_named);
     if required { Verdict::Failed(format!("{why}, and AVOUT_TEST_REQUIRE names it")) } else { Verdict::Skipped(why) }
 }
 
@@ -90,7 +93,7 @@ fn availability(fixture: &Arc<dyn Fixture>) -> Result<(), String> {
     answer.unwrap_or_else(|_| Err(format!("no answer within {limit:?}")))
 }
 
-fn runtime() -> tokio::runtime::Runtime {
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -162,8 +165,10 @@ mod tests {
             let Verdict::Skipped(why) = absent("zk", "no answer", required) else { panic!("{required:?}") };
             assert!(why.contains("no answer"), "{why}");
         }
+        assert!(absent("zk", "no answer", Some("zk-ensemble")).failure().is_none());
         for required in ["zk", "redis, zk"] {
             assert!(absent("zk", "no answer", Some(required)).failure().is_some(), "{required}");
+            assert!(absent("zk-ensemble", "no answer", Some(required)).failure().is_some(), "{required}");
         }
     }
 

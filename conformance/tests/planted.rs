@@ -56,7 +56,8 @@ fn history_with_a_gap() {
         for put in &mut commit.puts {
             if put.record.history.len() > 1 {
                 let mut record = Record::clone(&put.record);
-                record.history.remove(0);
+                record.history =
+                    record.history.iter().skip(1).map(|(point, payload)| (point, payload.clone())).collect();
                 put.record = Arc::new(record);
             }
         }

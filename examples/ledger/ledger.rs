@@ -28,7 +28,7 @@ impl Ledger {
         let stm = avout::connect(url).await?;
         let input = stm.create_or_open_ref("/ledger/input", plan.fingerprint.clone()).await?.get().await?;
         if input != plan.fingerprint {
-            return Err(format!("{url} is the ledger of another file: {input}").into());
+            return Err(format!("this is the ledger of another file: {input}").into());
         }
         let mut accounts = Vec::with_capacity(plan.turns.len());
         for account in 0..plan.turns.len() {

@@ -92,6 +92,16 @@ pub trait Coordinator: Send + Sync + 'static {
     /// Safe: a read changes nothing.
     async fn read(&self, keys: &[Key], at: Option<Point>) -> Result<Snapshot>;
 
+    /// The same as [`read`](Self::read) without `at`, for a coordinator in memory that never waits and never fails. `None`,
+    /// which is the default: nothing was done, and `read` is to be asked.
+    ///
+    /// # Contract
+    /// An answer is what `read` would have answered at some moment of the call, and it is given without blocking.
+    fn read_now(&self, keys: &[Key]) -> Option<Snapshot> {
+        let _ = keys;
+        None
+    }
+
     /// Applies all of `commit` or nothing of it. One request to the store, in the common case.
     ///
     /// # Contract
@@ -114,6 +124,16 @@ pub trait Coordinator: Send + Sync + 'static {
     /// Dropping the future leaves the outcome open: the commit takes effect as a whole, now or
     /// later, or never.
     async fn commit(&self, commit: &Commit) -> Result<CommitOutcome>;
+
+    /// The same as [`commit`](Self::commit), for a coordinator in memory that never waits and never fails, and has
+    /// `definite_replies`. `None`, which is the default: nothing was done and nothing will be, and `commit` is to be asked.
+    ///
+    /// # Contract
+    /// An answer is one that `commit` could have given, and it is given without blocking.
+    fn commit_now(&self, commit: &Commit) -> Option<CommitOutcome> {
+        let _ = commit;
+        None
+    }
 
     /// Finds out how a commit ended whose [`Receipt::Native`](crate::Receipt::Native) holds these
     /// bytes, and sees to it that it stays so.

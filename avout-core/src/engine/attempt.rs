@@ -1,9 +1,9 @@
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::cell::{Cell, Function};
 use super::floor::KnownFloor;
 use super::keymap::KeyMap;
+use super::read::absent;
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Entry, Key, Payload, Point, Reading, Revision, Shared, Snapshot, place};
 
@@ -49,7 +49,8 @@ pub(crate) struct Primed {
     /// The floor under which they were seen, or an earlier one. An attempt that uses them commits only under this one.
     pub(crate) floor: Option<KnownFloor>,
     pub(crate) point: Point,
-    pub(crate) entries: HashMap<Key, Option<Entry>>,
+    /// Each is taken out when an attempt uses it.
+    entries: KeyMap<Option<Option<Entry>>>,
 }
 
 /// What an attempt did to one key.
@@ -67,10 +68,8 @@ pub(crate) struct Touched {
 pub(crate) struct Seen {
     /// The current entry when it was read: what a commit compares.
     pub(crate) entry: Option<Entry>,
-    /// What was current at the read point; `None`: absent.
-    pub(crate) payload: Option<Payload>,
-    /// `payload` comes from the history: the key has changed since the read point.
-    pub(crate) historical: bool,
+    /// What was current at the read point, if that comes from the entry's history: the key has changed since.
+    pub(crate) past: Option<Box<Payload>>,
     /// The value, once it was decoded.
     pub(crate) value: Option<Shared>,
 }
@@ -102,6 +101,13 @@ pub(crate) struct Saved {
     on_abort: usize,
 }
 
+/// What a body is shown of a cell.
+pub(crate) enum Shown {
+    Value(Shared),
+    /// The value has to be loaded.
+    Payload(Payload),
+}
+
 /// What to do to see some keys.
 pub(crate) enum Plan {
     /// Nothing: they are seen.
@@ -112,12 +118,31 @@ pub(crate) enum Plan {
 
 impl Seen {
     fn current(entry: Option<Entry>) -> Self {
-        let payload = entry.as_ref().map(|entry| entry.record.payload.clone());
-        Self { entry, payload, historical: false, value: None }
+        Self { entry, past: None, value: None }
+    }
+
+    /// What was current at the read point; `None`: absent.
+    pub(crate) fn payload(&self) -> Option<&Payload> {
+        self.past.as_deref().or(self.entry.as_ref().map(|entry| &entry.record.payload))
+    }
+
+    /// Whether the ref existed at the read point.
+    pub(crate) fn is_alive(&self) -> bool {
+        !matches!(self.payload(), None | Some(Payload::Deleted))
     }
 
     pub(crate) fn revision(&self) -> Option<&Revision> {
         self.entry.as_ref().map(|entry| &entry.revision)
+    }
+}
+
+impl Primed {
+    pub(crate) fn new(
+        floor: Option<KnownFloor>,
+        point: Point,
+        entries: impl IntoIterator<Item = (Key, Option<Entry>)>,
+    ) -> Self {
+        Self { floor, point, entries: entries.into_iter().map(|(key, entry)| (key, Some(entry))).collect() }
     }
 }
 
@@ -148,13 +173,16 @@ impl Attempt {
     }
 
     /// Keys that the body knows of and that are not seen yet; takes them from the primed entries where it can.
-    pub(crate) fn plan(&mut self, wanted: &[&Key], extend: bool) -> Plan {
-        self.take_primed(wanted);
-        let unseen = |key: &&&Key| self.keys.get(key).is_none_or(|touched| touched.seen.is_none());
-        let mut keys: Vec<Key> = Vec::with_capacity(wanted.len());
-        for key in wanted.iter().filter(unseen) {
-            if !keys.contains(key) {
-                keys.push((*key).clone());
+    pub(crate) fn plan<'k>(&mut self, wanted: impl Iterator<Item = &'k Key> + Clone, extend: bool) -> Plan {
+        self.take_primed(wanted.clone());
+        let most = wanted.size_hint().0;
+        let mut keys: Vec<Key> = Vec::new();
+        for key in wanted {
+            if self.keys.get(key).is_none_or(|touched| touched.seen.is_none()) && !keys.contains(key) {
+                if keys.is_empty() {
+                    keys.reserve_exact(most);
+                }
+                keys.push(key.clone());
             }
         }
         if keys.is_empty() {
@@ -167,7 +195,7 @@ impl Attempt {
         Plan::Read { keys, wanted, generation: self.generation }
     }
 
-    fn take_primed(&mut self, wanted: &[&Key]) {
+    fn take_primed<'k>(&mut self, wanted: impl Iterator<Item = &'k Key>) {
         let Some(mut primed) = self.primed.take() else {
             return;
         };
@@ -175,7 +203,7 @@ impl Attempt {
             return;
         }
         for key in wanted {
-            if let Some(entry) = primed.entries.remove(*key) {
+            if let Some(entry) = primed.entries.get_mut(key).and_then(Option::take) {
                 self.read_point = Some(primed.point);
                 self.see(key, Seen::current(entry));
             }
@@ -191,6 +219,37 @@ impl Attempt {
         }
     }
 
+    /// What the body is shown of a cell whose key is seen or written. `read`: it comes to know the value, so the commit
+    /// protects it.
+    pub(crate) fn show(&mut self, cell: &Cell, read: bool) -> Result<Shown> {
+        let touched = self.keys.entry(&cell.key);
+        if let Some(known) = touched.write.as_ref().and_then(Write::known) {
+            return known.cloned().map(Shown::Value).ok_or_else(|| absent(&cell.key));
+        }
+        self.show_seen(cell, read)
+    }
+
+    /// The same, whatever the body has set.
+    pub(crate) fn show_seen(&mut self, cell: &Cell, read: bool) -> Result<Shown> {
+        let touched = self.keys.entry(&cell.key);
+        touched.read |= read;
+        if let Some(Write { action: Action::Commute { provisional, .. }, .. }) = &touched.write {
+            return Ok(Shown::Value(Arc::clone(provisional)));
+        }
+        let Some(seen) = touched.seen.as_ref().filter(|seen| seen.is_alive()) else {
+            return Err(absent(&cell.key));
+        };
+        if let Some(entry) = &seen.entry {
+            cell.check_meta(&entry.record.meta)?;
+        }
+        match (&seen.value, seen.payload()) {
+            (Some(value), _) => Ok(Shown::Value(Arc::clone(value))),
+            (None, Some(Payload::Shared(value))) => cell.own(value).map(Shown::Value),
+            (None, Some(payload)) => Ok(Shown::Payload(payload.clone())),
+            (None, None) => Err(absent(&cell.key)),
+        }
+    }
+
     /// All keys that were seen.
     pub(crate) fn seen(&self) -> impl Iterator<Item = (&Key, &Seen)> {
         self.keys.iter().filter_map(|(key, touched)| touched.seen.as_ref().map(|seen| (key, seen)))
@@ -200,7 +259,7 @@ impl Attempt {
     /// says so.
     pub(crate) fn admit(
         &mut self,
-        keys: &[Key],
+        mut keys: Vec<Key>,
         wanted: usize,
         generation: u64,
         snapshot: Snapshot,
@@ -209,13 +268,15 @@ impl Attempt {
         let extended = keys.len() > wanted;
         let Some(read_point) = self.read_point else {
             self.read_point = Some(snapshot.point);
+            keys.truncate(wanted);
             self.see_all(keys, snapshot.entries);
             return Ok(true);
         };
         match place(read_point, snapshot.point, snapshot.entries[..wanted].iter().map(Option::as_ref)) {
             Reading::Again => return Ok(false),
             Reading::Use => {
-                self.see_all(&keys[..wanted], snapshot.entries);
+                keys.truncate(wanted);
+                self.see_all(keys, snapshot.entries);
                 return Ok(true);
             }
             Reading::Extend => {}
@@ -233,7 +294,8 @@ impl Attempt {
         });
         if !self.pinned && unchanged {
             self.read_point = Some(snapshot.point);
-            self.see_all(&keys[..wanted], snapshot.entries);
+            keys.truncate(wanted);
+            self.see_all(keys, snapshot.entries);
             return Ok(true);
         }
         self.pinned = true;
@@ -244,9 +306,8 @@ impl Attempt {
                         return Err(self.doom(key));
                     };
                     // A reservation makes an entry newer than the payload in it.
-                    let historical = since != entry.record.since(entry.point);
-                    let payload = Some(payload.clone());
-                    Seen { entry: Some(entry), payload, historical, value: None }
+                    let past = (since != entry.record.since(entry.point)).then(|| Box::new(payload.clone()));
+                    Seen { entry: Some(entry), past, value: None }
                 }
                 Some(entry) => Seen::current(Some(entry)),
                 None if snapshot.point == read_point => Seen::current(None),
@@ -257,15 +318,31 @@ impl Attempt {
         Ok(true)
     }
 
-    fn see_all(&mut self, keys: &[Key], entries: Vec<Option<Entry>>) {
-        for (key, entry) in keys.iter().zip(entries) {
-            self.see(key, Seen::current(entry));
+    fn see_all(&mut self, keys: Vec<Key>, entries: Vec<Option<Entry>>) {
+        self.generation += keys.len() as u64;
+        let first = self.keys.is_empty();
+        self.keys.reserve(keys.len());
+        for (key, entry) in keys.into_iter().zip(entries) {
+            if first {
+                // The keys of a plan are all different.
+                self.keys.push(key, Touched { seen: Some(Seen::current(entry)), ..Touched::default() });
+                continue;
+            }
+            let touched = self.keys.entry_of(key);
+            if touched.seen.is_none() {
+                touched.seen = Some(Seen::current(entry));
+            }
         }
     }
 
     /// The pending write of a key.
     pub(crate) fn write(&self, key: &Key) -> Option<&Write> {
         self.keys.get(key).and_then(|touched| touched.write.as_ref())
+    }
+
+    /// Whether the body's own writes alone tell what it sees of a key.
+    pub(crate) fn is_written(&self, key: &Key) -> bool {
+        self.write(key).is_some_and(|write| write.known().is_some())
     }
 
     /// All pending writes and hooks, to go back to with [`resume`](Self::resume).

@@ -1,4 +1,5 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -38,6 +39,8 @@ pub(crate) struct Cell {
     pub(crate) inline: bool,
     pub(crate) coder: Arc<dyn Coder>,
     validator: RwLock<Option<Validator>>,
+    /// Whether there has ever been a validator: commits of all threads ask.
+    validated: AtomicBool,
 }
 
 impl Cell {
@@ -50,7 +53,8 @@ impl Cell {
         coder: Arc<dyn Coder>,
         validator: Option<Validator>,
     ) -> Self {
-        Self { key, client, meta, store, inline, coder, validator: RwLock::new(validator) }
+        let validated = AtomicBool::new(validator.is_some());
+        Self { key, client, meta, store, inline, coder, validator: RwLock::new(validator), validated }
     }
 
     /// The same, but for values that were checked already.
@@ -61,10 +65,14 @@ impl Cell {
 
     pub(crate) fn set_validator(&self, validator: Option<Validator>) {
         *self.validator.write().unwrap_or_else(PoisonError::into_inner) = validator;
+        self.validated.store(true, Ordering::Release);
     }
 
     /// Asks the validator. A panic in it is a refusal.
     pub(crate) fn validate(&self, value: &Shared) -> Result<()> {
+        if !self.validated.load(Ordering::Acquire) {
+            return Ok(());
+        }
         let validator = self.validator.read().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(validator) = validator else {
             return Ok(());
@@ -80,6 +88,9 @@ impl Cell {
     /// Checks that a record was made for this type, codec and store.
     pub(crate) fn check_meta(&self, found: &Meta) -> Result<()> {
         let own = &*self.meta;
+        if std::ptr::eq(found, own) {
+            return Ok(());
+        }
         let mismatch = |what, expected: &dyn std::fmt::Display, found: &dyn std::fmt::Display| {
             let message = format!("made with {what} {found}, opened with {expected}: open it as it was made");
             Err(Error::new(ErrorKind::Mismatch, message).at(&self.key))
@@ -100,11 +111,14 @@ impl Cell {
     pub(crate) fn decode(&self, state: &State) -> Result<Shared> {
         match state {
             State::Bytes(bytes) => self.coder.decode(bytes).map_err(|error| error.at(&self.key)),
-            State::Shared(value) => {
-                self.coder.check(value).map_err(|error| error.at(&self.key))?;
-                Ok(Arc::clone(value))
-            }
+            State::Shared(value) => self.own(value),
         }
+    }
+
+    /// A value that a store or record in this process holds as it is.
+    pub(crate) fn own(&self, value: &Shared) -> Result<Shared> {
+        self.coder.check(value).map_err(|error| error.at(&self.key))?;
+        Ok(Arc::clone(value))
     }
 
     /// The value as its store takes it, checked against the store's limit.

@@ -10,15 +10,14 @@ use super::merge::{Entered, Told};
 use super::options::Isolation;
 use super::plan::Plan;
 use super::planted::{self, Bug};
-use super::prepare::{Prewritten, apply, unknown_outcome, validate};
+use super::prepare::{Prewritten, apply, validate};
 use super::queue::{Ticket, find_left, leave};
 use super::read::{Loaded, lost_value};
+use super::reserve::reserved_by_others;
 use super::send::Sent;
 use super::slots::Lease;
 use crate::error::{Error, ErrorKind, Result};
-use crate::protocol::{
-    Check, Commit, CommitOutcome, Conflict, Floor, Holder, Key, Payload, Point, Revision, Shared, Version,
-};
+use crate::protocol::{Check, Commit, CommitOutcome, Conflict, Floor, Holder, Key, Payload, Point, Revision, Version};
 
 /// How an attempt ended that its body did not give up.
 pub(super) enum Ended {
@@ -58,6 +57,10 @@ impl Engine {
         isolation: Isolation,
         run: &mut Standing,
     ) -> Result<Ended> {
+        let isolation = match planted::is(&self.config, Bug::SnapshotChecksReads) {
+            true => Isolation::Serializable,
+            false => isolation,
+        };
         let mut plan = match Plan::of(attempt, isolation) {
             Ok(plan) if plan.writes.is_empty() => return Ok(Ended::Committed(None)),
             Ok(plan) => plan,
@@ -67,26 +70,39 @@ impl Engine {
             plan.uncheck_commutes();
         }
         // In memory a commit is shorter than what it takes to merge it with others.
-        if self.capabilities.in_process {
+        if self.capabilities.in_process || planted::is(&self.config, Bug::Apart) {
             return self.commit_plan(plan, attempt, isolation, run).await;
         }
-        match self.merger.enter(&plan) {
+        Box::pin(self.commit_merged_or_alone(plan, attempt, isolation, run)).await
+    }
+
+    /// Commits a plan, together with others where that can be.
+    async fn commit_merged_or_alone(
+        self: &Arc<Self>,
+        plan: Plan,
+        attempt: &mut Attempt,
+        isolation: Isolation,
+        run: &mut Standing,
+    ) -> Result<Ended> {
+        match self.merger.enter(&plan, run.deadline) {
             Entered::Alone => self.commit_plan(plan, attempt, isolation, run).await,
             Entered::Lead(lead) => {
                 let ended = self.commit_plan(plan, attempt, isolation, run).await;
                 lead.done(self);
                 ended
             }
-            Entered::Wait(told) => match told.await {
-                Ok(Told::Committed(point)) => Ok(Ended::Committed(Some(point))),
-                Ok(Told::Failed(error)) => Err(error),
-                Ok(Told::Alone) => self.commit_plan(plan, attempt, isolation, run).await,
-                Err(_) => Err(unknown_outcome(None)),
+            Entered::Wait(place) => match place.told().await {
+                Told::Committed(point) => Ok(Ended::Committed(Some(point))),
+                Told::Failed(error) => Err(error),
+                Told::Alone => self.commit_plan(plan, attempt, isolation, run).await,
             },
         }
     }
 
     /// Commits a plan.
+    ///
+    /// What is done seldom, or takes long anyway, waits in a box of its own: it would make the future of every transaction
+    /// larger.
     pub(super) async fn commit_plan(
         &self,
         mut plan: Plan,
@@ -96,35 +112,46 @@ impl Engine {
     ) -> Result<Ended> {
         let deadline = run.deadline;
         let floor = attempt.floor.take();
-        if let Some(lost) = self.queue_if_hot(&mut plan, attempt.read_point, run).await {
+        if run.tickets.is_empty()
+            && self.queues.any()
+            && let Some(lost) = Box::pin(self.queue_if_hot(&mut plan, attempt.read_point, run)).await
+        {
             return Ok(lost);
         }
         for repeated in 0.. {
-            if let Some(lost) = self.fill_bases(&mut plan, attempt.read_point, isolation, deadline).await? {
+            if !plan.has_bases()
+                && let Some(lost) =
+                    Box::pin(self.fill_bases(&mut plan, attempt.read_point, isolation, deadline)).await?
+            {
                 return Ok(Ended::Lost { key: lost, primed: None });
             }
             if let Err(error) = plan.check_bases() {
-                return self.refuse(&plan, error, deadline).await;
+                return Box::pin(self.refuse(&plan, error, deadline)).await;
             }
-            if let Some(lost) = self.yield_to_reservations(&mut plan, run).await? {
+            if reserved_by_others(&plan, run)
+                && let Some(lost) = Box::pin(self.yield_to_reservations(&mut plan, run)).await?
+            {
                 return Ok(lost);
             }
-            let values = match self.final_values(&mut plan, deadline).await {
-                Ok(values) => values,
-                Err(error) => return self.refuse(&plan, error, deadline).await,
+            let valued = match plan.has_values() {
+                true => Ok(()),
+                false => Box::pin(self.final_values(&mut plan, deadline)).await,
             };
-            if let Err(error) = validate(&plan, &values) {
-                return self.refuse(&plan, error, deadline).await;
+            let valid = valued.and_then(|()| validate(&plan));
+            if let Err(error) = valid
+                && !planted::is(&self.config, Bug::ValidatorsSkipped)
+            {
+                return Box::pin(self.refuse(&plan, error, deadline)).await;
             }
             // A read brought it along, if nothing before did: at the latest that of the bases.
             let floor = floor.clone().or_else(|| self.floor.get()).unwrap_or(KnownFloor { epoch: 0, revision: None });
             let mut lease = match self.capabilities.definite_replies {
                 true => None,
-                false => Some(self.lease(deadline).await?),
+                false => Some(Box::pin(self.lease(deadline)).await?),
             };
             let mut version = None;
             let prepared =
-                self.prepare(&plan, &values, &mut || *version.get_or_insert_with(|| self.version(&mut lease, &floor)))?;
+                self.prepare(&plan, &mut || *version.get_or_insert_with(|| self.version(&mut lease, &floor)))?;
             if version.is_none()
                 && let Some(lease) = &mut lease
             {
@@ -134,12 +161,18 @@ impl Engine {
             let mut commit = Commit { checks: plan.checks(), puts: prepared.puts, deletes: Vec::new() };
             // Of a slot that was never written only the floor tells that it was not retired meanwhile.
             let new_slot = lease.as_ref().is_some_and(Lease::is_new);
-            if version.is_some() || new_slot || !self.capabilities.unique_revisions {
+            if (version.is_some() || new_slot || !self.capabilities.unique_revisions)
+                && !planted::is(&self.config, Bug::FloorUnchecked)
+            {
                 commit.checks.push(Check { key: Floor::key(), revision: floor.revision.clone() });
             }
             commit.puts.extend(lease.as_ref().map(Lease::put));
             self.check_commit(&commit)?;
-            let mut prewritten = match self.write_values(prepared.values, deadline).await {
+            let written = match prepared.values.is_empty() {
+                true => Ok(Prewritten::none(self)),
+                false => Box::pin(self.write_values(prepared.values, deadline)).await,
+            };
+            let mut prewritten = match written {
                 // The next sequence number gives another version.
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                     tracing::warn!(%error, "a version is taken: two clients have one id");
@@ -153,14 +186,19 @@ impl Engine {
 
             prewritten.keep();
             let slot_key = lease.as_ref().map(|lease| lease.key().clone());
-            let sent = Instant::now();
-            let conflict = match self.send(&commit, lease, &floor, deadline).await {
+            // Only those who come next in a queue are told.
+            let sent = (!run.tickets.is_empty()).then(Instant::now);
+            let outcome = match self.send_now(&commit, lease.as_ref()) {
+                Some(outcome) => Ok(Sent::Outcome(outcome)),
+                None => Box::pin(self.send(&commit, lease, &floor, deadline)).await,
+            };
+            let conflict = match outcome {
                 Ok(Sent::Outcome(CommitOutcome::Committed(done))) => {
                     prewritten.committed();
                     self.forget(&prepared.trimmed);
                     self.janitor.delete(prepared.trimmed);
                     let point = done.point;
-                    if !run.tickets.is_empty() {
+                    if let Some(sent) = sent.filter(|_| !planted::is(&self.config, Bug::HandOverLost)) {
                         leave(&run.tickets, plan.left(sent, floor, commit, done));
                     }
                     return Ok(Ended::Committed(Some(point)));
@@ -190,7 +228,7 @@ impl Engine {
                     return Err(error);
                 }
             };
-            if let Some(ended) = self.after_conflict(&mut plan, conflict, slot_key.as_ref()).await? {
+            if let Some(ended) = Box::pin(self.after_conflict(&mut plan, conflict, slot_key.as_ref())).await? {
                 let (key, conflict) = ended;
                 // Entries that were seen under an earlier floor are not to be used under the new one.
                 let primed = if key == Floor::key() { None } else { plan.primed(conflict, floor) };
@@ -200,10 +238,10 @@ impl Engine {
             // Others of this process on the same keys are waited for, and those of other processes are given way to.
             if run.tickets.is_empty() && repeated > 0 {
                 let keys = plan.keys().cloned().collect();
-                if let Some(lost) = self.queue_up(keys, &mut plan, attempt.read_point, run).await {
+                if let Some(lost) = Box::pin(self.queue_up(keys, &mut plan, attempt.read_point, run)).await {
                     return Ok(lost);
                 }
-            } else if !self.yield_or_pause(repeated, deadline).await {
+            } else if !Box::pin(self.yield_or_pause(repeated, deadline)).await {
                 let key = plan.writes[0].write.cell.key.clone();
                 return Ok(Ended::Lost { key, primed: None });
             }
@@ -211,13 +249,14 @@ impl Engine {
         unreachable!("the loop above has no end but a return")
     }
 
-    /// Waits in the queues of the plan's keys, where there are any and the transaction stands in none yet.
+    /// Waits in the queues of the plan's keys, where there are any. The transaction stands in none yet.
     async fn queue_if_hot(&self, plan: &mut Plan, read_point: Option<Point>, run: &mut Standing) -> Option<Ended> {
-        if !run.tickets.is_empty() || !self.queues.any() {
-            return None;
-        }
         let hot = self.queues.hot(plan.keys());
         if hot.is_empty() {
+            return None;
+        }
+        if self.capabilities.in_process {
+            self.give_way(&hot, run.deadline).await;
             return None;
         }
         self.queue_up(hot, plan, read_point, run).await
@@ -324,12 +363,10 @@ impl Engine {
         }
     }
 
-    /// The values to be written, with commuted functions applied to what is there now.
-    async fn final_values(&self, plan: &mut Plan, deadline: Option<Instant>) -> Result<Vec<Option<Shared>>> {
-        let mut values = Vec::with_capacity(plan.writes.len());
+    /// Makes the values to be written: applies commuted functions to what is there now.
+    async fn final_values(&self, plan: &mut Plan, deadline: Option<Instant>) -> Result<()> {
         for planned in &mut plan.writes {
             if matches!(planned.write.action, Action::Destroy) {
-                values.push(None);
                 continue;
             }
             while planned.computed.is_none() {
@@ -351,9 +388,8 @@ impl Engine {
                     }
                 }
             }
-            values.push(planned.computed.clone());
         }
-        Ok(values)
+        Ok(())
     }
 
     /// A name for the values of one commit request.

@@ -1,4 +1,5 @@
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crate::error::Result;
 use crate::protocol::{Entry, Floor, Revision};
@@ -20,18 +21,30 @@ impl KnownFloor {
 
 /// The latest floor that any read or conflict of this client brought along.
 #[derive(Default)]
-pub(crate) struct FloorCell(Mutex<Option<KnownFloor>>);
+pub(crate) struct FloorCell {
+    /// The first one, which is most often the only one: every attempt of every thread asks for it.
+    first: OnceLock<KnownFloor>,
+    /// There is a later one.
+    raised: AtomicBool,
+    later: Mutex<Option<KnownFloor>>,
+}
 
 impl FloorCell {
     pub(crate) fn get(&self) -> Option<KnownFloor> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        if self.raised.load(Ordering::Acquire) {
+            return self.later.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        }
+        self.first.get().cloned()
     }
 
     /// Takes in a floor, unless a later one is known.
     pub(crate) fn learn(&self, floor: &KnownFloor) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.as_ref().is_none_or(|known| known.epoch <= floor.epoch) {
-            *known = Some(floor.clone());
+        let first = self.first.get_or_init(|| floor.clone());
+        let mut later = self.later.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = later.as_ref().unwrap_or(first);
+        if known.epoch < floor.epoch || (known.epoch == floor.epoch && known.revision != floor.revision) {
+            *later = Some(floor.clone());
+            self.raised.store(true, Ordering::Release);
         }
     }
 }

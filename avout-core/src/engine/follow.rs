@@ -1,6 +1,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::planted::{self, Bug};
 use super::read::{Loaded, lost_value};
 use super::{Cell, Engine};
 use crate::backend::Watcher;
@@ -62,7 +63,9 @@ impl Follower {
             while let Some((point, payload)) = self.waiting.front().cloned() {
                 let loaded = self.engine.load(&self.cell, Some(&payload), None).await;
                 self.waiting.pop_front();
-                self.told = point;
+                if !planted::is(&self.engine.config, Bug::ToldAgain) {
+                    self.told = point;
+                }
                 let new = match loaded? {
                     Loaded::Value(value) => Some(value),
                     Loaded::Absent => None,
@@ -73,7 +76,8 @@ impl Follower {
                     }
                 };
                 let old = std::mem::replace(&mut self.last, new.clone());
-                let skipped = std::mem::take(&mut self.skipped);
+                let skipped =
+                    std::mem::take(&mut self.skipped) && !planted::is(&self.engine.config, Bug::SkippedUnsaid);
                 return Ok(Followed { old, new, point, skipped });
             }
             if !self.look {

@@ -9,44 +9,90 @@ const FEW: usize = 16;
 #[derive(Debug)]
 pub(crate) struct KeyMap<V> {
     items: Vec<(Key, V)>,
-    /// Filled once there are more than a few.
-    index: HashMap<Key, usize>,
+    /// Made once there are more than a few.
+    index: Option<HashMap<Key, usize>>,
+    /// The place after the one last found: keys are most often asked for in their order.
+    next: usize,
 }
 
 impl<V> Default for KeyMap<V> {
     fn default() -> Self {
-        Self { items: Vec::new(), index: HashMap::new() }
+        Self { items: Vec::new(), index: None, next: 0 }
     }
 }
 
 impl<V> KeyMap<V> {
     fn position(&self, key: &Key) -> Option<usize> {
-        if self.items.len() <= FEW {
-            self.items.iter().position(|(other, _)| other == key)
-        } else {
-            self.index.get(key).copied()
+        match &self.index {
+            None => self.items.iter().position(|(other, _)| other == key),
+            Some(index) => index.get(key).copied(),
         }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// Makes room for so many more keys.
+    pub(crate) fn reserve(&mut self, keys: usize) {
+        self.items.reserve(keys);
     }
 
     pub(crate) fn get(&self, key: &Key) -> Option<&V> {
         self.position(key).map(|at| &self.items[at].1)
     }
 
+    pub(crate) fn get_mut(&mut self, key: &Key) -> Option<&mut V> {
+        self.position(key).map(|at| &mut self.items[at].1)
+    }
+
+    /// The value of `key`, made first if there is none.
     pub(crate) fn entry(&mut self, key: &Key) -> &mut V
     where
         V: Default,
     {
-        let at = self.position(key).unwrap_or_else(|| {
-            self.items.push((key.clone(), V::default()));
-            let at = self.items.len() - 1;
-            if at == FEW {
-                self.index = self.items.iter().enumerate().map(|(at, (key, _))| (key.clone(), at)).collect();
-            } else if at > FEW {
-                self.index.insert(key.clone(), at);
-            }
-            at
-        });
+        let at = match self.items.get(self.next) {
+            Some((next, _)) if next == key => self.next,
+            _ => self.position(key).unwrap_or_else(|| self.push(key.clone(), V::default())),
+        };
+        self.next = at + 1;
         &mut self.items[at].1
+    }
+
+    /// The same with a key of its own.
+    pub(crate) fn entry_of(&mut self, key: Key) -> &mut V
+    where
+        V: Default,
+    {
+        let at = match self.position(&key) {
+            Some(at) => at,
+            None => self.push(key, V::default()),
+        };
+        &mut self.items[at].1
+    }
+
+    /// Sets the value of `key`.
+    pub(crate) fn insert(&mut self, key: Key, value: V) {
+        match self.position(&key) {
+            Some(at) => self.items[at].1 = value,
+            None => {
+                self.push(key, value);
+            }
+        }
+    }
+
+    /// Adds a key that is not there, and gives its place.
+    pub(crate) fn push(&mut self, key: Key, value: V) -> usize {
+        let at = self.items.len();
+        if let Some(index) = &mut self.index {
+            index.insert(key.clone(), at);
+        }
+        self.items.push((key, value));
+        if at == FEW {
+            let places = self.items.iter().enumerate().map(|(at, (key, _))| (key.clone(), at));
+            self.index = Some(places.collect());
+        }
+        at
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&Key, &V)> {
@@ -55,6 +101,20 @@ impl<V> KeyMap<V> {
 
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (&Key, &mut V)> {
         self.items.iter_mut().map(|(key, value)| (&*key, value))
+    }
+}
+
+impl<V> Extend<(Key, V)> for KeyMap<V> {
+    fn extend<I: IntoIterator<Item = (Key, V)>>(&mut self, items: I) {
+        items.into_iter().for_each(|(key, value)| self.insert(key, value));
+    }
+}
+
+impl<V> FromIterator<(Key, V)> for KeyMap<V> {
+    fn from_iter<I: IntoIterator<Item = (Key, V)>>(items: I) -> Self {
+        let mut map = Self::default();
+        map.extend(items);
+        map
     }
 }
 

@@ -3,24 +3,34 @@
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
 
 use super::attempt::{Action, Attempt, Write};
 use super::commit::{Ended, Standing};
 use super::options::Isolation;
 use super::plan::Plan;
+use super::planted::{self, Bug};
+use super::prepare::unknown_outcome;
 use super::{Cell, Engine, Function};
 use crate::error::{Error, ErrorKind};
 use crate::protocol::{Key, Point, Shared};
 
 /// The refs with a commit of this kind in flight, and who waits for it.
 #[derive(Clone, Default)]
-pub(super) struct Merger(Arc<Mutex<HashMap<Key, Vec<Waiting>>>>);
+pub(super) struct Merger {
+    by_key: Arc<Mutex<HashMap<Key, Vec<Waiting>>>>,
+    /// Numbers those who wait.
+    numbers: Arc<AtomicU64>,
+}
 
 /// A transaction that waits to be committed with others.
 struct Waiting {
+    number: u64,
+    deadline: Option<Instant>,
     cell: Arc<Cell>,
     functions: Vec<Function>,
     told: oneshot::Sender<Told>,
@@ -38,9 +48,18 @@ pub(super) enum Told {
 pub(super) enum Entered {
     /// Nothing is in flight: it commits itself.
     Lead(Lead),
-    Wait(oneshot::Receiver<Told>),
+    Wait(Place),
     /// It cannot be merged with what is in flight.
     Alone,
+}
+
+/// A place among those who wait.
+pub(super) struct Place {
+    merger: Merger,
+    key: Key,
+    number: u64,
+    deadline: Option<Instant>,
+    told: oneshot::Receiver<Told>,
 }
 
 /// The duty to see to those who wait. Dropped, it sends them on by themselves.
@@ -58,11 +77,11 @@ enum Step {
 
 impl Merger {
     fn by_key(&self) -> MutexGuard<'_, HashMap<Key, Vec<Waiting>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.by_key.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes a plan in that is nothing but one commute.
-    pub(super) fn enter(&self, plan: &Plan) -> Entered {
+    pub(super) fn enter(&self, plan: &Plan, deadline: Option<Instant>) -> Entered {
         let Some((cell, functions)) = plan.lone_commute() else {
             return Entered::Alone;
         };
@@ -74,9 +93,39 @@ impl Merger {
         if waiting.first().is_some_and(|first| first.cell.meta != cell.meta) {
             return Entered::Alone;
         }
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let (told, receiver) = oneshot::channel();
-        waiting.push(Waiting { cell: Arc::clone(cell), functions: functions.to_vec(), told });
-        Entered::Wait(receiver)
+        waiting.push(Waiting { number, deadline, cell: Arc::clone(cell), functions: functions.to_vec(), told });
+        Entered::Wait(Place { merger: self.clone(), key: cell.key.clone(), number, deadline, told: receiver })
+    }
+}
+
+impl Place {
+    /// Waits to be told. At the deadline it leaves, if its commit has not begun; that keeps the deadline too.
+    pub(super) async fn told(mut self) -> Told {
+        if let Some(deadline) = self.deadline {
+            match timeout_at(deadline, &mut self.told).await {
+                Ok(Ok(told)) => return told,
+                Ok(Err(_)) => return Told::Failed(unknown_outcome(Some(&self.key))),
+                Err(_) if self.leave() => {
+                    let message = "the deadline passed while another commit of the ref was in flight";
+                    return Told::Failed(Error::new(ErrorKind::Timeout, message).at(&self.key));
+                }
+                Err(_) => {}
+            }
+        }
+        self.told.await.unwrap_or_else(|_| Told::Failed(unknown_outcome(Some(&self.key))))
+    }
+
+    /// Whether it was still there, and nobody had begun with it.
+    fn leave(&self) -> bool {
+        let mut by_key = self.merger.by_key();
+        let Some(waiting) = by_key.get_mut(&self.key) else {
+            return false;
+        };
+        let before = waiting.len();
+        waiting.retain(|waiting| waiting.number != self.number);
+        waiting.len() < before
     }
 }
 
@@ -96,6 +145,9 @@ impl Lead {
     /// The lead's own commit is over: those who wait are committed in a task of its own, since it is many
     /// transactions' business and must not end with one of them.
     pub(super) fn done(self, engine: &Arc<Engine>) {
+        if planted::is(&engine.config, Bug::WaitersForgotten) {
+            return std::mem::forget(self);
+        }
         let waiting = self.take();
         if !waiting.is_empty() {
             let engine = Arc::clone(engine);
@@ -124,18 +176,28 @@ impl Engine {
     /// Commits transactions that have waited as one, and tells each how it ended.
     async fn commit_merged(self: &Arc<Self>, waiting: Vec<Waiting>) {
         let first = &waiting[0].cell;
+        // It is over in time for whoever has the least, and the others then go on by themselves.
+        let deadline = waiting.iter().filter_map(|waiting| waiting.deadline).min();
         let cell = Arc::new(first.without_validator());
         let (operations, told): (Vec<_>, Vec<_>) =
             waiting.into_iter().map(|waiting| ((waiting.cell, waiting.functions), waiting.told)).unzip();
+        let operations = match planted::is(&self.config, Bug::MergedTwice) {
+            true => [&operations[..], &operations[..]].concat(),
+            false => operations,
+        };
         let steps: Arc<Mutex<Vec<Step>>> = Arc::default();
         let function = merged(operations, Arc::clone(&steps));
 
         let action = Action::Commute { functions: vec![function], provisional: Arc::new(()) };
         let plan = Plan::blind(Write { cell, action });
-        let mut standing = Standing::new(self.deadline());
+        let mut standing = Standing::new(deadline);
         let ended = self.commit_plan(plan, &mut Attempt::default(), Isolation::Serializable, &mut standing).await;
 
-        let steps = std::mem::take(&mut *steps.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut steps = std::mem::take(&mut *steps.lock().unwrap_or_else(PoisonError::into_inner));
+        if planted::is(&self.config, Bug::RefusalShared) && steps.iter().any(|step| matches!(step, Step::Refused(_))) {
+            let refused = || Step::Refused(Error::new(ErrorKind::Rejected, "the error of another one"));
+            steps.iter_mut().for_each(|step| *step = refused());
+        }
         let mut steps = steps.into_iter();
         for told in told {
             let tell = match (&ended, steps.next()) {

@@ -1,4 +1,3 @@
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -22,7 +21,7 @@ pub(super) struct Planned {
     pub(super) write: Write,
     /// The record that it replaces, once it is known. `Some(None)`: there is none.
     pub(super) base: Option<Option<Entry>>,
-    /// The value that the body computed, as long as it holds for `base`.
+    /// The new value, as long as it holds for `base`; `None` too where the ref is destroyed.
     pub(super) computed: Option<Shared>,
     /// The value does not depend on what the body saw: if only such keys are stale the commit is made again without the body.
     pub(super) soft: bool,
@@ -31,8 +30,9 @@ pub(super) struct Planned {
 impl Plan {
     /// Takes the plan out of an attempt; `Err` is the key on which it is lost already.
     pub(super) fn of(attempt: &mut Attempt, isolation: Isolation) -> Result<Self, Key> {
-        let mut plan = Self { checks: Vec::new(), writes: Vec::new() };
-        if attempt.keys.iter().all(|(_, touched)| touched.write.is_none()) {
+        let writes = attempt.keys.iter().filter(|(_, touched)| touched.write.is_some()).count();
+        let mut plan = Self { checks: Vec::new(), writes: Vec::with_capacity(writes) };
+        if writes == 0 {
             // What only reads took effect at its read point, whatever has changed since.
             return Ok(plan);
         }
@@ -40,7 +40,7 @@ impl Plan {
         for (key, touched) in attempt.keys.iter_mut() {
             let checked = touched.ensured || (touched.read && isolation == Isolation::Serializable);
             let Touched { seen, write, read, .. } = touched;
-            let historical = seen.as_ref().is_some_and(|seen| seen.historical);
+            let historical = seen.as_ref().is_some_and(|seen| seen.past.is_some());
             if let Some(write) = write.take() {
                 // Under Snapshot a blind write must not jump over a write that the body did not see.
                 let free = isolation == Isolation::Serializable || !has_read;
@@ -63,6 +63,16 @@ impl Plan {
     /// One write that depends on nothing that was seen.
     pub(super) fn blind(write: Write) -> Self {
         Self { checks: Vec::new(), writes: vec![Planned::new(write, None, true)] }
+    }
+
+    /// Whether each write's record is known.
+    pub(super) fn has_bases(&self) -> bool {
+        self.writes.iter().all(|planned| planned.base.is_some())
+    }
+
+    /// Whether each write's value is known.
+    pub(super) fn has_values(&self) -> bool {
+        self.writes.iter().all(|planned| planned.computed.is_some() || matches!(planned.write.action, Action::Destroy))
     }
 
     pub(super) fn keys_without_base(&self) -> Vec<Key> {
@@ -159,9 +169,9 @@ impl Plan {
         let checked = self.checks.into_iter();
         let written =
             self.writes.into_iter().filter_map(|planned| Some((planned.write.cell.key.clone(), planned.base?)));
-        let mut entries: HashMap<Key, Option<Entry>> = checked.chain(written).collect();
-        entries.extend(conflict.stale.into_iter().zip(fresh.entries));
-        Some(Primed { floor: Some(floor), point: fresh.point, entries })
+        // Of a key that comes twice the later entry counts.
+        let entries = checked.chain(written).chain(conflict.stale.into_iter().zip(fresh.entries));
+        Some(Primed::new(Some(floor), fresh.point, entries))
     }
 }
 

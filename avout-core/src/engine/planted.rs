@@ -13,16 +13,87 @@ pub enum Bug {
     SnapshotNotExtended,
     /// A key that was commuted and read is not checked.
     CommuteUnchecked,
+    /// Commits do not check the floor.
+    FloorUnchecked,
+    /// A body does not read back what it has written.
+    OwnWritesUnseen,
+    /// What has changed since the read point is given up, though history has it.
+    HistoryUnused,
+    /// Each read is made twice.
+    ReadsTwice,
+    /// The first attempt is given up, whatever came of it.
+    AttemptWasted,
+    /// A body that was doomed, and returned a value all the same, is committed.
+    DoomForgotten,
+    /// What was only read is checked under `Isolation::Snapshot` too.
+    SnapshotChecksReads,
+    /// A commit's error is taken for success.
+    ErrorSwallowed,
+    /// An unknown outcome is told as a failure.
+    UnknownToldAsFailure,
+    /// A commit whose reply was lost is taken for one that did not happen.
+    FenceSkipped,
+    /// Values are written that a validator refuses.
+    ValidatorsSkipped,
+    /// Refs of other clients are taken.
+    OthersRefsTaken,
+    /// Deadlines of transactions are not kept.
+    DeadlineIgnored,
+    /// Attempts are not counted.
+    AttemptsUnlimited,
+    /// Hooks of attempts that are given up are not called.
+    AbortHooksSkipped,
+    /// Hooks for the commit are called though the body failed.
+    CommitHooksAnyway,
+    /// A retry waits for nothing.
+    RetryAtOnce,
+    /// What the first branch of an `or_else` wrote is kept.
+    BranchKept,
+    /// A watch tells what it has told before.
+    ToldAgain,
+    /// A watch does not say that it has skipped values.
+    SkippedUnsaid,
+    /// A reservation is no reason to wait.
+    ReservationIgnored,
+    /// A reservation is waited for without end.
+    ReservationEndless,
+    /// Nobody queues.
+    QueueSkipped,
+    /// Nobody queues, and a reservation is no reason to wait.
+    Unfair,
+    /// A queue is waited in without end.
+    QueueEndless,
+    /// A turn at the head of a queue never ends.
+    TurnKept,
+    /// Those who are next in a queue are not told what was left.
+    HandOverLost,
+    /// Nothing is merged or combined.
+    Apart,
+    /// Merged functions are applied twice.
+    MergedTwice,
+    /// All of a merged commit get the error of one.
+    RefusalShared,
+    /// Those who wait to be merged are never told.
+    WaitersForgotten,
+    /// A swap builds on what a write in flight will replace.
+    SwapOnOldValue,
+    /// A swap that was combined with a lost write is taken for done.
+    SwapLossHidden,
+    /// All of a combined write get the error of one.
+    SwapFailureShared,
 }
+
+/// Longer than any test.
+pub(super) const ENDLESS: std::time::Duration = std::time::Duration::from_secs(3600);
 
 /// Whether this client makes this mistake.
 #[cfg(feature = "planted-bugs")]
-pub(super) fn is(config: &Config, bug: Bug) -> bool {
+pub(crate) fn is(config: &Config, bug: Bug) -> bool {
     config.planted == Some(bug)
 }
 
 #[cfg(not(feature = "planted-bugs"))]
-pub(super) const fn is(_: &Config, _: Bug) -> bool {
+pub(crate) const fn is(_: &Config, _: Bug) -> bool {
     false
 }
 

@@ -35,7 +35,11 @@ pub(super) struct Prewritten<'a> {
     kept: bool,
 }
 
-impl Prewritten<'_> {
+impl<'a> Prewritten<'a> {
+    pub(super) fn none(engine: &'a Engine) -> Self {
+        Self { engine, values: Vec::new(), kept: true }
+    }
+
     /// The commit is about to be sent: from now on a record may point at the values.
     pub(super) fn keep(&mut self) {
         self.kept = true;
@@ -56,7 +60,7 @@ impl Prewritten<'_> {
 
 impl Drop for Prewritten<'_> {
     fn drop(&mut self) {
-        if !self.kept {
+        if !self.kept && !self.values.is_empty() {
             let own = self.values.drain(..).filter(|value| !value.taken.load(Ordering::Relaxed));
             let garbage = own.map(|value| Garbage {
                 store: Arc::clone(&value.cell.store),
@@ -71,17 +75,12 @@ impl Drop for Prewritten<'_> {
 impl Engine {
     /// Turns values into records: encodes, decides where each value goes, and checks the limits. `version`
     /// names the values that go to stores.
-    pub(super) fn prepare(
-        &self,
-        plan: &Plan,
-        values: &[Option<Shared>],
-        version: &mut dyn FnMut() -> Version,
-    ) -> Result<Prepared> {
+    pub(super) fn prepare(&self, plan: &Plan, version: &mut dyn FnMut() -> Version) -> Result<Prepared> {
         let mut prepared =
             Prepared { puts: Vec::with_capacity(plan.writes.len() + 1), values: Vec::new(), trimmed: Vec::new() };
-        for (planned, value) in plan.writes.iter().zip(values) {
+        for planned in &plan.writes {
             let cell = &planned.write.cell;
-            let payload = match value {
+            let payload = match &planned.computed {
                 None => Payload::Deleted,
                 Some(value) => match self.inline(cell, value)? {
                     Ok(payload) => payload,
@@ -193,19 +192,20 @@ fn succeed(planned: &Planned, payload: Payload) -> Succession {
         return Succession { record: Record::first(meta, payload), trimmed: Vec::new() };
     };
     let (earlier, later) = (&*entry.record.meta, &*meta);
-    if (earlier.realm, earlier.codec, &earlier.type_tag) == (later.realm, later.codec, &later.type_tag) {
+    let same = || (earlier.realm, earlier.codec, &earlier.type_tag) == (later.realm, later.codec, &later.type_tag);
+    if std::ptr::eq(earlier, later) || same() {
         return entry.record.succeed(entry.point, meta, payload);
     }
     // Made again as something else after it was destroyed: its earlier values are of no use to
     // readers of the new type, but a read point in between sees that it was gone.
-    let history = vec![(entry.record.since(entry.point), Payload::Deleted)];
+    let history = vec![(entry.record.since(entry.point), Payload::Deleted)].into();
     Succession { record: Record { history, ..Record::first(meta, payload) }, trimmed: entry.record.stored().collect() }
 }
 
 /// Checks every new value with its ref's validator.
-pub(super) fn validate(plan: &Plan, values: &[Option<Shared>]) -> Result<()> {
-    for (planned, value) in plan.writes.iter().zip(values) {
-        if let Some(value) = value {
+pub(super) fn validate(plan: &Plan) -> Result<()> {
+    for planned in &plan.writes {
+        if let Some(value) = &planned.computed {
             planned.write.cell.validate(value)?;
         }
     }

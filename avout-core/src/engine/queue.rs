@@ -2,16 +2,18 @@
 //! compares as ever, whether it waited or not, and nobody waits without end.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{Notify, OwnedMutexGuard};
 use tokio::time::{Instant, timeout_at};
 
 use super::Engine;
 use super::attempt::Primed;
 use super::floor::KnownFloor;
+use super::planted::{self, Bug};
 use crate::protocol::{Entry, Key, Point};
 
 /// How many commits' time to wait for each that is ahead.
@@ -25,6 +27,8 @@ pub(crate) struct Queues {
     /// How many there are: most of the time none.
     hot: AtomicUsize,
     by_key: Mutex<HashMap<Key, Arc<Queue>>>,
+    /// Told when a key has no queue any more.
+    ended: Notify,
 }
 
 /// The queue of one key, in order of arrival.
@@ -85,11 +89,27 @@ impl Drop for Ticket {
         if self.queue.users.fetch_sub(1, Ordering::Relaxed) == 1 {
             by_key.remove(&self.key);
             self.queues.hot.fetch_sub(1, Ordering::AcqRel);
+            drop(by_key);
+            self.queues.ended.notify_waiters();
         }
     }
 }
 
 impl Engine {
+    /// Lets those go first who stand in the queues of these keys, without standing in line with them. In memory those
+    /// who have not lost often only give way: if they all took turns nobody would race any more.
+    pub(super) async fn give_way(&self, keys: &[Key], deadline: Option<Instant>) {
+        let until = Instant::now() + LEAST_PATIENCE;
+        let until = deadline.map_or(until, |deadline| until.min(deadline));
+        loop {
+            let mut ended = pin!(self.queues.ended.notified());
+            ended.as_mut().enable();
+            if self.queues.hot(keys.iter()).is_empty() || timeout_at(until, ended).await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// Waits for its turn at each of these keys. The caller holds no tickets, and keys are taken in their
     /// order, so that there is no circle. Whoever is ahead may be held up by what this one would do, so the wait is
     /// bounded; then the caller goes on with the tickets that it got.
@@ -104,7 +124,10 @@ impl Engine {
                 Err(_) => {
                     let ahead = u32::try_from(ticket.queue.users.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
                     let patience = self.backoff.commit_time().saturating_mul(COMMITS_EACH.saturating_mul(ahead));
-                    let until = Instant::now() + patience.clamp(LEAST_PATIENCE, MOST_PATIENCE);
+                    let mut until = Instant::now() + patience.clamp(LEAST_PATIENCE, MOST_PATIENCE);
+                    if planted::is(&self.config, Bug::QueueEndless) || planted::is(&self.config, Bug::TurnKept) {
+                        until += planted::ENDLESS;
+                    }
                     let until = deadline.map_or(until, |deadline| until.min(deadline));
                     match timeout_at(until, Arc::clone(&ticket.queue.turn).lock_owned()).await {
                         Ok(turn) => turn,
@@ -112,6 +135,10 @@ impl Engine {
                     }
                 }
             };
+            if planted::is(&self.config, Bug::TurnKept) {
+                std::mem::forget(turn);
+                continue;
+            }
             ticket.turn = Some(turn);
             tickets.push(ticket);
         }
@@ -141,6 +168,6 @@ pub(super) fn hold_all<'a>(tickets: &[Ticket], mut keys: impl Iterator<Item = &'
 
 impl Left {
     pub(super) fn primed(&self) -> Primed {
-        Primed { floor: self.floor.clone(), point: self.point, entries: self.entries.iter().cloned().collect() }
+        Primed::new(self.floor.clone(), self.point, self.entries.iter().cloned())
     }
 }

@@ -1,9 +1,10 @@
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use super::attempt::Plan;
+use super::attempt::{Attempt, Plan, Shown};
 use super::planted::{self, Bug};
 use super::run::TxInner;
 use super::{Cell, Engine};
@@ -93,7 +94,7 @@ impl TxInner {
             let plan = {
                 let mut attempt = self.attempt();
                 attempt.check_running()?;
-                attempt.plan(keys, extend)
+                attempt.plan(keys.iter().copied(), extend)
             };
             let Plan::Read { keys: asked, wanted, generation } = plan else {
                 return Ok(());
@@ -106,8 +107,41 @@ impl TxInner {
             if planted::is(&self.engine.config, Bug::SnapshotNotExtended) {
                 attempt.read_point = None;
             }
-            if attempt.admit(&asked, wanted, generation, snapshot, &mut extend)? {
+            if planted::is(&self.engine.config, Bug::HistoryUnused)
+                && let Some(read) = attempt.read_point
+                && snapshot.entries.iter().flatten().any(|entry| entry.point > read)
+            {
+                return Err(attempt.doom(&asked[0]));
+            }
+            if attempt.admit(asked, wanted, generation, snapshot, &mut extend)? {
                 return Ok(());
+            }
+        }
+    }
+
+    /// The same where the coordinator answers at once. `false`: it does not.
+    fn see_now<'k>(&self, attempt: &mut Attempt, keys: impl Iterator<Item = &'k Key> + Clone) -> Result<bool> {
+        let mut extend = false;
+        loop {
+            let Plan::Read { keys: asked, wanted, generation } = attempt.plan(keys.clone(), extend) else {
+                return Ok(true);
+            };
+            // The first read of a client brings the floor along.
+            if attempt.floor.is_none() {
+                attempt.floor = self.engine.floor.get();
+            }
+            if attempt.floor.is_none() {
+                return Ok(false);
+            }
+            let Some(snapshot) = self.engine.coordinator.read_now(&asked) else {
+                return Ok(false);
+            };
+            self.engine.stats.read();
+            if planted::is(&self.engine.config, Bug::SnapshotNotExtended) {
+                attempt.read_point = None;
+            }
+            if attempt.admit(asked, wanted, generation, snapshot, &mut extend)? {
+                return Ok(true);
             }
         }
     }
@@ -118,14 +152,58 @@ impl TxInner {
         for cell in cells {
             self.check_own(cell)?;
         }
-        let unwritten: Vec<&Key> = {
-            let attempt = self.attempt();
+        let unwritten: SmallVec<[&Key; 16]> = {
+            let mut attempt = self.attempt();
             attempt.check_running()?;
-            let written = |key: &Key| attempt.write(key).is_some_and(|write| write.known().is_some());
-            cells.iter().map(|cell| &cell.key).filter(|key| !written(key)).collect()
+            let written = |key: &Key| self.has_written(&attempt, key);
+            let unwritten: SmallVec<_> = cells.iter().map(|cell| &cell.key).filter(|key| !written(key)).collect();
+            if self.engine.capabilities.in_process && self.see_now(&mut attempt, unwritten.iter().copied())? {
+                let mut shown = Vec::with_capacity(cells.len());
+                for cell in cells {
+                    match self.show(&mut attempt, cell, read)? {
+                        Shown::Value(value) => shown.push(value),
+                        Shown::Payload(_) => break,
+                    }
+                }
+                if shown.len() == cells.len() {
+                    return Ok(shown);
+                }
+            }
+            unwritten
         };
-        self.see(&unwritten).await?;
-        try_join_all(cells.iter().map(|cell| self.value(cell, read))).await
+        Box::pin(async {
+            self.see(&unwritten).await?;
+            try_join_all(cells.iter().map(|cell| self.value(cell, read))).await
+        })
+        .await
+    }
+
+    /// Whether the body has set this key, or destroyed it.
+    fn has_written(&self, attempt: &Attempt, key: &Key) -> bool {
+        attempt.is_written(key) && !planted::is(&self.engine.config, Bug::OwnWritesUnseen)
+    }
+
+    fn show(&self, attempt: &mut Attempt, cell: &Cell, read: bool) -> Result<Shown> {
+        match planted::is(&self.engine.config, Bug::OwnWritesUnseen) {
+            true => attempt.show_seen(cell, read),
+            false => attempt.show(cell, read),
+        }
+    }
+
+    /// The value of one cell as the body sees it, which it comes to know.
+    pub(crate) async fn one(&self, cell: &Arc<Cell>) -> Result<Shared> {
+        self.check_own(cell)?;
+        if self.engine.capabilities.in_process {
+            let mut attempt = self.attempt();
+            attempt.check_running()?;
+            if (self.has_written(&attempt, &cell.key) || self.see_now(&mut attempt, std::iter::once(&cell.key))?)
+                && let Shown::Value(value) = self.show(&mut attempt, cell, true)?
+            {
+                return Ok(value);
+            }
+        }
+        let mut values = Box::pin(self.values(&[cell], true)).await?;
+        Ok(values.pop().expect("one value for one cell"))
     }
 
     /// The value of a cell whose key is seen or written.
@@ -133,28 +211,12 @@ impl TxInner {
         let payload = {
             let mut attempt = self.attempt();
             attempt.check_running()?;
-            let touched = attempt.keys.entry(&cell.key);
-            if let Some(known) = touched.write.as_ref().and_then(super::Write::known) {
-                return known.cloned().ok_or_else(|| absent(&cell.key));
+            match self.show(&mut attempt, cell, read)? {
+                Shown::Value(value) => return Ok(value),
+                Shown::Payload(payload) => payload,
             }
-            touched.read |= read;
-            if let Some(super::Write { action: super::Action::Commute { provisional, .. }, .. }) = &touched.write {
-                return Ok(Arc::clone(provisional));
-            }
-            let Some(seen) = &touched.seen else {
-                return Err(absent(&cell.key));
-            };
-            if let Some(entry) = &seen.entry
-                && !matches!(seen.payload, None | Some(Payload::Deleted))
-            {
-                cell.check_meta(&entry.record.meta)?;
-            }
-            if let Some(value) = &seen.value {
-                return Ok(Arc::clone(value));
-            }
-            seen.payload.clone()
         };
-        let loaded = self.engine.load(cell, payload.as_ref(), self.deadline).await;
+        let loaded = self.engine.load(cell, Some(&payload), self.deadline).await;
         match loaded.map_err(|error| self.effort(error))? {
             Loaded::Value(value) => {
                 let mut attempt = self.attempt();
@@ -180,12 +242,12 @@ impl TxInner {
         let touched = attempt.keys.entry(key);
         touched.read = true;
         let seen = touched.seen.as_ref()?;
-        seen.entry.clone().filter(|_| !matches!(seen.payload, None | Some(Payload::Deleted)))
+        seen.entry.clone().filter(|_| seen.is_alive())
     }
 
     /// Refuses a cell that another client made.
     pub(crate) fn check_own(&self, cell: &Cell) -> Result<()> {
-        if cell.client == self.engine.client {
+        if cell.client == self.engine.client || planted::is(&self.engine.config, Bug::OthersRefsTaken) {
             return Ok(());
         }
         let message = "this ref was opened with another client: open it with the one that runs the transaction";

@@ -10,6 +10,7 @@ use super::Engine;
 use super::attempt::Primed;
 use super::commit::{Ended, Standing};
 use super::plan::Plan;
+use super::planted::{self, Bug};
 use super::queue::Left;
 use crate::error::Result;
 use crate::protocol::{Check, Commit, CommitOutcome, Entry, Floor, Holder, Key, Put, Reservation, Revision, Snapshot};
@@ -50,7 +51,7 @@ impl Engine {
                     let left = commit.puts.into_iter().zip(done.revisions).map(|(put, revision)| {
                         (put.key, Some(Entry { revision, point: done.point, record: put.record }))
                     });
-                    return Ok(Some(Primed { floor, point: done.point, entries: left.collect() }));
+                    return Ok(Some(Primed::new(floor, done.point, left)));
                 }
                 Ok(CommitOutcome::Conflict(_)) => snapshot = self.read(keys, deadline).await?,
                 Err(error) => {
@@ -89,8 +90,12 @@ impl Engine {
                 lease = lease.max(reservation.lease.min(LONGEST_LEASE));
             }
         }
-        if keys.is_empty() {
+        let unfair = [Bug::ReservationIgnored, Bug::Unfair].iter().any(|bug| planted::is(&self.config, *bug));
+        if keys.is_empty() || unfair {
             return Ok(None);
+        }
+        if planted::is(&self.config, Bug::ReservationEndless) {
+            lease = planted::ENDLESS;
         }
         tracing::debug!(key = %keys[0], ?lease, "reserved by another transaction, waiting");
         let until = Instant::now() + lease;
@@ -122,6 +127,11 @@ impl Engine {
             }
         }
     }
+}
+
+/// Whether others have reserved something that the plan is about to compare.
+pub(super) fn reserved_by_others(plan: &Plan, run: &Standing) -> bool {
+    plan.entries().any(|(_, entry)| foreign(entry, run.holder).is_some())
 }
 
 /// A reservation of another transaction.

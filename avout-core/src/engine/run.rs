@@ -1,16 +1,18 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::attempt::{AbortHook, Attempt, Phase, Primed};
 use super::commit::{Ended, Standing};
 use super::options::Options;
+use super::planted::{self, Bug};
 use super::queue::{find_left, hold_all};
+use super::time::by;
 use super::wait::Awaited;
 use super::{Action, Cell, Engine, Function, Write};
 use crate::error::{Error, ErrorKind, Result};
-use crate::protocol::{Holder, Key, Shared};
+use crate::protocol::{Holder, Key, Point, Shared};
 
 tokio::task_local! {
     /// Set while the body of a transaction is polled.
@@ -39,15 +41,9 @@ where
     loop {
         let tx = runner.begin();
         let body = IN_BODY.scope((), body(Arc::clone(&tx)));
-        let done = match runner.standing.deadline {
-            None => body.await,
-            Some(deadline) => match timeout_at(deadline, body).await {
-                Ok(done) => done,
-                Err(_) => {
-                    let error = runner.too_late(&tx);
-                    return Err(runner.end(error).into());
-                }
-            },
+        let Ok(done) = by(runner.standing.deadline, body).await else {
+            let error = runner.too_late(&tx);
+            return Err(runner.end(error).into());
         };
         match runner.settle(&tx, done.is_ok()).await {
             Ok(Next::Return) => return done,
@@ -62,6 +58,13 @@ const ESCALATES: u32 = 3;
 
 /// From this loss on it asks the transactions of all processes to wait for it.
 const RESERVES: u32 = 8;
+
+/// In memory a commit is so short that to race is faster than to wait for a turn, as long as that ends: only from this loss
+/// on a transaction queues.
+const QUEUES_IN_MEMORY: u32 = 8;
+
+/// And only from this one on it reserves.
+const RESERVES_IN_MEMORY: u32 = 12;
 
 /// What follows an attempt.
 enum Next {
@@ -85,6 +88,13 @@ struct Runner<'a> {
 impl<'a> Runner<'a> {
     fn new(engine: &'a Arc<Engine>, options: Options) -> Self {
         let mut standing = Standing::new(None);
+        let mut options = options;
+        if planted::is(&engine.config, Bug::DeadlineIgnored) {
+            options.deadline = None;
+        }
+        if planted::is(&engine.config, Bug::AttemptsUnlimited) {
+            options.max_attempts = None;
+        }
         standing.deadline = options.deadline.and_then(|deadline| standing.begun.checked_add(deadline));
         Self { engine, options, standing, attempts: 0, losses: 0, lost_on: Vec::new(), primed: None }
     }
@@ -106,11 +116,15 @@ impl<'a> Runner<'a> {
     async fn settle(&mut self, tx: &TxInner, ok: bool) -> Result<Next> {
         let mut attempt = tx.end();
         match std::mem::replace(&mut attempt.phase, Phase::Ended) {
-            Phase::Doomed { key } => self.lost(attempt, key, None).await,
-            Phase::Retry => self.wait(attempt).await,
+            Phase::Doomed { .. } if ok && self.makes(Bug::DoomForgotten) => self.commit(attempt).await,
+            Phase::Doomed { key } => Box::pin(self.lost(attempt, key, None)).await,
+            Phase::Retry => Box::pin(self.wait(attempt)).await,
             Phase::Running | Phase::Ended if !ok => {
-                abort(attempt);
-                run_all(std::mem::take(&mut self.options.on_abort));
+                if self.makes(Bug::CommitHooksAnyway) {
+                    std::mem::take(&mut attempt.on_commit).into_iter().for_each(|hook| hook(Point::default()));
+                }
+                self.abort(attempt);
+                self.abort_all();
                 Ok(Next::Return)
             }
             Phase::Running | Phase::Ended => self.commit(attempt).await,
@@ -118,21 +132,29 @@ impl<'a> Runner<'a> {
     }
 
     async fn commit(&mut self, mut attempt: Attempt) -> Result<Next> {
-        let begun = Instant::now();
+        let wasted = self.attempts == 1 && self.makes(Bug::AttemptWasted);
+        let first = attempt.keys.iter().next().filter(|_| wasted).map(|(key, _)| key.clone());
+        if let Some(key) = first {
+            return Box::pin(self.lost(attempt, key, None)).await;
+        }
         match self.engine.commit(&mut attempt, self.options.isolation, &mut self.standing).await {
             Ok(Ended::Committed(point)) => {
                 self.engine.stats.committed();
                 let point = point.or(attempt.read_point).unwrap_or_default();
-                tracing::debug!(%point, attempts = self.attempts, elapsed = ?begun.elapsed(), "committed");
+                tracing::debug!(%point, attempts = self.attempts, elapsed = ?self.standing.begun.elapsed(), "committed");
                 for hook in attempt.on_commit.into_iter().chain(self.options.on_commit.drain(..)) {
                     hook(point);
                 }
                 Ok(Next::Return)
             }
-            Ok(Ended::Lost { key, primed }) => self.lost(attempt, key, primed).await,
-            Err(error) => {
+            Ok(Ended::Lost { key, primed }) => Box::pin(self.lost(attempt, key, primed)).await,
+            Err(_) if self.makes(Bug::ErrorSwallowed) => Ok(Next::Return),
+            Err(mut error) => {
+                if error.kind() == ErrorKind::OutcomeUnknown && self.makes(Bug::UnknownToldAsFailure) {
+                    error = Error::new(ErrorKind::Unavailable, "taken for a failure");
+                }
                 if error.kind() != ErrorKind::OutcomeUnknown {
-                    abort(attempt);
+                    self.abort(attempt);
                 }
                 Err(error.with_effort(self.attempts, self.standing.begun.elapsed()).during("dosync"))
             }
@@ -140,8 +162,11 @@ impl<'a> Runner<'a> {
     }
 
     async fn lost(&mut self, attempt: Attempt, key: Key, primed: Option<Primed>) -> Result<Next> {
-        let keys = attempt.keys.iter().map(|(key, _)| key.clone()).collect();
-        abort(attempt);
+        let keys: Vec<Key> = match self.losses + 1 >= ESCALATES {
+            true => attempt.keys.iter().map(|(key, _)| key.clone()).collect(),
+            false => Vec::new(),
+        };
+        self.abort(attempt);
         self.engine.stats.conflict();
         tracing::debug!(%key, attempt = self.attempts, "lost to another transaction");
         self.primed = primed;
@@ -163,7 +188,16 @@ impl<'a> Runner<'a> {
                 false => Err(self.gave_up(self.timeout())),
             };
         }
-        if self.losses >= RESERVES && self.reserve(&contended).await? {
+        let (queues, reserves) = match self.engine.capabilities.in_process {
+            true => (QUEUES_IN_MEMORY, RESERVES_IN_MEMORY),
+            false => (1, RESERVES),
+        };
+        if self.losses < queues {
+            // Who came first has only just done so, and its entries are at hand: now is the best moment. After a yield
+            // they would be stale again.
+            return Ok(Next::RunAgain);
+        }
+        if self.losses >= reserves && self.reserve(&contended).await? {
             return Ok(Next::RunAgain);
         }
         if self.queue(contended).await || self.engine.yield_or_pause(self.losses - 1, self.standing.deadline).await {
@@ -191,9 +225,7 @@ impl<'a> Runner<'a> {
     /// and others came first all the same.
     async fn queue(&mut self, keys: Vec<Key>) -> bool {
         let engine = self.engine;
-        // In memory a commit is so short that to race is faster than to wait, until it does not end.
-        let races = if engine.capabilities.in_process { 4 } else { 1 };
-        if self.losses < races || hold_all(&self.standing.tickets, keys.iter()) {
+        if self.makes(Bug::QueueSkipped) || self.makes(Bug::Unfair) || hold_all(&self.standing.tickets, keys.iter()) {
             return false;
         }
         self.standing.tickets.clear();
@@ -211,7 +243,10 @@ impl<'a> Runner<'a> {
         tracing::debug!(attempt = self.attempts, "waiting for a change of what was read");
         let awaited = Awaited::of(&attempt);
         self.standing.tickets.clear();
-        abort(attempt);
+        self.abort(attempt);
+        if self.makes(Bug::RetryAtOnce) {
+            return Ok(Next::RunAgain);
+        }
         let changed = self.engine.wait_for_change(awaited, self.standing.deadline).await;
         match changed {
             Ok(primed) => {
@@ -224,16 +259,34 @@ impl<'a> Runner<'a> {
 
     /// The body was still running at the deadline.
     fn too_late(&self, tx: &TxInner) -> Error {
-        abort(tx.end());
+        self.abort(tx.end());
         self.gave_up(self.timeout())
     }
 
     /// Gives the whole transaction up.
     fn end(&mut self, error: Error) -> Error {
         if error.kind() != ErrorKind::OutcomeUnknown {
-            run_all(std::mem::take(&mut self.options.on_abort));
+            self.abort_all();
         }
         error
+    }
+
+    /// Gives an attempt up.
+    fn abort(&self, attempt: Attempt) {
+        if !self.makes(Bug::AbortHooksSkipped) {
+            run_all(attempt.on_abort);
+        }
+    }
+
+    fn abort_all(&mut self) {
+        let hooks = std::mem::take(&mut self.options.on_abort);
+        if !self.makes(Bug::AbortHooksSkipped) {
+            run_all(hooks);
+        }
+    }
+
+    fn makes(&self, bug: Bug) -> bool {
+        planted::is(&self.engine.config, bug)
     }
 
     fn timeout(&self) -> Error {
@@ -247,11 +300,6 @@ impl<'a> Runner<'a> {
     fn gave_up(&self, error: Error) -> Error {
         error.with_effort(self.attempts, self.standing.begun.elapsed()).during("dosync")
     }
-}
-
-/// Gives an attempt up.
-fn abort(attempt: Attempt) {
-    run_all(attempt.on_abort);
 }
 
 fn run_all(hooks: Vec<AbortHook>) {

@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// What a client has done since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,16 +24,41 @@ pub struct Stats {
     pub values_written: u64,
 }
 
+/// Threads count in cells of their own: one that all of them write would be handed from core to core with each
+/// transaction.
+const SHARDS: usize = 16;
+
+thread_local! {
+    /// This thread's shard.
+    static SHARD: usize = {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS
+    };
+}
+
 macro_rules! counters {
     ($($field:ident: $method:ident),* $(,)?) => {
         #[derive(Default)]
-        pub(crate) struct Counters { $($field: AtomicU64),* }
+        pub(crate) struct Counters([Shard; SHARDS]);
+
+        /// As large as what processors fetch together.
+        #[derive(Default)]
+        #[repr(align(128))]
+        struct Shard { $($field: AtomicU64),* }
 
         impl Counters {
-            $(pub(crate) fn $method(&self) { self.$field.fetch_add(1, Ordering::Relaxed); })*
+            $(pub(crate) fn $method(&self) { self.shard().$field.fetch_add(1, Ordering::Relaxed); })*
+
+            fn shard(&self) -> &Shard {
+                &self.0[SHARD.with(|shard| *shard)]
+            }
 
             pub(crate) fn get(&self) -> Stats {
-                Stats { $($field: self.$field.load(Ordering::Relaxed)),* }
+                let mut stats = Stats::default();
+                for shard in &self.0 {
+                    $(stats.$field += shard.$field.load(Ordering::Relaxed);)*
+                }
+                stats
             }
         }
     };

@@ -41,11 +41,7 @@ impl Engine {
             let snapshot = self.read(&keys, deadline).await?;
             let now = snapshot.entries.iter().map(|entry| entry.as_ref().map(|entry| &entry.revision));
             if now.ne(revisions.iter().map(Option::as_ref)) {
-                return Ok(Some(Primed {
-                    floor,
-                    point: snapshot.point,
-                    entries: keys.into_iter().zip(snapshot.entries).collect(),
-                }));
+                return Ok(Some(Primed::new(floor, snapshot.point, keys.into_iter().zip(snapshot.entries))));
             }
             let woken = match deadline {
                 None => watcher.changed().await,

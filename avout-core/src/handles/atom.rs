@@ -7,6 +7,7 @@ use super::change::{Changes, Source};
 use super::watches::Watches;
 use super::{Change, Value, Verdict, cloned, validate};
 use crate::backend::{CasOutcome, StateContainer};
+use crate::engine::planted::{self, Bug};
 use crate::engine::{Cell, Combiner, Engine, Fate, Lead, Part, refuse_nested};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Key, Revision, Shared, State};
@@ -231,7 +232,7 @@ impl AtomCore {
         let begun = Instant::now();
         let deadline = self.engine.deadline();
         // In memory a write is shorter than what it takes to combine it with others.
-        let mut alone = self.cell.store.capabilities().in_process;
+        let mut alone = self.cell.store.capabilities().in_process || self.makes(Bug::Apart);
         for lost in 0.. {
             if alone {
                 if let Some(done) = self.write_alone(&decide, None, deadline).await? {
@@ -247,7 +248,11 @@ impl AtomCore {
                     }
                     Part::Joined { out, fate } => match fate.await {
                         Ok(Fate::Done) => return out,
+                        Ok(Fate::Lost) if self.makes(Bug::SwapLossHidden) => return out,
                         Ok(Fate::Lost) => continue,
+                        Ok(Fate::Failed) if self.makes(Bug::SwapFailureShared) => {
+                            return Err(Error::new(ErrorKind::Unavailable, "the error of another one"));
+                        }
                         Ok(Fate::Failed) => alone = true,
                         Ok(Fate::Unknown) | Err(_) => {
                             let message = "it was written together with others, and the reply to that was lost";
@@ -268,6 +273,10 @@ impl AtomCore {
         unreachable!("the loop above has no end but a return")
     }
 
+    fn makes(&self, bug: Bug) -> bool {
+        planted::is(&self.engine.config, bug)
+    }
+
     /// Reads, decides and writes by compare-and-set; `None`: another process came between.
     async fn write_alone<O>(
         &self,
@@ -280,7 +289,7 @@ impl AtomCore {
             return Ok(Some(None));
         };
         if let Some(lead) = &lead {
-            lead.publish(&new);
+            lead.publish(if self.makes(Bug::SwapOnOldValue) { &value } else { &new });
         }
         match self.compare_and_set(Some(revision), &new, deadline).await? {
             Ok(revision) => {

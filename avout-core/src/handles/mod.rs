@@ -48,5 +48,9 @@ fn typed<T: Value>(value: Shared) -> Result<Arc<T>> {
 }
 
 fn cloned<T: Value>(value: Shared) -> Result<T> {
-    typed(value).map(Arc::unwrap_or_clone)
+    match value.downcast_ref::<T>() {
+        // Most often somebody else has it too. Whether one can have it to oneself is not asked then: that would be a write.
+        Some(shared) if Arc::strong_count(&value) > 1 => Ok(shared.clone()),
+        _ => typed(value).map(Arc::unwrap_or_clone),
+    }
 }

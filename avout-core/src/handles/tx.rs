@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use super::refs::{cells, values};
 use super::{Ref, Refs, Value, cloned, typed};
+use crate::engine::planted::{self, Bug};
 use crate::engine::{Action, Function, TxInner};
 use crate::error::{Error, Result};
 use crate::protocol::{Point, Shared};
@@ -152,8 +153,11 @@ impl Tx {
         A: Future<Output = Result<T>>,
         B: Future<Output = Result<T>>,
     {
-        let saved = self.0.attempt().save();
+        let mut saved = self.0.attempt().save();
         let done = first(self.clone()).await;
+        if planted::is(&self.0.engine.config, Bug::BranchKept) {
+            saved = self.0.attempt().save();
+        }
         let resumed = self.0.attempt().resume(saved);
         let Some(on_abort) = resumed else {
             return done;
@@ -184,8 +188,7 @@ impl Tx {
     }
 
     async fn shared<T: Value>(&self, r: &Ref<T>) -> Result<Shared> {
-        let mut values = self.0.values(&[&r.inner.cell], true).await?;
-        Ok(values.pop().expect("one value for one ref"))
+        self.0.one(&r.inner.cell).await
     }
 }
 

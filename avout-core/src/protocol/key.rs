@@ -1,5 +1,7 @@
+use std::cmp::Ordering;
 use std::fmt;
-use std::sync::Arc;
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::sync::{Arc, LazyLock};
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -23,10 +25,21 @@ const RESERVED: &str = ".avout";
 /// assert!(Key::new("accounts/7").is_err());
 /// assert!(Key::new("/accounts//7").is_err());
 /// ```
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key(Arc<str>);
+#[derive(Clone)]
+pub struct Key {
+    /// Of the text, with a random seed for each process. A key is looked up and compared far more often than made.
+    hash: u64,
+    text: Arc<str>,
+}
+
+/// What keys are hashed with.
+static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 impl Key {
+    fn of(text: Arc<str>) -> Self {
+        Self { hash: HASHER.hash_one(&*text), text }
+    }
+
     /// Checks a name that a user gives.
     ///
     /// # Errors
@@ -34,7 +47,7 @@ impl Key {
     pub fn new(name: impl AsRef<str>) -> Result<Self> {
         let key = Self::from_stored(name)?;
         if key.is_reserved() {
-            return Err(invalid(&key.0, "names under /.avout are kept for avout itself"));
+            return Err(invalid(&key.text, "names under /.avout are kept for avout itself"));
         }
         Ok(key)
     }
@@ -47,7 +60,7 @@ impl Key {
         let name = name.as_ref();
         match broken_rule(name) {
             Some(rule) => Err(invalid(name, rule)),
-            None => Ok(Self(name.into())),
+            None => Ok(Self::of(name.into())),
         }
     }
 
@@ -61,17 +74,17 @@ impl Key {
 
     /// `/`, which holds all keys and is none itself.
     pub fn root() -> Self {
-        Self("/".into())
+        Self::of("/".into())
     }
 
     /// A key of the engine's own.
     pub(crate) fn reserved(rest: &str) -> Self {
-        Self(format!("/{RESERVED}/{rest}").into())
+        Self::of(format!("/{RESERVED}/{rest}").into())
     }
 
     /// Whether the engine keeps this key for itself.
     pub fn is_reserved(&self) -> bool {
-        self.0.strip_prefix('/').and_then(|rest| rest.split('/').next()) == Some(RESERVED)
+        self.text.strip_prefix('/').and_then(|rest| rest.split('/').next()) == Some(RESERVED)
     }
 
     /// Whether it is the floor or a slot, which commits touch besides what they are for.
@@ -83,13 +96,13 @@ impl Key {
     /// Whether this key is `prefix` or lies under it, part by part: `/a/b` lies under `/a`, `/ab`
     /// does not.
     pub fn is_under(&self, prefix: &Key) -> bool {
-        &*prefix.0 == "/"
-            || self.0.strip_prefix(&*prefix.0).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        &*prefix.text == "/"
+            || self.text.strip_prefix(&*prefix.text).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
     /// The key as it is written.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
     }
 }
 
@@ -119,21 +132,47 @@ fn invalid(name: &str, rule: &'static str) -> Error {
     Error::new(ErrorKind::InvalidInput, format!("\"{shown}{dots}\" is no key: {rule}"))
 }
 
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.hash == other.hash && (Arc::ptr_eq(&self.text, &other.text) || self.text == other.text)
+    }
+}
+
+impl Eq for Key {}
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Key {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.text.cmp(&other.text)
+    }
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
 impl AsRef<str> for Key {
     fn as_ref(&self) -> &str {
-        &self.0
+        &self.text
     }
 }
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
+        fmt::Debug::fmt(&self.text, f)
     }
 }
 

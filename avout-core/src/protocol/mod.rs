@@ -5,6 +5,7 @@
 mod bytes;
 mod commit;
 mod envelope;
+mod history;
 mod key;
 mod payload;
 mod point;
@@ -15,6 +16,7 @@ mod version;
 
 pub use commit::{Check, Commit, CommitOutcome, Committed, Conflict, Delete, Entry, Put, Snapshot};
 pub use envelope::{CodecId, Envelope};
+pub use history::{History, HistoryIter};
 pub use key::{Key, MAX_KEY_BYTES};
 pub use payload::{Payload, Shared, State};
 pub use point::{Point, Revision};

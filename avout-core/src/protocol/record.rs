@@ -4,7 +4,7 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes};
 
 use super::bytes::{Reader, put_short_text};
-use super::{ClientId, CodecId, Payload, Point, Realm, Version};
+use super::{ClientId, CodecId, History, Payload, Point, Realm, Version};
 use crate::error::{Error, ErrorKind, Result};
 
 const FORMAT: u8 = 1;
@@ -43,7 +43,7 @@ pub struct Record {
     /// The current payload.
     pub payload: Payload,
     /// Earlier payloads, newest first, each with the point where it took effect.
-    pub history: Vec<(Point, Payload)>,
+    pub history: History,
     /// Who asked others to wait.
     pub reservation: Option<Reservation>,
 }
@@ -81,7 +81,7 @@ pub struct Succession {
 impl Record {
     /// A first record, with no history.
     pub fn first(meta: Arc<Meta>, payload: Payload) -> Self {
-        Self { meta, payload, history: Vec::new(), reservation: None }
+        Self { meta, payload, history: History::default(), reservation: None }
     }
 
     /// Where the current payload took effect; `point` is the entry's point.
@@ -91,8 +91,7 @@ impl Record {
 
     /// All payloads that it holds with the points where they took effect, newest first; `point` is the entry's point.
     pub fn payloads(&self, point: Point) -> impl Iterator<Item = (Point, &Payload)> {
-        let earlier = self.history.iter().map(|(point, payload)| (*point, payload));
-        std::iter::once((self.since(point), &self.payload)).chain(earlier)
+        std::iter::once((self.since(point), &self.payload)).chain(&self.history)
     }
 
     /// The same record with a reservation; `point` is the entry's point.
@@ -106,6 +105,9 @@ impl Record {
     /// at the head of the history, the history cut to its budget, and no reservation.
     pub fn succeed(&self, point: Point, meta: Arc<Meta>, payload: Payload) -> Succession {
         let limit = usize::from(meta.history.min(MAX_HISTORY));
+        if let Some(history) = self.history.with(self.since(point), &self.payload, limit) {
+            return Succession { record: Self { meta, payload, history, reservation: None }, trimmed: Vec::new() };
+        }
         let mut history = Vec::with_capacity(limit.min(self.history.len() + 1));
         let mut trimmed = Vec::new();
         let mut bytes = 0;
@@ -121,7 +123,7 @@ impl Record {
                 trimmed.push((*realm, *version));
             }
         }
-        Succession { record: Self { meta, payload, history, reservation: None }, trimmed }
+        Succession { record: Self { meta, payload, history: history.into(), reservation: None }, trimmed }
     }
 
     /// The payload that was current at `at`, with the point where it took effect; `point` is the
@@ -177,7 +179,7 @@ impl Record {
         put_short_text(&mut out, &self.meta.type_tag);
         put_payload(&mut out, &self.payload)?;
         out.put_u16(u16::try_from(self.history.len()).expect("succeed keeps at most MAX_HISTORY"));
-        for (point, payload) in &self.history {
+        for (point, payload) in self.history.iter() {
             out.put_u64(point.number());
             put_payload(&mut out, payload)?;
         }
@@ -213,7 +215,7 @@ impl Record {
         if entries > MAX_HISTORY {
             return Err(reader.corrupt("its history is too long"));
         }
-        let mut history: Vec<(Point, Payload)> = Vec::new();
+        let mut history: Vec<(Point, Payload)> = Vec::with_capacity(usize::from(entries.min(16)));
         for _ in 0..entries {
             let point = Point::new(reader.u64()?);
             if history.last().is_some_and(|(newer, _)| *newer <= point) {
@@ -236,7 +238,7 @@ impl Record {
             return Err(reader.corrupt("its checksum is wrong"));
         }
         let meta = Arc::new(Meta { realm, codec, type_tag, history: limit });
-        Ok(Self { meta, payload, history, reservation })
+        Ok(Self { meta, payload, history: history.into(), reservation })
     }
 }
 

@@ -8,15 +8,20 @@ use avout_core::protocol::{
 };
 use avout_core::{Error, ErrorKind, Point, Receipt, Result};
 use bytes::Bytes;
+use tokio::runtime::{Builder, Handle, RuntimeFlavor};
 
 use crate::faults::Fault;
 use crate::outcome::Receipt as Own;
 use crate::{Backend, Coordinator};
 
 fn put(revision: Option<&Revision>) -> Commit {
+    put_at(key(), revision)
+}
+
+fn put_at(key: Key, revision: Option<&Revision>) -> Commit {
     let meta = Meta { realm: Realm::new(0), codec: CodecId::JSON, type_tag: "t".into(), history: 0 };
     let record = Arc::new(Record::first(Arc::new(meta), Payload::Inline(Bytes::from_static(b"x"))));
-    Commit { puts: vec![Put { key: key(), revision: revision.cloned(), record }], ..Commit::default() }
+    Commit { puts: vec![Put { key, revision: revision.cloned(), record }], ..Commit::default() }
 }
 
 fn key() -> Key {
@@ -51,8 +56,14 @@ impl Setup {
     async fn fault(&self, fault: Fault, looks: u32) -> Result<CommitOutcome> {
         let coordinator = &self.backend.coordinator;
         let now = revision(coordinator).await;
-        coordinator.client().shared.faults.set(fault, looks);
-        coordinator.commit(&put(now.as_ref())).await
+        let client = coordinator.client();
+        client.hurry();
+        client.shared.faults.set(fault, looks);
+        let before = client.shared.stats.here();
+        let outcome = coordinator.commit(&put(now.as_ref())).await;
+        let has_room = Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread;
+        assert_eq!(client.shared.stats.here() - before, u64::from(has_room), "on the wrong thread");
+        outcome
     }
 
     /// A commit after it works, once.
@@ -61,6 +72,14 @@ impl Setup {
         let now = revision(coordinator).await;
         let point = committed(coordinator.commit(&put(now.as_ref())).await);
         assert_eq!(revision(coordinator).await, Some(crate::records::revision(point.number() as i64)));
+    }
+}
+
+/// Runs a test where the writer's thread does all commits, and where a lone one is done by its caller.
+fn on_both_threads(test: impl AsyncFn(Setup)) {
+    for mut builder in [Builder::new_current_thread(), Builder::new_multi_thread()] {
+        let runtime = builder.worker_threads(1).enable_all().build().expect("a runtime");
+        runtime.block_on(async { test(Setup::new().await).await });
     }
 }
 
@@ -73,9 +92,12 @@ fn receipt(error: &Error) -> Bytes {
 }
 
 /// A COMMIT whose wait for the disk failed and left nothing: the caller hears that nothing happened.
-#[tokio::test]
-async fn a_lost_commit_is_fenced() {
-    let setup = Setup::new().await;
+#[test]
+fn a_lost_commit_is_fenced() {
+    on_both_threads(async |setup| a_lost_commit_is_fenced_on(setup).await);
+}
+
+async fn a_lost_commit_is_fenced_on(setup: Setup) {
     let before = revision(&setup.backend.coordinator).await;
     let error = setup.fault(Fault::Lost, 0).await.expect_err("a fault");
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
@@ -88,18 +110,24 @@ async fn a_lost_commit_is_fenced() {
 }
 
 /// A COMMIT that failed and happened all the same: the caller hears that it happened.
-#[tokio::test]
-async fn a_recovered_commit_is_told() {
-    let setup = Setup::new().await;
+#[test]
+fn a_recovered_commit_is_told() {
+    on_both_threads(async |setup| a_recovered_commit_is_told_on(setup).await);
+}
+
+async fn a_recovered_commit_is_told_on(setup: Setup) {
     let point = committed(setup.fault(Fault::Happened, 0).await);
     assert_eq!(revision(&setup.backend.coordinator).await, Some(crate::records::revision(point.number() as i64)));
     setup.goes_on().await;
 }
 
 /// A full disk at COMMIT needs no look: nothing happened.
-#[tokio::test]
-async fn a_full_disk_is_definite() {
-    let setup = Setup::new().await;
+#[test]
+fn a_full_disk_is_definite() {
+    on_both_threads(async |setup| a_full_disk_is_definite_on(setup).await);
+}
+
+async fn a_full_disk_is_definite_on(setup: Setup) {
     let error = setup.fault(Fault::Full, 100).await.expect_err("a fault");
     assert_eq!(error.kind(), ErrorKind::Full);
     setup.goes_on().await;
@@ -107,48 +135,54 @@ async fn a_full_disk_is_definite() {
 
 /// What cannot be found out at once is found out later with the receipt, by any client, before and after others
 /// committed, always the same.
-#[tokio::test]
-async fn receipts_resolve() {
+#[test]
+fn receipts_resolve() {
     for fault in [Fault::Lost, Fault::Happened] {
         for after_others in [false, true] {
-            let setup = Setup::new().await;
-            let before = revision(&setup.backend.coordinator).await;
-            let error = setup.fault(fault, 3).await.expect_err("a fault");
-            let receipt = receipt(&error);
-            let point = Point::new(Own::decode(&receipt).expect("ours").point as u64);
-            if after_others {
-                setup.goes_on().await;
-            }
-            let path = setup.folder.path().join("state.db");
-            let other = crate::open(path).await.expect("a second client");
-            let now = revision(&other.coordinator).await;
-            for coordinator in [&other.coordinator, &setup.backend.coordinator, &other.coordinator] {
-                let resolution = coordinator.resolve(&receipt).await.expect("a resolution");
-                match fault {
-                    Fault::Happened => assert_eq!(resolution, Resolution::Committed(point)),
-                    _ => assert_eq!(resolution, Resolution::NotCommitted),
-                }
-            }
-            assert_eq!(revision(&other.coordinator).await, now);
-            if !after_others {
-                assert_eq!(now == before, matches!(fault, Fault::Lost));
-            }
-            setup.goes_on().await;
-            // The row that tells stays when both are closed.
-            setup.backend.close().await;
-            other.close().await;
-            let third = crate::open(setup.folder.path().join("state.db")).await.expect("a third client");
-            let resolution = third.coordinator.resolve(&receipt).await.expect("a resolution");
-            assert_eq!(resolution == Resolution::NotCommitted, matches!(fault, Fault::Lost));
+            on_both_threads(async |setup| a_receipt_resolves(setup, fault, after_others).await);
         }
     }
 }
 
+async fn a_receipt_resolves(setup: Setup, fault: Fault, after_others: bool) {
+    let before = revision(&setup.backend.coordinator).await;
+    let error = setup.fault(fault, 3).await.expect_err("a fault");
+    let receipt = receipt(&error);
+    let point = Point::new(Own::decode(&receipt).expect("ours").point as u64);
+    if after_others {
+        setup.goes_on().await;
+    }
+    let path = setup.folder.path().join("state.db");
+    let other = crate::open(path).await.expect("a second client");
+    let now = revision(&other.coordinator).await;
+    for coordinator in [&other.coordinator, &setup.backend.coordinator, &other.coordinator] {
+        let resolution = coordinator.resolve(&receipt).await.expect("a resolution");
+        match fault {
+            Fault::Happened => assert_eq!(resolution, Resolution::Committed(point)),
+            _ => assert_eq!(resolution, Resolution::NotCommitted),
+        }
+    }
+    assert_eq!(revision(&other.coordinator).await, now);
+    if !after_others {
+        assert_eq!(now == before, matches!(fault, Fault::Lost));
+    }
+    setup.goes_on().await;
+    // The row that tells stays when both are closed.
+    setup.backend.close().await;
+    other.close().await;
+    let third = crate::open(setup.folder.path().join("state.db")).await.expect("a third client");
+    let resolution = third.coordinator.resolve(&receipt).await.expect("a resolution");
+    assert_eq!(resolution == Resolution::NotCommitted, matches!(fault, Fault::Lost));
+}
+
 /// A commit to a file that was renamed just then is open, and in the file when that is back.
 #[cfg(unix)]
-#[tokio::test]
-async fn a_file_renamed_at_commit() {
-    let setup = Setup::new().await;
+#[test]
+fn a_file_renamed_at_commit() {
+    on_both_threads(async |setup| a_file_renamed_at_commit_on(setup).await);
+}
+
+async fn a_file_renamed_at_commit_on(setup: Setup) {
     let coordinator = &setup.backend.coordinator;
     let error = setup.fault(Fault::Moved, 0).await.expect_err("lost");
     let receipt = receipt(&error);
@@ -186,10 +220,8 @@ async fn nothing_is_told_of_an_open_batch() {
     lock.execute_batch("BEGIN IMMEDIATE").expect("the lock");
     let commit = put(now.as_ref());
     coordinator.client().shared.faults.set(Fault::Lost, 3);
-    let unlock = async {
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        lock.execute_batch("ROLLBACK").expect("the lock's end");
-    };
+    // `join!` polls it last: the others have sent their requests.
+    let unlock = async { lock.execute_batch("ROLLBACK").expect("the lock's end") };
     // The first is a batch of its own, or all are one.
     let outcomes =
         tokio::join!(coordinator.commit(&commit), coordinator.commit(&commit), coordinator.commit(&commit), unlock);
@@ -210,4 +242,28 @@ async fn nothing_is_told_of_an_open_batch() {
     assert_eq!(unknown, 1);
     assert!(conflicts <= 1);
     setup.goes_on().await;
+}
+
+/// Commits that one task begins together share transactions, also after many that were alone and done by their caller.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn commits_of_one_task_share_transactions() {
+    let setup = Setup::new().await;
+    let coordinator = &setup.backend.coordinator;
+    let client = coordinator.client();
+    let create = async |name: String| {
+        client.hurry();
+        let key = Key::new(name).expect("a key");
+        committed(coordinator.commit(&put_at(key, None)).await);
+    };
+    for i in 0..100 {
+        create(format!("/lone/{i}")).await;
+    }
+    assert!(client.shared.stats.here() > 90, "alone");
+    let (before, _) = client.shared.stats.read();
+    for i in 0..20 {
+        let name = |j| format!("/together/{i}/{j}");
+        tokio::join!(create(name(0)), create(name(1)), create(name(2)), create(name(3)));
+    }
+    let (after, _) = client.shared.stats.read();
+    assert!(after - before <= 60, "{} transactions for 80 commits", after - before);
 }

@@ -15,20 +15,22 @@ async fn refused(path: &Path) -> Error {
     avout_sql::open(path).await.expect_err("refused")
 }
 
-/// A file of a newer schema is refused with both versions, and one of an application, or of no
+/// A file of another schema is refused with both versions, and one of an application, or of no
 /// database at all, likewise; all stay as they were.
 #[tokio::test]
 async fn foreign_files_are_refused() {
     let place = Place::new();
     place.open().await.close().await;
-    raw(&place.file()).pragma_update(None, "user_version", 7).expect("a version");
-    let before = fs::read(place.file()).expect("bytes");
-    let error = refused(&place.file()).await;
-    assert_eq!(error.kind(), ErrorKind::Unsupported);
-    for part in ["version 7", "version 1", "upgrade", "state.db"] {
-        assert!(error.to_string().contains(part), "{error}");
+    for (version, advice) in [(7, "upgrade"), (1, "downgrade")] {
+        raw(&place.file()).pragma_update(None, "user_version", version).expect("a version");
+        let before = fs::read(place.file()).expect("bytes");
+        let error = refused(&place.file()).await;
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        for part in [&format!("version {version}"), "version 2", advice, "state.db"] {
+            assert!(error.to_string().contains(part), "{error}");
+        }
+        assert_eq!(fs::read(place.file()).expect("bytes"), before);
     }
-    assert_eq!(fs::read(place.file()).expect("bytes"), before);
 
     let other = place.folder().join("other.db");
     raw(&other).execute_batch("CREATE TABLE t (x); INSERT INTO t VALUES (1)").expect("a table");
@@ -238,7 +240,7 @@ async fn a_damaged_record() {
     committed(c.commit(&puts(&[(&a, Some(&revision), 3)])).await);
     assert_eq!(read(c, &a).await.as_ref().map(number), Some(3));
     // A key that is none does not hide the others.
-    raw(&place.file()).execute_batch("INSERT INTO refs VALUES ('/a//b', 1, x'00')").expect("a row");
+    raw(&place.file()).execute_batch("INSERT INTO refs VALUES (NULL, '/a//b', 1, x'00')").expect("a row");
     assert_eq!(c.list(&Key::root()).await.expect("keys"), [a, b]);
 }
 
@@ -319,10 +321,8 @@ async fn a_request_that_does_not_fit() {
     let value = backend.store.versioned_state(&key("/v"));
     let version = Version { epoch: 0, client: ClientId::new(1), slot: 0, sequence: 1 };
     let large = State::Bytes(vec![1; 4 << 20].into());
-    let unlock = async {
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        lock.execute_batch("ROLLBACK").expect("the lock's end");
-    };
+    // `join!` polls it last: the others have sent their requests.
+    let unlock = async { lock.execute_batch("ROLLBACK").expect("the lock's end") };
     let (first, large, last, ()) =
         tokio::join!(attempt(&backend), value.set_state_at(&version, large), attempt_other(&backend), unlock);
     assert_eq!(large.expect_err("too large").kind(), ErrorKind::Full);

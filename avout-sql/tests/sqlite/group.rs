@@ -22,7 +22,7 @@ async fn commits_share_transactions() {
             tokio::spawn(async move { create(&coordinator, &key(&format!("/k/{i}")), i).await })
         })
         .collect();
-    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    until("all commits wait", || backend.coordinator.under_way() as u64 == commits).await;
     lock.execute_batch("ROLLBACK").expect("the lock's end");
     let mut revisions = Vec::new();
     for task in tasks {

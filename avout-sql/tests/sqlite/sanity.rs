@@ -211,12 +211,11 @@ async fn watches() {
         let atom = backend.store.state(&a);
         let revision = atom.set_state(state("1")).await.expect("set");
         atom.changed(None).await.expect("at once: there is a state");
-        let (waited, set) = tokio::join!(tokio::time::timeout(PATIENCE, atom.changed(Some(revision.clone()))), async {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            atom.set_state(state("2")).await
-        },);
-        waited.expect("a wake").expect("no error");
-        set.expect("set");
+        let mut waiting = atom.changed(Some(revision.clone()));
+        let quiet = tokio::time::timeout(Duration::from_millis(20), &mut waiting).await;
+        assert!(quiet.is_err(), "woken without a change");
+        atom.set_state(state("2")).await.expect("set");
+        tokio::time::timeout(PATIENCE, waiting).await.expect("a wake").expect("no error");
         let error: Error = {
             backend.close().await;
             watcher.changed().await.expect_err("closed")

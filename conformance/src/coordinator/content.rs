@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use avout_core::protocol::{CodecId, Meta, Put, Realm, Record};
+use avout_core::protocol::{CodecId, History, Meta, Put, Realm, Record};
 use avout_core::{Payload, Point};
 use bytes::Bytes;
 
@@ -32,12 +32,12 @@ fn records() -> Vec<Record> {
         type_tag: "é".repeat(127).into(),
         history: u16::MAX,
     });
-    let history: Vec<(Point, Payload)> = vec![
+    let history = History::from(vec![
         (Point::new(u64::MAX), bytes(b"new")),
         (Point::new(9), Payload::Deleted),
         (Point::new(8), stored(u64::MAX)),
         (Point::new(1), bytes(b"")),
-    ];
+    ]);
     let mut records: Vec<Record> = [
         bytes(b""),
         bytes(b"\0"),

@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use avout_core::backend::Coordinator;
 use avout_core::protocol::{CommitOutcome, Snapshot};
-use avout_core::{ErrorKind, Key, Point};
+use avout_core::{ErrorKind, Key, Point, Revision};
 use rand::RngExt as _;
 
 use crate::law::{Ctx, Failure, Outcome, laws, needs, together};
-use crate::sample::{committed, delete, increment, key, keys, number, put, puts, write};
+use crate::sample::{committed, conflict, delete, entry, increment, key, keys, number, put, puts, write};
 
 laws! { "coordinator":
     absent_reads_as_none,
@@ -23,6 +23,43 @@ laws! { "coordinator":
     a_snapshot_shows_what_was_current_at_its_point,
     reads_as_of_an_earlier_point,
     ignores_at_without_native_snapshots,
+    an_answer_at_once_is_like_any_other,
+}
+
+/// What is answered at once is what would have been answered to who waits: commits of either kind are in the snapshots of both,
+/// and conflict alike.
+async fn an_answer_at_once_is_like_any_other(ctx: Ctx) -> Outcome {
+    let [one, two] = ctx.coordinators().await?;
+    let watched = [key("/a"), key("/b"), key("/a")];
+    let first = write(&*one, &watched[0], 1).await?;
+    let Some(snapshot) = two.read_now(&watched) else {
+        let change = puts([put(&watched[0], Some(&first.revisions[0]), 2)]);
+        if two.capabilities().in_process && two.commit_now(&change).is_some() {
+            panic!("commits are answered at once, and reads are not");
+        }
+        let unheard = entry(&*one, &watched[0]).await?.as_ref().map(number);
+        assert_eq!(unheard, Some(1), "a commit that was not answered at once took effect");
+        return needs(false, "it answers nothing at once");
+    };
+    assert!(snapshot.point >= first.point, "{:?} is before the acknowledged {:?}", snapshot.point, first.point);
+    assert_eq!(format!("{:?}", snapshot.entries), format!("{:?}", one.read(&watched, None).await?.entries));
+
+    let change = |seen: &Revision, to| puts([put(&watched[0], Some(seen), to), put(&watched[1], None, to)]);
+    let Some(outcome) = two.commit_now(&change(&first.revisions[0], 2)) else {
+        panic!("reads are answered at once, and commits are not");
+    };
+    let second = committed(outcome);
+    assert!(second.point > snapshot.point, "a commit at {:?} after a read at {:?}", second.point, snapshot.point);
+    let now = one.read(&watched, None).await?;
+    assert!(now.point >= second.point);
+    let told: Vec<_> = now.entries.iter().flatten().map(|entry| (number(entry), entry.point)).collect();
+    assert_eq!(told, [(2, second.point); 3]);
+
+    let again = change(&first.revisions[0], 3);
+    let at_once = two.commit_now(&again).expect("a commit was answered at once before");
+    assert_eq!(conflict(at_once).stale, conflict(one.commit(&again).await?).stale);
+    assert_eq!(format!("{:?}", two.read_now(&watched).map(|s| s.entries)), format!("{:?}", Some(now.entries)));
+    Ok(())
 }
 
 /// A key with no record is `None`, at its place among others.

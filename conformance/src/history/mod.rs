@@ -240,7 +240,15 @@ impl History {
     ///
     /// Registers are left out, and so are attempts. An operation whose outcome is unknown is `:info`.
     pub fn to_edn(&self) -> String {
-        edn::write(self)
+        edn::write(self, edn::Kind::Lists)
+    }
+
+    /// The history of its registers as EDN, as Elle reads it for `:rw-register`.
+    ///
+    /// Lists are left out, and so are attempts. A register that was taken away is written as `nil`, which Elle takes for what was
+    /// there before all writes: it checks only histories in which none is.
+    pub fn to_register_edn(&self) -> String {
+        edn::write(self, edn::Kind::Registers)
     }
 }
 

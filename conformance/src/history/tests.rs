@@ -198,4 +198,8 @@ fn edn() {
 {:type :info, :process 1, :f :txn, :value [[:r "/x" nil] [:append "/x" 2]], :index 5, :time 8}
 "#;
     assert_eq!(history.to_edn(), expected);
+    let expected = r#"{:type :invoke, :process 2, :f :txn, :value [[:r "/r" nil]], :index 0, :time 6}
+{:type :ok, :process 2, :f :txn, :value [[:r "/r" 1]], :index 1, :time 7}
+"#;
+    assert_eq!(history.to_register_edn(), expected);
 }

@@ -34,6 +34,25 @@ impl SimCoordinator {
         Self { records, capabilities, fresh: knobs.fresh, link }
     }
 
+    fn at_once(&self) -> bool {
+        self.capabilities.in_process && self.link.world().chance(0.5)
+    }
+
+    /// What a reply tells of an outcome: not always all that it could.
+    fn told(&self, outcome: CommitOutcome) -> CommitOutcome {
+        let CommitOutcome::Conflict(mut conflict) = outcome else {
+            return outcome;
+        };
+        let world = self.link.world();
+        if !world.chance(self.fresh) {
+            conflict.fresh = None;
+            if world.chance(0.5) {
+                conflict.stale.truncate(1);
+            }
+        }
+        CommitOutcome::Conflict(conflict)
+    }
+
     /// Sends a request that may be repeated.
     async fn ask<T, F>(&self, what: impl Fn() -> String, apply: F) -> Result<T>
     where
@@ -44,6 +63,20 @@ impl SimCoordinator {
             Reply::Refused | Reply::Lost => Err(Error::new(ErrorKind::Unavailable, "no answer, by plan")),
         }
     }
+}
+
+fn applied(records: &Records, link: &Link, judged: Option<u64>, commit: &Commit) -> CommitOutcome {
+    let outcome = records.commit(judged, commit);
+    link.tell(|| match &outcome {
+        CommitOutcome::Committed(done) => format!("{} at point {}", describe(commit), done.point),
+        CommitOutcome::Conflict(conflict) if conflict.stale.is_empty() => {
+            format!("{}: it came before, or was fenced off", describe(commit))
+        }
+        CommitOutcome::Conflict(conflict) => {
+            format!("{}: conflict on {}", describe(commit), names(&conflict.stale))
+        }
+    });
+    outcome
 }
 
 /// Keys as the story tells them. The engine's own have random names.
@@ -84,35 +117,32 @@ impl Coordinator for SimCoordinator {
         self.ask(|| format!("read of {}", names(keys)), apply).await?
     }
 
+    /// Some requests of a client in the same process are answered at once.
+    fn read_now(&self, keys: &[Key]) -> Option<Snapshot> {
+        if !self.at_once() {
+            return None;
+        }
+        let snapshot = self.records.read(keys, None).ok()?;
+        self.link.tell(|| format!("reads {} at point {}, at once", names(keys), snapshot.point));
+        Some(snapshot)
+    }
+
+    fn commit_now(&self, commit: &Commit) -> Option<CommitOutcome> {
+        if !self.at_once() || !self.capabilities.definite_replies {
+            return None;
+        }
+        let judged = Some(self.link.world().next_id());
+        Some(self.told(applied(&self.records, &self.link, judged, commit)))
+    }
+
     async fn commit(&self, commit: &Commit) -> Result<CommitOutcome> {
         let world = self.link.world();
         let number = world.next_id();
         let judged = self.capabilities.definite_replies.then_some(number);
         let (records, link, sent) = (Arc::clone(&self.records), self.link.clone(), Arc::new(commit.clone()));
-        let apply = move || {
-            let outcome = records.commit(judged, &sent);
-            link.tell(|| match &outcome {
-                CommitOutcome::Committed(done) => format!("{} at point {}", describe(&sent), done.point),
-                CommitOutcome::Conflict(conflict) if conflict.stale.is_empty() => {
-                    format!("{}: it came before, or was fenced off", describe(&sent))
-                }
-                CommitOutcome::Conflict(conflict) => {
-                    format!("{}: conflict on {}", describe(&sent), names(&conflict.stale))
-                }
-            });
-            outcome
-        };
+        let apply = move || applied(&records, &link, judged, &sent);
         match self.link.call(|| describe(commit), apply).await {
-            Reply::Done(CommitOutcome::Conflict(mut conflict)) => {
-                if !world.chance(self.fresh) {
-                    conflict.fresh = None;
-                    if world.chance(0.5) {
-                        conflict.stale.truncate(1);
-                    }
-                }
-                Ok(CommitOutcome::Conflict(conflict))
-            }
-            Reply::Done(outcome) => Ok(outcome),
+            Reply::Done(outcome) => Ok(self.told(outcome)),
             Reply::Refused => Err(Error::new(ErrorKind::Unavailable, "refused, by plan")),
             Reply::Lost => {
                 let error = Error::new(ErrorKind::OutcomeUnknown, "the reply was lost, by plan");

@@ -10,7 +10,7 @@ use avout_local::Local;
 
 use super::rig::Rigged;
 use super::rig_store::RiggedStore;
-use crate::fault::{Counting, LossPlan, LossyReplies};
+use crate::fault::{Counting, CountingStore, LossPlan, LossyReplies};
 use crate::law::{Ctx, Failure, within};
 
 /// How long anything may take that is expected to end. It decides nothing when all is well.
@@ -28,7 +28,7 @@ pub(crate) async fn roles(ctx: &Ctx) -> Result<(Arc<dyn Coordinator>, Arc<dyn St
 /// A new client.
 pub(crate) async fn client(ctx: &Ctx) -> Result<Stm, Failure> {
     let (coordinator, store) = roles(ctx).await?;
-    Ok(Stm::builder(coordinator, store).seed(ctx.seed).build())
+    Ok(ctx.stm(coordinator, store).seed(ctx.seed).build())
 }
 
 /// Two new clients of one namespace.
@@ -40,14 +40,14 @@ pub(crate) async fn clients(ctx: &Ctx) -> Result<[Stm; 2], Failure> {
 pub(crate) async fn counted(ctx: &Ctx) -> Result<(Stm, Arc<Counting>), Failure> {
     let (coordinator, store) = roles(ctx).await?;
     let counting = Arc::new(Counting::new(coordinator));
-    Ok((Stm::builder(Arc::clone(&counting) as _, store).seed(ctx.seed).build(), counting))
+    Ok((ctx.stm(Arc::clone(&counting) as _, store).seed(ctx.seed).build(), counting))
 }
 
 /// A client whose coordinator is rigged.
 pub(crate) async fn rigged(ctx: &Ctx, rig: impl FnOnce(Rigged) -> Rigged) -> Result<(Stm, Arc<Rigged>), Failure> {
     let (coordinator, store) = roles(ctx).await?;
     let rigged = Arc::new(rig(Rigged::new(coordinator)));
-    Ok((Stm::builder(Arc::clone(&rigged) as _, store).seed(ctx.seed).build(), rigged))
+    Ok((ctx.stm(Arc::clone(&rigged) as _, store).seed(ctx.seed).build(), rigged))
 }
 
 /// How many bytes the records of a [`small`] client take.
@@ -58,8 +58,45 @@ pub(crate) async fn small(ctx: &Ctx) -> Result<(Stm, Arc<Rigged>, Arc<RiggedStor
     let (coordinator, store) = roles(ctx).await?;
     let rigged = Arc::new(Rigged::new(coordinator).small(INLINE));
     let store = Arc::new(RiggedStore::new(store));
-    let stm = Stm::builder(Arc::clone(&rigged) as _, Arc::clone(&store) as _).seed(ctx.seed).build();
+    let stm = ctx.stm(Arc::clone(&rigged) as _, Arc::clone(&store) as _).seed(ctx.seed).build();
     Ok((stm, rigged, store))
+}
+
+/// A client as if its stores were outside the process, and what rigs and counts its requests.
+pub(crate) struct Outside {
+    pub(crate) stm: Stm,
+    pub(crate) rig: Arc<Rigged>,
+    pub(crate) counts: Arc<Counting>,
+    pub(crate) store: Arc<RiggedStore>,
+    pub(crate) store_counts: Arc<CountingStore>,
+}
+
+/// A client as if its stores were outside the process, with some more done to them.
+pub(crate) async fn outside(
+    ctx: &Ctx,
+    rig: impl FnOnce(Rigged) -> Rigged,
+    rig_store: impl FnOnce(RiggedStore) -> RiggedStore,
+) -> Result<Outside, Failure> {
+    let (coordinator, store) = roles(ctx).await?;
+    let rig = Arc::new(rig(Rigged::new(coordinator).small(1 << 14)));
+    let counts = Arc::new(Counting::new(Arc::clone(&rig) as _));
+    let store = Arc::new(rig_store(RiggedStore::new(store)));
+    let store_counts = Arc::new(CountingStore::new(Arc::clone(&store) as _));
+    let stm = ctx.stm(Arc::clone(&counts) as _, Arc::clone(&store_counts) as _).seed(ctx.seed).build();
+    Ok(Outside { stm, rig, counts, store, store_counts })
+}
+
+/// A gate that is closed: the future ends when it is opened, or when what opens it is dropped.
+pub(crate) fn gate() -> (tokio::sync::oneshot::Sender<()>, impl Future<Output = ()> + Send + 'static) {
+    let (open, opened) = tokio::sync::oneshot::channel();
+    (open, async move { drop(opened.await) })
+}
+
+/// Lets those who are ready to go on do so.
+pub(crate) async fn let_others_run() {
+    for _ in 0..200 {
+        tokio::task::yield_now().await;
+    }
 }
 
 /// A value that does not fit into a [`small`] client's record.
@@ -71,7 +108,7 @@ pub(crate) fn large(seed: u8) -> Vec<u8> {
 pub(crate) async fn lossy(ctx: &Ctx, plan: LossPlan) -> Result<(Stm, Arc<LossyReplies>), Failure> {
     let (coordinator, store) = roles(ctx).await?;
     let lossy = Arc::new(LossyReplies::new(coordinator, plan));
-    Ok((Stm::builder(Arc::clone(&lossy) as _, store).seed(ctx.seed).build(), lossy))
+    Ok((ctx.stm(Arc::clone(&lossy) as _, store).seed(ctx.seed).build(), lossy))
 }
 
 /// Does this outside the transaction whose body calls it, as another task would.

@@ -112,7 +112,7 @@ async fn victim(stm: Stm, value: Vec<u8>) -> Result<Victim, Failure> {
 async fn a_transaction_dropped_anywhere_is_whole_or_nothing(ctx: Ctx) -> Outcome {
     let looker = client(&ctx).await?;
     let (coordinator, store) = roles(&ctx).await?;
-    let stm = Stm::new(Arc::new(Rigged::new(coordinator).yielding()), store);
+    let stm = ctx.stm(Arc::new(Rigged::new(coordinator).yielding()), store).build();
     drop_everywhere(&victim(stm, vec![0]).await?, &looker, None).await
 }
 
@@ -120,7 +120,7 @@ async fn a_transaction_dropped_anywhere_is_whole_or_nothing(ctx: Ctx) -> Outcome
 async fn with_slots_a_transaction_dropped_anywhere_is_whole_or_nothing(ctx: Ctx) -> Outcome {
     let looker = client(&ctx).await?;
     let (coordinator, store) = roles(&ctx).await?;
-    let stm = Stm::new(Arc::new(Rigged::new(coordinator).plain().yielding()), store);
+    let stm = ctx.stm(Arc::new(Rigged::new(coordinator).plain().yielding()), store).build();
     drop_everywhere(&victim(stm, vec![0]).await?, &looker, None).await
 }
 
@@ -133,7 +133,7 @@ async fn with_stored_values_a_transaction_dropped_anywhere_is_whole_or_nothing(c
         let rigged = Rigged::new(coordinator).small(INLINE).yielding();
         let rigged = if plain { rigged.plain() } else { rigged };
         let store = Arc::new(RiggedStore::new(store).yielding());
-        let stm = Stm::builder(Arc::new(rigged), store).cache_bytes(0).build();
+        let stm = ctx.stm(Arc::new(rigged), store).cache_bytes(0).build();
         drop_everywhere(&victim(stm, large(0)).await?, &looker, None).await?;
     }
     Ok(())
@@ -146,7 +146,7 @@ async fn over_two_stores_a_transaction_dropped_anywhere_is_whole_or_nothing(ctx:
     let second: Arc<dyn Store> = Arc::new(RiggedStore::new(Local::new().store()).yielding());
     let rigged = Arc::new(Rigged::new(coordinator).small(INLINE).plain().yielding());
     let store = Arc::new(RiggedStore::new(store).yielding());
-    let stm = Stm::builder(rigged, store).cache_bytes(0).build();
+    let stm = ctx.stm(rigged, store).cache_bytes(0).build();
     let a = stm.create_ref("/a", large(0)).await?;
     let b = stm.create_ref("/b", large(0)).in_store(&second).await?;
     drop_everywhere(&Victim { stm, a, b }, &looker, Some(&second)).await
@@ -157,7 +157,7 @@ async fn with_lost_replies_a_transaction_dropped_anywhere_is_whole_or_nothing(ct
     let looker = client(&ctx).await?;
     let (coordinator, store) = roles(&ctx).await?;
     let rigged: Arc<dyn avout_core::Coordinator> = Arc::new(Rigged::new(coordinator).yielding());
-    let plain = Stm::new(Arc::clone(&rigged), Arc::clone(&store));
+    let plain = ctx.stm(Arc::clone(&rigged), Arc::clone(&store)).build();
     victim(plain, vec![0]).await?;
     for losses in [
         [Loss::BeforeApplied, Loss::None],
@@ -169,7 +169,7 @@ async fn with_lost_replies_a_transaction_dropped_anywhere_is_whole_or_nothing(ct
     ] {
         for waits in 0..200 {
             let lossy = Arc::new(LossyReplies::new(Arc::clone(&rigged), LossPlan::listed(losses)));
-            let stm = Stm::new(Arc::clone(&lossy) as _, Arc::clone(&store));
+            let stm = ctx.stm(Arc::clone(&lossy) as _, Arc::clone(&store)).build();
             let (a, b) = (stm.open_ref::<Vec<u8>>("/a").await?, stm.open_ref::<Vec<u8>>("/b").await?);
             let (of_a, of_b) = (looker.open_ref::<Vec<u8>>("/a").await?, looker.open_ref::<Vec<u8>>("/b").await?);
             let victim = Victim { stm, a, b };
@@ -205,7 +205,7 @@ async fn with_lost_replies_a_transaction_dropped_anywhere_is_whole_or_nothing(ct
 /// A wait that is dropped keeps no watch, and what it had written is not there.
 async fn a_dropped_wait_leaves_nothing(ctx: Ctx) -> Outcome {
     let (coordinator, store) = roles(&ctx).await?;
-    let stm = Stm::new(Arc::new(Rigged::new(coordinator).yielding()), store);
+    let stm = ctx.stm(Arc::new(Rigged::new(coordinator).yielding()), store).build();
     let r = stm.create_ref("/r", 0_i64).await?;
     for waits in 0..20 {
         let wait = stm.dosync(async |tx| {
@@ -252,7 +252,7 @@ async fn a_dropped_client_leaves_its_commits_whole(ctx: Ctx) -> Outcome {
     let (a, b) = (looker.create_ref("/a", 0_i64).await?, looker.create_ref("/b", 0_i64).await?);
     for round in 0..10_u32 {
         let (coordinator, store) = roles(&ctx).await?;
-        let stm = Stm::new(Arc::new(Rigged::new(coordinator).plain().yielding()), store);
+        let stm = ctx.stm(Arc::new(Rigged::new(coordinator).plain().yielding()), store).build();
         let (of_a, of_b) = (stm.open_ref::<i64>("/a").await?, stm.open_ref::<i64>("/b").await?);
         let tasks: Vec<_> = (0..4)
             .map(|_| {

@@ -35,7 +35,7 @@ async fn an_attempt_from_below_the_floor_is_run_again(ctx: Ctx) -> Outcome {
         let (coordinator, store) = roles(&ctx).await?;
         let rig = Rigged::new(Arc::clone(&coordinator)).plain().small(INLINE);
         let rig = if fresh { rig } else { rig.stale() };
-        let stm = avout_core::Stm::new(Arc::new(rig), Arc::new(RiggedStore::new(store)));
+        let stm = ctx.stm(Arc::new(rig), Arc::new(RiggedStore::new(store))).build();
         let value = |n: u8| if stored { large(n) } else { vec![n] };
         let r = stm.create_ref(name, value(0)).await?;
         for blind in [false, true] {

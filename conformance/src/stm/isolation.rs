@@ -209,12 +209,17 @@ async fn write_skew_of_vectors_is_impossible(ctx: Ctx) -> Outcome {
         Ok([stm.create_or_open_ref("/a", vec![]).await?, stm.create_or_open_ref("/b", vec![]).await?])
     };
     let both = [(one.clone(), open(&one).await?), (two.clone(), open(&two).await?)];
+    let all_have_read = Arc::new(Barrier::new(10));
     let tasks = (0..10_usize).map(|task| {
         let (stm, lists) = both[task % 2].clone();
+        let all_have_read = Arc::clone(&all_have_read);
         async move {
+            let runs = Runs::default();
             stm.dosync(async |tx| {
                 let (a, b) = tx.get_many((&lists[0], &lists[1])).await?;
-                tokio::task::yield_now().await;
+                if runs.next() == 1 {
+                    all_have_read.wait().await;
+                }
                 if a.len() + b.len() < 5 {
                     tx.update(&lists[task / 2 % 2], |list| list.push(task as i64)).await?;
                 }
@@ -252,13 +257,18 @@ async fn no_update_is_lost_under_snapshot(ctx: Ctx) -> Outcome {
     let [one, two] = clients(&ctx).await?;
     let r = one.create_ref("/r", 0_i64).await?;
     let of_two = two.open_ref::<i64>("/r").await?;
+    let all_have_read = Arc::new(Barrier::new(8));
     let tasks = (0..8).map(|task| {
         let (stm, r) = if task % 2 == 0 { (one.clone(), r.clone()) } else { (two.clone(), of_two.clone()) };
+        let all_have_read = Arc::clone(&all_have_read);
         async move {
             for _ in 0..15 {
+                let runs = Runs::default();
                 let add = stm.transaction().isolation(Isolation::Snapshot).dosync(async |tx| {
                     let n = tx.get(&r).await?;
-                    tokio::task::yield_now().await;
+                    if runs.next() == 1 {
+                        all_have_read.wait().await;
+                    }
                     tx.set(&r, n + 1).await
                 });
                 add.await?;

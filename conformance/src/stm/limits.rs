@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use avout_core::{Error, ErrorKind, Stm};
+use avout_core::{Error, ErrorKind};
 
 use super::bench::{INLINE, Runs, SOON, client, large, refused, refused_at, rigged, roles, set_aside, small};
 use super::rig::{Rigged, Then};
@@ -52,23 +52,36 @@ async fn a_deadline_ends_a_body_that_hangs(ctx: Ctx) -> Outcome {
     Ok(())
 }
 
-/// A transaction that loses every attempt ends at its deadline: `Timeout` with the attempts, the time and the key, nothing written.
+/// A transaction that loses every attempt ends at its deadline: `Timeout` with the attempts, the time and the key, or `Unavailable`
+/// if it waits for the store just then. Nothing is written.
 async fn a_deadline_ends_a_transaction_that_is_always_lost(ctx: Ctx) -> Outcome {
     let stm = client(&ctx).await?;
     let (r, s) = (stm.create_ref("/r", 0_i64).await?, stm.create_ref("/s", 0_i64).await?);
-    let runs = Runs::default();
+    let (runs, beside) = (Runs::default(), Runs::default());
     let lose = stm.transaction().deadline(SHORT).dosync(async |tx| {
+        runs.next();
         let n = tx.get(&r).await?;
-        set_aside(&r, i64::from(runs.next())).await;
+        set_aside(&r, i64::from(beside.next())).await;
         tx.set(&s, n).await
     });
     let done = within(SOON, "the deadline", lose).await;
-    let error = refused_at(done, ErrorKind::Timeout, r.key(), "a transaction that is always lost");
-    assert_effort(&error, 1, "a transaction that is always lost");
+    let what = "a transaction that is always lost";
+    // The deadline may come while it waits for the answer to a request, and then that answer is what is missing.
+    let error = match done {
+        Err(error) if error.kind() == ErrorKind::Unavailable => error,
+        done => refused_at(done, ErrorKind::Timeout, r.key(), what),
+    };
+    assert_effort(&error, 1, what);
     assert_eq!(error.attempts(), Some(runs.count()));
-    // The deadline may come while the last run is at its write beside.
-    let (last, written) = (i64::from(runs.count()), s.get().await?);
-    assert!((last - 1..=last).contains(&r.get().await?) && written == 0, "{last} runs, {written} written");
+    // The deadline may come while the last write beside is under way: that one is another transaction's, and goes on.
+    let last = i64::from(beside.count());
+    within(SOON, "the last write beside", async {
+        while r.get().await.expect("a ref that is there") != last {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+    assert_eq!(s.get().await?, 0, "written by a transaction that was lost");
     Ok(())
 }
 
@@ -78,7 +91,7 @@ async fn attempts_are_limited(ctx: Ctx) -> Outcome {
     let (r, s) = (stm.create_ref("/r", 0_i64).await?, stm.create_ref("/s", 0_i64).await?);
     let limited = {
         let (coordinator, store) = roles(&ctx).await?;
-        Stm::builder(coordinator, store).max_attempts(4).build()
+        ctx.stm(coordinator, store).max_attempts(4).build()
     };
     let (of_r, of_s) = (limited.open_ref::<i64>("/r").await?, limited.open_ref::<i64>("/s").await?);
     for (stm, r, s, limit) in [(&stm, &r, &s, 1), (&stm, &r, &s, 3), (&limited, &of_r, &of_s, 4)] {
@@ -289,7 +302,7 @@ async fn handles_keep_the_deadline_of_the_client(ctx: Ctx) -> Outcome {
     let (coordinator, store) = roles(&ctx).await?;
     let rig = std::sync::Arc::new(Rigged::new(coordinator));
     let store = std::sync::Arc::new(RiggedStore::new(store));
-    let stm = Stm::builder(rig.clone(), store.clone()).deadline(Some(SHORT)).build();
+    let stm = ctx.stm(rig.clone(), store.clone()).deadline(Some(SHORT)).build();
     let r = stm.create_ref("/r", 0_i64).await?;
     let atom = stm.create_atom("/a", 0_i64).await?;
     let snapshot = stm.snapshot().await?;

@@ -49,6 +49,7 @@ pub(crate) struct Rigged {
     capabilities: CoordinatorCapabilities,
     fresh: bool,
     yields: bool,
+    commit_time: Duration,
     /// Watchers lose every event, and say so when this is set.
     deaf: bool,
     lost: Arc<tokio::sync::Notify>,
@@ -68,6 +69,7 @@ impl Rigged {
             inner,
             fresh: true,
             yields: false,
+            commit_time: Duration::ZERO,
             deaf: false,
             lost: Arc::default(),
             rules: Arc::default(),
@@ -107,6 +109,12 @@ impl Rigged {
     /// Yields before and after each call, so that there are moments in between to be dropped at.
     pub(crate) fn yielding(mut self) -> Self {
         self.yields = true;
+        self
+    }
+
+    /// Each commit takes this long, at least.
+    pub(crate) fn slow(mut self, commit_time: Duration) -> Self {
+        self.commit_time = commit_time;
         self
     }
 
@@ -200,6 +208,9 @@ impl Coordinator for Rigged {
         };
         if let Some(before) = before {
             before.await;
+        }
+        if !self.commit_time.is_zero() {
+            tokio::time::sleep(self.commit_time).await;
         }
         let mut outcome = self.call(then, self.inner.commit(commit)).await?;
         if let CommitOutcome::Conflict(conflict) = &mut outcome

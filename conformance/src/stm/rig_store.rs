@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use avout_core::backend::{CasOutcome, Kind, StateContainer, Store, StoreCapabilities, VersionedStateContainer};
 use avout_core::protocol::{Realm, State, Version};
 use avout_core::{Key, Result, Revision};
+use futures_util::future::BoxFuture;
 
 use super::rig::{Then, lock};
 
@@ -13,7 +14,11 @@ pub(crate) struct RiggedStore {
     capabilities: StoreCapabilities,
     yields: bool,
     rules: Arc<Mutex<Rules>>,
+    before_write: BeforeWrite,
 }
+
+/// What is done before the next write of an atom.
+type BeforeWrite = Arc<Mutex<Option<BoxFuture<'static, ()>>>>;
 
 #[derive(Clone, Copy, Default)]
 struct Rules {
@@ -28,7 +33,12 @@ impl RiggedStore {
     pub(crate) fn new(inner: Arc<dyn Store>) -> Self {
         let mut capabilities = inner.capabilities();
         capabilities.in_process = false;
-        Self { inner, capabilities, yields: false, rules: Arc::default() }
+        Self { inner, capabilities, yields: false, rules: Arc::default(), before_write: Arc::default() }
+    }
+
+    fn container<C: ?Sized>(&self, inner: Arc<C>) -> Container<C> {
+        let (rules, before_write) = (Arc::clone(&self.rules), Arc::clone(&self.before_write));
+        Container { inner, rules, before_write, yields: self.yields }
     }
 
     /// As if it took values of at most this many bytes.
@@ -58,6 +68,11 @@ impl RiggedStore {
     pub(crate) fn atom_writes(&self, then: Then) {
         lock(&self.rules).atom_writes = then;
     }
+
+    /// Does this when the next compare-and-set of an atom is sent, before it is made.
+    pub(crate) fn before_atom_write(&self, then: impl Future<Output = ()> + Send + 'static) {
+        *lock(&self.before_write) = Some(Box::pin(then));
+    }
 }
 
 #[async_trait]
@@ -71,12 +86,11 @@ impl Store for RiggedStore {
     }
 
     fn state(&self, key: &Key) -> Arc<dyn StateContainer> {
-        Arc::new(Container { inner: self.inner.state(key), rules: Arc::clone(&self.rules), yields: self.yields })
+        Arc::new(self.container(self.inner.state(key)))
     }
 
     fn versioned_state(&self, key: &Key) -> Arc<dyn VersionedStateContainer> {
-        let inner = self.inner.versioned_state(key);
-        Arc::new(Container { inner, rules: Arc::clone(&self.rules), yields: self.yields })
+        Arc::new(self.container(self.inner.versioned_state(key)))
     }
 
     async fn keys(&self, kind: Kind, prefix: &Key) -> Result<Vec<Key>> {
@@ -87,6 +101,7 @@ impl Store for RiggedStore {
 struct Container<C: ?Sized> {
     inner: Arc<C>,
     rules: Arc<Mutex<Rules>>,
+    before_write: BeforeWrite,
     yields: bool,
 }
 
@@ -127,6 +142,10 @@ impl StateContainer for Container<dyn StateContainer> {
     }
 
     async fn compare_and_set_state(&self, expected: Option<Revision>, value: State) -> Result<CasOutcome> {
+        let before = lock(&self.before_write).take();
+        if let Some(before) = before {
+            before.await;
+        }
         self.call(self.rules().atom_writes, self.inner.compare_and_set_state(expected, value)).await
     }
 

@@ -65,12 +65,14 @@ async fn two_stores_change_as_one(ctx: Ctx) -> Outcome {
 async fn a_store_beside_a_coordinator_in_memory_changes_as_one(ctx: Ctx) -> Outcome {
     let (_, second) = roles(&ctx).await?;
     let local = Local::new();
-    let stms = [Stm::new(local.coordinator(), local.store()), Stm::new(local.coordinator(), local.store())];
+    let stms =
+        [ctx.stm(local.coordinator(), local.store()).build(), ctx.stm(local.coordinator(), local.store()).build()];
     move_between(stms, &second).await
 }
 
 /// What a process has: a coordinator, its home, and perhaps a second store.
 struct Parts {
+    ctx: Ctx,
     coordinator: Arc<dyn Coordinator>,
     home: Arc<dyn Store>,
     second: Option<Arc<dyn Store>>,
@@ -83,6 +85,7 @@ impl Parts {
             Arc::new(CrashAtStore::new(Arc::clone(store), point.clone()))
         };
         Self {
+            ctx: self.ctx.clone(),
             coordinator: Arc::new(CrashAt::new(Arc::clone(&self.coordinator), point.clone())),
             home: store(&self.home),
             second: self.second.as_ref().map(store),
@@ -90,7 +93,7 @@ impl Parts {
     }
 
     async fn open(&self) -> Result<(Stm, Ref<Vec<u8>>, Ref<Vec<u8>>), Failure> {
-        let stm = Stm::builder(Arc::clone(&self.coordinator), Arc::clone(&self.home)).cache_bytes(0).build();
+        let stm = self.ctx.stm(Arc::clone(&self.coordinator), Arc::clone(&self.home)).cache_bytes(0).build();
         let a = stm.create_or_open_ref("/a", large(0)).history(2).await?;
         let b = stm.create_or_open_ref("/b", large(0)).history(2);
         let b = match &self.second {
@@ -161,7 +164,7 @@ async fn kill_everywhere(parts: &Parts) -> Outcome {
 async fn a_client_killed_anywhere_leaves_nothing_half_done(ctx: Ctx) -> Outcome {
     let (coordinator, store) = roles(&ctx).await?;
     let coordinator = Arc::new(Rigged::new(coordinator).small(INLINE));
-    kill_everywhere(&Parts { coordinator, home: Arc::new(RiggedStore::new(store)), second: None }).await
+    kill_everywhere(&Parts { ctx, coordinator, home: Arc::new(RiggedStore::new(store)), second: None }).await
 }
 
 /// The same over two stores.
@@ -169,14 +172,14 @@ async fn over_two_stores_a_client_killed_anywhere_leaves_nothing_half_done(ctx: 
     let (coordinator, store) = roles(&ctx).await?;
     let coordinator = Arc::new(Rigged::new(coordinator).small(INLINE));
     let second: Arc<dyn Store> = Arc::new(RiggedStore::new(Local::new().store()));
-    kill_everywhere(&Parts { coordinator, home: Arc::new(RiggedStore::new(store)), second: Some(second) }).await
+    kill_everywhere(&Parts { ctx, coordinator, home: Arc::new(RiggedStore::new(store)), second: Some(second) }).await
 }
 
 /// The same where the engine keeps slots for lost replies.
 async fn with_slots_a_client_killed_anywhere_leaves_nothing_half_done(ctx: Ctx) -> Outcome {
     let (coordinator, store) = roles(&ctx).await?;
     let coordinator = Arc::new(Rigged::new(coordinator).small(INLINE).plain());
-    kill_everywhere(&Parts { coordinator, home: Arc::new(RiggedStore::new(store)), second: None }).await
+    kill_everywhere(&Parts { ctx, coordinator, home: Arc::new(RiggedStore::new(store)), second: None }).await
 }
 
 /// A ref whose store the client does not know is a `Mismatch` that names the store's realm; with the store attached it is

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use avout_core::{ErrorKind, Key, Payload, Stm, Version};
+use avout_core::{ErrorKind, Key, Payload, Version};
 
 use super::bench::{INLINE, Runs, client, large, refused_at, roles, small};
 use super::rig::Rigged;
@@ -74,7 +74,7 @@ async fn values_too_large_for_the_store_are_refused(ctx: Ctx) -> Outcome {
     let (coordinator, store) = roles(&ctx).await?;
     let rigged = Arc::new(Rigged::new(coordinator).small(INLINE));
     let store = Arc::new(RiggedStore::new(store).limited(500));
-    let stm = Stm::new(rigged, store);
+    let stm = ctx.stm(rigged, store).build();
     let (r, s) = (stm.create_ref("/r", large(0)).await?, stm.create_ref("/s", large(0)).await?);
     let done = stm.dosync(async |tx| {
         tx.set(&s, large(1)).await?;
@@ -190,7 +190,7 @@ async fn values_are_read_from_memory_once_known(ctx: Ctx) -> Outcome {
         let (coordinator, store) = roles(&ctx).await?;
         let counting = Arc::new(CountingStore::new(Arc::new(RiggedStore::new(store))));
         let rigged = Arc::new(Rigged::new(coordinator).small(INLINE));
-        let stm = Stm::builder(rigged, Arc::clone(&counting) as _).cache_bytes(cache).build();
+        let stm = ctx.stm(rigged, Arc::clone(&counting) as _).cache_bytes(cache).build();
         Ok::<_, Failure>((stm, counting))
     };
     let (one, of_one) = open(1 << 20).await?;

@@ -80,10 +80,13 @@ async fn a_removed_watch_is_not_called_again(ctx: Ctx) -> Outcome {
 struct Gate(Arc<(Mutex<bool>, Condvar)>);
 
 impl Gate {
+    /// Blocks until it is open. The runtime is told, or nobody might be left who hears the network.
     fn pass(&self) {
-        let (open, opened) = &*self.0;
-        let open = open.lock().expect("no panic under it");
-        drop(opened.wait_while(open, |open| !*open).expect("no panic under it"));
+        tokio::task::block_in_place(|| {
+            let (open, opened) = &*self.0;
+            let open = open.lock().expect("no panic under it");
+            drop(opened.wait_while(open, |open| !*open).expect("no panic under it"));
+        });
     }
 
     fn open(&self) {

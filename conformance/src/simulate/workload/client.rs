@@ -181,6 +181,10 @@ impl Client {
         if !faults.contains(&kind) && !allowed.contains(&kind) {
             self.test.world.violation(format!("unexpected error: {kind:?}: {error}"));
         }
+        if kind == ErrorKind::OutcomeUnknown {
+            // It may be found out later that it committed, and what it has trimmed stays.
+            self.test.world.count_trouble();
+        }
         self.test.world.tell(|| format!("client {}: {handle} ended: {kind:?}: {error}", self.number + 1));
         self.test.recorder.failed(handle, &error);
     }

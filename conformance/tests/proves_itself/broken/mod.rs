@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use avout_conformance::{Backend, Fixture};
 use avout_core::protocol::Commit;
-use avout_core::{Key, Result};
+use avout_core::{Bug, Key, Result, StmBuilder};
 use avout_local::Local;
 use tokio::sync::Notify;
 
@@ -30,6 +30,7 @@ pub(crate) enum Fault {
     DeafAfterCut,
     // Of reads.
     StaleRead,
+    StaleAtOnce,
     TornRead,
     DoubleKeysDropped,
     AbsentLeftOut,
@@ -62,11 +63,14 @@ pub(crate) enum Fault {
     ConflictWithOldEntries,
     ConflictAppliesTheRest,
     ConflictTriedAgain,
+    ConflictSwallowed,
+    SlotForgotten,
     // Of watches.
     LostWatch,
     OwnChangesOnly,
     OthersChangesOnly,
     EarlyWatch,
+    EarlyWatchOnly,
     WaitingOnly,
     FirstKeyOnly,
     OneWatcherOnly,
@@ -104,6 +108,7 @@ pub(crate) enum Fault {
     DeleteTakesAll,
     VersionsUnordered,
     VersionPartIgnored,
+    VersionReused,
     LostValue,
     DestroyTakesThoseUnder,
     ListsEmptied,
@@ -111,7 +116,12 @@ pub(crate) enum Fault {
 
 /// A backend with one fault.
 #[derive(Clone)]
-pub(crate) struct Broken(Arc<Common>);
+pub(crate) struct Broken {
+    common: Arc<Common>,
+    /// A mistake of all clients.
+    planted: Option<Bug>,
+    limit: Duration,
+}
 
 /// What all clients of the broken backend have in common.
 pub(crate) struct Common {
@@ -157,7 +167,7 @@ impl Common {
 
 impl Broken {
     pub(crate) fn new(fault: Fault) -> Self {
-        Self(Arc::new(Common {
+        let common = Arc::new(Common {
             fault,
             gate: tokio::sync::Mutex::default(),
             count: AtomicU64::new(0),
@@ -166,7 +176,20 @@ impl Broken {
             last: Mutex::default(),
             cut: AtomicBool::new(false),
             clients: AtomicU64::new(0),
-        }))
+        });
+        // A hang is a failure, and soon one where a fault is expected to make it.
+        let limit = Duration::from_secs(if fault == Fault::Nothing { 120 } else { 4 });
+        Self { common, planted: None, limit }
+    }
+
+    /// The same, with clients that make this mistake.
+    pub(crate) fn planted(self, bug: Bug) -> Self {
+        Self { planted: Some(bug), limit: Duration::from_secs(4), ..self }
+    }
+
+    /// The same, with another limit to what counts as hung.
+    pub(crate) fn limited(self, limit: Duration) -> Self {
+        Self { limit, ..self }
     }
 }
 
@@ -177,25 +200,25 @@ impl Fixture for Broken {
     }
 
     async fn open(&self, namespace: &str) -> Result<Backend> {
-        let name = if self.0.is(Fault::OneNamespaceForAll) { &namespace[..22] } else { namespace };
+        let name = if self.common.is(Fault::OneNamespaceForAll) { &namespace[..22] } else { namespace };
         let local = Local::named(name);
-        let client = self.0.clients.fetch_add(1, Ordering::SeqCst);
+        let client = self.common.clients.fetch_add(1, Ordering::SeqCst);
         Ok(Backend {
-            coordinator: Some(coordinator::wrap(local.coordinator(), Arc::clone(&self.0), client)),
-            store: Some(store::wrap(local.store(), Arc::clone(&self.0), client)),
+            coordinator: Some(coordinator::wrap(local.coordinator(), Arc::clone(&self.common), client)),
+            store: Some(store::wrap(local.store(), Arc::clone(&self.common), client)),
         })
     }
 
     async fn cut_connections(&self, _: &str) -> bool {
-        self.0.cut.store(true, Ordering::SeqCst);
-        if self.0.is(Fault::DeafAfterCut) {
-            self.0.watchers.lock().expect("no watcher panics").clear();
+        self.common.cut.store(true, Ordering::SeqCst);
+        if self.common.is(Fault::DeafAfterCut) {
+            self.common.watchers.lock().expect("no watcher panics").clear();
         }
-        matches!(self.0.fault, Fault::AwayAfterCut | Fault::DeafAfterCut)
+        matches!(self.common.fault, Fault::AwayAfterCut | Fault::DeafAfterCut)
     }
 
     fn survives_reopen(&self) -> bool {
-        self.0.is(Fault::ForgottenOnReopening)
+        self.common.is(Fault::ForgottenOnReopening)
     }
 
     fn hint_delay(&self) -> Duration {
@@ -203,7 +226,10 @@ impl Fixture for Broken {
     }
 
     fn time_limit(&self) -> Duration {
-        // A hang is a failure, and soon one where a fault is expected to make it.
-        Duration::from_secs(if matches!(self.0.fault, Fault::Nothing) { 60 } else { 3 })
+        self.limit
+    }
+
+    fn configure(&self, client: StmBuilder) -> StmBuilder {
+        self.planted.into_iter().fold(client, StmBuilder::planted)
     }
 }

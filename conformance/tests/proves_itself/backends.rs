@@ -1,12 +1,7 @@
-//! The suite proves itself: each broken backend breaks the laws that are named for it, and each law is
-//! broken by some backend.
+//! Laws of backends, and the faults that break them.
 
-mod broken;
-
-use std::collections::BTreeSet;
-
-use avout_conformance::{Verdict, laws, run_law};
-use broken::{Broken, Fault};
+use crate::broken::Fault;
+use crate::{Break, assert_broken};
 
 /// Each fault with the laws that it must break.
 const BREAKS: &[(Fault, &[&str])] = &[
@@ -52,6 +47,7 @@ const BREAKS: &[(Fault, &[&str])] = &[
         Fault::StaleRead,
         &["coordinator::an_acknowledged_commit_is_read_by_all", "state_container::what_is_set_is_read_by_all"],
     ),
+    (Fault::StaleAtOnce, &["coordinator::an_answer_at_once_is_like_any_other"]),
     (Fault::TornRead, &["coordinator::a_snapshot_never_shows_half_a_commit"]),
     (Fault::DoubleKeysDropped, &["coordinator::a_key_asked_twice_is_answered_twice"]),
     (Fault::AbsentLeftOut, &["coordinator::absent_reads_as_none"]),
@@ -295,47 +291,13 @@ const BREAKS: &[(Fault, &[&str])] = &[
     (Fault::ListsEmptied, &["state_container::what_holds_nothing_is_not_listed"]),
 ];
 
-/// What a law that fails prints is expected here.
-fn silence_laws() {
-    let print = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        if !std::thread::current().name().is_some_and(|name| name.starts_with("tokio")) {
-            print(panic);
-        }
-    }));
+/// Each fault with each of its laws.
+pub(crate) fn cases() -> impl Iterator<Item = (Break, &'static str)> {
+    BREAKS.iter().flat_map(|(fault, names)| names.iter().map(|name| (Break::Backend(*fault), *name)))
 }
 
 /// Each fault breaks each law that is named for it.
 #[test]
 fn each_fault_breaks_its_laws() {
-    silence_laws();
-    let mut kept = Vec::new();
-    for (fault, names) in BREAKS {
-        for name in *names {
-            let verdict = run_law(Broken::new(*fault), name);
-            if verdict.failure().is_none() {
-                kept.push(format!("{fault:?}: {name}: {verdict:?}"));
-            }
-        }
-    }
-    assert!(kept.is_empty(), "laws that saw nothing:\n{}", kept.join("\n"));
-}
-
-/// The wrapper without a fault keeps all laws: what breaks one is the fault.
-#[test]
-fn no_fault_breaks_no_law() {
-    for law in laws() {
-        let verdict = run_law(Broken::new(Fault::Nothing), &law.name());
-        assert!(!matches!(verdict, Verdict::Failed(_)), "{}: {verdict:?}", law.name());
-    }
-}
-
-/// A law of backends that no fault breaks proves nothing. (Those of `stm` and `watch` are about the engine.)
-#[test]
-fn each_law_is_broken_by_some_fault() {
-    let broken: BTreeSet<&str> = BREAKS.iter().flat_map(|(_, names)| *names).copied().collect();
-    let of_engine = |name: &String| name.starts_with("stm::") || name.starts_with("watch::");
-    let names = laws().map(|law| law.name()).filter(|name| !of_engine(name));
-    let idle: Vec<String> = names.filter(|name| !broken.contains(&**name)).collect();
-    assert!(idle.is_empty(), "no fault breaks {idle:?}");
+    assert_broken(&cases().collect::<Vec<_>>());
 }

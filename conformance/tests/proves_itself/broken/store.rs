@@ -228,6 +228,7 @@ impl StateContainer for Container {
         }
         Ok(match self.atom.compare_and_set_state(expected, self.stored(value.clone())).await? {
             CasOutcome::Set(revision) => CasOutcome::Set(self.written(revision)),
+            CasOutcome::Stale(_) if fault == Fault::ConflictSwallowed => CasOutcome::Set(self.lost()),
             CasOutcome::Stale(found) => {
                 if fault == Fault::StaleCasWrites {
                     self.set(value).await?;
@@ -302,7 +303,7 @@ impl VersionedStateContainer for Container {
         let version = self.version(version);
         match self.common.fault {
             Fault::LostValue if self.common.each(5) => return Ok(()),
-            Fault::OverwrittenValue => self.values.delete_state_at(&version).await?,
+            Fault::OverwrittenValue | Fault::VersionReused => self.values.delete_state_at(&version).await?,
             Fault::RepeatRefused if self.values.state_at(&version).await?.is_some() => {
                 return Err(Error::new(ErrorKind::AlreadyExists, "it was written"));
             }
@@ -330,6 +331,11 @@ impl VersionedStateContainer for Container {
 
 impl Container {
     fn version(&self, version: &Version) -> Version {
-        if self.is(Fault::VersionPartIgnored) { Version { slot: 0, ..*version } } else { *version }
+        match self.common.fault {
+            Fault::VersionPartIgnored => Version { slot: 0, ..*version },
+            // One name for all values that a client writes.
+            Fault::VersionReused => Version { slot: 0, sequence: 0, ..*version },
+            _ => *version,
+        }
     }
 }

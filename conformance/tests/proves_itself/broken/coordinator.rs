@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use avout_core::backend::{self, CoordinatorCapabilities, Wake, Watcher};
 use avout_core::protocol::{
-    Commit, CommitOutcome, Committed, Conflict, Entry, Put, Realm, Record, Resolution, Snapshot,
+    Commit, CommitOutcome, Committed, Conflict, Entry, History, Put, Realm, Record, Resolution, Snapshot,
 };
 use avout_core::{Error, ErrorKind, Key, Payload, Point, Result, Revision};
 use bytes::Bytes;
@@ -91,7 +91,7 @@ impl Coordinator {
     fn record(&self, record: &Arc<Record>) -> Arc<Record> {
         let mut changed = Record::clone(record);
         match (&self.common.fault, &record.payload) {
-            (Fault::HistoryDropped, _) => changed.history.clear(),
+            (Fault::HistoryDropped, _) => changed.history = History::default(),
             (Fault::RecordsCut, Payload::Inline(bytes)) if bytes.len() > 2000 => {
                 changed.payload = Payload::Inline(bytes.slice(..2000));
             }
@@ -229,6 +229,27 @@ impl Coordinator {
                 done.revisions.extend(rest.revisions);
                 Ok(CommitOutcome::Committed(done))
             }
+            Fault::SlotForgotten => {
+                // What the client notes in its slot is acknowledged, and not kept.
+                let of_slots = Key::from_stored("/.avout/slots").expect("a key");
+                let kept = |put: &&Put| !put.key.is_under(&of_slots);
+                let told = Commit { puts: commit.puts.iter().filter(kept).cloned().collect(), ..commit.clone() };
+                let mut outcome = self.translated(&told, |_| false).await?;
+                if let CommitOutcome::Committed(done) = &mut outcome {
+                    let mut real = std::mem::take(&mut done.revisions).into_iter();
+                    let revision = |put: &Put| if kept(&put) { real.next() } else { None };
+                    let all = commit.puts.iter().map(revision);
+                    done.revisions = all.map(|revision| revision.unwrap_or(Revision::number(1))).collect();
+                }
+                Ok(outcome)
+            }
+            Fault::ConflictSwallowed => {
+                let outcome = self.translated(commit, |_| false).await?;
+                let CommitOutcome::Conflict(_) = outcome else { return Ok(outcome) };
+                let point = self.inner.read(&[], None).await?.point;
+                let revisions = vec![Revision::number(u128::MAX); commit.puts.len()];
+                Ok(CommitOutcome::Committed(Committed { point: Point::new(point.number() + 1), revisions }))
+            }
             Fault::RepeatedCommit => {
                 let outcome = self.translated(commit, |_| false).await?;
                 if matches!(outcome, CommitOutcome::Committed(_)) {
@@ -328,6 +349,22 @@ impl backend::Coordinator for Coordinator {
         &self.capabilities
     }
 
+    // Only one fault is of answers at once; with all others everybody waits.
+    fn read_now(&self, keys: &[Key]) -> Option<Snapshot> {
+        if self.common.fault != Fault::StaleAtOnce {
+            return None;
+        }
+        let snapshot = self.inner.read_now(keys)?;
+        Some(lock(&self.seen).entry(keys.to_vec()).or_insert(snapshot).clone())
+    }
+
+    fn commit_now(&self, commit: &Commit) -> Option<CommitOutcome> {
+        match self.common.fault {
+            Fault::StaleAtOnce => self.inner.commit_now(commit),
+            _ => None,
+        }
+    }
+
     async fn read(&self, keys: &[Key], at: Option<Point>) -> Result<Snapshot> {
         match self.common.fault {
             Fault::AwayAfterCut if self.common.cut.load(Ordering::SeqCst) => {
@@ -389,15 +426,17 @@ impl backend::Coordinator for Coordinator {
     }
 
     async fn commit(&self, commit: &Commit) -> Result<CommitOutcome> {
-        if self.is(Fault::EarlyWatch) {
+        if matches!(self.common.fault, Fault::EarlyWatch | Fault::EarlyWatchOnly) {
             self.wake(commit);
-            tokio::time::sleep(Duration::from_millis(3)).await;
+            // Time for who is told to look, where nobody tells it again.
+            let early = if self.is(Fault::EarlyWatch) { 3 } else { 50 };
+            tokio::time::sleep(Duration::from_millis(early)).await;
         }
         let gated = matches!(self.common.fault, Fault::TornWhenDropped | Fault::RevisionsBeginAgain);
         let gate = if gated { Some(self.common.gate.lock().await) } else { None };
         let outcome = self.faulty_commit(commit).await?;
         drop(gate);
-        if matches!(outcome, CommitOutcome::Committed(_)) {
+        if matches!(outcome, CommitOutcome::Committed(_)) && !self.is(Fault::EarlyWatchOnly) {
             self.wake(commit);
         }
         Ok(outcome)

@@ -1,0 +1,385 @@
+//! One client of a namespace: its connections, and how a request is made.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Instant;
+
+use avout_core::backend::{CoordinatorCapabilities, StoreCapabilities};
+use avout_core::protocol::Realm;
+use avout_core::{Error, ErrorKind, Result};
+use redis::{Cmd, RedisError, ServerErrorKind, Value};
+
+use crate::Backend;
+use crate::cell::{CLOCK, Clock};
+use crate::error::{classify, is_answer, moved};
+use crate::history::History;
+use crate::link::{Connector, Found, Link, NO_POINTS, milliseconds};
+use crate::names::Names;
+use crate::options::Options;
+use crate::scripts::{Loaded, Script};
+use crate::watch::Hub;
+
+/// The largest value of an atom or of a ref, in bytes. The server takes 512 MiB in one argument, and holds up
+/// everybody else meanwhile.
+pub(crate) const MAX_VALUE: usize = 256 << 20;
+/// The largest record, and the largest commit.
+const MAX_RECORD: usize = 32 << 20;
+pub(crate) const MAX_COMMIT: usize = 256 << 20;
+const MAX_KEYS: usize = 65_536;
+/// How often a request is made that the server refused before it did anything, for a reason that is mended at once.
+const TRIES: usize = 5;
+
+/// The first bytes of each script's first argument: the era, the latest point that is known, and a number by chance.
+pub(crate) type Head = [u8; 24];
+
+pub(crate) struct Client {
+    pub(crate) options: Options,
+    pub(crate) names: Names,
+    pub(crate) history: History,
+    pub(crate) hub: Hub,
+    connector: Connector,
+    lanes: Vec<Lane>,
+    next: AtomicUsize,
+    opened: OnceLock<Opened>,
+    /// Not 0: replicas have not confirmed a write. It grows with each such write.
+    unconfirmed: AtomicU64,
+    writes: AtomicU64,
+}
+
+struct Opened {
+    realm: Realm,
+    coordinates: CoordinatorCapabilities,
+    stores: StoreCapabilities,
+}
+
+/// The place of one connection, which is made again when it broke.
+#[derive(Default)]
+struct Lane {
+    link: Mutex<Option<Arc<Link>>>,
+    /// Held by who makes the connection; it tells of the last failure.
+    turn: tokio::sync::Mutex<Option<(Instant, ErrorKind, String)>>,
+}
+
+impl Lane {
+    fn current(&self) -> Option<Arc<Link>> {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner).as_ref().filter(|link| !link.is_dead()).cloned()
+    }
+}
+
+/// Opens a namespace.
+pub(crate) async fn open(options: Options) -> Result<Backend> {
+    let connector = Connector::new(&options).await?;
+    let client = Arc::new_cyclic(|client| Client {
+        names: Names::new(&options.namespace),
+        history: History::new(),
+        hub: Hub::new(client.clone()),
+        connector,
+        lanes: (0..options.connections).map(|_| Lane::default()).collect(),
+        next: AtomicUsize::new(0),
+        opened: OnceLock::new(),
+        unconfirmed: AtomicU64::new(0),
+        writes: AtomicU64::new(1),
+        options,
+    });
+    client.connected().await.map_err(|error| error.during("open"))?;
+    Ok(Backend::new(client))
+}
+
+impl Client {
+    fn opened(&self) -> &Opened {
+        self.opened.get().expect("a client is given out when it has entered the namespace")
+    }
+
+    pub(crate) fn realm(&self) -> Realm {
+        self.opened().realm
+    }
+
+    pub(crate) fn coordinates(&self) -> &CoordinatorCapabilities {
+        &self.opened().coordinates
+    }
+
+    pub(crate) fn stores(&self) -> StoreCapabilities {
+        self.opened().stores.clone()
+    }
+
+    pub(crate) fn connector(&self) -> &Connector {
+        &self.connector
+    }
+
+    /// A connection for a request.
+    ///
+    /// # Errors
+    /// As for entering the namespace; nothing was sent of the request. [`StoreLost`](ErrorKind::StoreLost) with
+    /// [`LostCommits`](crate::LostCommits) is told to one caller.
+    async fn link(&self) -> Result<Arc<Link>> {
+        let link = self.connected().await?;
+        if let Some(lost) = self.history.take_lost() {
+            let message = "the server has lost commits that it had acknowledged; the client goes on with what is left";
+            return Err(Error::new(ErrorKind::StoreLost, message).with_source(lost));
+        }
+        if self.unconfirmed.load(Ordering::Acquire) != 0 {
+            self.confirm_earlier(&link).await?;
+        }
+        Ok(link)
+    }
+
+    /// A connection that has entered the namespace, made if need be. What may be news of a loss stays untold.
+    pub(crate) async fn connected(&self) -> Result<Arc<Link>> {
+        let at = if self.lanes.len() == 1 { 0 } else { self.next.fetch_add(1, Ordering::Relaxed) % self.lanes.len() };
+        match self.lanes[at].current() {
+            Some(link) => Ok(link),
+            None => self.connect(&self.lanes[at]).await,
+        }
+    }
+
+    /// The same, after those connections were given up that are broken and that nobody has used since.
+    pub(crate) async fn verified(&self) -> Result<Arc<Link>> {
+        for link in self.lanes.iter().filter_map(Lane::current) {
+            if redis::cmd("PING").exec_async(&mut link.connection.clone()).await.is_err() {
+                link.kill();
+            }
+        }
+        self.connected().await
+    }
+
+    /// Waits until as many replicas as the options say have what was just written with this link.
+    ///
+    /// # Errors
+    /// [`OutcomeUnknown`](ErrorKind::OutcomeUnknown) if they do not in time. The write is there, but a failover may lose it. The
+    /// client then answers nothing more until they have it: otherwise the slot of the commit would tell that all is well.
+    pub(crate) async fn confirm(&self, link: &Link) -> Result<()> {
+        if self.options.wait_replicas == 0 {
+            return Ok(());
+        }
+        // Set before the wait, so that it stays if this future is dropped.
+        let number = self.writes.fetch_add(1, Ordering::Relaxed);
+        self.unconfirmed.fetch_max(number, Ordering::AcqRel);
+        self.wait(link, number).await.map_err(|source| {
+            // A write with another connection may have been confirmed meanwhile that came before this one.
+            let number = self.writes.fetch_add(1, Ordering::Relaxed);
+            self.unconfirmed.fetch_max(number, Ordering::AcqRel);
+            let message = "the write is done, but too few replicas have confirmed it: a failover may lose it";
+            Error::new(ErrorKind::OutcomeUnknown, message).with_source(source)
+        })
+    }
+
+    /// The same for earlier writes, whatever connection they were made with.
+    async fn confirm_earlier(&self, link: &Link) -> Result<()> {
+        let number = self.unconfirmed.load(Ordering::Acquire);
+        // The server waits for the last write of the same connection, and all that came before it.
+        let mut touch = redis::cmd("HSET");
+        touch.arg(&self.names.meta).arg("confirmed").arg(number);
+        let touched = touch.exec_async(&mut link.connection.clone()).await;
+        touched.map_err(|error| self.failed(link, error, ErrorKind::Unavailable))?;
+        self.wait(link, number).await
+    }
+
+    async fn wait(&self, link: &Link, number: u64) -> Result<()> {
+        let wanted = self.options.wait_replicas;
+        let mut wait = redis::cmd("WAIT");
+        wait.arg(wanted).arg(milliseconds(self.options.wait_timeout));
+        let answer = wait.query_async::<u32>(&mut link.connection.clone()).await;
+        let confirmed = answer.map_err(|error| self.failed(link, error, ErrorKind::Unavailable))?;
+        if confirmed < wanted {
+            let message = format!("{confirmed} replicas of {wanted} have confirmed the last write");
+            return Err(Error::new(ErrorKind::Unavailable, message));
+        }
+        // Unless there was a later write.
+        let _ = self.unconfirmed.compare_exchange(number, 0, Ordering::AcqRel, Ordering::Acquire);
+        Ok(())
+    }
+
+    async fn connect(&self, lane: &Lane) -> Result<Arc<Link>> {
+        let asked = Instant::now();
+        let mut turn = lane.turn.lock().await;
+        if let Some(link) = lane.current() {
+            return Ok(link);
+        }
+        // Who waited while another one failed does not try the same again.
+        if let Some((_, kind, message)) = turn.as_ref().filter(|(at, ..)| *at >= asked) {
+            return Err(Error::new(*kind, message.clone()));
+        }
+        match self.enter().await {
+            Ok(link) => {
+                *turn = None;
+                let link = Arc::new(link);
+                let earlier = lane.link.lock().unwrap_or_else(PoisonError::into_inner).replace(Arc::clone(&link));
+                if earlier.is_some_and(|earlier| earlier.era != link.era || earlier.address != link.address) {
+                    self.hub.reconnect();
+                }
+                Ok(link)
+            }
+            Err(error) => {
+                *turn = Some((Instant::now(), error.kind(), error.to_string()));
+                Err(error)
+            }
+        }
+    }
+
+    async fn enter(&self) -> Result<Link> {
+        let realm = self.opened.get().map(|opened| opened.realm);
+        let limit = self.options.connect_timeout;
+        let entering = self.connector.enter(&self.options, &self.names, &self.history, realm);
+        let late = || Error::new(ErrorKind::Unavailable, format!("no connection could be made within {limit:?}"));
+        let (link, found) = tokio::time::timeout(limit, entering).await.map_err(|_| late())??;
+        self.opened.get_or_init(|| Opened::new(found));
+        Ok(link)
+    }
+
+    fn head(link: &Link, seen: u64) -> Head {
+        let mut head = [0; 24];
+        head[..8].copy_from_slice(&link.era.id);
+        head[8..16].copy_from_slice(&seen.to_be_bytes());
+        head[16..].copy_from_slice(&rand::random::<[u8; 8]>());
+        head
+    }
+
+    /// Runs a script. `lost` is what it means that no reply came.
+    ///
+    /// It is sent again only if the server said that it did nothing: it did not know the script, does not have the slot, or
+    /// is in another era than the connection.
+    pub(crate) async fn run(
+        &self,
+        script: Script,
+        keys: &[&str],
+        size: (usize, usize),
+        lost: ErrorKind,
+        arguments: impl Fn(&mut Cmd, &Head),
+    ) -> Result<(Value, Head, Arc<Link>)> {
+        for _ in 0..TRIES {
+            let link = self.link().await?;
+            let Some(seen) = self.history.seen(link.era) else {
+                link.kill();
+                continue;
+            };
+            let head = Self::head(&link, seen);
+            let mut cmd = link.scripts.call(script, keys, size.0, size.1);
+            arguments(&mut cmd, &head);
+            match cmd.query_async::<Value>(&mut link.connection.clone()).await {
+                Ok(Value::Int(0 | 1)) => link.kill(),
+                Ok(Value::Int(2)) => return Err(Error::new(ErrorKind::Full, NO_POINTS)),
+                Ok(reply) => return Ok((reply, head, link)),
+                Err(error) if error.kind() == redis::ErrorKind::Server(ServerErrorKind::NoScript) => {
+                    Loaded::load(&mut link.connection.clone())
+                        .await
+                        .map_err(|error| self.failed(&link, error, ErrorKind::Unavailable))?;
+                }
+                Err(error) if moved(&error).is_some() => link.kill(),
+                Err(error) => return Err(self.failed(&link, error, lost)),
+            }
+        }
+        Err(unsteady())
+    }
+
+    /// Reads fields of the cells, all at one moment, with the clock of that moment.
+    pub(crate) async fn read<'a>(
+        &self,
+        fields: impl Iterator<Item = &'a str> + Clone,
+    ) -> Result<(Clock, std::vec::IntoIter<Value>)> {
+        for _ in 0..TRIES {
+            let link = self.link().await?;
+            let Some(seen) = self.history.seen(link.era) else {
+                link.kill();
+                continue;
+            };
+            let mut cmd = Cmd::new();
+            cmd.arg("HMGET").arg(&self.names.cells).arg(CLOCK);
+            for field in fields.clone() {
+                cmd.arg(field);
+            }
+            let mut reply = match cmd.query_async::<Vec<Value>>(&mut link.connection.clone()).await {
+                Ok(reply) => reply.into_iter(),
+                Err(error) if moved(&error).is_some() => {
+                    link.kill();
+                    continue;
+                }
+                Err(error) => return Err(self.failed(&link, error, ErrorKind::Unavailable)),
+            };
+            let clock = reply.next();
+            match self.check(&link, seen, clock.as_ref()) {
+                Some(clock) => return Ok((clock, reply)),
+                None => link.kill(),
+            }
+        }
+        Err(unsteady())
+    }
+
+    /// Looks at one key of the namespace, and then at the clock. The reply is not older than the call; the clock tells
+    /// whether it is of the right namespace at all.
+    pub(crate) async fn look(&self, command: &Cmd) -> Result<Value> {
+        for _ in 0..TRIES {
+            let link = self.link().await?;
+            let Some(seen) = self.history.seen(link.era) else {
+                link.kill();
+                continue;
+            };
+            let mut pipe = redis::pipe();
+            pipe.add_command(command.clone()).cmd("HGET").arg(&self.names.cells).arg(CLOCK);
+            let (reply, clock) = match pipe.query_async::<(Value, Value)>(&mut link.connection.clone()).await {
+                Ok(replies) => replies,
+                Err(error) if moved(&error).is_some() => {
+                    link.kill();
+                    continue;
+                }
+                Err(error) => return Err(self.failed(&link, error, ErrorKind::Unavailable)),
+            };
+            match self.check(&link, seen, Some(&clock)) {
+                Some(_) => return Ok(reply),
+                None => link.kill(),
+            }
+        }
+        Err(unsteady())
+    }
+
+    /// The clock, if it is the one that the connection entered under, and not before what was known when the request was sent.
+    fn check(&self, link: &Link, seen: u64, clock: Option<&Value>) -> Option<Clock> {
+        let clock = Clock::read(clock?)?;
+        (clock.is_of(link.era) && clock.point >= seen && self.history.observe(link.era, clock.point)).then_some(clock)
+    }
+
+    fn failed(&self, link: &Link, error: RedisError, lost: ErrorKind) -> Error {
+        let readonly = error.kind() == redis::ErrorKind::Server(ServerErrorKind::ReadOnly);
+        if !is_answer(&error) || readonly {
+            link.kill();
+        }
+        classify(error, lost)
+    }
+
+    /// Whether the namespace is surely gone from the server.
+    pub(crate) async fn is_gone(&self) -> bool {
+        let link = match self.connected().await {
+            Ok(link) => link,
+            Err(error) => return error.kind() == ErrorKind::StoreLost,
+        };
+        let mut look = redis::cmd("HGET");
+        look.arg(&self.names.cells).arg(CLOCK);
+        let clock = look.query_async::<Value>(&mut link.connection.clone()).await;
+        if !clock.is_ok_and(|clock| Clock::read(&clock).is_none()) {
+            return false;
+        }
+        // Entering again tells for sure.
+        link.kill();
+        self.connected().await.is_err_and(|error| error.kind() == ErrorKind::StoreLost)
+    }
+}
+
+impl Opened {
+    fn new(found: Found) -> Self {
+        let mut coordinates = CoordinatorCapabilities::new(found.realm);
+        coordinates.durable = found.durable;
+        coordinates.shared_between_processes = true;
+        coordinates.max_record = MAX_RECORD;
+        coordinates.max_commit = MAX_COMMIT;
+        coordinates.max_keys = MAX_KEYS;
+        let mut stores = StoreCapabilities::default();
+        stores.max_value = MAX_VALUE;
+        stores.durable = found.durable;
+        stores.shared_between_processes = true;
+        stores.push = true;
+        Self { realm: found.realm, coordinates, stores }
+    }
+}
+
+fn unsteady() -> Error {
+    Error::new(ErrorKind::Unavailable, "the server changes again and again, or scripts are removed from it")
+}

@@ -1,0 +1,155 @@
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use avout_core::backend::{self, CoordinatorCapabilities, Watcher};
+use avout_core::protocol::{Commit, CommitOutcome, Committed, Conflict, Key, Point, Snapshot};
+use avout_core::{Error, ErrorKind, Result};
+use redis::Value;
+
+use crate::cell::{self, Clock, REVISION_BYTES, expected, revision};
+use crate::client::{Client, Head, MAX_COMMIT};
+use crate::names::mark;
+use crate::scripts::Script;
+
+/// Orders commits with a script on the server, and reads with one `HMGET`.
+///
+/// A revision is the point of the write and a number by chance, and so is like no other, whatever the server loses.
+#[derive(Clone)]
+pub struct Coordinator {
+    client: Arc<Client>,
+}
+
+impl Coordinator {
+    pub(crate) fn new(client: Arc<Client>) -> Self {
+        Self { client }
+    }
+}
+
+#[async_trait]
+impl backend::Coordinator for Coordinator {
+    fn capabilities(&self) -> &CoordinatorCapabilities {
+        self.client.coordinates()
+    }
+
+    async fn read(&self, keys: &[Key], _at: Option<Point>) -> Result<Snapshot> {
+        let read = async {
+            let (clock, cells) = self.client.read(keys.iter().map(Key::as_str)).await?;
+            self.snapshot(&clock, keys.iter().zip(cells))
+        };
+        read.await.map_err(|error| error.during("read"))
+    }
+
+    async fn commit(&self, commit: &Commit) -> Result<CommitOutcome> {
+        self.send(commit).await.map_err(|error| error.during("commit"))
+    }
+
+    async fn watch(&self, keys: &[Key]) -> Result<Box<dyn Watcher>> {
+        let channels = keys.iter().map(|key| self.client.names.channel(key.as_str())).collect();
+        let watch = self.client.hub.watch(channels).await.map_err(|error| error.during("watch"))?;
+        Ok(Box::new(watch))
+    }
+
+    async fn list(&self, prefix: &Key) -> Result<Vec<Key>> {
+        self.client.list(mark(None), prefix).await.map_err(|error| error.during("list"))
+    }
+}
+
+impl Coordinator {
+    fn snapshot<'a>(&self, clock: &Clock, cells: impl Iterator<Item = (&'a Key, Value)>) -> Result<Snapshot> {
+        let boundary = self.client.history.boundary();
+        let entries = cells.map(|(key, cell)| cell::entry(cell, boundary).map_err(|error| error.at(key)));
+        Ok(Snapshot { point: Point::new(clock.point), entries: entries.collect::<Result<_>>()? })
+    }
+
+    async fn send(&self, commit: &Commit) -> Result<CommitOutcome> {
+        let mut records = Vec::with_capacity(commit.puts.len());
+        let mut bytes = 0;
+        for put in &commit.puts {
+            let record = put.record.encode().map_err(|error| error.at(&put.key))?;
+            bytes += record.len();
+            records.push(record);
+        }
+        // The script takes the puts first.
+        let puts = commit.puts.iter().map(|put| (&put.key, put.revision.as_ref()));
+        let checks = commit.checks.iter().map(|check| (&check.key, check.revision.as_ref()));
+        let deletes = commit.deletes.iter().map(|delete| (&delete.key, Some(&delete.revision)));
+        let lines = puts.chain(checks).chain(deletes);
+        bytes += lines.clone().map(|(key, _)| key.as_str().len()).sum::<usize>();
+        if bytes > MAX_COMMIT {
+            return Err(Error::new(ErrorKind::TooLarge, "a commit has at most 256 MiB"));
+        }
+        let names = &self.client.names;
+        let keys = [&*names.cells, &names.names];
+        let size = (2 + 2 * commit.len() + records.len(), bytes + 40 + commit.len() * REVISION_BYTES);
+        let counts = Counts::of(commit);
+        let ran = self.client.run(Script::Commit, &keys, size, ErrorKind::OutcomeUnknown, |cmd, head| {
+            cmd.arg(&counts.after(head)[..]).arg(cell::CLOCK);
+            for (key, _) in lines.clone() {
+                cmd.arg(key.as_str());
+            }
+            for (_, revision) in lines.clone() {
+                let (bytes, length) = expected(revision);
+                cmd.arg(&bytes[..length]);
+            }
+            for record in &records {
+                cmd.arg(&record[..]);
+            }
+        });
+        let (reply, head, link) = ran.await?;
+        if let Some(point) = cell::point(&reply) {
+            self.client.history.observe(link.era, point);
+            if !counts.only_checks() {
+                self.client.confirm(&link).await?;
+            }
+            let nonce = u64::from_be_bytes(head[16..].try_into().expect("a head has 24 bytes"));
+            let revisions = commit.puts.iter().map(|_| revision(point, nonce)).collect();
+            return Ok(CommitOutcome::Committed(Committed { point: Point::new(point), revisions }));
+        }
+        let unreadable = || Error::new(ErrorKind::OutcomeUnknown, "the server's answer to a commit is not understood");
+        let Value::Array(stale) = reply else { return Err(unreadable()) };
+        let mut stale = stale.into_iter();
+        let clock = stale.next().and_then(|clock| Clock::read(&clock)).ok_or_else(unreadable)?;
+        let all: Vec<&Key> = lines.map(|(key, _)| key).collect();
+        let mut found = Vec::new();
+        while let (Some(Value::Int(index)), Some(value)) = (stale.next(), stale.next()) {
+            let index = usize::try_from(index - 1).map_err(|_| unreadable())?;
+            found.push((index, (*all.get(index).ok_or_else(unreadable)?, value)));
+        }
+        // In the order of the trait's lists: checks, puts, deletes.
+        let (puts, checks) = (commit.puts.len(), commit.checks.len());
+        found.sort_by_key(
+            |(index, _)| if (puts..puts + checks).contains(index) { index - puts } else { index + checks },
+        );
+        let stale = found.iter().map(|(_, (key, _))| (*key).clone()).collect();
+        // A record that cannot be read is for the one who reads it to find; and what is of a history that is over is of no use.
+        let current = self.client.history.observe(link.era, clock.point);
+        let fresh = self.snapshot(&clock, found.into_iter().map(|(_, found)| found)).ok().filter(|_| current);
+        Ok(CommitOutcome::Conflict(Conflict { stale, fresh }))
+    }
+}
+
+/// What the script of a commit needs to know beside the head.
+struct Counts([u32; 4]);
+
+impl Counts {
+    fn of(commit: &Commit) -> Self {
+        // The slots of clients come last, and nobody watches them.
+        let quiet = commit.puts.iter().rev().take_while(|put| put.key.as_str().starts_with("/.avout/slots/")).count();
+        let counts = [commit.puts.len(), commit.checks.len(), commit.deletes.len(), quiet];
+        Self(counts.map(|count| u32::try_from(count).unwrap_or(u32::MAX)))
+    }
+
+    fn only_checks(&self) -> bool {
+        let Self([puts, _, deletes, _]) = self;
+        puts + deletes == 0
+    }
+
+    fn after(&self, head: &Head) -> [u8; 40] {
+        let mut bytes = [0; 40];
+        bytes[..24].copy_from_slice(head);
+        for (place, count) in bytes[24..].chunks_mut(4).zip(self.0) {
+            place.copy_from_slice(&count.to_be_bytes());
+        }
+        bytes
+    }
+}

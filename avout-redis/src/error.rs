@@ -1,0 +1,138 @@
+use avout_core::{Error, ErrorKind};
+use redis::{RedisError, ServerErrorKind};
+
+/// What an error of the driver means to the caller. `lost` is what it means that no reply came: [`ErrorKind::OutcomeUnknown`] for
+/// what writes, since it was or may have been sent, and [`ErrorKind::Unavailable`] for what may be repeated.
+///
+/// A reply that is an error says that nothing was done: scripts compare first, and the server refuses them before
+/// their first write.
+pub(crate) fn classify(error: RedisError, lost: ErrorKind) -> Error {
+    let (kind, message) = meaning(&error, lost);
+    Error::new(kind, message).with_source(error)
+}
+
+/// Whether the server answered. If it did not, the connection is of no use any more.
+pub(crate) fn is_answer(error: &RedisError) -> bool {
+    matches!(error.kind(), redis::ErrorKind::Server(_) | redis::ErrorKind::Extension)
+}
+
+fn meaning(error: &RedisError, lost: ErrorKind) -> (ErrorKind, &'static str) {
+    use redis::ErrorKind as K;
+    match error.kind() {
+        K::Server(_) | K::Extension => {}
+        K::AuthenticationFailed => return (ErrorKind::Denied, "the server refuses this user or password"),
+        K::InvalidClientConfig => {
+            return (ErrorKind::InvalidInput, "the server's address or certificates cannot be used");
+        }
+        K::RESP3NotSupported => return (ErrorKind::Unsupported, OLD),
+        _ if lost == ErrorKind::OutcomeUnknown => return (lost, "the request was sent, and its reply is lost"),
+        _ => return (lost, "the server does not answer"),
+    }
+    let text = error.detail().unwrap_or_default();
+    match error.code().unwrap_or_default() {
+        "LOADING" => (ErrorKind::Unavailable, "the server is reading its data"),
+        "READONLY" => (ErrorKind::Unavailable, "the server is a replica, and not the master"),
+        "MASTERDOWN" => (ErrorKind::Unavailable, "the server has no link to its master"),
+        "MOVED" | "ASK" | "TRYAGAIN" => (ErrorKind::Unavailable, "the namespace's slot is being moved to another node"),
+        "CLUSTERDOWN" => (ErrorKind::Unavailable, "the cluster is down"),
+        "BUSY" => (ErrorKind::Unavailable, "the server is busy with another program's script"),
+        "NOREPLICAS" => (ErrorKind::Unavailable, "fewer replicas are there than the server's min-replicas-to-write"),
+        "MISCONF" => (ErrorKind::Unavailable, "the server takes no writes since it cannot write to its disk"),
+        "OOM" => (ErrorKind::Full, "the server's memory is full up to maxmemory"),
+        "NOPERM" => (ErrorKind::Denied, "this user may not run a command or use a key that avout needs"),
+        "NOAUTH" | "WRONGPASS" => (ErrorKind::Denied, "the server refuses this user or password"),
+        "DENIED" => (ErrorKind::Denied, "the server is in protected mode and takes no connections from other machines"),
+        "WRONGTYPE" => (ErrorKind::Mismatch, "a key of the namespace holds something that avout did not write"),
+        "CROSSSLOT" => (ErrorKind::Unsupported, "the server is of a cluster: use redis+cluster://"),
+        _ if text.contains("max number of clients") => (ErrorKind::Unavailable, "the server has too many connections"),
+        _ if text.contains("invalid DB index") || text.contains("DB index is out of range") => {
+            (ErrorKind::InvalidInput, "the server has no database of this number")
+        }
+        _ if text.contains("unknown command") => (ErrorKind::Unsupported, OLD),
+        _ => (ErrorKind::Unsupported, "the server refused the request"),
+    }
+}
+
+/// What a server must be.
+pub(crate) const OLD: &str = "avout needs Redis 7.0 or later, or Valkey, with scripts and sharded pub/sub";
+
+/// Whether nothing was done because the slot is at another node, which is told.
+pub(crate) fn moved(error: &RedisError) -> Option<(&str, u16)> {
+    if error.kind() != redis::ErrorKind::Server(ServerErrorKind::Moved) {
+        return None;
+    }
+    let (host, port) = error.redirect_node()?.0.rsplit_once(':')?;
+    Some((host.trim_start_matches('[').trim_end_matches(']'), port.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    fn answer(text: &str) -> RedisError {
+        let line = format!("-{text}\r\n");
+        let value = redis::parse_redis_value(line.as_bytes()).expect("a reply");
+        value.extract_error().expect_err("an error")
+    }
+
+    /// Each answer of the server has one kind, whatever was asked.
+    #[test]
+    fn each_answer_has_its_kind() {
+        use ErrorKind::{Denied, Full, InvalidInput, Mismatch, Unavailable, Unsupported};
+        let table = [
+            ("LOADING Redis is loading the dataset in memory", Unavailable),
+            ("READONLY You can't write against a read only replica.", Unavailable),
+            ("MASTERDOWN Link with MASTER is down", Unavailable),
+            ("MOVED 3999 127.0.0.1:6381", Unavailable),
+            ("TRYAGAIN Multiple keys request during rehashing of slot", Unavailable),
+            ("CLUSTERDOWN The cluster is down", Unavailable),
+            ("BUSY Redis is busy running a script.", Unavailable),
+            ("NOREPLICAS Not enough good replicas to write.", Unavailable),
+            ("MISCONF Redis is configured to save RDB snapshots, but it's unable to persist to disk.", Unavailable),
+            ("OOM command not allowed when used memory > 'maxmemory'.", Full),
+            ("NOPERM this user has no permissions to run the 'hset' command", Denied),
+            ("NOAUTH Authentication required.", Denied),
+            ("WRONGPASS invalid username-password pair or user is disabled.", Denied),
+            ("DENIED Redis is running in protected mode", Denied),
+            ("WRONGTYPE Operation against a key holding the wrong kind of value", Mismatch),
+            ("ERR max number of clients reached", Unavailable),
+            ("ERR DB index is out of range", InvalidInput),
+            ("ERR unknown command 'EVALSHA'", Unsupported),
+            ("ERR something else", Unsupported),
+        ];
+        for (text, kind) in table {
+            for lost in [Unavailable, ErrorKind::OutcomeUnknown] {
+                let error = answer(text);
+                assert!(is_answer(&error), "{text}");
+                let error = classify(error, lost);
+                assert_eq!(error.kind(), kind, "{text}");
+                assert!(error.downcast_ref::<RedisError>().is_some());
+            }
+        }
+    }
+
+    /// No reply to what writes is an unknown outcome, whatever the transport says.
+    #[test]
+    fn no_reply_is_an_unknown_outcome() {
+        for kind in
+            [io::ErrorKind::TimedOut, io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionReset, io::ErrorKind::Other]
+        {
+            for lost in [ErrorKind::Unavailable, ErrorKind::OutcomeUnknown] {
+                let error = RedisError::from(io::Error::from(kind));
+                assert!(!is_answer(&error));
+                assert_eq!(classify(error, lost).kind(), lost);
+            }
+        }
+    }
+
+    /// Where a slot has gone to.
+    #[test]
+    fn reads_where_a_slot_went() {
+        assert_eq!(moved(&answer("MOVED 1 127.0.0.1:6381")), Some(("127.0.0.1", 6381)));
+        assert_eq!(moved(&answer("MOVED 1 [::1]:6381")), Some(("::1", 6381)));
+        assert_eq!(moved(&answer("MOVED 1 :6381")), Some(("", 6381)));
+        assert_eq!(moved(&answer("ASK 1 127.0.0.1:6381")), None);
+    }
+}

@@ -1,0 +1,504 @@
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use avout_core::{Error, ErrorKind, Result};
+use percent_encoding::percent_decode_str;
+
+use crate::Backend;
+
+/// What the servers are to each other, and so how the one that takes writes is found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Topology {
+    /// One server, at a fixed address.
+    Single,
+    /// Sentinels, at the given addresses, name the master of this service.
+    Sentinel { service: String },
+    /// Nodes of a cluster, at the given addresses, name the master of the namespace's slot.
+    Cluster,
+}
+
+/// A user's name and password. It prints neither.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub(crate) struct Credentials {
+    pub(crate) user: Option<String>,
+    pub(crate) password: Option<String>,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.password.is_some() { "given" } else { "none" })
+    }
+}
+
+/// The host and port of a server.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Address {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// Where the servers are, which namespace, and how both are used.
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+/// use avout_redis::Options;
+///
+/// # async fn f() -> avout_core::Result<()> {
+/// let options = Options::new("cache.example", 6379).namespace("shop").credentials("avout", "secret").wait_replicas(1);
+/// let backend = options.open().await?;
+///
+/// let same = Options::from_url("redis://avout:secret@cache.example/shop?wait_replicas=1")?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    pub(crate) topology: Topology,
+    pub(crate) addresses: Vec<Address>,
+    pub(crate) credentials: Credentials,
+    pub(crate) sentinel_credentials: Credentials,
+    pub(crate) tls: bool,
+    pub(crate) ca: Option<PathBuf>,
+    pub(crate) database: u32,
+    pub(crate) namespace: String,
+    pub(crate) connections: usize,
+    pub(crate) timeout: Duration,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) wait_replicas: u32,
+    pub(crate) wait_timeout: Duration,
+    pub(crate) require_sync: bool,
+    pub(crate) min_replicas: u32,
+}
+
+const KNOWN: &str = "db=0..65535, connections=1..64, timeout=<number>ms|s, connect_timeout=<number>ms|s, wait_replicas=<number>, \
+    wait_timeout=<number>ms|s, appendfsync=any|always, min_replicas=<number>, ca=<path of a PEM file>, sentinel_user=<name>, \
+    sentinel_password=<password>";
+const SCHEMES: &[(&str, Form, bool)] = &[
+    ("redis", Form::Single, false),
+    ("rediss", Form::Single, true),
+    ("redis+sentinel", Form::Sentinel, false),
+    ("rediss+sentinel", Form::Sentinel, true),
+    ("redis+cluster", Form::Cluster, false),
+    ("rediss+cluster", Form::Cluster, true),
+];
+const MAX_CONNECTIONS: usize = 64;
+const MAX_NAMESPACE: usize = 128;
+const PORT: u16 = 6379;
+const SENTINEL_PORT: u16 = 26379;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Single,
+    Sentinel,
+    Cluster,
+}
+
+impl Options {
+    fn at(topology: Topology, addresses: Vec<Address>) -> Self {
+        Self {
+            topology,
+            addresses,
+            credentials: Credentials::default(),
+            sentinel_credentials: Credentials::default(),
+            tls: false,
+            ca: None,
+            database: 0,
+            namespace: "avout".to_owned(),
+            connections: 1,
+            timeout: Duration::from_secs(5),
+            connect_timeout: Duration::from_secs(5),
+            wait_replicas: 0,
+            wait_timeout: Duration::from_secs(1),
+            require_sync: false,
+            min_replicas: 0,
+        }
+    }
+
+    /// One server. The namespace is `avout` unless set.
+    pub fn new(host: impl Into<String>, port: u16) -> Self {
+        Self::at(Topology::Single, vec![Address { host: host.into(), port }])
+    }
+
+    /// The master of `service`, as these sentinels name it.
+    pub fn sentinel<H: Into<String>>(
+        sentinels: impl IntoIterator<Item = (H, u16)>,
+        service: impl Into<String>,
+    ) -> Self {
+        Self::at(Topology::Sentinel { service: service.into() }, addresses(sentinels))
+    }
+
+    /// A cluster that these nodes belong to. A namespace lies in one slot, and so on one of its masters.
+    pub fn cluster<H: Into<String>>(nodes: impl IntoIterator<Item = (H, u16)>) -> Self {
+        Self::at(Topology::Cluster, addresses(nodes))
+    }
+
+    /// Reads the text form:
+    ///
+    /// ```text
+    /// redis://[user[:password]@]host[:port]/[db/][namespace][?options]
+    /// redis+sentinel://[user[:password]@]host[:port][,host[:port]..]/service/[db/][namespace][?options]
+    /// redis+cluster://[user[:password]@]host[:port][,host[:port]..]/[namespace][?options]
+    /// ```
+    ///
+    /// With `rediss` in the place of `redis` all connections use TLS. User, password, service and namespace are
+    /// percent-decoded. A first part of digits alone is the number of the database, as elsewhere.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput) says what is wrong; for an unknown option it lists the known ones. No message
+    /// holds a part of the URL that could be a credential.
+    pub fn from_url(url: &str) -> Result<Self> {
+        let (scheme, rest) = url.split_once("://").ok_or_else(wrong_scheme)?;
+        let (_, form, tls) = SCHEMES.iter().find(|(known, ..)| *known == scheme).ok_or_else(wrong_scheme)?;
+        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let (credentials, hosts) = match authority.rsplit_once('@') {
+            Some((credentials, hosts)) => (parse_credentials(credentials)?, hosts),
+            None => (Credentials::default(), authority),
+        };
+        let port = if *form == Form::Sentinel { SENTINEL_PORT } else { PORT };
+        let addresses = hosts.split(',').map(|host| parse_address(host, port)).collect::<Result<Vec<_>>>()?;
+        if *form == Form::Single && addresses.len() > 1 {
+            return Err(invalid("several hosts need redis+sentinel:// or redis+cluster://"));
+        }
+        let mut parts = path.split('/').filter(|part| !part.is_empty()).peekable();
+        let topology = match form {
+            Form::Single => Topology::Single,
+            Form::Cluster => Topology::Cluster,
+            Form::Sentinel => {
+                let service = parts.next().ok_or_else(|| invalid("the hosts are followed by /<service>"))?;
+                Topology::Sentinel { service: decoded(service, "service")? }
+            }
+        };
+        let mut options = Self { credentials, tls: *tls, ..Self::at(topology, addresses) };
+        if let Some(number) = parts.peek().filter(|part| part.bytes().all(|byte| byte.is_ascii_digit())) {
+            options = options.with("db", number)?;
+            parts.next();
+        }
+        let namespace = parts.collect::<Vec<_>>().join("/");
+        if !namespace.is_empty() {
+            options.namespace = decoded(&namespace, "namespace")?;
+        }
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            options = options.with(name, value)?;
+        }
+        options.check()?;
+        Ok(options)
+    }
+
+    fn with(mut self, name: &str, value: &str) -> Result<Self> {
+        let wrong = || invalid(format!("the value of the option {name} is none of: {KNOWN}"));
+        let number = || value.parse().map_err(|_| wrong());
+        let time = || duration(value).filter(|time| !time.is_zero()).ok_or_else(wrong);
+        match name {
+            "db" => self.database = value.parse::<u16>().map_err(|_| wrong())?.into(),
+            "connections" => match value.parse() {
+                Ok(count @ 1..=MAX_CONNECTIONS) => self.connections = count,
+                _ => return Err(wrong()),
+            },
+            "timeout" => self.timeout = time()?,
+            "connect_timeout" => self.connect_timeout = time()?,
+            "wait_replicas" => self.wait_replicas = number()?,
+            "wait_timeout" => self.wait_timeout = time()?,
+            "min_replicas" => self.min_replicas = number()?,
+            "appendfsync" => match value {
+                "any" => self.require_sync = false,
+                "always" => self.require_sync = true,
+                _ => return Err(wrong()),
+            },
+            "ca" => self.ca = Some(PathBuf::from(decoded(value, "ca")?)),
+            "sentinel_user" => self.sentinel_credentials.user = Some(decoded(value, "sentinel_user")?),
+            "sentinel_password" => self.sentinel_credentials.password = Some(decoded(value, "sentinel_password")?),
+            _ => {
+                let shown: String = name.chars().take(40).flat_map(char::escape_debug).collect();
+                return Err(invalid(format!("unknown option {shown}; known are: {KNOWN}")));
+            }
+        }
+        Ok(self)
+    }
+
+    /// Rules that concern more than one option.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.addresses.is_empty() || self.addresses.iter().any(|address| address.host.is_empty()) {
+            return Err(invalid("there is no host"));
+        }
+        if self.topology == Topology::Cluster && self.database != 0 {
+            return Err(invalid("a cluster has the database 0 only"));
+        }
+        if self.ca.is_some() && !self.tls {
+            return Err(invalid("the option ca is for rediss://, which uses TLS"));
+        }
+        if self.namespace.is_empty() || self.namespace.len() > MAX_NAMESPACE {
+            return Err(invalid("a namespace has 1 to 128 bytes"));
+        }
+        if self.wait_replicas > 0 && self.wait_timeout >= self.timeout {
+            return Err(invalid("wait_timeout is less than timeout: the server waits, and then answers"));
+        }
+        Ok(())
+    }
+
+    /// The namespace; any text of 1 to 128 bytes. Namespaces of one server have nothing to do with each other.
+    #[must_use]
+    pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
+        self.namespace = namespace.into();
+        self
+    }
+
+    /// The number of the database. 0 unless set.
+    #[must_use]
+    pub fn database(mut self, number: u16) -> Self {
+        self.database = number.into();
+        self
+    }
+
+    /// A user of the server's access control list, and its password.
+    #[must_use]
+    pub fn credentials(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
+        self.credentials = Credentials { user: Some(user.into()), password: Some(password.into()) };
+        self
+    }
+
+    /// The password of the default user.
+    #[must_use]
+    pub fn password(mut self, password: impl Into<String>) -> Self {
+        self.credentials = Credentials { user: None, password: Some(password.into()) };
+        self
+    }
+
+    /// A user of the sentinels themselves, and its password.
+    #[must_use]
+    pub fn sentinel_credentials(mut self, user: Option<String>, password: impl Into<String>) -> Self {
+        self.sentinel_credentials = Credentials { user, password: Some(password.into()) };
+        self
+    }
+
+    /// Uses TLS for all connections. The server's certificate must be valid for its host name.
+    #[must_use]
+    pub fn tls(mut self) -> Self {
+        self.tls = true;
+        self
+    }
+
+    /// Uses TLS, and trusts the authorities in this PEM file instead of the system's.
+    #[must_use]
+    pub fn ca(mut self, path: impl Into<PathBuf>) -> Self {
+        (self.tls, self.ca) = (true, Some(path.into()));
+        self
+    }
+
+    /// How many connections carry requests, from 1 to 64. 1 unless set: each carries any number of requests at a time, so more
+    /// are of use only where large values hold up small ones.
+    #[must_use]
+    pub fn connections(mut self, connections: usize) -> Self {
+        self.connections = connections.clamp(1, MAX_CONNECTIONS);
+        self
+    }
+
+    /// How long to wait for a reply. 5 seconds unless set.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// How long a connection may take until it can be used. 5 seconds unless set.
+    #[must_use]
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// How many replicas must have a commit before it is acknowledged (`WAIT`). 0 unless set.
+    #[must_use]
+    pub fn wait_replicas(mut self, replicas: u32) -> Self {
+        self.wait_replicas = replicas;
+        self
+    }
+
+    /// How long to wait for the replicas. 1 second unless set, and always less than [`timeout`](Self::timeout).
+    #[must_use]
+    pub fn wait_timeout(mut self, timeout: Duration) -> Self {
+        self.wait_timeout = timeout;
+        self
+    }
+
+    /// Refuses a server that does not write each commit to its disk before it acknowledges it: `appendonly yes` and
+    /// `appendfsync always`.
+    #[must_use]
+    pub fn require_appendfsync_always(mut self) -> Self {
+        self.require_sync = true;
+        self
+    }
+
+    /// Refuses a server that takes writes with fewer replicas than this (`min-replicas-to-write`). 0 unless set.
+    #[must_use]
+    pub fn min_replicas(mut self, replicas: u32) -> Self {
+        self.min_replicas = replicas;
+        self
+    }
+
+    /// Opens the namespace: see [`connect`](crate::connect).
+    ///
+    /// # Errors
+    /// As [`connect`](crate::connect).
+    ///
+    /// # Cancel safety
+    /// As [`connect`](crate::connect).
+    pub async fn open(self) -> Result<Backend> {
+        self.check()?;
+        crate::client::open(self).await
+    }
+}
+
+/// As [`Options::from_url`].
+impl FromStr for Options {
+    type Err = Error;
+
+    fn from_str(url: &str) -> Result<Self> {
+        Self::from_url(url)
+    }
+}
+
+fn addresses<H: Into<String>>(all: impl IntoIterator<Item = (H, u16)>) -> Vec<Address> {
+    all.into_iter().map(|(host, port)| Address { host: host.into(), port }).collect()
+}
+
+fn parse_credentials(text: &str) -> Result<Credentials> {
+    let (user, password) = match text.split_once(':') {
+        Some((user, password)) => (user, Some(decoded(password, "password")?)),
+        None => (text, None),
+    };
+    let user = Some(decoded(user, "user")?).filter(|user| !user.is_empty());
+    if user.is_some() && password.is_none() {
+        return Err(invalid("a user has a password: user:password@host, or :password@host for the default user"));
+    }
+    Ok(Credentials { user, password })
+}
+
+fn parse_address(text: &str, port: u16) -> Result<Address> {
+    let wrong = || invalid("a host is followed by nothing, or by a colon and its port");
+    let (host, rest) = match text.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').ok_or_else(wrong)?,
+        None => text.split_at(text.find(':').unwrap_or(text.len())),
+    };
+    let port = match rest {
+        "" => port,
+        rest => rest.strip_prefix(':').and_then(|port| port.parse().ok()).ok_or_else(wrong)?,
+    };
+    if host.is_empty() {
+        return Err(invalid("there is no host"));
+    }
+    Ok(Address { host: host.to_owned(), port })
+}
+
+fn decoded(text: &str, what: &str) -> Result<String> {
+    match percent_decode_str(text).decode_utf8() {
+        Ok(text) => Ok(text.into_owned()),
+        Err(_) => Err(invalid(format!("the {what} is not UTF-8"))),
+    }
+}
+
+fn duration(text: &str) -> Option<Duration> {
+    if let Some(number) = text.strip_suffix("ms") {
+        return number.parse().ok().map(Duration::from_millis);
+    }
+    text.strip_suffix('s')?.parse().ok().map(Duration::from_secs)
+}
+
+fn wrong_scheme() -> Error {
+    let known: Vec<_> = SCHEMES.iter().map(|(scheme, ..)| format!("{scheme}://")).collect();
+    invalid(format!("the text starts with one of {}", known.join(", ")))
+}
+
+fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+    Error::new(ErrorKind::InvalidInput, message).during("redis url")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The text form gives the options that the builder gives.
+    #[test]
+    fn reads_urls() {
+        let host = || Options::new("h", 6379);
+        let sentinel = Options::sentinel([("a", 26379), ("b", 1)], "main");
+        let same = [
+            ("redis://h", host()),
+            ("redis://h/", host()),
+            ("redis://h:6380/app", Options::new("h", 6380).namespace("app")),
+            ("redis://h/3", host().database(3)),
+            ("redis://h/3/a/b%2F%3F", host().database(3).namespace("a/b/?")),
+            ("redis://h/app?db=2", host().namespace("app").database(2)),
+            ("redis://[::1]:7/n", Options::new("::1", 7).namespace("n")),
+            ("redis://:p%40s@h", host().password("p@s")),
+            ("redis://u:p@h", host().credentials("u", "p")),
+            ("rediss://h", host().tls()),
+            ("rediss://h?ca=/etc/ca.pem", host().ca("/etc/ca.pem")),
+            ("redis+sentinel://a,b:1/main", sentinel.clone()),
+            ("redis+sentinel://a,b:1/main/2/app", sentinel.database(2).namespace("app")),
+            ("redis+cluster://a,b:7/app", Options::cluster([("a", 6379), ("b", 7)]).namespace("app")),
+            ("redis://h?timeout=250ms&connect_timeout=3s", {
+                host().timeout(Duration::from_millis(250)).connect_timeout(Duration::from_secs(3))
+            }),
+            ("redis://h?wait_replicas=2&wait_timeout=100ms", {
+                host().wait_replicas(2).wait_timeout(Duration::from_millis(100))
+            }),
+            ("redis://h?appendfsync=always&min_replicas=1&connections=4", {
+                host().require_appendfsync_always().min_replicas(1).connections(4)
+            }),
+        ];
+        for (url, options) in same {
+            assert_eq!(url.parse::<Options>().expect(url), options, "{url}");
+        }
+    }
+
+    /// A text that is wrong is refused, the message helps, and it holds no secret.
+    #[test]
+    fn refuses_wrong_urls() {
+        for (url, help) in [
+            ("redis:h", "starts with one of redis://"),
+            ("sqlite://h", "starts with one of redis://"),
+            ("redis://", "no host"),
+            ("redis://u:secret@", "no host"),
+            ("redis://secret@h", "user has a password"),
+            ("redis://u:secret@h:x", "its port"),
+            ("redis://u:secret@a,b", "redis+sentinel://"),
+            ("redis+sentinel://u:secret@h", "/<service>"),
+            ("redis+cluster://h/1/app", "database 0"),
+            ("redis://h?ca=x", "rediss://"),
+            ("redis://h?fsync=always", "appendfsync=any|always"),
+            ("redis://h?appendfsync=yes", "appendfsync=any|always"),
+            ("redis://h?connections=0", "connections=1..64"),
+            ("redis://h?timeout=5", "<number>ms|s"),
+            ("redis://h?timeout=0s", "<number>ms|s"),
+            ("redis://h?wait_replicas=1&wait_timeout=5s", "less than timeout"),
+            ("redis://h/%ff", "UTF-8"),
+        ] {
+            let error = Options::from_url(url).expect_err(url);
+            assert_eq!(error.kind(), ErrorKind::InvalidInput);
+            let text = format!("{error} {error:?}");
+            assert!(text.contains(help) && !text.contains("secret"), "{url}: {text}");
+        }
+    }
+
+    /// Credentials are not printed.
+    #[test]
+    fn hides_credentials() {
+        let url = "redis+sentinel://me:hush@h/main?sentinel_user=me&sentinel_password=hush";
+        let text = format!("{:?}", Options::from_url(url).expect(url));
+        assert!(!text.contains("hush") && !text.contains("me\""), "{text}");
+    }
+}

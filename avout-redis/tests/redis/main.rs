@@ -1,0 +1,47 @@
+//! What only Redis does: its requests, its settings, and faults of real servers.
+
+mod failover;
+mod faults;
+mod histories;
+mod load;
+mod requests;
+mod settings;
+mod support;
+
+use failover::*;
+use faults::*;
+use histories::*;
+use load::*;
+use requests::*;
+use settings::*;
+
+avout_conformance::server_tests![
+    a_transaction_is_a_read_and_a_commit,
+    a_conflict_needs_no_read,
+    removed_scripts_are_loaded_again,
+    credentials_are_checked_and_not_shown,
+    the_listed_rights_are_enough,
+    a_lacking_right_is_found_when_opening,
+    a_policy_that_evicts_is_refused,
+    durability_is_checked_if_asked_for,
+    a_newer_format_is_refused,
+    foreign_keys_are_refused,
+    a_replica_is_refused,
+    tls_checks_the_certificate,
+    a_lost_reply_is_found_out,
+    a_lost_request_is_made_again,
+    a_full_memory_takes_no_writes,
+    a_paused_server_loses_nothing,
+    a_slow_server_is_waited_for,
+    an_emptied_server_is_told,
+    a_server_that_forgets_is_told_once,
+    no_transaction_sees_two_histories,
+    no_record_points_at_a_lost_value,
+    a_server_killed_under_load_keeps_what_it_acknowledged,
+    scripts_flushed_under_load_change_nothing,
+    a_promotion_that_lost_commits_is_told_once,
+    what_replicas_have_confirmed_survives,
+    too_few_replicas_are_no_success,
+    sentinels_lead_to_the_new_master,
+    a_cluster_leads_to_the_new_master,
+];

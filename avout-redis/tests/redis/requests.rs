@@ -1,0 +1,81 @@
+//! What is sent to the server.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use avout_conformance::servers::Redis;
+use avout_core::Stm;
+
+use crate::support::{Outcome, Pair, calls, namespace, open};
+
+/// What clients called between two looks.
+async fn called(redis: &Redis, name: &str, between: impl AsyncFnOnce() -> avout_core::Result<()>) -> Outcome<[u64; 3]> {
+    let before = calls(redis).await?;
+    between().await?;
+    let after = calls(redis).await?;
+    let count = |name: &str| after.get(name).copied().unwrap_or(0) - before.get(name).copied().unwrap_or(0);
+    let total: u64 = after.keys().filter(|name| *name != "info").map(|name| count(name)).sum();
+    eprintln!("{name}: {:?}", after.keys().map(|name| (name, count(name))).filter(|(_, n)| *n > 0).collect::<Vec<_>>());
+    Ok([count("evalsha"), count("hmget"), total])
+}
+
+/// `hello`, as in the README, is two requests: one read and one commit.
+pub(crate) async fn a_transaction_is_a_read_and_a_commit() -> Outcome {
+    let redis = Redis::single().await?;
+    let pair = Pair::open(open(&redis.url(&namespace())).await?, "pair").await?;
+    pair.bump().await?;
+    const ROUNDS: u64 = 50;
+    let stats = pair.stm.stats();
+    let [commits, gets, _] = called(&redis, "hello", async || {
+        for _ in 0..ROUNDS {
+            // Both refs at once, as one read.
+            pair.bump_together().await?;
+        }
+        Ok(())
+    })
+    .await?;
+    let now = pair.stm.stats();
+    assert_eq!((now.reads - stats.reads, now.commits - stats.commits), (ROUNDS, ROUNDS));
+    // The script of a commit gets the cells too.
+    assert_eq!((commits, gets), (ROUNDS, 2 * ROUNDS));
+    Ok(())
+}
+
+/// A transaction that lost is run again with what the conflict brought along.
+pub(crate) async fn a_conflict_needs_no_read() -> Outcome {
+    let redis = Redis::single().await?;
+    let url = redis.url(&namespace());
+    let (one, two) = (Pair::open(open(&url).await?, "pair").await?, Pair::open(open(&url).await?, "pair").await?);
+    let first = AtomicBool::new(true);
+    let before = stats(&one.stm);
+    let before_two = stats(&two.stm);
+    one.bump_after(async || {
+        if first.swap(false, Ordering::Relaxed) {
+            let rival = two.clone();
+            // A task of its own, since it is no part of this transaction.
+            tokio::spawn(async move { rival.bump_together().await }).await.expect("it does not panic")?;
+        }
+        Ok(())
+    })
+    .await?;
+    let (reads, commits) = (stats(&one.stm).0 - before.0, stats(&one.stm).1 - before.1);
+    assert_eq!((reads, commits), (1, 2), "one read, a commit that conflicts, and one that does not");
+    assert_eq!(stats(&two.stm).1 - before_two.1, 1);
+    assert_eq!(one.read().await?, 2);
+    Ok(())
+}
+
+fn stats(stm: &Stm) -> (u64, u64) {
+    (stm.stats().reads, stm.stats().commits)
+}
+
+/// A server that forgot the scripts gets them again, and nobody notices.
+pub(crate) async fn removed_scripts_are_loaded_again() -> Outcome {
+    let redis = Redis::single().await?;
+    let pair = Pair::open(open(&redis.url(&namespace())).await?, "pair").await?;
+    for round in 1..=3 {
+        redis.command(0, &["SCRIPT", "FLUSH"]).await?;
+        assert_eq!(pair.bump().await?, round);
+    }
+    assert_eq!(pair.read().await?, 3);
+    Ok(())
+}

@@ -1,0 +1,205 @@
+//! What is looked at when a namespace is opened.
+
+use avout_conformance::servers::{Redis, free_port, shared};
+use avout_core::{ErrorKind, Result};
+use avout_redis::Backend;
+
+use crate::support::{Outcome, Pair, namespace, open, stm};
+
+const SECRET: &str = "hush-hush";
+
+fn refused(opened: Result<Backend>, kind: ErrorKind, help: &str) {
+    let error = opened.expect_err("it is refused");
+    let mut text = format!("{error} {error:?}");
+    let mut source = std::error::Error::source(&error);
+    while let Some(error) = source {
+        text.push_str(&format!(" {error} {error:?}"));
+        source = error.source();
+    }
+    assert_eq!(error.kind(), kind, "{text}");
+    assert!(text.contains(help), "{text}");
+    assert!(!text.contains(SECRET), "{text}");
+}
+
+/// Wrong credentials, and none, are `Denied`, and no message shows them.
+pub(crate) async fn credentials_are_checked_and_not_shown() -> Outcome {
+    let redis = Redis::with(&["--requirepass", SECRET]).await?;
+    let host = redis.node(0).address();
+    let url = |credentials: &str| format!("redis://{credentials}{host}/{}", namespace());
+    refused(avout_redis::connect(&url("")).await, ErrorKind::Denied, "user or password");
+    refused(avout_redis::connect(&url(":wrong@")).await, ErrorKind::Denied, "user or password");
+    refused(avout_redis::connect(&url(&format!("nobody:{SECRET}@"))).await, ErrorKind::Denied, "user or password");
+    let backend = avout_redis::connect(&url(&format!(":{SECRET}@"))).await?;
+    assert!(!format!("{backend:?}").contains(SECRET));
+    let pair = Pair::open(stm(backend), "pair").await?;
+    assert_eq!(pair.bump().await?, 1);
+    Ok(())
+}
+
+/// The rights that `docs/backends.md` lists.
+const RIGHTS: &[&str] = &[
+    "on",
+    ">hush-hush",
+    "resetkeys",
+    "~{app}:*",
+    "resetchannels",
+    "&{app}:*",
+    "-@all",
+    "+info",
+    "+script|load",
+    "+evalsha",
+    "+hget",
+    "+hmget",
+    "+hset",
+    "+hsetnx",
+    "+hdel",
+    "+hkeys",
+    "+exists",
+    "+unlink",
+    "+zadd",
+    "+zrem",
+    "+zrange",
+    "+spublish",
+    "+ssubscribe",
+    "+sunsubscribe",
+    "+ping",
+    "+wait",
+    "+hello",
+    "+client|setname",
+    "+config|get",
+];
+
+/// A user with no more than the listed rights can do everything, and only in its namespace.
+pub(crate) async fn the_listed_rights_are_enough() -> Outcome {
+    let redis = Redis::single().await?;
+    let set: Vec<&str> = ["ACL", "SETUSER", "app"].into_iter().chain(RIGHTS.iter().copied()).collect();
+    assert_eq!(redis.command(0, &set).await?, "OK");
+    let host = redis.node(0).address();
+    let url = |namespace: &str| {
+        format!("redis://app:{SECRET}@{host}/{namespace}?appendfsync=any&min_replicas=0&wait_replicas=0")
+    };
+    let client = open(&url("app")).await?;
+    let pair = Pair::open(client.clone(), "pair").await?;
+    assert_eq!(pair.bump().await?, 1);
+    let large = client.create_ref("/large", vec![7_u8; 100_000]).await?;
+    let mut changes = large.watch().await?;
+    large.set(vec![8; 100_000]).await?;
+    let change = changes.next().await.expect("a change")?;
+    assert_eq!(change.new.map(|value| value[0]), Some(8));
+    large.destroy().await?;
+    let atom = client.create_atom("/atom", 1).await?;
+    assert_eq!(atom.swap(|n| n + 1).await?, 2);
+    atom.destroy().await?;
+    assert_eq!(client.list("/pair").await?.len(), 2);
+    refused(avout_redis::connect(&url("other")).await, ErrorKind::Denied, "");
+    Ok(())
+}
+
+/// A right that is lacking is told when the namespace is opened, and not by half of a commit.
+pub(crate) async fn a_lacking_right_is_found_when_opening() -> Outcome {
+    let redis = Redis::single().await?;
+    let host = redis.node(0).address();
+    for lacking in ["hset", "hdel", "zadd", "zrem", "unlink", "hmget"] {
+        let user = format!("no-{lacking}");
+        let without = format!("-{lacking}");
+        let set = ["ACL", "SETUSER", &user, "on", ">hush-hush", "allkeys", "allchannels", "+@all", &without];
+        assert_eq!(redis.command(0, &set).await?, "OK");
+        let opened = avout_redis::connect(&format!("redis://{user}:{SECRET}@{host}/{}", namespace())).await;
+        refused(opened, ErrorKind::Denied, &lacking.to_uppercase());
+    }
+    Ok(())
+}
+
+/// A server that may evict keys is refused, with the setting to change.
+pub(crate) async fn a_policy_that_evicts_is_refused() -> Outcome {
+    let redis = Redis::with(&["--maxmemory-policy", "allkeys-lru"]).await?;
+    let opened = avout_redis::connect(&redis.url(&namespace())).await;
+    refused(opened, ErrorKind::Unsupported, "set maxmemory-policy to noeviction");
+    // Keys without a time to live are safe from this one, and ours have none.
+    redis.command(0, &["CONFIG", "SET", "maxmemory-policy", "volatile-lru"]).await?;
+    open(&redis.url(&namespace())).await?;
+    Ok(())
+}
+
+/// What the options ask for is looked for on the server.
+pub(crate) async fn durability_is_checked_if_asked_for() -> Outcome {
+    let redis = Redis::single().await?;
+    let url = |options: &str| format!("{}?{options}", redis.url("durable"));
+    refused(avout_redis::connect(&url("appendfsync=always")).await, ErrorKind::Unsupported, "appendfsync to always");
+    refused(avout_redis::connect(&url("min_replicas=1")).await, ErrorKind::Unsupported, "min-replicas-to-write to 1");
+    let durable = |backend: &Backend| avout_core::Coordinator::capabilities(&*backend.coordinator).durable;
+    assert!(!durable(&avout_redis::connect(&url("")).await?));
+    redis.command(0, &["CONFIG", "SET", "appendfsync", "always"]).await?;
+    assert!(durable(&avout_redis::connect(&url("appendfsync=always")).await?));
+    redis.command(0, &["CONFIG", "SET", "min-replicas-to-write", "1"]).await?;
+    let backend = avout_redis::connect(&url("min_replicas=1")).await;
+    // The server takes no writes now, and making a connection is one.
+    refused(backend, ErrorKind::Unavailable, "min-replicas-to-write");
+    Ok(())
+}
+
+/// A namespace of a newer layout is left alone.
+pub(crate) async fn a_newer_format_is_refused() -> Outcome {
+    let redis = shared::redis().await?;
+    let name = namespace();
+    let url = redis.url(&name);
+    let pair = Pair::open(open(&url).await?, "pair").await?;
+    pair.bump().await?;
+    redis.command(0, &["HSET", &format!("{{{name}}}:meta"), "format", "2"]).await?;
+    refused(avout_redis::connect(&url).await, ErrorKind::Unsupported, "format 2");
+    Ok(())
+}
+
+/// Keys that something else made are no namespace, and stay as they are.
+pub(crate) async fn foreign_keys_are_refused() -> Outcome {
+    let redis = shared::redis().await?;
+    for key in ["meta", "cells", "names"] {
+        let name = namespace();
+        let key = format!("{{{name}}}:{key}");
+        redis.command(0, &["SET", &key, "mine"]).await?;
+        refused(avout_redis::connect(&redis.url(&name)).await, ErrorKind::Mismatch, "avout did not write");
+        assert_eq!(redis.command(0, &["GET", &key]).await?, "mine");
+    }
+    Ok(())
+}
+
+/// A replica is not written to.
+pub(crate) async fn a_replica_is_refused() -> Outcome {
+    let redis = Redis::with_replicas(1).await?;
+    let opened = avout_redis::connect(&format!("redis://{}/{}", redis.node(1).address(), namespace())).await;
+    refused(opened, ErrorKind::Unavailable, "replica");
+    Ok(())
+}
+
+/// A server that speaks TLS too, at a port of its own.
+async fn with_tls() -> Outcome<(Redis, u16)> {
+    let file = |name: &str| format!("{}/tests/tls/{name}", env!("CARGO_MANIFEST_DIR"));
+    let port = free_port();
+    let (cert, key, ca) = (file("server.pem"), file("server.key"), file("ca.pem"));
+    let text = port.to_string();
+    let arguments = [
+        ["--tls-port", &text],
+        ["--tls-cert-file", &cert],
+        ["--tls-key-file", &key],
+        ["--tls-ca-cert-file", &ca],
+        ["--tls-auth-clients", "no"],
+    ];
+    Ok((Redis::with(&arguments.concat()).await?, port))
+}
+
+/// Over TLS everything works, watches too; a certificate of another authority, or for another name, is refused.
+pub(crate) async fn tls_checks_the_certificate() -> Outcome {
+    let (_redis, port) = with_tls().await?;
+    let ca = |name: &str| format!("{}/tests/tls/{name}.pem", env!("CARGO_MANIFEST_DIR"));
+    let url = |ca: &str| format!("rediss://127.0.0.1:{port}/{}?ca={ca}", namespace());
+    let pair = Pair::open(open(&url(&ca("ca"))).await?, "pair").await?;
+    let mut changes = pair.a().watch().await?;
+    assert_eq!(pair.bump().await?, 1);
+    assert_eq!(changes.next().await.expect("a change")?.new, Some(1));
+    refused(avout_redis::connect(&url(&ca("other"))).await, ErrorKind::Unavailable, "certificate");
+    refused(avout_redis::connect(&format!("rediss://127.0.0.1:{port}/n")).await, ErrorKind::Unavailable, "certificate");
+    let name = format!("rediss://127.0.0.2:{port}/n?ca={}", ca("ca"));
+    assert!(avout_redis::connect(&name).await.is_err());
+    refused(avout_redis::connect(&url("/nonexistent/ca.pem")).await, ErrorKind::InvalidInput, "/nonexistent/ca.pem");
+    Ok(())
+}

@@ -1,0 +1,125 @@
+//! When a commit may be done on the thread of its caller.
+//!
+//! The writer's thread has to be woken for a request, and the caller for its answer. Each takes tens of microseconds, a commit to
+//! a good disk about a hundred. So a commit that nobody else would share, and that nobody else would have to wait for, is done at
+//! once by its caller. That blocks a thread of the async runtime for as long as the disk takes, and is allowed only if
+//!
+//! - the runtime has other threads for all its other tasks,
+//! - no other request to write is under way; now and then the caller gives way once before it looks, and always while that
+//!   finds others of late, so that commits which one task begins together soon share a SQLite transaction,
+//! - commits have been [`QUICK`] of late, and this one is small,
+//! - and there is nothing else to do: the lock is free, the connection works, the log need not be written back.
+
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::runtime::{Handle, RuntimeFlavor};
+
+/// How long commits may take on average.
+const QUICK: Duration = Duration::from_millis(2);
+
+/// The most that a commit on its caller's thread writes, about.
+const SMALL: usize = 64 << 10;
+
+/// Every so many requests one gives way, though none had company of late. It costs a tenth of a commit.
+const LOOKS: u32 = 32;
+
+/// So many requests give way after one that had company.
+const COMPANY: u32 = 64;
+
+/// Requests to write that are under way.
+pub(crate) struct Open {
+    count: AtomicUsize,
+    /// Requests until one gives way, beyond `LOOKS` if all do.
+    until_look: AtomicU32,
+}
+
+/// One of them, until it is dropped.
+pub(crate) struct Opened<'a>(&'a Open);
+
+impl Default for Open {
+    fn default() -> Self {
+        Self { count: AtomicUsize::new(0), until_look: AtomicU32::new(LOOKS + COMPANY) }
+    }
+}
+
+impl Open {
+    pub(crate) fn enter(&self) -> Opened<'_> {
+        if self.count.fetch_add(1, Ordering::Relaxed) > 0 {
+            self.until_look.store(LOOKS + COMPANY, Ordering::Relaxed);
+        }
+        Opened(self)
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Whether nobody writes, and the thread of the caller can be spared: a read may use the writer's connection.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.count() == 0 && runtime_has_room()
+    }
+
+    /// Whether the next request is to give way. Two that ask at once may get the same answer, which does no harm.
+    fn looks(&self) -> bool {
+        let left = self.until_look.load(Ordering::Relaxed);
+        self.until_look.store(if left == 0 { LOOKS } else { left - 1 }, Ordering::Relaxed);
+        left == 0 || left > LOOKS
+    }
+}
+
+impl Opened<'_> {
+    /// Whether there is no other.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.0.count() == 1
+    }
+
+    /// Whether this one may be done here, as far as others are concerned. Lets them have their turn, if it is time to.
+    pub(crate) async fn is_spared(&self, bytes: usize) -> bool {
+        if bytes > SMALL || !self.is_alone() || !runtime_has_room() {
+            return false;
+        }
+        if !self.0.looks() {
+            return true;
+        }
+        tokio::task::yield_now().await;
+        self.is_alone() && runtime_has_room()
+    }
+}
+
+impl Drop for Opened<'_> {
+    fn drop(&mut self) {
+        self.0.count.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Whether a thread of the runtime can be spared.
+fn runtime_has_room() -> bool {
+    Handle::try_current().is_ok_and(|runtime| {
+        let metrics = runtime.metrics();
+        runtime.runtime_flavor() == RuntimeFlavor::MultiThread && metrics.num_alive_tasks() < metrics.num_workers()
+    })
+}
+
+/// How long commits take: a moving average.
+pub(crate) struct Pace(Duration);
+
+impl Pace {
+    /// Slow, until it is known better.
+    pub(crate) fn new() -> Self {
+        Self(QUICK * 4)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn quick() -> Self {
+        Self(Duration::ZERO)
+    }
+
+    pub(crate) fn note(&mut self, took: Duration) {
+        self.0 = (self.0 * 7 + took) / 8;
+    }
+
+    pub(crate) fn is_quick(&self) -> bool {
+        self.0 <= QUICK
+    }
+}

@@ -1,0 +1,307 @@
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use avout_core::backend::{self, Kind, StateContainer, StoreCapabilities, VersionedStateContainer};
+use avout_core::protocol::{Key, Realm, State, Version};
+use avout_core::{Error, ErrorKind, Result};
+use futures_util::stream::{self, StreamExt};
+use zookeeper::{Client as Zk, CreateMode, Error as ZkError, MultiReadResult};
+
+use crate::atom::Atom;
+use crate::client::Client;
+use crate::error::{classify, unexpected};
+use crate::parts::{self, MAX_VALUE, bytes_of};
+use crate::paths::{Folder, decode};
+use crate::schema::{Opened, made_by};
+use crate::watch::Hub;
+
+/// How many requests of a list or a sweep are under way at the same time.
+pub(crate) const AT_ONCE: usize = 32;
+
+/// Keeps the states of atoms and the values of refs in znodes, large ones in parts.
+#[derive(Clone)]
+pub struct Store {
+    client: Arc<Client>,
+    hub: Arc<Hub>,
+    realm: Realm,
+}
+
+impl Store {
+    pub(crate) fn new(client: Arc<Client>, hub: Arc<Hub>, opened: Opened) -> Self {
+        Self { client, hub, realm: opened.realm }
+    }
+}
+
+#[async_trait]
+impl backend::Store for Store {
+    fn realm(&self) -> Realm {
+        self.realm
+    }
+
+    fn capabilities(&self) -> StoreCapabilities {
+        let mut capabilities = StoreCapabilities::default();
+        capabilities.max_value = MAX_VALUE;
+        capabilities.durable = true;
+        capabilities.shared_between_processes = true;
+        capabilities.push = true;
+        capabilities
+    }
+
+    fn state(&self, key: &Key) -> Arc<dyn StateContainer> {
+        Arc::new(Atom::new(Arc::clone(&self.client), Arc::clone(&self.hub), key))
+    }
+
+    fn versioned_state(&self, key: &Key) -> Arc<dyn VersionedStateContainer> {
+        let path = self.client.paths.key(Folder::Values, key);
+        Arc::new(Values { client: Arc::clone(&self.client), key: key.clone(), path })
+    }
+
+    async fn keys(&self, kind: Kind, prefix: &Key) -> Result<Vec<Key>> {
+        let keys = async {
+            match kind {
+                Kind::Atom => self.keys_that(Folder::Atoms, prefix, has_state).await,
+                Kind::Ref => self.keys_that(Folder::Values, prefix, has_children).await,
+            }
+        };
+        keys.await.map_err(|error| error.during("keys"))
+    }
+}
+
+async fn has_state(zk: &Zk, path: &str) -> Result<bool, ZkError> {
+    Ok(zk.check_stat(path).await?.is_some_and(|stat| stat.data_length > 0))
+}
+
+async fn has_children(zk: &Zk, path: &str) -> Result<bool, ZkError> {
+    Ok(zk.check_stat(path).await?.is_some_and(|stat| stat.num_children > 0))
+}
+
+impl Store {
+    /// The keys of a folder that are under `prefix`, and whose znode holds something.
+    async fn keys_that(
+        &self,
+        folder: Folder,
+        prefix: &Key,
+        holds: impl AsyncFn(&Zk, &str) -> Result<bool, ZkError>,
+    ) -> Result<Vec<Key>> {
+        let paths = &self.client.paths;
+        let buckets = self.client.ask(async |zk: Arc<Zk>| {
+            let mut reader = zk.new_multi_reader();
+            paths.buckets(folder).try_for_each(|bucket| reader.add_get_children(&bucket))?;
+            let sync = zk.sync(&paths.root);
+            let read = reader.commit();
+            sync.await?;
+            // The session that is synced is the one to be asked further.
+            Ok((read.await?, zk))
+        });
+        let (buckets, zk) = buckets.await?.map_err(classify)?;
+        let mut keys = Vec::new();
+        for bucket in buckets {
+            match bucket {
+                MultiReadResult::Children { children } => keys.extend(children.iter().filter_map(|name| decode(name))),
+                MultiReadResult::Error { err } => return Err(classify(err)),
+                _ => return Err(unexpected()),
+            }
+        }
+        keys.retain(|key| key.is_under(prefix));
+        keys.sort_unstable();
+        let looks = keys.into_iter().map(|key| {
+            let (zk, holds, path) = (&zk, &holds, paths.key(folder, &key));
+            async move { holds(zk, &path).await.map(|holds| holds.then_some(key)) }
+        });
+        let mut looks = stream::iter(looks).buffered(AT_ONCE);
+        let mut held = Vec::new();
+        while let Some(look) = looks.next().await {
+            held.extend(look.map_err(classify)?);
+        }
+        Ok(held)
+    }
+}
+
+/// A ref's values: children of its znode, named by their versions.
+struct Values {
+    client: Arc<Client>,
+    key: Key,
+    path: String,
+}
+
+impl Values {
+    fn at(&self, version: &Version) -> String {
+        format!("{}/{version}", self.path)
+    }
+
+    /// What the names of a version's parts begin with.
+    fn before(&self, version: &Version) -> String {
+        format!("{}/{version}.", self.path)
+    }
+
+    fn wrong(&self, error: Error, operation: &'static str) -> Error {
+        error.at(&self.key).during(operation)
+    }
+
+    async fn write(&self, version: &Version, value: State) -> Result<()> {
+        let value = bytes_of(value)?;
+        let options = &made_by(&self.client.options, CreateMode::Persistent);
+        let path = self.at(version);
+        let before = self.before(version);
+        loop {
+            let written = match parts::write(&self.client, &before, value.clone()).await? {
+                Ok(head) => {
+                    let data = head.encode();
+                    let created = self.client.ask(async |zk| zk.create(&path, &data, options).await).await?;
+                    if created == Err(ZkError::NodeExists) {
+                        self.unwrite(&before, &head).await;
+                    }
+                    created.map(drop)
+                }
+                Err(error) => Err(error),
+            };
+            match written {
+                Ok(()) => return Ok(()),
+                Err(ZkError::NoNode) => self.make().await?,
+                Err(ZkError::NodeExists) => match parts::read(&self.client, &path, &before).await? {
+                    Some(found) if found.value.as_ref().is_some_and(|(_, there)| *there == value) => return Ok(()),
+                    Some(_) => {
+                        let message = "the version has another value already; versions are unique";
+                        return Err(Error::new(ErrorKind::AlreadyExists, message));
+                    }
+                    // Deleted meanwhile.
+                    None => {}
+                },
+                Err(error) => return Err(classify(error)),
+            }
+        }
+    }
+
+    /// Removes parts that no head tells of. What is left of them goes with the version.
+    async fn unwrite(&self, before: &str, head: &parts::Head) {
+        for name in head.parts().into_iter().flat_map(parts::Parts::names) {
+            let path = format!("{before}{name}");
+            let _ = self.client.ask(async |zk| zk.delete(&path, None).await).await;
+        }
+    }
+
+    /// Makes the ref's znode. The servers remove it a while after its last value.
+    async fn make(&self) -> Result<()> {
+        let options = &made_by(&self.client.options, CreateMode::Container);
+        match self.client.ask(async |zk| zk.create(&self.path, b"", options).await).await? {
+            Ok(_) | Err(ZkError::NodeExists) => Ok(()),
+            Err(error) => Err(classify(error)),
+        }
+    }
+
+    async fn delete(&self, version: &Version) -> Result<()> {
+        let path = self.at(version);
+        let head = self.client.ask(async |zk: Arc<Zk>| {
+            let sync = zk.sync(&path);
+            let head = zk.get_data(&path);
+            sync.await?;
+            head.await
+        });
+        match head.await? {
+            Ok((data, _)) => {
+                let of = parts::Head::decode(data).ok().and_then(|head| head.parts().copied());
+                let before = self.before(version);
+                let all: Vec<String> =
+                    of.iter().flat_map(|of| of.names().map(|name| format!("{before}{name}"))).collect();
+                // All at once, so that nothing is left that no head tells of.
+                let deleted = self.client.ask(async |zk: Arc<Zk>| {
+                    let mut writer = zk.new_multi_writer();
+                    writer.add_delete(&path, None)?;
+                    all.iter().try_for_each(|path| writer.add_delete(path, None))?;
+                    writer.commit().await.map(drop).map_err(ZkError::from)
+                });
+                match deleted.await? {
+                    Ok(()) => Ok(()),
+                    Err(ZkError::NoNode) => self.delete_parts(version).await,
+                    Err(error) => Err(classify(error)),
+                }
+            }
+            Err(ZkError::NoNode) => self.delete_parts(version).await,
+            Err(error) => Err(classify(error)),
+        }
+    }
+
+    /// Deletes what a write left that never came to its head.
+    async fn delete_parts(&self, version: &Version) -> Result<()> {
+        let prefix = format!("{version}.");
+        let mut names = self.children().await?;
+        names.retain(|name| name.starts_with(&prefix));
+        self.delete_children(names).await
+    }
+
+    async fn children(&self) -> Result<Vec<String>> {
+        let children = self.client.ask(async |zk: Arc<Zk>| {
+            let sync = zk.sync(&self.path);
+            let children = zk.list_children(&self.path);
+            sync.await?;
+            children.await
+        });
+        match children.await? {
+            Ok(children) => Ok(children),
+            Err(ZkError::NoNode) => Ok(Vec::new()),
+            Err(error) => Err(classify(error)),
+        }
+    }
+
+    async fn delete_children(&self, names: Vec<String>) -> Result<()> {
+        let deletes = names.into_iter().map(|name| {
+            let path = format!("{}/{name}", self.path);
+            async move { self.client.ask(async |zk| zk.delete(&path, None).await).await }
+        });
+        let mut deletes = stream::iter(deletes).buffer_unordered(AT_ONCE);
+        while let Some(deleted) = deletes.next().await {
+            match deleted? {
+                Ok(()) | Err(ZkError::NoNode) => {}
+                Err(error) => return Err(classify(error)),
+            }
+        }
+        Ok(())
+    }
+
+    async fn delete_all(&self) -> Result<()> {
+        loop {
+            // Heads first: a value without its head is none.
+            let mut names = self.children().await?;
+            names.sort_by_key(|name| name.contains('.'));
+            self.delete_children(names).await?;
+            match self.client.ask(async |zk| zk.delete(&self.path, None).await).await? {
+                Ok(()) | Err(ZkError::NoNode) => return Ok(()),
+                Err(ZkError::NotEmpty) => {}
+                Err(error) => return Err(classify(error)),
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl VersionedStateContainer for Values {
+    async fn init(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn destroy(&self) -> Result<()> {
+        self.delete_all().await.map_err(|error| self.wrong(error, "destroy"))
+    }
+
+    async fn state_at(&self, version: &Version) -> Result<Option<State>> {
+        let found = parts::read(&self.client, &self.at(version), &self.before(version)).await;
+        let found = found.map_err(|error| self.wrong(error, "state at"))?;
+        Ok(found.and_then(|found| found.value).map(|(_, value)| State::Bytes(value)))
+    }
+
+    async fn set_state_at(&self, version: &Version, value: State) -> Result<()> {
+        self.write(version, value).await.map_err(|error| self.wrong(error, "set state at"))
+    }
+
+    async fn delete_state_at(&self, version: &Version) -> Result<()> {
+        self.delete(version).await.map_err(|error| self.wrong(error, "delete state at"))
+    }
+
+    /// Versions whose writing was cut short are among them, so that a sweeper finds their parts.
+    async fn versions(&self) -> Result<Vec<Version>> {
+        let names = self.children().await.map_err(|error| self.wrong(error, "versions"))?;
+        let versions = names.iter().filter_map(|name| name.split('.').next()?.parse().ok());
+        Ok(versions.collect::<BTreeSet<Version>>().into_iter().collect())
+    }
+}

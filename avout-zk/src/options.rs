@@ -1,0 +1,438 @@
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use avout_core::{Error, ErrorKind, Result};
+use percent_encoding::percent_decode_str;
+
+use crate::Backend;
+use crate::error::invalid;
+
+/// How a user is made known to ZooKeeper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Auth {
+    /// The scheme `digest`: the server takes any user and password, and compares them with the ACLs.
+    #[default]
+    Digest,
+    /// SASL with DIGEST-MD5: the server knows its users and refuses others.
+    Sasl,
+}
+
+/// Who may use the znodes that a client makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Acl {
+    /// The user that made them, and nobody else.
+    Creator,
+    /// Anybody.
+    Open,
+}
+
+/// How a read makes sure that it sees all that was acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Reads {
+    /// By `sync`, which asks the leader. For a moment after it lost its ensemble without knowing, a leader answers as if nothing had
+    /// happened: what a read-only transaction sees is then consistent but may be older than what was
+    /// acknowledged by the new leader. Transactions that write are not touched by this.
+    #[default]
+    Sync,
+    /// By a write that changes nothing, to which a majority must agree. Strict in all cases, and each read then costs the servers a
+    /// wait for their disks.
+    Quorum,
+}
+
+/// Where the servers and the namespace are, and how they are used.
+///
+/// # Examples
+/// ```no_run
+/// use std::time::Duration;
+/// use avout_zk::Options;
+///
+/// # async fn f() -> avout_core::Result<()> {
+/// let options = Options::new("zk1:2181,zk2:2181,zk3:2181", "/app/state")?
+///     .user("app", "secret")
+///     .session_timeout(Duration::from_secs(10));
+/// let backend = options.open().await?;
+///
+/// let same = Options::from_url("zk://app:secret@zk1,zk2,zk3/app/state?session_timeout=10s")?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Hosts with their ports, and commas between.
+    pub(crate) servers: String,
+    pub(crate) namespace: String,
+    pub(crate) user: Option<(String, String)>,
+    pub(crate) auth: Auth,
+    pub(crate) acl: Option<Acl>,
+    pub(crate) reads: Reads,
+    pub(crate) tls: Option<Tls>,
+    pub(crate) session_timeout: Duration,
+    pub(crate) timeout: Duration,
+    pub(crate) connections: usize,
+    pub(crate) max_request: usize,
+    /// A znode with this version gets its next one in two steps.
+    pub(crate) hop_at: i32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub(crate) struct Tls {
+    pub(crate) ca: PathBuf,
+    pub(crate) identity: Option<(PathBuf, PathBuf)>,
+}
+
+const KNOWN: &str = "auth=digest|sasl, acl=creator|open, reads=sync|quorum, session_timeout=<number>ms|s, \
+    timeout=<number>ms|s, connections=1..16, max_request=<bytes>, tls_ca=<file>, tls_cert=<file>, tls_key=<file>";
+const MAX_CONNECTIONS: usize = 16;
+/// `jute.maxbuffer` of a server that is not told otherwise, in bytes.
+const DEFAULT_MAX_REQUEST: usize = 0xf_ffff;
+const LEAST_MAX_REQUEST: usize = 512 * 1024;
+const LARGEST_MAX_REQUEST: usize = 64 << 20;
+const MAX_NAMESPACE_BYTES: usize = 200;
+/// The version before -1, which means "any" in a request.
+const BEFORE_ANY: i32 = -2;
+
+impl Options {
+    /// The namespace `namespace`, a path such as `/app/state`, on `servers`: hosts, each with a port unless that is 2181, and commas between.
+    /// An IPv6 address stands in brackets.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput) says what is wrong.
+    pub fn new(servers: impl Into<String>, namespace: impl Into<String>) -> Result<Self> {
+        let servers = servers.into();
+        check_servers(&servers)?;
+        let namespace = namespace.into();
+        check_namespace(&namespace)?;
+        Ok(Self {
+            servers,
+            namespace,
+            user: None,
+            auth: Auth::default(),
+            acl: None,
+            reads: Reads::default(),
+            tls: None,
+            session_timeout: Duration::from_secs(6),
+            timeout: Duration::from_secs(10),
+            connections: 2,
+            max_request: DEFAULT_MAX_REQUEST,
+            hop_at: BEFORE_ANY,
+        })
+    }
+
+    /// Reads the text form: `zk://user:password@host:port,host:port/namespace?option=value&…`. User, password and namespace are
+    /// percent-decoded; all but a host and the namespace may be left out.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput) says what is wrong; for an unknown option it lists the known ones.
+    pub fn from_url(url: &str) -> Result<Self> {
+        let rest = url.strip_prefix("zk://").ok_or_else(|| invalid("the text starts with zk://"))?;
+        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (authority, namespace) = rest.split_once('/').unwrap_or((rest, ""));
+        let (user, servers) = match authority.rsplit_once('@') {
+            Some((user, servers)) => (Some(user), servers),
+            None => (None, authority),
+        };
+        let mut options = Self::new(servers, format!("/{}", decoded(namespace, "the namespace")?))?;
+        if let Some(user) = user {
+            let message = "before the @ there is a user and a password, with : between";
+            let (user, password) = user.split_once(':').ok_or_else(|| invalid(message))?;
+            options = options.user(decoded(user, "the user")?, decoded(password, "the password")?);
+        }
+        let (mut certificate, mut key) = (None, None);
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            match name {
+                "tls_cert" => certificate = Some(decoded(value, "tls_cert")?),
+                "tls_key" => key = Some(decoded(value, "tls_key")?),
+                _ => options = options.with(name, value)?,
+            }
+        }
+        match (certificate, key) {
+            (None, None) => {}
+            (Some(certificate), Some(key)) if options.tls.is_some() => {
+                options = options.tls_identity(certificate, key);
+            }
+            _ => return Err(invalid("tls_cert and tls_key go together, and need tls_ca")),
+        }
+        if options.user.is_none() && (options.auth != Auth::Digest || options.acl == Some(Acl::Creator)) {
+            return Err(invalid("auth=sasl and acl=creator need a user: zk://user:password@host/namespace"));
+        }
+        Ok(options)
+    }
+
+    fn with(self, name: &str, value: &str) -> Result<Self> {
+        let wrong = || invalid(format!("the value of the option {name} is none of: {KNOWN}"));
+        Ok(match name {
+            "auth" => match value {
+                "digest" => self.auth(Auth::Digest),
+                "sasl" => self.auth(Auth::Sasl),
+                _ => return Err(wrong()),
+            },
+            "acl" => match value {
+                "creator" => self.acl(Acl::Creator),
+                "open" => self.acl(Acl::Open),
+                _ => return Err(wrong()),
+            },
+            "reads" => match value {
+                "sync" => self.reads(Reads::Sync),
+                "quorum" => self.reads(Reads::Quorum),
+                _ => return Err(wrong()),
+            },
+            "session_timeout" => self.session_timeout(duration(value).ok_or_else(wrong)?),
+            "timeout" => self.timeout(duration(value).ok_or_else(wrong)?),
+            "connections" => match value.parse() {
+                Ok(count @ 1..=MAX_CONNECTIONS) => self.connections(count),
+                _ => return Err(wrong()),
+            },
+            "max_request" => match value.parse() {
+                Ok(bytes @ LEAST_MAX_REQUEST..=LARGEST_MAX_REQUEST) => self.max_request(bytes),
+                _ => return Err(wrong()),
+            },
+            "tls_ca" => self.tls(decoded(value, "tls_ca")?),
+            _ => {
+                let shown: String = name.chars().take(40).flat_map(char::escape_debug).collect();
+                return Err(invalid(format!("unknown option {shown}; known are: {KNOWN}")));
+            }
+        })
+    }
+
+    /// The user, with a password. What the client makes is then the user's alone, see [`acl`](Self::acl).
+    #[must_use]
+    pub fn user(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
+        self.user = Some((user.into(), password.into()));
+        self
+    }
+
+    /// How the user is made known. [`Auth::Digest`] unless set.
+    #[must_use]
+    pub fn auth(mut self, auth: Auth) -> Self {
+        self.auth = auth;
+        self
+    }
+
+    /// Who may use the znodes that this client makes. [`Acl::Creator`] with a user and [`Acl::Open`] without, unless set. It
+    /// changes nothing of znodes that are there.
+    #[must_use]
+    pub fn acl(mut self, acl: Acl) -> Self {
+        self.acl = Some(acl);
+        self
+    }
+
+    /// How reads are made current. [`Reads::Sync`] unless set.
+    #[must_use]
+    pub fn reads(mut self, reads: Reads) -> Self {
+        self.reads = reads;
+        self
+    }
+
+    /// Speaks TLS with all servers. `ca` is a PEM file with the certificates that theirs must be signed by; their names must be the hosts'.
+    #[must_use]
+    pub fn tls(mut self, ca: impl Into<PathBuf>) -> Self {
+        self.tls.get_or_insert_default().ca = ca.into();
+        self
+    }
+
+    /// Shows servers a certificate of the client's own: two PEM files. It needs [`tls`](Self::tls).
+    #[must_use]
+    pub fn tls_identity(mut self, certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        self.tls.get_or_insert_default().identity = Some((certificate.into(), key.into()));
+        self
+    }
+
+    /// How long a session outlives its connection; the server may choose another. 6 seconds unless set. A connection on which nothing
+    /// comes for two fifths of it is given up.
+    #[must_use]
+    pub fn session_timeout(mut self, timeout: Duration) -> Self {
+        self.session_timeout = timeout;
+        self
+    }
+
+    /// How long one request waits for a connection and its answer. 10 seconds unless set.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// How many connections the client has at most, each with a session, from 1 to 16. 2 unless set. A server answers the requests
+    /// of one session in their order; a further connection is made when requests wait for each other.
+    #[must_use]
+    pub fn connections(mut self, connections: usize) -> Self {
+        self.connections = connections.clamp(1, MAX_CONNECTIONS);
+        self
+    }
+
+    /// The largest request that the servers take, in bytes: their `jute.maxbuffer`, 1,048,575 unless it was changed on all of them.
+    /// From 512 KiB to 64 MiB.
+    #[must_use]
+    pub fn max_request(mut self, bytes: usize) -> Self {
+        self.max_request = bytes.clamp(LEAST_MAX_REQUEST, LARGEST_MAX_REQUEST);
+        self
+    }
+
+    /// Lets znodes pass their version's end early, for tests of just that.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn hop_at(mut self, version: i32) -> Self {
+        self.hop_at = version;
+        self
+    }
+
+    /// Whether only the creator may use what is made.
+    pub(crate) fn creator_only(&self) -> bool {
+        match self.acl {
+            Some(acl) => acl == Acl::Creator,
+            None => self.user.is_some(),
+        }
+    }
+
+    /// Opens the namespace: see [`connect`](crate::connect).
+    ///
+    /// # Errors
+    /// As [`connect`](crate::connect).
+    ///
+    /// # Cancel safety
+    /// As [`connect`](crate::connect).
+    pub async fn open(self) -> Result<Backend> {
+        crate::schema::open(self).await
+    }
+}
+
+fn check_servers(servers: &str) -> Result<()> {
+    let bad = |server: &str| {
+        server.is_empty() || server.contains(['/', '@', '?', '#']) || server.chars().any(char::is_whitespace)
+    };
+    if servers.split(',').any(bad) {
+        return Err(invalid("servers are written as host:port,host:port, before a / and the namespace"));
+    }
+    Ok(())
+}
+
+fn check_namespace(path: &str) -> Result<()> {
+    let rule = if path.len() > MAX_NAMESPACE_BYTES {
+        "it has at most 200 bytes"
+    } else if path == "/" || path == "/zookeeper" || path.starts_with("/zookeeper/") {
+        "a namespace is a path of its own, such as zk://host/app/state, and not below /zookeeper"
+    } else if avout_core::Key::from_stored(path).is_err() {
+        "no part of it is empty, . or .., and it has no control characters"
+    } else if path.chars().any(|c| matches!(c, '\u{e000}'..='\u{f8ff}' | '\u{fff0}'..)) {
+        "ZooKeeper takes no private, special or supplementary characters"
+    } else {
+        return Ok(());
+    };
+    Err(invalid(format!("this is no namespace: {rule}")))
+}
+
+fn decoded(text: &str, what: &str) -> Result<String> {
+    let decoded = percent_decode_str(text).decode_utf8().map_err(|_| invalid(format!("{what} is not UTF-8")))?;
+    Ok(decoded.into_owned())
+}
+
+fn duration(text: &str) -> Option<Duration> {
+    let duration = match text.strip_suffix("ms") {
+        Some(number) => Duration::from_millis(number.parse().ok()?),
+        None => Duration::from_secs(text.strip_suffix('s')?.parse().ok()?),
+    };
+    (duration >= Duration::from_millis(10) && duration <= Duration::from_secs(3600)).then_some(duration)
+}
+
+/// Reads a file that the options name.
+pub(crate) fn read_pem(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|error| {
+        let message = format!("the file {} cannot be read", path.display());
+        Error::new(ErrorKind::InvalidInput, message).with_source(error)
+    })
+}
+
+/// As [`Options::from_url`].
+impl FromStr for Options {
+    type Err = Error;
+
+    fn from_str(url: &str) -> Result<Self> {
+        Self::from_url(url)
+    }
+}
+
+/// Shows no password.
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("servers", &self.servers)
+            .field("namespace", &self.namespace)
+            .field("user", &self.user.as_ref().map(|(user, _)| user))
+            .field("auth", &self.auth)
+            .field("acl", &self.acl)
+            .field("reads", &self.reads)
+            .field("tls", &self.tls)
+            .field("session_timeout", &self.session_timeout)
+            .field("timeout", &self.timeout)
+            .field("connections", &self.connections)
+            .field("max_request", &self.max_request)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A URL gives the same options as the builder.
+    #[test]
+    fn reads_urls() {
+        let plain = Options::from_url("zk://localhost/app").expect("a URL");
+        assert_eq!(plain, Options::new("localhost", "/app").expect("options"));
+        let full = "zk://me%40x:p%3Aw@a:1,[::1]:2,c/app/st%20ate?auth=sasl&acl=open&reads=quorum&session_timeout=9s\
+            &timeout=500ms&connections=4&max_request=2000000&tls_ca=%2Fca.pem&tls_cert=c.pem&tls_key=k.pem";
+        let built = Options::new("a:1,[::1]:2,c", "/app/st ate")
+            .expect("options")
+            .user("me@x", "p:w")
+            .auth(Auth::Sasl)
+            .acl(Acl::Open)
+            .reads(Reads::Quorum)
+            .session_timeout(Duration::from_secs(9))
+            .timeout(Duration::from_millis(500))
+            .connections(4)
+            .max_request(2_000_000)
+            .tls("/ca.pem")
+            .tls_identity("c.pem", "k.pem");
+        assert_eq!(full.parse::<Options>().expect("a URL"), built);
+    }
+
+    /// What is wrong with a URL is said, without its password; an unknown option lists the known ones.
+    #[test]
+    fn refuses_what_it_does_not_know() {
+        for (url, says) in [
+            ("sqlite:x", "starts with zk://"),
+            ("zk:///app", "host:port"),
+            ("zk://a,,b/app", "host:port"),
+            ("zk://a", "a path of its own"),
+            ("zk://a/", "a path of its own"),
+            ("zk://a/zookeeper/x", "below /zookeeper"),
+            ("zk://a/x//y", "no part of it is empty"),
+            ("zk://a/x/%F0%9F%98%80", "supplementary"),
+            ("zk://me@a/x", "a user and a password"),
+            ("zk://me:canary@a/x?colour=red", "unknown option colour; known are: auth=digest|sasl"),
+            ("zk://me:canary@a/x?auth=plain", "option auth"),
+            ("zk://me:canary@a/x?timeout=5", "option timeout"),
+            ("zk://me:canary@a/x?connections=17", "option connections"),
+            ("zk://me:canary@a/x?tls_cert=c", "need tls_ca"),
+            ("zk://a/x?acl=creator", "need a user"),
+        ] {
+            let error = Options::from_url(url).expect_err(url);
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{url}");
+            let text = format!("{error} {error:?}");
+            assert!(text.contains(says) && !text.contains("canary"), "{url}: {text}");
+        }
+    }
+
+    /// The password is in no text of the options.
+    #[test]
+    fn shows_no_password() {
+        let options = Options::from_url("zk://me:canary@a/x").expect("a URL");
+        assert!(format!("{options:?} {options:#?}").contains("me"));
+        assert!(!format!("{options:?} {options:#?}").contains("canary"));
+    }
+}

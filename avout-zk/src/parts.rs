@@ -1,0 +1,228 @@
+//! Values in znodes: whole, or in parts where one znode does not take them.
+
+use std::sync::Arc;
+
+use avout_core::protocol::State;
+use avout_core::{Error, ErrorKind, Result};
+use bytes::{Bytes, BytesMut};
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use zookeeper::{Client as Zk, CreateMode, Error as ZkError, Stat};
+
+use crate::client::Client;
+use crate::error::classify;
+use crate::schema::made_by;
+
+/// The largest value, in bytes.
+pub(crate) const MAX_VALUE: usize = 16 << 20;
+
+/// The most bytes of a value that one znode holds. A server with half of the usual `jute.maxbuffer` takes it.
+pub(crate) const PART_BYTES: usize = 508 * 1024;
+
+/// How many parts are written or read at the same time.
+const AT_ONCE: usize = 4;
+
+const WHOLE: u8 = 1;
+const PARTS: u8 = 2;
+
+/// What a value's own znode holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Head {
+    /// The value.
+    Whole(Bytes),
+    /// Where its parts are.
+    Parts(Parts),
+}
+
+/// A value that lies in several znodes. They are written before the head that tells of them, under names that nobody else
+/// uses, and are never changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Parts {
+    /// Random, a part of their names.
+    set: u64,
+    pub(crate) count: u32,
+    length: u64,
+    checksum: u32,
+}
+
+impl Parts {
+    /// The name of a part, behind what its kind of container puts before it.
+    pub(crate) fn name(&self, number: u32) -> String {
+        format!("{:016x}.{number}", self.set)
+    }
+
+    /// The names of all parts.
+    pub(crate) fn names(&self) -> impl Iterator<Item = String> + '_ {
+        (0..self.count).map(|number| self.name(number))
+    }
+}
+
+impl Head {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Whole(bytes) => [&[WHOLE][..], bytes].concat(),
+            Self::Parts(Parts { set, count, length, checksum }) => {
+                let mut out = vec![PARTS];
+                out.extend(set.to_be_bytes());
+                out.extend(count.to_be_bytes());
+                out.extend(length.to_be_bytes());
+                out.extend(checksum.to_be_bytes());
+                out
+            }
+        }
+    }
+
+    pub(crate) fn decode(data: Vec<u8>) -> Result<Self> {
+        let data = Bytes::from(data);
+        match data.first() {
+            Some(&WHOLE) => Ok(Self::Whole(data.slice(1..))),
+            Some(&PARTS) if data.len() == 25 => {
+                let number =
+                    |from: usize, to: usize| data[from..to].iter().fold(0, |n, byte| n << 8 | u64::from(*byte));
+                let (count, length) = (number(9, 13) as u32, number(13, 21));
+                if length > MAX_VALUE as u64 || u64::from(count) != length.div_ceil(PART_BYTES as u64) {
+                    return Err(corrupt());
+                }
+                Ok(Self::Parts(Parts { set: number(1, 9), count, length, checksum: number(21, 25) as u32 }))
+            }
+            _ => Err(corrupt()),
+        }
+    }
+
+    /// The parts, if it is in parts.
+    pub(crate) fn parts(&self) -> Option<&Parts> {
+        match self {
+            Self::Whole(_) => None,
+            Self::Parts(parts) => Some(parts),
+        }
+    }
+}
+
+fn corrupt() -> Error {
+    Error::new(ErrorKind::Corrupt, "the value's znodes are not as avout wrote them")
+}
+
+/// The bytes of a state that the store can take.
+pub(crate) fn bytes_of(value: State) -> Result<Bytes> {
+    match value {
+        State::Bytes(bytes) if bytes.len() <= MAX_VALUE => Ok(bytes),
+        State::Bytes(_) => Err(Error::new(ErrorKind::TooLarge, "a value in ZooKeeper has at most 16 MiB")),
+        State::Shared(_) => Err(Error::new(
+            ErrorKind::Unsupported,
+            "a value with the in-process codec can be kept in the memory of this process only",
+        )),
+    }
+}
+
+/// The head of a value. Writes its parts, if it is to have any, as `<before><name>`; the outer znode must be there.
+///
+/// # Errors
+/// `NoNode` inside: the outer znode is not there, and perhaps some parts are not either.
+pub(crate) async fn write(client: &Client, before: &str, value: Bytes) -> Result<Result<Head, ZkError>> {
+    if value.len() <= PART_BYTES {
+        return Ok(Ok(Head::Whole(value)));
+    }
+    let parts = Parts {
+        set: rand::random(),
+        count: u32::try_from(value.len().div_ceil(PART_BYTES)).expect("a value has at most 16 MiB"),
+        length: value.len() as u64,
+        checksum: crc32fast::hash(&value),
+    };
+    let options = &made_by(&client.options, CreateMode::Persistent);
+    let write = |number: u32| {
+        let start = number as usize * PART_BYTES;
+        let part = value.slice(start..value.len().min(start + PART_BYTES));
+        let path = format!("{before}{}", parts.name(number));
+        async move { client.ask(async |zk| zk.create(&path, &part, options).await).await }
+    };
+    let mut answers = stream::iter((0..parts.count).map(write)).buffer_unordered(AT_ONCE);
+    while let Some(answer) = answers.next().await {
+        match answer? {
+            Ok(_) => {}
+            Err(error) => return Ok(Err(error)),
+        }
+    }
+    Ok(Ok(Head::Parts(parts)))
+}
+
+/// A value as it was read.
+pub(crate) struct Found {
+    pub(crate) stat: Stat,
+    /// `None`: the znode stands for the absence of a value.
+    pub(crate) value: Option<(Head, Bytes)>,
+}
+
+/// Reads the value whose head is at `path`, with its parts at `<before><name>`; `None`: there is no head.
+///
+/// The head is not older than the call. Its parts were written before it, so the server that has it has them.
+pub(crate) async fn read(client: &Client, path: &str, before: &str) -> Result<Option<Found>> {
+    // Each round sees another head, whose parts were there when it was written.
+    loop {
+        let answer = client.ask(async |zk: Arc<Zk>| {
+            let sync = zk.sync(path);
+            let head = zk.get_data(path);
+            sync.await?;
+            let (data, stat) = head.await?;
+            let mut parts = Vec::new();
+            let head = if data.is_empty() { None } else { Some(Head::decode(data)) };
+            if let Some(Ok(Head::Parts(of))) = &head {
+                let reads = of.names().map(|name| {
+                    let path = format!("{before}{name}");
+                    let zk = &zk;
+                    async move { zk.get_data(&path).await.map(|(data, _)| data) }
+                });
+                let read = stream::iter(reads).buffered(AT_ONCE).try_collect::<Vec<_>>();
+                match read.await {
+                    Ok(found) => parts = found,
+                    Err(ZkError::NoNode) => return Ok(None),
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(Some((head, stat, parts)))
+        });
+        let (head, stat, parts) = match answer.await? {
+            Ok(Some(found)) => found,
+            Ok(None) => continue,
+            Err(ZkError::NoNode) => return Ok(None),
+            Err(error) => return Err(classify(error)),
+        };
+        let value = match head.transpose()? {
+            None => None,
+            Some(head) => {
+                let value = match &head {
+                    Head::Whole(bytes) => bytes.clone(),
+                    Head::Parts(of) => join(of, parts)?,
+                };
+                Some((head, value))
+            }
+        };
+        return Ok(Some(Found { stat, value }));
+    }
+}
+
+fn join(of: &Parts, parts: Vec<Vec<u8>>) -> Result<Bytes> {
+    let mut value = BytesMut::new();
+    parts.iter().for_each(|part| value.extend_from_slice(part));
+    if value.len() as u64 != of.length || crc32fast::hash(&value) != of.checksum {
+        return Err(corrupt());
+    }
+    Ok(value.freeze())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A head comes back from its bytes; others are corrupt, and claim nothing that is then allocated.
+    #[test]
+    fn heads_come_back() {
+        let parts = Parts { set: 7 << 40, count: 3, length: 2 * PART_BYTES as u64 + 1, checksum: u32::MAX };
+        for head in [Head::Whole(Bytes::new()), Head::Whole(Bytes::from_static(b"x")), Head::Parts(parts)] {
+            assert_eq!(Head::decode(head.encode()).expect("its own"), head);
+        }
+        let wrong = Head::Parts(Parts { count: 4, ..parts }).encode();
+        let huge = Head::Parts(Parts { count: u32::MAX, length: u64::MAX, ..parts }).encode();
+        for data in [vec![], vec![3, 1], vec![PARTS, 1], wrong, huge] {
+            assert_eq!(Head::decode(data).expect_err("no head").kind(), ErrorKind::Corrupt);
+        }
+    }
+}

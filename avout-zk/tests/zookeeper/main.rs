@@ -1,0 +1,16 @@
+//! What only ZooKeeper does: faults of real servers, and what it costs.
+
+mod ensemble;
+mod faults;
+mod limits;
+mod requests;
+mod support;
+mod users;
+
+use avout_conformance::servers::run_tests;
+
+fn main() {
+    run_tests(
+        [requests::tests(), limits::tests(), users::tests(), faults::tests(), ensemble::tests()].into_iter().flatten(),
+    )
+}

@@ -1,0 +1,193 @@
+//! Users and what they may do.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use avout_conformance::servers::{ZooKeeper, free_port, shared};
+use avout_core::ErrorKind;
+
+use crate::support::{Outcome, client, hello, tests, two_refs};
+
+tests![
+    what_a_user_makes_is_his,
+    a_wrong_password_is_refused_at_once,
+    a_user_may_share,
+    sasl_users_are_known_to_the_server,
+    no_password_is_in_the_logs,
+    tls_takes_the_servers_that_it_trusts,
+];
+
+fn with_user(url: &str, user: &str) -> String {
+    url.replacen("zk://", &format!("zk://{user}@"), 1)
+}
+
+/// A namespace made by a user is closed to others, whether they have another password or none.
+async fn what_a_user_makes_is_his() -> Outcome {
+    let url = shared::zookeeper_url("users_own").await?;
+    let stm = client(&with_user(&url, "me:canary")).await?;
+    let (a, _) = two_refs(&stm).await?;
+    stm.dosync(async |tx| tx.alter(&a, |n| n + 1).await).await?;
+    stm.create_atom("/atom", 1_i64).await?.swap(|n| n + 1).await?;
+    let begun = Instant::now();
+    for other in [url.clone(), with_user(&url, "me:other"), with_user(&url, "you:canary")] {
+        let error = client(&other).await.expect_err("a user that is not the creator");
+        assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
+        assert!(!format!("{error} {error:?}").contains("canary"), "{error:?}");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(5), "refusals took {:?}", begun.elapsed());
+    assert_eq!(client(&with_user(&url, "me:canary")).await?.open_ref::<i64>("/a").await?.get().await?, 1);
+    Ok(())
+}
+
+/// With `acl=open` others come in.
+async fn a_user_may_share() -> Outcome {
+    let url = shared::zookeeper_url("users_shared").await?;
+    let stm = client(&format!("{}?acl=open", with_user(&url, "me:canary"))).await?;
+    two_refs(&stm).await?;
+    assert_eq!(client(&url).await?.open_ref::<i64>("/a").await?.get().await?, 0);
+    Ok(())
+}
+
+const JAAS: &str = r#"Server {
+    org.apache.zookeeper.server.auth.DigestLoginModule required user_me="canary";
+};
+"#;
+
+/// A server that knows its users by SASL.
+async fn sasl_server() -> Result<(ZooKeeper, tempfile::TempDir), Box<dyn std::error::Error>> {
+    let folder = tempfile::tempdir()?;
+    let jaas = folder.path().join("jaas.conf");
+    std::fs::write(&jaas, JAAS)?;
+    let zk = ZooKeeper::builder()
+        .config("authProvider.1=org.apache.zookeeper.server.auth.SASLAuthenticationProvider")
+        .java(format!("-Djava.security.auth.login.config={}", jaas.display()))
+        .start()
+        .await?;
+    Ok((zk, folder))
+}
+
+/// A user with his password gets in by SASL, and owns what he makes.
+async fn sasl_users_are_known_to_the_server() -> Outcome {
+    let (zk, _folder) = sasl_server().await?;
+    let url = with_user(&zk.url("sasl"), "me:canary");
+    let stm = client(&format!("{url}?auth=sasl")).await?;
+    let (a, _) = two_refs(&stm).await?;
+    assert_eq!(stm.dosync(async |tx| tx.alter(&a, |n| n + 1).await).await?, 1);
+    let error = client(&zk.url("sasl")).await.expect_err("nobody");
+    assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
+    Ok(())
+}
+
+/// A password that the server does not accept is an error at once, not after the timeout, and is not tried for ever.
+async fn a_wrong_password_is_refused_at_once() -> Outcome {
+    let (zk, _folder) = sasl_server().await?;
+    let url = with_user(&zk.url("sasl"), "me:wrong-canary");
+    let begun = Instant::now();
+    let error = client(&format!("{url}?auth=sasl&timeout=30s")).await.expect_err("a wrong password");
+    assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
+    assert!(begun.elapsed() < Duration::from_secs(10), "it took {:?}", begun.elapsed());
+    assert!(!format!("{error} {error:?}").contains("canary"), "{error:?}");
+    Ok(())
+}
+
+/// All that is logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Whatever is logged, by avout and by the client, shows no password.
+async fn no_password_is_in_the_logs() -> Outcome {
+    let (zk, _folder) = sasl_server().await?;
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
+        .with_writer(move || writer.clone())
+        .finish();
+    let urls = [("digest", "me:canary"), ("sasl", "me:canary"), ("sasl", "me:wrong-canary")]
+        .map(|(auth, user)| format!("{}?auth={auth}&timeout=5s", with_user(&zk.url(&format!("log_{auth}")), user)));
+    // One thread does all, so that all of it is logged there.
+    let work = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        tracing::subscriber::with_default(subscriber, || {
+            runtime.block_on(async {
+                for url in urls {
+                    if let Ok(stm) = client(&url).await {
+                        let (a, _) = two_refs(&stm).await.expect("two refs");
+                        stm.dosync(async |tx| tx.alter(&a, |n| n + 1).await).await.expect("a transaction");
+                    }
+                }
+            });
+        });
+    };
+    tokio::task::spawn_blocking(|| std::thread::spawn(work).join()).await?.map_err(|_| "it panicked")?;
+    let text = String::from_utf8_lossy(&log.0.lock().unwrap_or_else(PoisonError::into_inner)).into_owned();
+    assert!(text.contains("DEBUG") && text.contains("zookeeper_client"), "not all was logged: {text}");
+    let line = text.lines().find(|line| line.contains("canary"));
+    assert_eq!(line, None);
+    Ok(())
+}
+
+fn keytool(arguments: &[&str]) -> Outcome {
+    let output = Command::new("keytool").args(arguments).output()?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    if output.status.success() { Ok(()) } else { Err(format!("keytool {arguments:?}: {said}").into()) }
+}
+
+/// A key in a store for the server, and its certificate as PEM for clients.
+fn certificate(folder: &Path, name: &str) -> Result<(String, String), Box<dyn std::error::Error>> {
+    let path = |ending: &str| folder.join(format!("{name}.{ending}")).display().to_string();
+    let (store, pem) = (path("jks"), path("pem"));
+    let common = ["-alias", "zk", "-keystore", &store, "-storepass", "password"];
+    let make = ["-genkeypair", "-keyalg", "EC", "-groupname", "secp256r1", "-dname", "CN=zk"];
+    let names = ["-keypass", "password", "-ext", "san=ip:127.0.0.1,dns:localhost", "-validity", "2"];
+    keytool(&[&make[..], &names, &common].concat())?;
+    keytool(&[&["-exportcert", "-rfc", "-file", &pem][..], &common].concat())?;
+    Ok((store, pem))
+}
+
+/// With TLS a server is taken whose certificate is signed by a trusted one, and no other.
+async fn tls_takes_the_servers_that_it_trusts() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let (store, pem) = certificate(folder.path(), "own")?;
+    let (_, other) = certificate(folder.path(), "other")?;
+    let port = free_port();
+    let mut builder = ZooKeeper::builder();
+    // Debian's ZooKeeper does not name all parts of Netty that TLS needs.
+    let parts = ["buffer", "codec", "common", "handler", "resolver", "transport", "transport-native-unix-common"];
+    let jars = parts.map(|part| format!("/usr/share/java/netty-{part}.jar"));
+    if jars.iter().all(|jar| Path::new(jar).exists()) {
+        builder = builder.java(format!("-Xbootclasspath/a:{}", jars.join(":")));
+    }
+    let _zk = builder
+        .config(format!("secureClientPort={port}"))
+        .config("serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory")
+        .config(format!("ssl.keyStore.location={store}"))
+        .config("ssl.keyStore.password=password")
+        .config("ssl.clientAuth=none")
+        .start()
+        .await?;
+    let stm = client(&format!("zk://localhost:{port}/tls?tls_ca={pem}")).await?;
+    let (a, b) = two_refs(&stm).await?;
+    assert_eq!(hello(&stm, &a, &b).await?, 1);
+    for url in [format!("zk://localhost:{port}/tls?tls_ca={other}"), format!("zk://localhost:{port}/tls")] {
+        let error = client(&format!("{url}{}timeout=2s", if url.contains('?') { '&' } else { '?' })).await;
+        assert_eq!(error.expect_err("no trusted server").kind(), ErrorKind::Unavailable, "{url}");
+    }
+    let error = client(&format!("zk://localhost:{port}/tls?tls_ca=/nowhere.pem")).await.expect_err("no such file");
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    Ok(())
+}

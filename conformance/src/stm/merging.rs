@@ -1,0 +1,189 @@
+//! Transactions that only commute one ref, committed together.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use avout_core::{ErrorKind, Point, Ref, Stm};
+use tokio::task::JoinHandle;
+
+use super::bench::{Outside, Runs, SOON, eventually, gate, let_others_run, outside};
+use crate::law::{Ctx, Failure, Outcome, laws, within};
+
+laws! { "stm":
+    concurrent_commutes_are_merged_and_each_counts_once,
+    a_merged_commute_fails_alone,
+    a_dropped_commute_holds_up_no_other,
+    a_commute_that_waits_for_another_keeps_its_deadline,
+}
+
+const TASKS: u64 = 16;
+
+/// What a commute answered, and where it took effect.
+type Answer = (Vec<u64>, Option<Point>);
+
+/// Begins to commute: `number` is put at the end of the list, once.
+fn push(stm: &Stm, r: &Ref<Vec<u64>>, number: u64, runs: &Arc<Runs>) -> JoinHandle<avout_core::Result<Answer>> {
+    let (stm, r, runs) = (stm.clone(), r.clone(), Arc::clone(runs));
+    tokio::spawn(async move {
+        let told = Arc::new(Mutex::new(None));
+        let tell = Arc::clone(&told);
+        let shown = stm.dosync(async |tx| {
+            let shown = tx
+                .commute(&r, move |mut list| {
+                    list.push(number);
+                    list
+                })
+                .await?;
+            let tell = Arc::clone(&tell);
+            tx.on_commit(move |point| *tell.lock().expect("no panic under the lock") = Some(point));
+            runs.next();
+            Ok::<_, avout_core::Error>(shown)
+        });
+        let shown = shown.await?;
+        let point = *told.lock().expect("no panic under the lock");
+        Ok((shown, point))
+    })
+}
+
+/// Waits until so many bodies have run, and what follows them has begun.
+async fn have_run(runs: &Runs, count: u32) {
+    eventually("the bodies", || runs.count() == count).await;
+    let_others_run().await;
+}
+
+async fn done<T>(task: JoinHandle<avout_core::Result<T>>) -> Result<avout_core::Result<T>, Failure> {
+    Ok(within(SOON, "a commute", task).await.expect("no panic and no drop"))
+}
+
+/// Commutes of one ref that come while another one's commit is in flight are committed together: fewer commits than
+/// commutes, each applied once, each told the point of the commit that it is in.
+async fn concurrent_commutes_are_merged_and_each_counts_once(ctx: Ctx) -> Outcome {
+    let Outside { stm, rig, counts, .. } = outside(&ctx, |rig| rig, |store| store).await?;
+    let r = stm.create_ref("/r", Vec::<u64>::new()).history(TASKS as u16 + 2).await?;
+    let runs = Arc::new(Runs::default());
+    let (open, opened) = gate();
+    counts.take();
+    rig.before_commit(opened);
+    let tasks: Vec<_> = (0..TASKS).map(|number| push(&stm, &r, number, &runs)).collect();
+    have_run(&runs, TASKS as u32).await;
+    drop(open);
+    let mut answers = Vec::new();
+    for task in tasks {
+        answers.push(done(task).await??);
+    }
+    let commits = counts.take().commits;
+    let mut list = r.get().await?;
+    list.sort_unstable();
+    assert_eq!(list, (0..TASKS).collect::<Vec<_>>(), "each counts once");
+    assert!(commits <= TASKS / 2, "{commits} commits for {TASKS} commutes");
+    assert_eq!(runs.count(), TASKS as u32, "runs of the bodies");
+    let history = r.history().await?;
+    for (number, (shown, point)) in (0..).zip(answers) {
+        assert_eq!(shown.last(), Some(&number), "what the body saw: {shown:?}");
+        let place = history.iter().position(|past| Some(past.point) == point);
+        let place = place.unwrap_or_else(|| panic!("{number} was told {point:?}, where nothing was committed"));
+        let holds = |place: usize| history[place].value.as_ref().is_some_and(|list| list.contains(&number));
+        assert!(holds(place) && !holds(place + 1), "{number} took effect elsewhere than at {point:?}");
+    }
+    Ok(())
+}
+
+/// Of commutes that are committed together, one whose validator refuses is `Rejected`, and one whose function panics when it is
+/// applied again panics in its own task; the others commit, once each.
+async fn a_merged_commute_fails_alone(ctx: Ctx) -> Outcome {
+    let Outside { stm, rig, .. } = outside(&ctx, |rig| rig, |store| store).await?;
+    let r = stm.create_ref("/r", Vec::<u64>::new()).await?;
+    let strict = stm.open_ref::<Vec<u64>>("/r").await?;
+    strict.set_validator(|list: &Vec<u64>| list.len() < 2);
+    let runs = Arc::new(Runs::default());
+    let (open, opened) = gate();
+    rig.before_commit(opened);
+    let mut tasks: Vec<_> = (0..4).map(|number| push(&stm, &r, number, &runs)).collect();
+    have_run(&runs, 4).await;
+    let refused = push(&stm, &strict, 100, &runs);
+    let panics = {
+        let (stm, r, runs) = (stm.clone(), r.clone(), Arc::clone(&runs));
+        tokio::spawn(async move {
+            stm.dosync(async |tx| {
+                let shown = tx.commute(&r, |list| {
+                    assert!(list.is_empty(), "a panic of a commuted function, by plan");
+                    vec![200]
+                });
+                shown.await?;
+                runs.next();
+                Ok::<_, avout_core::Error>(())
+            })
+            .await
+        })
+    };
+    tasks.extend((4..8).map(|number| push(&stm, &r, number, &runs)));
+    have_run(&runs, 10).await;
+    drop(open);
+    for task in tasks {
+        done(task).await??;
+    }
+    super::bench::refused_at(done(refused).await?, ErrorKind::Rejected, r.key(), "the refused one");
+    let panicked = within(SOON, "the one that panics", panics).await;
+    assert!(panicked.is_err_and(|error| error.is_panic()), "a panic must go through to its caller");
+    let mut list = r.get().await?;
+    list.sort_unstable();
+    assert_eq!(list, (0..8).collect::<Vec<_>>());
+    Ok(())
+}
+
+/// A commute whose future is dropped, be it the one in flight or one that waits for it, takes effect once or never, and the
+/// others commit.
+async fn a_dropped_commute_holds_up_no_other(ctx: Ctx) -> Outcome {
+    for dropped in [0, 1] {
+        let Outside { stm, rig, .. } = outside(&ctx, |rig| rig, |store| store).await?;
+        let r = stm.create_ref(format!("/r/{dropped}"), Vec::<u64>::new()).await?;
+        let runs = Arc::new(Runs::default());
+        let (open, opened) = gate();
+        rig.before_commit(opened);
+        let mut tasks = Vec::new();
+        for number in 0..6 {
+            tasks.push(push(&stm, &r, number, &runs));
+            have_run(&runs, number as u32 + 1).await;
+        }
+        tasks[dropped as usize].abort();
+        let_others_run().await;
+        drop(open);
+        for (number, task) in (0..).zip(tasks) {
+            match within(SOON, "the others", task).await {
+                Ok(done) => drop(done?),
+                Err(error) => assert!(error.is_cancelled() && number == dropped, "{number}: {error}"),
+            }
+        }
+        let mut list = r.get().await?;
+        list.sort_unstable();
+        let others: Vec<u64> = (0..6).filter(|number| *number != dropped).collect();
+        let all: Vec<u64> = (0..6).collect();
+        assert!(list == others || list == all, "{list:?}, and {dropped} was dropped");
+    }
+    Ok(())
+}
+
+/// A commute that waits for another one's commit ends at its own deadline, as a `Timeout` with nothing written.
+async fn a_commute_that_waits_for_another_keeps_its_deadline(ctx: Ctx) -> Outcome {
+    let Outside { stm, rig, .. } = outside(&ctx, |rig| rig, |store| store).await?;
+    let r = stm.create_ref("/r", Vec::<u64>::new()).await?;
+    let runs = Arc::new(Runs::default());
+    let (open, opened) = gate();
+    rig.before_commit(opened);
+    let first = push(&stm, &r, 0, &runs);
+    have_run(&runs, 1).await;
+    let late = stm.transaction().deadline(Duration::from_millis(100)).dosync(async |tx| {
+        tx.commute(&r, |mut list| {
+            list.push(1);
+            list
+        })
+        .await
+    });
+    let late = within(SOON, "its deadline", late).await;
+    super::bench::refused_at(late, ErrorKind::Timeout, r.key(), "one that waits");
+    drop(open);
+    done(first).await??;
+    assert_eq!(r.get().await?, [0]);
+    assert_eq!(done(push(&stm, &r, 2, &runs)).await??.0, [0, 2]);
+    Ok(())
+}
