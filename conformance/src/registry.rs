@@ -45,6 +45,7 @@ const FILES: &[&[Law]] = &[
     lock::mutex::LAWS,
     lock::liveness::LAWS,
     lock::cost::LAWS,
+    lock::others::LAWS,
 ];
 
 /// All laws, in the order of their groups.

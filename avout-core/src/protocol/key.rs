@@ -89,7 +89,7 @@ impl Key {
 
     /// Whether it is the floor or a slot, which commits touch besides what they are for.
     pub(crate) fn is_bookkeeping(&self) -> bool {
-        let rest = self.0.strip_prefix('/').and_then(|rest| rest.strip_prefix(RESERVED));
+        let rest = self.text.strip_prefix('/').and_then(|rest| rest.strip_prefix(RESERVED));
         rest.is_some_and(|rest| rest == "/floor" || rest.starts_with("/slots/"))
     }
 

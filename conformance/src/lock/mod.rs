@@ -4,3 +4,4 @@ pub(crate) mod bench;
 pub(crate) mod cost;
 pub(crate) mod liveness;
 pub(crate) mod mutex;
+pub(crate) mod others;
