@@ -10,6 +10,7 @@ use super::hub::Claim;
 use super::rules::{Claimant, Line, Waiting};
 use super::session::{Session, seat};
 use crate::backend::Watcher;
+use crate::engine::planted::Bug;
 use crate::engine::refuse_nested;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handles::Own;
@@ -46,7 +47,9 @@ impl Gate {
     /// # Cancel safety
     /// The request is a task of its own: whoever asked may go away at any time, and what was granted meanwhile is given back.
     pub(super) async fn acquire(&self, request: Request, patience: Patience) -> Result<Option<Hold>> {
-        refuse_nested("acquire")?;
+        if !self.hub.makes(Bug::AcquireNested) {
+            refuse_nested("acquire")?;
+        }
         let wait = !matches!(patience, Patience::Now);
         let (reply, mut granted) = oneshot::channel();
         let (stop, stopped) = oneshot::channel::<()>();
@@ -172,6 +175,9 @@ async fn obtain(
                 hub.entered(&session, sent);
                 match wait_for_grant(gate, &session, who, claim.seat, None, stop).await {
                     Ok(Waited::Granted(token)) if session.is_alive() => return Ok(Some((session, who, token))),
+                    Ok(Waited::Granted(_) | Waited::Ended) if hub.makes(Bug::RequestLostWithSession) => {
+                        return Err(lost(&gate.key));
+                    }
                     // A grant that comes after the session has ended is none.
                     Ok(Waited::Granted(_) | Waited::Ended) => {
                         hub.lose(&session);
@@ -264,6 +270,11 @@ impl Hold {
     /// Gives it back, and waits until that is done.
     pub(super) async fn release(mut self) -> Result<()> {
         refuse_nested("release")?;
+        if self.gate.hub.makes(Bug::ReleaseDropped) {
+            let claim = self.claim.take();
+            tokio::task::yield_now().await;
+            self.claim = claim;
+        }
         let Some(task) = self.give_back() else {
             return Ok(());
         };
@@ -321,6 +332,9 @@ impl Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
+        if self.gate.hub.makes(Bug::DropKeeps) {
+            std::mem::forget(self.claim.take());
+        }
         self.give_back();
     }
 }

@@ -9,6 +9,7 @@ use super::gate::Gate;
 use super::lock::{Lock, LockGuard};
 use super::rules::{Claimant, Line, Waiting};
 use super::session::Session;
+use crate::engine::planted::Bug;
 use crate::engine::refuse_nested;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handles::Own;
@@ -154,7 +155,10 @@ impl Condition {
             parked.waiting.retain(|waiting| !dead.contains(&waiting.who.session()));
             let notified: Vec<Waiting> = parked.waiting.drain(..parked.waiting.len().min(most)).collect();
             let count = notified.len();
-            open.line.waiting.extend(notified);
+            match hub.makes(Bug::NotifiedStay) {
+                true => parked.waiting.extend(notified),
+                false => open.line.waiting.extend(notified),
+            }
             if parked.waiting.len() < before {
                 self.parked.put(&tx, parked).await?;
             }
@@ -170,6 +174,7 @@ impl Condition {
         self.check(&guard)?;
         let (reply, done) = oneshot::channel();
         let (stop, stopped) = oneshot::channel();
+        let deadline = deadline.filter(|_| !self.gate.hub.makes(Bug::WaitEndless));
         tokio::spawn(drive(self.clone(), guard.0, deadline, Stop { reply, stopped }));
         let done = done.await;
         drop(stop);

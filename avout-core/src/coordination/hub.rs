@@ -8,6 +8,7 @@ use tokio::task;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::session::{Dead, Observer, Session, record};
+use crate::engine::planted::{self, Bug};
 use crate::engine::{Engine, Options, run};
 use crate::error::{Error, ErrorKind, Result};
 use crate::handles::{Companion, Stm, Tx};
@@ -89,6 +90,11 @@ impl Hub {
         Claim { hub: Arc::clone(self), ticket: self.tickets.fetch_add(1, Ordering::Relaxed), seat }
     }
 
+    /// Whether this client makes this mistake.
+    pub(super) fn makes(&self, bug: Bug) -> bool {
+        planted::is(&self.engine.config, bug)
+    }
+
     /// Runs a transaction for as long as it takes.
     pub(super) async fn transact<T, F, Fut>(&self, body: F) -> Result<T>
     where
@@ -164,7 +170,9 @@ impl Hub {
             }
         }
         if session.lose() {
-            tracing::warn!(session = %session.id, "the session ended: what it held is lost");
+            if session.is_beating() {
+                tracing::warn!(session = %session.id, "the session ended: what it held is lost");
+            }
             let (hub, session) = (Arc::clone(self), Arc::clone(session));
             self.background(&Handle::current(), async move { hub.retire(&session).await });
         }
@@ -187,7 +195,7 @@ impl Hub {
         const AT_ONCE: usize = 64;
         let limit = self.engine.capabilities.max_keys.saturating_sub(1).clamp(1, AT_ONCE);
         let sessions = &sessions[..sessions.len().min(limit)];
-        if sessions.is_empty() {
+        if sessions.is_empty() || self.makes(Bug::DeadStay) {
             return Ok(Vec::new());
         }
         if let Some(native) = self.engine.coordinator.sessions() {
@@ -207,7 +215,8 @@ impl Hub {
                 Ok(found)
             })
             .await?;
-        Ok(self.observer.judge(asked, found))
+        let hours = Duration::from_secs(if self.makes(Bug::LivingTakenForDead) { 36_000 } else { 0 });
+        Ok(self.observer.judge(asked + hours, found))
     }
 
     /// Does something that gives back what was taken, in a task of its own, which [`close`](Companion::close) waits for.
@@ -246,7 +255,8 @@ impl Hub {
         let Some(task) = task::try_id() else {
             return Ok(());
         };
-        if !self.holding().iter().any(|holding| holding.task == task && holding.key == *key) {
+        let held = self.holding().iter().any(|holding| holding.task == task && holding.key == *key);
+        if !held || self.makes(Bug::ReentryAllowed) {
             return Ok(());
         }
         let message = "this task holds it already and would wait for itself: pass the guard, or release it first";
@@ -268,6 +278,9 @@ impl Hub {
 impl Companion for Hub {
     fn close(&self) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(async move {
+            if self.makes(Bug::CloseAtOnce) {
+                return;
+            }
             let mut busy = self.busy.subscribe();
             let _ = busy.wait_for(|busy| *busy == 0).await;
             let idle = {
@@ -284,6 +297,11 @@ impl Companion for Hub {
 
 /// Keeps a session alive while anything is claimed in it, and notices when it is not.
 async fn beat(hub: Arc<Hub>, session: Arc<Session>) {
+    let lose = || {
+        if !hub.makes(Bug::LossUnnoticed) {
+            hub.lose(&session);
+        }
+    };
     let mut due = Instant::now() + session.ttl / 4;
     loop {
         tokio::select! {
@@ -300,14 +318,14 @@ async fn beat(hub: Arc<Hub>, session: Arc<Session>) {
         }
         let sent = Instant::now();
         if sent >= session.expires() {
-            return hub.lose(&session);
+            return lose();
         }
         match timeout_at(session.expires(), hub.sign_of_life(&session)).await {
             Ok(Ok(true)) => {
                 session.renewed(sent);
                 due = sent + session.ttl / 4;
             }
-            Ok(Ok(false)) | Err(_) => return hub.lose(&session),
+            Ok(Ok(false)) | Err(_) => return lose(),
             Ok(Err(error)) => {
                 tracing::debug!(session = %session.id, %error, "a sign of life failed");
                 sleep(AFTER_ERROR.min(session.ttl / 8)).await;

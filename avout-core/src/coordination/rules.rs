@@ -68,9 +68,9 @@ pub(super) struct Waiting {
 }
 
 impl Holders {
-    /// Nobody has anything. `before` is a number that no earlier grant has passed.
-    pub(super) fn none(before: u64, limit: u32) -> Self {
-        Self { grants: before, limit, held: Vec::new() }
+    /// Nobody has anything.
+    pub(super) fn none(limit: u32) -> Self {
+        Self { grants: 0, limit, held: Vec::new() }
     }
 
     /// How much is left to be taken.

@@ -1,9 +1,11 @@
 //! What laws of locks set up.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use avout_core::{Lock, Stm};
+use tokio::task::JoinHandle;
 
 use crate::fault::Counting;
 use crate::law::{Ctx, Failure, within};
@@ -11,7 +13,7 @@ use crate::stm::bench::{SOON, roles};
 use crate::stm::rig::{Rigged, Then};
 
 /// How long a session lives whose end a law waits for: long enough for a machine that is busy.
-pub(crate) const TTL: Duration = Duration::from_millis(800);
+pub(crate) const TTL: Duration = Duration::from_millis(1200);
 
 /// How long a session lives that is to outlive the law.
 pub(crate) const LONG: Duration = Duration::from_secs(120);
@@ -19,14 +21,14 @@ pub(crate) const LONG: Duration = Duration::from_secs(120);
 /// A new client whose sessions live so long.
 pub(crate) async fn client(ctx: &Ctx, ttl: Duration) -> Result<Stm, Failure> {
     let (coordinator, store) = roles(ctx).await?;
-    Ok(Stm::builder(coordinator, store).seed(ctx.seed).session_ttl(ttl).build())
+    Ok(ctx.stm(coordinator, store).seed(ctx.seed).session_ttl(ttl).build())
 }
 
 /// A new client that outlives the law, and what counts its requests.
 pub(crate) async fn counted(ctx: &Ctx) -> Result<(Stm, Arc<Counting>), Failure> {
     let (coordinator, store) = roles(ctx).await?;
     let counting = Arc::new(Counting::new(coordinator));
-    Ok((Stm::builder(Arc::clone(&counting) as _, store).seed(ctx.seed).session_ttl(LONG).build(), counting))
+    Ok((ctx.stm(Arc::clone(&counting) as _, store).seed(ctx.seed).session_ttl(LONG).build(), counting))
 }
 
 /// A client that can be cut off from the store, as if its process were paused or dead.
@@ -39,13 +41,51 @@ impl Mortal {
     pub(crate) async fn new(ctx: &Ctx, ttl: Duration) -> Result<Self, Failure> {
         let (coordinator, store) = roles(ctx).await?;
         let rig = Arc::new(Rigged::new(coordinator));
-        let stm = Stm::builder(Arc::clone(&rig) as _, store).seed(ctx.seed).session_ttl(ttl).build();
+        let stm = ctx.stm(Arc::clone(&rig) as _, store).seed(ctx.seed).session_ttl(ttl).build();
         Ok(Self { stm, rig })
     }
 
     pub(crate) fn die(&self) -> Instant {
         self.rig.all(Then::Hang);
         Instant::now()
+    }
+}
+
+/// Measures how slow the machine and the store are just now, so that a law of time fails for no other's load.
+pub(crate) struct Noise {
+    longest: Arc<AtomicU64>,
+    task: JoinHandle<()>,
+}
+
+impl Noise {
+    /// Begins to look at the store again and again.
+    pub(crate) async fn new(ctx: &Ctx) -> Result<Self, Failure> {
+        let (coordinator, _) = roles(ctx).await?;
+        let longest = Arc::new(AtomicU64::new(0));
+        let task = tokio::spawn({
+            let longest = Arc::clone(&longest);
+            async move {
+                loop {
+                    let begun = Instant::now();
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                    let _ = coordinator.read(&[], None).await;
+                    let took = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+                    longest.fetch_max(took, Ordering::Relaxed);
+                }
+            }
+        });
+        Ok(Self { longest, task })
+    }
+
+    /// How much later than it should something may be that takes some requests: at most so much.
+    pub(crate) fn allowance(&self) -> Duration {
+        Duration::from_micros(self.longest.load(Ordering::Relaxed)) * 8
+    }
+}
+
+impl Drop for Noise {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }
 

@@ -22,22 +22,22 @@ fn line(of: &[(u128, u32)]) -> Line {
 /// What is free goes to those who came first, and one that asks for much is not overtaken.
 #[test]
 fn grants_in_order() {
-    let mut holders = Holders::none(7, 3);
+    let mut holders = Holders::none(3);
     let mut waits = line(&[(1, 1), (2, 1), (3, 3), (4, 1)]);
     let granted = advance(&mut holders, &mut waits, 16);
     assert_eq!(granted.iter().map(|waiting| waiting.who.ticket).collect::<Vec<_>>(), [0, 1]);
-    assert_eq!(holders.held.iter().map(|held| held.token).collect::<Vec<_>>(), [8, 8]);
+    assert_eq!(holders.held.iter().map(|held| held.token).collect::<Vec<_>>(), [1, 1]);
     assert!(holders.remove(claimant(1, 0)) && !holders.remove(claimant(1, 0)));
     assert!(advance(&mut holders, &mut waits, 16).is_empty(), "three are asked for and two are free");
     assert!(holders.remove(claimant(2, 1)));
     assert_eq!(advance(&mut holders, &mut waits, 16).len(), 1);
-    assert_eq!((holders.grants, holders.free(), waits.waiting.len()), (9, 0, 1));
+    assert_eq!((holders.grants, holders.free(), waits.waiting.len()), (2, 0, 1));
 }
 
 /// No more are granted at once than a commit has room for; the rest stays first in the line.
 #[test]
 fn grants_no_more_than_fit_into_a_commit() {
-    let mut holders = Holders::none(0, u32::MAX);
+    let mut holders = Holders::none(u32::MAX);
     let mut waits = line(&[(1, 1), (2, 1), (3, 1)]);
     assert_eq!(advance(&mut holders, &mut waits, 2).len(), 2);
     assert_eq!(waits.waiting[0].who.session(), session(3));
@@ -46,7 +46,7 @@ fn grants_no_more_than_fit_into_a_commit() {
 /// Each dead session is one living waiter's to remove, and the first's are the holders too.
 #[test]
 fn each_dead_session_is_one_waiters_business() {
-    let mut holders = Holders::none(0, 1);
+    let mut holders = Holders::none(1);
     let mut waits = line(&[(9, 1), (1, 1), (2, 1), (3, 1), (4, 1)]);
     advance(&mut holders, &mut waits, 1);
     let dead = [session(9), session(1), session(3)];
@@ -65,7 +65,7 @@ proptest! {
     /// Never is more held than the limit, no grant number comes again in a later commit, and whoever is removed is gone.
     #[test]
     fn keeps_the_limit(limit in 1_u32..5, steps in prop::collection::vec((0_u8..4, 0_u128..4, 1_u32..5), 0..60)) {
-        let (mut holders, mut waits, mut ticket) = (Holders::none(0, limit), Line::default(), 0);
+        let (mut holders, mut waits, mut ticket) = (Holders::none(limit), Line::default(), 0);
         for (step, number, take) in steps {
             let before = holders.clone();
             match step {
