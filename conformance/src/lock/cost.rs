@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::bench::{LONG, client, counted, until_status};
-use crate::fault::Counts;
+use crate::fault::{Counting, Counts};
 use crate::law::{Ctx, Failure, Outcome, laws, within};
 use crate::stm::bench::SOON;
 
@@ -28,6 +28,19 @@ async fn alone_it_is_two_commits(ctx: Ctx) -> Outcome {
     Ok(())
 }
 
+/// Waits until no more requests come.
+async fn until_quiet(counting: &Counting) {
+    let mut before = counting.counts();
+    loop {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let now = counting.counts();
+        if now == before {
+            return;
+        }
+        before = now;
+    }
+}
+
 /// What a release and the grant that follows from it cost, with so many waiters of another client.
 async fn handover(ctx: &Ctx, key: &str, waiters: usize) -> Result<(Counts, Counts), Failure> {
     let (holder, held) = counted(ctx).await?;
@@ -48,22 +61,14 @@ async fn handover(ctx: &Ctx, key: &str, waiters: usize) -> Result<(Counts, Count
         });
     }
     until_status(&observer, 1, waiters).await;
-    // What they do once when they begin to wait is over when no more requests come.
-    let mut before = waited.counts();
-    loop {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        let now = waited.counts();
-        if now == before {
-            break;
-        }
-        before = now;
-    }
+    // What they do once when they begin to wait is over.
+    until_quiet(&waited).await;
     held.take();
     waited.take();
     guard.release().await?;
     within(SOON, "a turn", grants.recv()).await;
     // More would be woken by now.
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    until_quiet(&waited).await;
     let counts = (held.take(), waited.take());
     assert!(grants.try_recv().is_err(), "one is granted");
     go_on.add_permits(waiters);
@@ -96,23 +101,23 @@ async fn a_request_costs_the_same_for_any_number_of_waiters(ctx: Ctx) -> Outcome
     let mut waiting = Vec::new();
     let mut costs = Vec::new();
     for waiter in 0..100 {
-        waited.take();
+        let counted = [0, 1, 10, 99].contains(&waiter);
+        if counted {
+            until_quiet(&waited).await;
+            waited.take();
+        }
         let lock = lock.clone();
         waiting.push(tokio::spawn(async move { lock.acquire().await.map(drop) }));
         until_status(&observer, 1, waiter + 1).await;
-        if [0, 1, 10, 99].contains(&waiter) {
+        if counted {
             // Its watch, and its first look at those ahead.
-            within(SOON, "its first look", async {
-                while waited.counts().reads < 3 {
-                    tokio::time::sleep(Duration::from_millis(2)).await;
-                }
-            })
-            .await;
-            let counts = waited.take();
-            costs.push((counts.reads, counts.commits, counts.watches));
+            until_quiet(&waited).await;
+            costs.push(waited.take());
         }
     }
-    assert!(costs.iter().all(|cost| *cost == (3, 1, 1)), "reads, commits and watches: {costs:?}");
+    // Whether those ahead live the store may tell by itself, and a hint without a change costs a read.
+    let fits = |cost: &Counts| (2..=4).contains(&cost.reads) && (cost.commits, cost.watches) == (1, 1);
+    assert!(costs.iter().all(fits), "for the 1st, the 2nd, the 11th and the 100th: {costs:?}");
     drop(guard);
     for waiter in waiting {
         within(SOON, "a turn", waiter).await.expect("no panic")?;
