@@ -16,6 +16,7 @@ use crate::protocol::SessionId;
 ///   `end` is called.
 /// - If its client is gone, it is no longer alive at the latest twice its `ttl` after the last `renew`.
 /// - Once it is not alive it never is again: `renew` answers `false` from then on, and `alive` too.
+/// - A session is one client's: only it renews and ends it.
 /// - `alive` is linearizable: a session whose first `renew` was answered before the call is seen.
 #[async_trait]
 pub trait Sessions: Send + Sync {
