@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::session::{Dead, Observer, Session, record};
 use crate::engine::planted::{self, Bug};
@@ -282,7 +282,8 @@ impl Companion for Hub {
                 return;
             }
             let mut busy = self.busy.subscribe();
-            let _ = busy.wait_for(|busy| *busy == 0).await;
+            // If the store is out of reach for so long, the session has ended and all with it.
+            let _ = timeout(self.engine.config.session_ttl, busy.wait_for(|busy| *busy == 0)).await;
             let idle = {
                 let mut state = self.state();
                 if state.claims == 0 { state.session.take() } else { None }

@@ -305,7 +305,8 @@ impl Stm {
         self.engine.stats.get()
     }
 
-    /// Finishes what was left to the background. Without it, dropping the last handle leaves that to the sweeper; no
+    /// Finishes what was left to the background, and gives back what was held by guards that were dropped: if the store is out of reach, it
+    /// waits for that no longer than a session lives. Without it, dropping the last handle leaves that to the sweeper; no
     /// committed value depends on it.
     pub async fn close(&self) {
         if let Some(companion) = self.companion.get() {
