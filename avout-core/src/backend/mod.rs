@@ -7,11 +7,13 @@
 mod coordinator;
 mod sessions;
 mod store;
+mod url;
 mod watch;
 
 pub use coordinator::{Coordinator, CoordinatorCapabilities};
 pub use sessions::Sessions;
 pub use store::{CasOutcome, Kind, StateContainer, Store, StoreCapabilities, VersionedStateContainer};
+pub use url::UrlReader;
 pub use watch::{Wake, Watcher};
 
 use std::sync::Arc;
