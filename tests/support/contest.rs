@@ -110,7 +110,8 @@ async fn hold(stm: &Stm, field: &Ref<Field>, guard: &LockGuard, number: usize) -
             tx.set(field, Field { number, token, steps: step + 1 }).await
         })
         .await?;
-        sleep(Duration::from_millis(4)).await;
+        // Long enough for a good part of the blows to hit the holder.
+        sleep(Duration::from_millis(20)).await;
     }
     Ok(())
 }
