@@ -21,12 +21,15 @@
 //! # Where to go from here
 //! - [`Stm`] makes refs and atoms and runs transactions; its page shows avout in a service.
 //! - [`Tx`] is what a transaction's body can do: `get`, `set`, `alter`, `commute`, `ensure`, `retry`, `or_else`.
+//! - [`Lock`] and its likes, [`RwLock`], [`Condition`], [`Semaphore`], [`Election`], [`Barrier`], [`Latch`], [`Queue`], [`Counter`] and
+//!   [`Once`], are for what a transaction is not; [`docs/coordination.md`] tells which is for what.
 //! - [`connect`] lists the URLs, and [`ErrorKind`] what can go wrong and what to do then.
 //! - The crate `avout-core` has the two traits that a backend of your own implements, and `avout-conformance` tests it.
 //!
 //! # Features
 //! `local` and `sql` (SQLite) are on by default; `zk` is ZooKeeper, `redis` is Redis, `mongo` is MongoDB.
 //!
+//! [`docs/coordination.md`]: https://github.com/avout/avout/blob/main/docs/coordination.md
 //! [`docs/guarantees.md`]: https://github.com/avout/avout/blob/main/docs/guarantees.md
 
 mod connect;

@@ -67,3 +67,24 @@ async fn own_store_changes_two_stores_together() {
         "stock 4, orders [\"3 pieces, 7 left\", \"3 pieces, 4 left\"]\nrefused: sold out\nrun 2 on these files\n";
     assert_eq!(printed(&mut run()).await, again);
 }
+
+/// `leader` has one leader at a time, and each candidate leads once.
+#[tokio::test]
+async fn leader_lets_each_candidate_lead() {
+    let text = printed(&mut example("leader")).await;
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 7, "{text}");
+    for (number, line) in lines[..6].iter().enumerate() {
+        assert!(line.ends_with(&format!("made decision {}", number + 1)), "{text}");
+    }
+    // A term's two decisions follow each other.
+    assert!(lines[..6].chunks(2).all(|term| term[0].split(' ').next() == term[1].split(' ').next()), "{text}");
+    assert_eq!(lines[6], "6 decisions");
+}
+
+/// `rate_limit` serves all and never more than three at a time.
+#[tokio::test]
+async fn rate_limit_keeps_its_limit() {
+    let text = printed(&mut example("rate_limit")).await;
+    assert_eq!(text, "12 requests served, at most 3 at a time\n");
+}

@@ -37,6 +37,8 @@ pub enum ErrorKind {
     Contended,
     /// The deadline passed before there was an outcome, and there will be none: nothing happened.
     Timeout,
+    /// The lock, or whatever the guard stood for, was lost: the session ended before it was released. Others may have it.
+    Lost,
     /// A transaction, or an operation of its own on a handle, inside the body of a transaction.
     /// Pass the `Tx` instead.
     Nested,

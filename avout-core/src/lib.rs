@@ -4,15 +4,18 @@
 //! backends: the traits in [`backend`], and the plain data of [`protocol`] that they take and give.
 //!
 //! From a call to its effect there are three layers, and imports go one way: the typed handles ([`Stm`], [`Ref`],
-//! [`Atom`], [`Tx`]), the engine, which knows no types, and the protocol, which decides and never waits.
+//! [`Atom`], [`Tx`]), the engine, which knows no types, and the protocol, which decides and never waits. Locks and the like
+//! ([`Lock`]) stand above the handles: each of their steps is a transaction.
 
 pub mod backend;
+mod coordination;
 mod engine;
 mod error;
 mod handles;
 pub mod protocol;
 
 pub use backend::{Coordinator, Store};
+pub use coordination::*;
 #[cfg(feature = "planted-bugs")]
 #[doc(hidden)]
 pub use engine::Bug;

@@ -1,4 +1,4 @@
-//! Imports go one way: handles -> engine -> protocol, and backend traits -> protocol.
+//! Imports go one way: coordination -> handles -> engine -> protocol, and backend traits -> protocol.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,6 +9,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("backend", &["protocol"]),
     ("engine", &["protocol", "backend"]),
     ("handles", &["protocol", "backend", "engine"]),
+    ("coordination", &["protocol", "backend", "engine", "handles"]),
 ];
 
 fn rust_files(folder: &Path) -> Vec<PathBuf> {

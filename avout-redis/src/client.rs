@@ -1,11 +1,12 @@
 //! One client of a namespace: its connections, and how a request is made.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use avout_core::backend::{CoordinatorCapabilities, StoreCapabilities};
-use avout_core::protocol::Realm;
+use avout_core::protocol::{Realm, SessionId};
 use avout_core::{Error, ErrorKind, Result};
 use redis::{Cmd, RedisError, ServerErrorKind, Value};
 
@@ -44,6 +45,8 @@ pub(crate) struct Client {
     /// Not 0: replicas have not confirmed a write. It grows with each such write.
     unconfirmed: AtomicU64,
     writes: AtomicU64,
+    /// The sessions that this client has begun.
+    sessions: Mutex<HashSet<SessionId>>,
 }
 
 struct Opened {
@@ -79,6 +82,7 @@ pub(crate) async fn open(options: Options) -> Result<Backend> {
         opened: OnceLock::new(),
         unconfirmed: AtomicU64::new(0),
         writes: AtomicU64::new(1),
+        sessions: Mutex::default(),
         options,
     });
     client.connected().await.map_err(|error| error.during("open"))?;
@@ -100,6 +104,10 @@ impl Client {
 
     pub(crate) fn stores(&self) -> StoreCapabilities {
         self.opened().stores.clone()
+    }
+
+    pub(crate) fn sessions(&self) -> MutexGuard<'_, HashSet<SessionId>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn connector(&self) -> &Connector {
@@ -304,9 +312,15 @@ impl Client {
         Err(unsteady())
     }
 
-    /// Looks at one key of the namespace, and then at the clock. The reply is not older than the call; the clock tells
-    /// whether it is of the right namespace at all.
+    /// Looks at one key of the namespace, as [`look_all`](Self::look_all) does.
     pub(crate) async fn look(&self, command: &Cmd) -> Result<Value> {
+        let mut found = self.look_all(std::slice::from_ref(command)).await?;
+        Ok(found.pop().expect("one reply for one command"))
+    }
+
+    /// Looks at keys of the namespace, and then at the clock. The replies are not older than the call; the clock tells
+    /// whether they are of the right namespace at all.
+    pub(crate) async fn look_all(&self, commands: &[Cmd]) -> Result<Vec<Value>> {
         for _ in 0..TRIES {
             let link = self.link().await?;
             let Some(seen) = self.history.seen(link.era) else {
@@ -314,8 +328,11 @@ impl Client {
                 continue;
             };
             let mut pipe = redis::pipe();
-            pipe.add_command(command.clone()).cmd("HGET").arg(&self.names.cells).arg(CLOCK);
-            let (reply, clock) = match pipe.query_async::<(Value, Value)>(&mut link.connection.clone()).await {
+            for command in commands {
+                pipe.add_command(command.clone());
+            }
+            pipe.cmd("HGET").arg(&self.names.cells).arg(CLOCK);
+            let mut replies = match pipe.query_async::<Vec<Value>>(&mut link.connection.clone()).await {
                 Ok(replies) => replies,
                 Err(error) if moved(&error).is_some() => {
                     link.kill();
@@ -323,8 +340,9 @@ impl Client {
                 }
                 Err(error) => return Err(self.failed(&link, error, ErrorKind::Unavailable)),
             };
-            match self.check(&link, seen, Some(&clock)) {
-                Some(_) => return Ok(reply),
+            match self.check(&link, seen, replies.pop().as_ref()) {
+                Some(_) if replies.len() == commands.len() => return Ok(replies),
+                Some(_) => return Err(Error::new(ErrorKind::Unavailable, "the server left replies out")),
                 None => link.kill(),
             }
         }

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use avout_core::backend::{self, CoordinatorCapabilities, Watcher};
+use avout_core::backend::{self, CoordinatorCapabilities, Sessions, Watcher};
 use avout_core::protocol::{Commit, CommitOutcome, Committed, Conflict, Key, Point, Snapshot};
 use avout_core::{Error, ErrorKind, Result};
 use redis::Value;
@@ -16,7 +16,7 @@ use crate::scripts::Script;
 /// A revision is the point of the write and a number by chance, and so is like no other, whatever the server loses.
 #[derive(Clone)]
 pub struct Coordinator {
-    client: Arc<Client>,
+    pub(crate) client: Arc<Client>,
 }
 
 impl Coordinator {
@@ -47,6 +47,10 @@ impl backend::Coordinator for Coordinator {
         let channels = keys.iter().map(|key| self.client.names.channel(key.as_str())).collect();
         let watch = self.client.hub.watch(channels).await.map_err(|error| error.during("watch"))?;
         Ok(Box::new(watch))
+    }
+
+    fn sessions(&self) -> Option<&dyn Sessions> {
+        Some(self)
     }
 
     async fn list(&self, prefix: &Key) -> Result<Vec<Key>> {

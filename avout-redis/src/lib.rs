@@ -37,6 +37,7 @@ mod link;
 mod names;
 mod options;
 mod scripts;
+mod sessions;
 mod watch;
 
 use std::fmt;

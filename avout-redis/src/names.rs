@@ -1,7 +1,7 @@
 //! The names of what lies in Redis.
 
 use avout_core::backend::Kind;
-use avout_core::protocol::Key;
+use avout_core::protocol::{Key, SessionId};
 
 /// The keys of one namespace. All have the same hash tag, so that they lie in one slot of a cluster and one script
 /// can use them all.
@@ -12,12 +12,14 @@ use avout_core::protocol::Key;
 /// | `{ns}:cells` | hash | the clock under the empty field, records under `/key`, states of atoms under `@/key` |
 /// | `{ns}:names` | sorted set, by name | the fields of `cells` but the clock, and `v/key` for each ref with values |
 /// | `{ns}:v/key` | hash | the values of a ref that are not in its record, by version |
+/// | `{ns}:s/id` | hash, with a time to live | a session of a client |
 #[derive(Debug)]
 pub(crate) struct Names {
     pub(crate) meta: String,
     pub(crate) cells: String,
     pub(crate) names: String,
     values: String,
+    sessions: String,
 }
 
 impl Names {
@@ -32,12 +34,17 @@ impl Names {
             }
         }
         let name = |rest| format!("{{{tag}}}:{rest}");
-        Self { meta: name("meta"), cells: name("cells"), names: name("names"), values: name("v") }
+        Self { meta: name("meta"), cells: name("cells"), names: name("names"), values: name("v"), sessions: name("s") }
     }
 
     /// The hash with a ref's values.
     pub(crate) fn values(&self, key: &Key) -> String {
         format!("{}{key}", self.values)
+    }
+
+    /// The key of a session.
+    pub(crate) fn session(&self, id: SessionId) -> String {
+        format!("{}/{id}", self.sessions)
     }
 
     /// The channel that tells of changes of a field.

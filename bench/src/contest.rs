@@ -81,6 +81,10 @@ pub(crate) enum Workload {
     Long,
     /// Processes of eight tasks, which change two refs each, each task its own.
     Processes,
+    /// Tasks acquire and release one lock.
+    Lock,
+    /// Processes of one task do.
+    LockProcesses,
 }
 
 impl Workload {
@@ -97,6 +101,7 @@ impl Workload {
             Self::Commute => "commute",
             Self::Long => "long",
             Self::Processes => "processes",
+            Self::Lock | Self::LockProcesses => "lock",
         }
     }
 
@@ -104,6 +109,7 @@ impl Workload {
         match self {
             Self::HelloByAlter => "hello, by alter",
             Self::ReadMostlyQuiet => "read-mostly, no writer",
+            Self::LockProcesses => "lock, processes",
             other => other.family(),
         }
     }
@@ -114,7 +120,7 @@ impl Workload {
 pub(crate) struct Spec {
     pub(crate) store: Store,
     pub(crate) workload: Workload,
-    /// Tasks or threads; for [`Workload::Processes`] processes.
+    /// Tasks or threads; for [`Workload::Processes`] and [`Workload::LockProcesses`] processes.
     pub(crate) tasks: usize,
     /// Bytes of a value.
     pub(crate) size: usize,
@@ -190,6 +196,16 @@ impl Env {
         self.started(&self.mongo, Mongo::replica_set(1))
     }
 
+    /// Whether there is what this store needs.
+    fn has(&self, store: Store) -> Result<bool, Failure> {
+        Ok(match store {
+            Store::Local | Store::Sql => true,
+            Store::Zk => self.zookeeper()?.is_some(),
+            Store::Redis => self.redis()?.is_some(),
+            Store::Mongo => self.mongo()?.is_some(),
+        })
+    }
+
     fn started<'a, T>(
         &self,
         server: &'a OnceCell<Option<T>>,
@@ -232,8 +248,10 @@ pub(crate) fn contests() -> Vec<Vec<Spec>> {
         contests.push([1, 8, 64].map(|tasks| spec(Swap, tasks, 16)).into());
         contests.push(vec![spec(Commute, 64, 16)]);
         contests.push(vec![spec(Long, 9, 16)]);
+        contests.push([1, 8].map(|tasks| spec(Lock, tasks, 16)).into());
         if store == Store::Sql {
             contests.extend([1, 2, 4].map(|tasks| vec![spec(Processes, tasks, 16)]));
+            contests.push(vec![spec(LockProcesses, 4, 16)]);
         }
     }
     for store in [Store::Zk, Store::Redis, Store::Mongo] {
@@ -245,6 +263,8 @@ pub(crate) fn contests() -> Vec<Vec<Spec>> {
         contests.push(vec![spec(ReadOnly, 1, 16)]);
         contests.push([1, 8].map(|tasks| spec(Swap, tasks, 16)).into());
         contests.push(vec![spec(Commute, 64, 16)]);
+        contests.push([1, 8].map(|tasks| spec(Lock, tasks, 16)).into());
+        contests.push(vec![spec(LockProcesses, 4, 16)]);
     }
     contests
 }
@@ -254,6 +274,8 @@ pub(crate) fn contenders(env: &std::rc::Rc<Env>, spec: Spec) -> Result<Vec<Conte
     let contender = |(name, run)| Contender { name, spec, run };
     let mut runs: Vec<(&'static str, Run)> = Vec::new();
     match (spec.workload, spec.store) {
+        (Workload::LockProcesses, store) if !env.has(store)? => {}
+        (Workload::LockProcesses, _) => runs.push(("avout", processes::lock(env, spec)?)),
         (Workload::Processes, _) => runs.extend(processes::contenders(env, spec)?),
         (_, Store::Local) => {
             runs.push(("avout", library::run(env, spec)?));

@@ -105,7 +105,13 @@ pub(crate) fn run(env: &Rc<Env>, spec: Spec) -> Result<Option<Run>, Failure> {
         Workload::Disjoint => fill(spec.tasks * 2)?.chunks(2).map(<[_]>::to_vec).collect(),
         Workload::Contended => vec![fill(2)?; spec.tasks],
         Workload::ReadOnly => vec![fill(10)?],
-        Workload::ReadMostly | Workload::ReadMostlyQuiet | Workload::Commute | Workload::Long | Workload::Processes => {
+        Workload::ReadMostly
+        | Workload::ReadMostlyQuiet
+        | Workload::Commute
+        | Workload::Long
+        | Workload::Processes
+        | Workload::Lock
+        | Workload::LockProcesses => {
             return Ok(None);
         }
     };

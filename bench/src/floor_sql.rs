@@ -119,7 +119,9 @@ pub(crate) fn run(env: &Rc<Env>, spec: Spec) -> Result<Option<Run>, Failure> {
         }
         (Workload::ReadMostly, _) => read_mostly(env, &path, fill(10)?, connection, true),
         (Workload::ReadMostlyQuiet, _) => read_mostly(env, &path, fill(10)?, connection, false),
-        (Workload::Commute | Workload::Long | Workload::Processes, _) => return Ok(None),
+        (Workload::Commute | Workload::Long | Workload::Processes | Workload::Lock | Workload::LockProcesses, _) => {
+            return Ok(None);
+        }
     }))
 }
 

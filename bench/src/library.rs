@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use avout::{Atom, ErrorKind, Ref, Stats, Stm};
+use avout::{Atom, ErrorKind, Lock, Ref, Stats, Stm};
 use tokio::runtime::Runtime;
 
 use crate::contest::{Env, Run, Spec, Store, Workload};
@@ -25,14 +25,7 @@ struct Client {
 
 impl Client {
     fn open(env: &Rc<Env>, spec: Spec) -> Result<Self, Failure> {
-        let url = match spec.store {
-            Store::Local => "mem:".to_owned(),
-            Store::Sql => url(&env.new_file()),
-            Store::Zk => env.zookeeper()?.ok_or("no ZooKeeper")?.url(&env.new_name()),
-            Store::Redis => env.redis()?.ok_or("no Redis")?.url(&env.new_name()),
-            Store::Mongo => env.mongo()?.ok_or("no MongoDB")?.url(&env.new_name()),
-        };
-        let stm = env.many.block_on(avout::connect(url))?;
+        let stm = env.many.block_on(avout::connect(new_url(env, spec.store)?))?;
         Ok(Self { env: Rc::clone(env), spec, stm })
     }
 
@@ -53,6 +46,17 @@ impl Client {
         round.effort = effort(&before, &self.stm.stats());
         Ok(round)
     }
+}
+
+/// The URL of a namespace that nobody uses.
+pub(crate) fn new_url(env: &Env, store: Store) -> Result<String, Failure> {
+    Ok(match store {
+        Store::Local => "mem:".to_owned(),
+        Store::Sql => url(&env.new_file()),
+        Store::Zk => env.zookeeper()?.ok_or("no ZooKeeper")?.url(&env.new_name()),
+        Store::Redis => env.redis()?.ok_or("no Redis")?.url(&env.new_name()),
+        Store::Mongo => env.mongo()?.ok_or("no MongoDB")?.url(&env.new_name()),
+    })
 }
 
 /// A path as a URL that connects to it.
@@ -104,7 +108,8 @@ pub(crate) fn run(env: &Rc<Env>, spec: Spec) -> Result<Run, Failure> {
         (Workload::Swap, _) => swap(client),
         (Workload::Commute, _) => commute(client),
         (Workload::Long, _) => long(client),
-        (Workload::Processes, _) => Err("processes run in processes of their own".into()),
+        (Workload::Lock, _) => lock(client),
+        (Workload::Processes | Workload::LockProcesses, _) => Err("processes run in processes of their own".into()),
     }
 }
 
@@ -160,6 +165,18 @@ async fn commute_one<V: Sample>(stm: Stm, a: Ref<V>, mut meter: Meter) -> Result
         stm.dosync(async |tx| tx.commute(&a, V::bump).await).await?;
     }
     Ok(meter)
+}
+
+async fn acquire(lock: Lock, mut meter: Meter) -> Result<Meter, Failure> {
+    while meter.go_in_turn().await {
+        lock.acquire().await?.release().await?;
+    }
+    Ok(meter)
+}
+
+fn lock(client: Client) -> Result<Run, Failure> {
+    let lock = client.stm.lock("/lock")?;
+    Ok(Box::new(move |pace| client.measure(tasks(client.spec.tasks, pace, |_, meter| acquire(lock.clone(), meter)))))
 }
 
 fn hello<V: Sample>(client: Client) -> Result<Run, Failure> {
@@ -332,6 +349,14 @@ pub(crate) async fn disjoint_in(stm: &Stm, refs: &[Ref<Small>], pace: Pace) -> R
     let before = stm.stats();
     let run = |task: usize, meter| change_two(stm.clone(), refs[task * 2].clone(), refs[task * 2 + 1].clone(), meter);
     let mut round = tasks(refs.len() / 2, pace, run).await?;
+    round.effort = effort(&before, &stm.stats());
+    Ok(round)
+}
+
+/// For a child process: one task that acquires and releases a lock, and the client's statistics.
+pub(crate) async fn lock_in(stm: &Stm, lock: &Lock, pace: Pace) -> Result<Round, Failure> {
+    let before = stm.stats();
+    let mut round = tasks(1, pace, |_, meter| acquire(lock.clone(), meter)).await?;
     round.effort = effort(&before, &stm.stats());
     Ok(round)
 }

@@ -1,6 +1,6 @@
-//! Several processes on one SQLite file: this program runs itself as a child.
+//! Several processes on one SQLite file, or over one lock: this program runs itself as a child.
 //!
-//! A child opens the file, says that it is ready, and then runs one round for each line on its standard input, which is the length of
+//! A child opens the store, says that it is ready, and then runs one round for each line on its standard input, which is the length of
 //! the round in microseconds. It answers with a line of JSON.
 
 use std::io::{BufRead, BufReader, Write, stdin};
@@ -22,6 +22,9 @@ pub(crate) const CHILD: &str = "child";
 
 const TASKS: usize = 8;
 const READY: &str = "ready";
+
+/// What a child does instead if it is told so in the place of a contender's name: its path is then a URL.
+const LOCK: &str = "lock";
 
 #[derive(Serialize, Deserialize)]
 struct Answer {
@@ -45,6 +48,13 @@ pub(crate) fn contenders(env: &Rc<Env>, spec: Spec) -> Result<Vec<(&'static str,
             Ok((name, run))
         })
         .collect()
+}
+
+/// Processes that contend for one lock.
+pub(crate) fn lock(env: &Rc<Env>, spec: Spec) -> Result<Run, Failure> {
+    let url = library::new_url(env, spec.store)?;
+    let mut children = (0..spec.tasks).map(|_| Process::start(&[LOCK, &url, ""])).collect::<Result<Vec<_>, _>>()?;
+    Ok(Box::new(move |pace| round(&mut children, pace)))
 }
 
 fn round(children: &mut [Process], pace: Pace) -> Result<Round, Failure> {
@@ -121,9 +131,14 @@ pub(crate) fn serve<T: Serialize>(mut answer: impl FnMut(&str) -> Result<T, Fail
     Ok(())
 }
 
-/// What a child of [`contenders`] does.
+/// What a child of [`contenders`] or [`lock`] does.
 pub(crate) fn child(name: &str, path: &Path, index: &str) -> Result<(), Failure> {
     let runtime = workers()?;
+    if name == LOCK {
+        let stm = runtime.block_on(avout::connect(path.to_str().ok_or("the URL is a text")?))?;
+        let lock = stm.lock("/lock")?;
+        return serve(|line| runtime.block_on(library::lock_in(&stm, &lock, pace(line)?)).map(answer));
+    }
     let folder = format!("/{index}");
     if name == "avout" {
         let stm = runtime.block_on(avout::connect(library::url(path)))?;

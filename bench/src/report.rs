@@ -160,6 +160,7 @@ pub(crate) const COLUMNS: [&str; 10] =
 pub(crate) fn cells(row: &Row) -> [String; 10] {
     let tasks = match row.spec.workload {
         Workload::Processes => format!("{} x 8", row.tasks),
+        Workload::LockProcesses => format!("{} x 1", row.tasks),
         Workload::ReadMostly => "1 + 15".to_owned(),
         Workload::Long => "1 + 8".to_owned(),
         _ => row.tasks.to_string(),

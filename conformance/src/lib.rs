@@ -37,6 +37,7 @@ pub mod fault;
 mod fixture;
 pub mod history;
 mod law;
+mod lock;
 mod registry;
 mod runner;
 mod sample;

@@ -1,5 +1,5 @@
 use crate::law::Law;
-use crate::{coordinator, state_container, stm, versioned_state_container, watch};
+use crate::{coordinator, lock, state_container, stm, versioned_state_container, watch};
 
 /// The files of laws, group by group.
 ///
@@ -42,6 +42,10 @@ const FILES: &[&[Law]] = &[
     watch::changes::LAWS,
     watch::named::LAWS,
     watch::atoms::LAWS,
+    lock::mutex::LAWS,
+    lock::liveness::LAWS,
+    lock::cost::LAWS,
+    lock::others::LAWS,
 ];
 
 /// All laws, in the order of their groups.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use avout_conformance::simulate::{Failure, Simulation, workload};
-use avout_core::backend::{Coordinator, CoordinatorCapabilities, Wake, Watcher};
+use avout_core::backend::{Coordinator, CoordinatorCapabilities, Sessions, Wake, Watcher};
 use avout_core::protocol::{Commit, CommitOutcome, Entry, Floor, Record, Resolution, Snapshot};
 use avout_core::{Bug, Error, ErrorKind, Key, Point, Result, Revision};
 use bytes::Bytes;
@@ -133,6 +133,10 @@ impl Coordinator for Changed {
         self.inner.watch(keys).await
     }
 
+    fn sessions(&self) -> Option<&dyn Sessions> {
+        self.inner.sessions()
+    }
+
     async fn list(&self, prefix: &Key) -> Result<Vec<Key>> {
         self.inner.list(prefix).await
     }
@@ -205,6 +209,10 @@ impl Coordinator for EarlyWatch {
 
     async fn watch(&self, keys: &[Key]) -> Result<Box<dyn Watcher>> {
         Ok(Box::new(Early { inner: self.inner.watch(keys).await?, shared: Arc::clone(&self.shared) }))
+    }
+
+    fn sessions(&self) -> Option<&dyn Sessions> {
+        self.inner.sessions()
     }
 
     async fn list(&self, prefix: &Key) -> Result<Vec<Key>> {

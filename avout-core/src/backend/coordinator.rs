@@ -1,7 +1,7 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::Watcher;
+use super::{Sessions, Watcher};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Commit, CommitOutcome, Key, Point, Realm, Resolution, Revision, Snapshot};
 
@@ -170,6 +170,12 @@ pub trait Coordinator: Send + Sync + 'static {
     /// # Cancel safety
     /// Safe: a watch that nobody got is ended. Dropping the watcher ends the watch.
     async fn watch(&self, keys: &[Key]) -> Result<Box<dyn Watcher>>;
+
+    /// Its own way to tell which clients are alive, if it has one. Without it clients keep heartbeat records, which
+    /// any coordinator can hold.
+    fn sessions(&self) -> Option<&dyn Sessions> {
+        None
+    }
 
     /// The keys that have a record and are `prefix` or lie under it ([`Key::is_under`]), sorted. Tombstones are
     /// among them, and the engine's own keys too if `prefix` is [`Key::root`].

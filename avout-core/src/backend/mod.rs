@@ -5,11 +5,13 @@
 //! no closures. `docs/backends.md` walks through writing one, and the crate `avout-conformance` tests it.
 
 mod coordinator;
+mod sessions;
 mod store;
 mod url;
 mod watch;
 
 pub use coordinator::{Coordinator, CoordinatorCapabilities};
+pub use sessions::Sessions;
 pub use store::{CasOutcome, Kind, StateContainer, Store, StoreCapabilities, VersionedStateContainer};
 pub use url::UrlReader;
 pub use watch::{Wake, Watcher};

@@ -25,6 +25,8 @@ pub struct Config {
     pub max_attempts: Option<u32>,
     /// How many bytes of values from stores are kept in memory. 32 MiB by default.
     pub cache_bytes: u64,
+    /// How long a session of this client lives without a sign of life: what its locks outlive it by. 10 s by default.
+    pub session_ttl: Duration,
     /// The seed of back-off times; `None`: drawn from the operating system.
     pub seed: Option<u64>,
     /// A mistake to make, for tests that must find it.
@@ -39,6 +41,7 @@ impl Default for Config {
             deadline: Some(Duration::from_secs(30)),
             max_attempts: None,
             cache_bytes: 32 * 1024 * 1024,
+            session_ttl: Duration::from_secs(10),
             seed: None,
             #[cfg(feature = "planted-bugs")]
             planted: None,

@@ -186,7 +186,7 @@ impl Plan {
             let point = coordinator.entry_point(&revision, done.point);
             (put.key, Some(Entry { revision, point, record: put.record }))
         });
-        let entries = put.filter(|(key, _)| !key.is_reserved()).chain(self.checks).collect();
+        let entries = put.filter(|(key, _)| !key.is_bookkeeping()).chain(self.checks).collect();
         Left { sent, floor: Some(floor), point: done.point, entries }
     }
 

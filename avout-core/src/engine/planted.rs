@@ -81,6 +81,46 @@ pub enum Bug {
     SwapLossHidden,
     /// All of a combined write get the error of one.
     SwapFailureShared,
+    /// A lock has room for all.
+    LockForAll,
+    /// Who came last to a lock is served first.
+    LastFirst,
+    /// All grants have one number.
+    TokensStand,
+    /// A lock that is made again counts its grants from zero.
+    TokensBeginAgain,
+    /// A guard that a transaction requires is not looked at.
+    RequireIgnored,
+    /// Those who were granted something are not told.
+    GrantUntold,
+    /// Nobody is taken for dead.
+    DeadStay,
+    /// Others are taken for dead at sight.
+    LivingTakenForDead,
+    /// A client does not notice that its session is late.
+    LossUnnoticed,
+    /// A request ends with the session that it was made in.
+    RequestLostWithSession,
+    /// What is dropped is not given back.
+    DropKeeps,
+    /// A release ends with its future.
+    ReleaseDropped,
+    /// What is about to be given back is not waited for.
+    CloseAtOnce,
+    /// A task may wait for what it holds.
+    ReentryAllowed,
+    /// A lock is destroyed though it is used.
+    DestroyAnyway,
+    /// A lock is acquired inside the body of a transaction.
+    AcquireNested,
+    /// Those who are notified wait on.
+    NotifiedStay,
+    /// A wait at a condition has no end in time.
+    WaitEndless,
+    /// A barrier opens before the last has come.
+    BarrierEarly,
+    /// It is not remembered what was done once.
+    OnceForgotten,
 }
 
 /// Longer than any test.

@@ -181,7 +181,7 @@ impl<'a> Runner<'a> {
         self.lost_on.retain(|other| *other != key);
         self.lost_on.push(key);
         // Nobody queues for the floor or reserves it: it is raised seldom, and every commit compares it.
-        let contended: Vec<Key> = self.lost_on.iter().filter(|key| !key.is_reserved()).cloned().collect();
+        let contended: Vec<Key> = self.lost_on.iter().filter(|key| !key.is_bookkeeping()).cloned().collect();
         if contended.is_empty() {
             return match self.engine.yield_or_pause(self.losses - 1, self.standing.deadline).await {
                 true => Ok(Next::RunAgain),

@@ -1,4 +1,6 @@
-use std::sync::Arc;
+use std::any::Any;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::{AsStore, AtomBuilder, MessagePack, RefBuilder, Snapshot, Transaction, Tx};
@@ -82,7 +84,15 @@ use crate::protocol::{Entry, Key, Payload, Receipt, Resolution};
 /// ```
 #[derive(Clone)]
 pub struct Stm {
-    pub(super) engine: Arc<Engine>,
+    pub(crate) engine: Arc<Engine>,
+    /// What the layer above keeps for each client.
+    pub(crate) companion: Arc<OnceLock<Arc<dyn Companion>>>,
+}
+
+/// What a layer above the handles keeps for each client: made when it is first needed, and shared by the handle's clones.
+pub(crate) trait Companion: Any + Send + Sync {
+    /// Finishes what it has in the background.
+    fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 }
 
 /// Sets a client up; made by [`Stm::builder`].
@@ -295,9 +305,13 @@ impl Stm {
         self.engine.stats.get()
     }
 
-    /// Finishes what was left to the background. Without it, dropping the last handle leaves that to the sweeper; no
+    /// Finishes what was left to the background, and gives back what was held by guards that were dropped: if the store is out of reach, it
+    /// waits for that no longer than a session lives. Without it, dropping the last handle leaves that to the sweeper; no
     /// committed value depends on it.
     pub async fn close(&self) {
+        if let Some(companion) = self.companion.get() {
+            companion.close().await;
+        }
         self.engine.close().await;
     }
 }
@@ -321,6 +335,13 @@ impl StmBuilder {
         self
     }
 
+    /// How long a session of this client lives without a sign of life; 10 s by default, and at least 50 ms. A process that dies or is paused
+    /// for longer loses its locks, and others get them within twice this time. See [`Lock`](crate::Lock).
+    pub fn session_ttl(mut self, ttl: Duration) -> Self {
+        self.config.session_ttl = ttl.max(Duration::from_millis(50));
+        self
+    }
+
     /// The seed of back-off times, for runs that repeat.
     pub fn seed(mut self, seed: u64) -> Self {
         self.config.seed = Some(seed);
@@ -337,7 +358,8 @@ impl StmBuilder {
 
     /// The client. It makes no request.
     pub fn build(self) -> Stm {
-        Stm { engine: Arc::new(Engine::new(self.coordinator, self.store, self.config)) }
+        let engine = Arc::new(Engine::new(self.coordinator, self.store, self.config));
+        Stm { engine, companion: Arc::default() }
     }
 }
 

@@ -25,7 +25,7 @@ use crate::protocol::{Point, Shared};
 /// # Cancel safety
 /// All methods are safe: a write is buffered as a whole or not at all.
 #[derive(Clone)]
-pub struct Tx(pub(super) Arc<TxInner>);
+pub struct Tx(pub(crate) Arc<TxInner>);
 
 impl Tx {
     /// The value of a ref.

@@ -87,6 +87,12 @@ impl Key {
         self.text.strip_prefix('/').and_then(|rest| rest.split('/').next()) == Some(RESERVED)
     }
 
+    /// Whether it is the floor or a slot, which commits touch besides what they are for.
+    pub(crate) fn is_bookkeeping(&self) -> bool {
+        let rest = self.text.strip_prefix('/').and_then(|rest| rest.strip_prefix(RESERVED));
+        rest.is_some_and(|rest| rest == "/floor" || rest.starts_with("/slots/"))
+    }
+
     /// Whether this key is `prefix` or lies under it, part by part: `/a/b` lies under `/a`, `/ab`
     /// does not.
     pub fn is_under(&self, prefix: &Key) -> bool {

@@ -23,4 +23,4 @@ pub use point::{Point, Revision};
 pub use reading::{Reading, place};
 pub use record::{Holder, MAX_HISTORY, MAX_HISTORY_BYTES, Meta, Record, Reservation, Succession};
 pub use slot::{Floor, Receipt, Resolution, SlotDecision, SlotState};
-pub use version::{ClientId, Realm, Version};
+pub use version::{ClientId, Realm, SessionId, Version};

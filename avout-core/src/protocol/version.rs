@@ -13,6 +13,10 @@ pub struct Realm(u128);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClientId(u128);
 
+/// The random id of one session of a client. A session that has ended never comes back.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(u128);
+
 macro_rules! id {
     ($name:ident) => {
         impl $name {
@@ -59,6 +63,7 @@ macro_rules! id {
 
 id!(Realm);
 id!(ClientId);
+id!(SessionId);
 
 /// The name of one value in a container: unique for ever.
 ///

@@ -8,7 +8,7 @@ local meta, cells, names = KEYS[1], KEYS[2], KEYS[3]
 local needed = {
   { 'HGET', cells, '' }, { 'HMGET', cells, '' }, { 'HSET', cells, '', '' }, { 'HDEL', cells, '' }, { 'HSETNX', cells, '', '' },
   { 'HKEYS', cells }, { 'EXISTS', cells }, { 'UNLINK', cells }, { 'ZADD', names, '0', '' }, { 'ZREM', names, '' },
-  { 'ZRANGE', names, '-', '+', 'BYLEX' }, { 'SPUBLISH', cells, '' }, { 'SSUBSCRIBE', cells },
+  { 'ZRANGE', names, '-', '+', 'BYLEX' }, { 'PEXPIRE', cells, '1' }, { 'SPUBLISH', cells, '' }, { 'SSUBSCRIBE', cells },
 }
 for _, command in ipairs(needed) do
   if not redis.acl_check_cmd(unpack(command)) then

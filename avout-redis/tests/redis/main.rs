@@ -5,6 +5,7 @@ mod faults;
 mod histories;
 mod load;
 mod requests;
+mod sessions;
 mod settings;
 mod support;
 
@@ -13,6 +14,7 @@ use faults::*;
 use histories::*;
 use load::*;
 use requests::*;
+use sessions::*;
 use settings::*;
 
 avout_conformance::server_tests![
@@ -27,6 +29,8 @@ avout_conformance::server_tests![
     a_newer_format_is_refused,
     foreign_keys_are_refused,
     a_replica_is_refused,
+    a_session_lives_by_its_renewals,
+    a_session_that_the_server_forgot_is_lost,
     tls_checks_the_certificate,
     a_lost_reply_is_found_out,
     a_lost_request_is_made_again,

@@ -55,6 +55,7 @@ const RIGHTS: &[&str] = &[
     "+hdel",
     "+hkeys",
     "+exists",
+    "+pexpire",
     "+unlink",
     "+zadd",
     "+zrem",
@@ -91,6 +92,7 @@ pub(crate) async fn the_listed_rights_are_enough() -> Outcome {
     assert_eq!(atom.swap(|n| n + 1).await?, 2);
     atom.destroy().await?;
     assert_eq!(client.list("/pair").await?.len(), 2);
+    client.lock("/lock")?.acquire().await?.release().await?;
     refused(avout_redis::connect(&url("other")).await, ErrorKind::Denied, "");
     Ok(())
 }

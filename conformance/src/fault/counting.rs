@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use avout_core::backend::{
-    CasOutcome, Coordinator, CoordinatorCapabilities, Kind, StateContainer, Store, StoreCapabilities,
+    CasOutcome, Coordinator, CoordinatorCapabilities, Kind, Sessions, StateContainer, Store, StoreCapabilities,
     VersionedStateContainer, Watcher,
 };
 use avout_core::protocol::{Commit, CommitOutcome, Realm, Resolution, Snapshot, State, Version};
@@ -134,6 +134,10 @@ impl Coordinator for Counting {
     async fn watch(&self, keys: &[Key]) -> Result<Box<dyn Watcher>> {
         add(&self.tally.watches, 1);
         self.inner.watch(keys).await
+    }
+
+    fn sessions(&self) -> Option<&dyn Sessions> {
+        self.inner.sessions()
     }
 
     async fn list(&self, prefix: &Key) -> Result<Vec<Key>> {

@@ -1,12 +1,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use avout_core::backend::{
-    CasOutcome, Coordinator, CoordinatorCapabilities, Kind, StateContainer, Store, StoreCapabilities,
+    CasOutcome, Coordinator, CoordinatorCapabilities, Kind, Sessions, StateContainer, Store, StoreCapabilities,
     VersionedStateContainer, Wake, Watcher,
 };
-use avout_core::protocol::{Commit, CommitOutcome, Realm, Resolution, Snapshot, State, Version};
+use avout_core::protocol::{Commit, CommitOutcome, Realm, Resolution, SessionId, Snapshot, State, Version};
 use avout_core::{Error, ErrorKind, Key, Point, Result, Revision};
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -131,9 +132,33 @@ impl Coordinator for CrashAt {
         Ok(Box::new(CrashingWatcher { inner, point: self.point.clone() }))
     }
 
+    fn sessions(&self) -> Option<&dyn Sessions> {
+        self.inner.sessions().map(|_| self as &dyn Sessions)
+    }
+
     async fn list(&self, prefix: &Key) -> Result<Vec<Key>> {
         self.point.call(self.inner.list(prefix)).await
     }
+}
+
+#[async_trait]
+impl Sessions for CrashAt {
+    async fn renew(&self, session: SessionId, ttl: Duration) -> Result<bool> {
+        self.point.call(async { native(&self.inner)?.renew(session, ttl).await }).await
+    }
+
+    async fn alive(&self, sessions: &[SessionId]) -> Result<Vec<bool>> {
+        self.point.call(async { native(&self.inner)?.alive(sessions).await }).await
+    }
+
+    async fn end(&self, session: SessionId) -> Result<()> {
+        self.point.call(async { native(&self.inner)?.end(session).await }).await
+    }
+}
+
+/// The sessions of a coordinator that was asked before whether it has any.
+pub(crate) fn native(coordinator: &Arc<dyn Coordinator>) -> Result<&dyn Sessions> {
+    coordinator.sessions().ok_or_else(|| Error::new(ErrorKind::Unsupported, "it has no sessions of its own"))
 }
 
 /// A watcher of a process that dies. Waiting is no call, and so not counted, but ends with the process.

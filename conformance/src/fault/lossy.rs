@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use avout_core::backend::{Coordinator, CoordinatorCapabilities, Watcher};
+use avout_core::backend::{Coordinator, CoordinatorCapabilities, Sessions, Watcher};
 use avout_core::protocol::{Commit, CommitOutcome, Resolution, Snapshot};
 use avout_core::{Error, ErrorKind, Key, Point, Result, Revision};
 use bytes::Bytes;
@@ -167,6 +167,10 @@ impl Coordinator for LossyReplies {
 
     async fn watch(&self, keys: &[Key]) -> Result<Box<dyn Watcher>> {
         self.inner.watch(keys).await
+    }
+
+    fn sessions(&self) -> Option<&dyn Sessions> {
+        self.inner.sessions()
     }
 
     async fn list(&self, prefix: &Key) -> Result<Vec<Key>> {

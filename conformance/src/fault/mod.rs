@@ -8,5 +8,6 @@ mod crash;
 mod lossy;
 
 pub use counting::{Counting, CountingStore, Counts, StoreCounts};
+pub(crate) use crash::native;
 pub use crash::{CrashAt, CrashAtStore, CrashPoint, Death, Moment};
 pub use lossy::{Loss, LossPlan, LossyReplies};

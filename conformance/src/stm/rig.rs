@@ -3,11 +3,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use avout_core::backend::{Coordinator, CoordinatorCapabilities, Wake, Watcher};
-use avout_core::protocol::{Commit, CommitOutcome, Resolution, Snapshot};
+use avout_core::backend::{Coordinator, CoordinatorCapabilities, Sessions, Wake, Watcher};
+use avout_core::protocol::{Commit, CommitOutcome, Resolution, SessionId, Snapshot};
 use avout_core::{Error, ErrorKind, Key, Point, Result, Revision};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+
+use crate::fault::native;
 
 /// What becomes of calls of one kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -139,6 +141,12 @@ impl Rigged {
         lock(&self.rules).watches = then;
     }
 
+    /// What becomes of all calls, as if the process were paused or cut off.
+    pub(crate) fn all(&self, then: Then) {
+        let mut rules = lock(&self.rules);
+        (rules.reads, rules.commits, rules.watches, rules.hints) = (then, then, then, then);
+    }
+
     /// What becomes of a watcher's wait for its next hint.
     pub(crate) fn hints(&self, then: Then) {
         lock(&self.rules).hints = then;
@@ -228,9 +236,32 @@ impl Coordinator for Rigged {
         Ok(Box::new(RiggedWatcher { inner, rules, lost: self.deaf.then_some(lost) }))
     }
 
+    fn sessions(&self) -> Option<&dyn Sessions> {
+        self.inner.sessions().map(|_| self as &dyn Sessions)
+    }
+
     async fn list(&self, prefix: &Key) -> Result<Vec<Key>> {
         let then = lock(&self.rules).reads;
         self.call(then, self.inner.list(prefix)).await
+    }
+}
+
+/// A sign of life fares as a commit does.
+#[async_trait]
+impl Sessions for Rigged {
+    async fn renew(&self, session: SessionId, ttl: Duration) -> Result<bool> {
+        let then = lock(&self.rules).commits;
+        self.call(then, async { native(&self.inner)?.renew(session, ttl).await }).await
+    }
+
+    async fn alive(&self, sessions: &[SessionId]) -> Result<Vec<bool>> {
+        let then = lock(&self.rules).reads;
+        self.call(then, async { native(&self.inner)?.alive(sessions).await }).await
+    }
+
+    async fn end(&self, session: SessionId) -> Result<()> {
+        let then = lock(&self.rules).commits;
+        self.call(then, async { native(&self.inner)?.end(session).await }).await
     }
 }
 

@@ -1,0 +1,331 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+
+use super::claim::Stop;
+use super::gate::own_key;
+use super::hub::{Claim, Hub};
+use super::rules::{Claimant, Holders, Line, Waiting, observed, responsible};
+use super::session::Session;
+use crate::backend::Watcher;
+use crate::engine::planted::Bug;
+use crate::engine::refuse_nested;
+use crate::error::{Error, ErrorKind, Result};
+use crate::handles::{Own, Stm};
+use crate::protocol::{Key, SessionId};
+
+/// A place where a number of parties wait for each other, again and again, over all processes; made by
+/// [`Stm::barrier`](crate::Stm::barrier).
+///
+/// When the last one arrives all go on, and the next round begins. A party that goes away or dies before that has not arrived: others
+/// wait for one in its place.
+///
+/// # Examples
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> avout_core::Result<()> {
+/// # let local = avout_local::Local::new();
+/// # let stm = avout_core::Stm::new(local.coordinator(), local.store());
+/// let phase = stm.barrier("/phase", 3)?;
+/// let parties = [1, 2, 3].map(|_| {
+///     let phase = phase.clone();
+///     tokio::spawn(async move { phase.wait().await })
+/// });
+/// let mut last = 0;
+/// for party in parties {
+///     last += u32::from(party.await.expect("no panic")?.is_last);
+/// }
+/// assert_eq!(last, 1);
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+#[doc(alias = "CyclicBarrier")]
+pub struct Barrier {
+    hub: Arc<Hub>,
+    key: Key,
+    parties: u32,
+    arrived: Own<Arrived>,
+    /// The number of the last round that is complete: those who wait watch it, and are not woken by each arrival.
+    passed: Own<u64>,
+}
+
+/// How a wait at a [`Barrier`] ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Passed {
+    /// Of each round's parties one is told that it was the last to arrive.
+    pub is_last: bool,
+    /// The number of the round, from 1.
+    pub round: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Arrived {
+    parties: u32,
+    /// The round that they wait for.
+    round: u64,
+    line: Line,
+}
+
+/// What waits looks again no sooner than this, but for a hint.
+const TURN: Duration = Duration::from_millis(5);
+
+impl Stm {
+    /// The barrier of this name. It makes no request. All who use it must name the same number of parties.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput): no key, or one of more than 480 bytes; no parties. When it is used:
+    /// [`Mismatch`](ErrorKind::Mismatch) if it was made for another number.
+    pub fn barrier(&self, key: impl AsRef<str>, parties: u32) -> Result<Barrier> {
+        let hub = Hub::of(self);
+        let key = Key::new(key)?;
+        if parties == 0 {
+            return Err(Error::new(ErrorKind::InvalidInput, "a barrier has at least one party").at(&key));
+        }
+        let arrived = Own::new(&hub.engine, own_key("barriers", "here", &key)?, "barrier");
+        let passed = Own::new(&hub.engine, own_key("barriers", "gone", &key)?, "round");
+        Ok(Barrier { hub, key, parties, arrived, passed })
+    }
+}
+
+impl Barrier {
+    /// The barrier's key.
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// Arrives, and waits for the others, for as long as it takes.
+    ///
+    /// # Errors
+    /// [`Mismatch`](ErrorKind::Mismatch), [`Nested`](ErrorKind::Nested), and what the store refuses for good.
+    ///
+    /// # Cancel safety
+    /// Dropped, it has not arrived, unless all others had.
+    pub async fn wait(&self) -> Result<Passed> {
+        match self.wait_until(None).await? {
+            Some(passed) => Ok(passed),
+            None => unreachable!("whoever waits without limit does not give up"),
+        }
+    }
+
+    /// The same, but no longer than this.
+    ///
+    /// # Errors
+    /// [`Timeout`](ErrorKind::Timeout): not all have come in time, and this one has not arrived either. If the store cannot be reached then,
+    /// it may yet count as having arrived until it can. Otherwise as [`wait`](Self::wait).
+    ///
+    /// # Cancel safety
+    /// As [`wait`](Self::wait).
+    pub async fn wait_timeout(&self, timeout: Duration) -> Result<Passed> {
+        let passed = self.wait_until(Instant::now().checked_add(timeout)).await?;
+        passed.ok_or_else(|| Error::new(ErrorKind::Timeout, "not all have come in time").at(&self.key).during("wait"))
+    }
+
+    async fn wait_until(&self, deadline: Option<Instant>) -> Result<Option<Passed>> {
+        refuse_nested("wait")?;
+        let (reply, mut done) = oneshot::channel();
+        let (stop, stopped) = oneshot::channel();
+        tokio::spawn(drive(self.clone(), Stop { reply, stopped }));
+        let answer = match deadline {
+            None => (&mut done).await,
+            Some(deadline) => match timeout_at(deadline, &mut done).await {
+                Ok(answer) => answer,
+                Err(_) => {
+                    drop(stop);
+                    match timeout_at(Instant::now() + Duration::from_secs(1), done).await {
+                        Ok(answer) => answer,
+                        Err(_) => return Ok(None),
+                    }
+                }
+            },
+        };
+        let closed = |_| Error::new(ErrorKind::Closed, "the runtime was shut down while it waited");
+        answer.map_err(closed)?.map_err(|error| error.at(&self.key).during("wait"))
+    }
+
+    /// Arrives. The round, and whether that completed it; `None`: the session has ended.
+    async fn arrive(
+        &self,
+        session: &Session,
+        who: Claimant,
+        before: Option<Claimant>,
+        sent: &std::sync::Mutex<Instant>,
+    ) -> Result<Option<(u64, bool)>> {
+        self.hub
+            .transact(async |tx| {
+                *sent.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Instant::now();
+                tx.0.see(&[self.arrived.key(), session.key()]).await?;
+                if !self.hub.enter(session, &tx).await? {
+                    return Ok(None);
+                }
+                let none = || Arrived { parties: self.parties, round: 1, line: Line::default() };
+                let mut here = self.arrived.get(&tx).await?.unwrap_or_else(none);
+                if here.parties != self.parties {
+                    let message = format!("it was made for {} parties, and is used for {}", here.parties, self.parties);
+                    return Err(Error::new(ErrorKind::Mismatch, message));
+                }
+                before.map(|before| here.line.remove(before));
+                here.line.waiting.push(Waiting { who, take: 0, seat: 0, label: String::new() });
+                let round = here.round;
+                let early = usize::from(self.hub.makes(Bug::BarrierEarly));
+                let last = (here.line.waiting.len() + early) as u64 >= u64::from(self.parties);
+                if last {
+                    self.passed.put(&tx, round).await?;
+                    here.round += 1;
+                    here.line.waiting.clear();
+                }
+                self.arrived.put(&tx, here).await?;
+                Ok(Some((round, last)))
+            })
+            .await
+    }
+
+    async fn has_passed(&self, round: u64) -> Result<bool> {
+        let passed = self.hub.transact(async |tx| self.passed.get(&tx).await).await?;
+        Ok(passed.is_some_and(|passed| passed >= round))
+    }
+
+    /// Takes parties back that have arrived in this round. `false`: the round is complete.
+    async fn take_back(&self, round: u64, who: impl Fn(&Waiting) -> bool) -> Result<bool> {
+        self.hub
+            .transact(async |tx| {
+                let Some(mut here) = self.arrived.get(&tx).await? else {
+                    return Ok(false);
+                };
+                if here.round != round {
+                    return Ok(false);
+                }
+                let before = here.line.waiting.len();
+                here.line.waiting.retain(|waiting| !who(waiting));
+                if here.line.waiting.len() < before {
+                    self.arrived.put(&tx, here).await?;
+                }
+                Ok(true)
+            })
+            .await
+    }
+
+    /// Takes those back that have died, as far as that is this one's business.
+    async fn look_after(&self, who: Claimant, round: u64) -> Result<()> {
+        let here = self.hub.transact(async |tx| self.arrived.get(&tx).await).await?;
+        let Some(here) = here.filter(|here| here.round == round) else {
+            return Ok(());
+        };
+        // Those behind are looked after too: there may be nobody behind them.
+        let mut line = here.line;
+        let Some(at) = line.position(who) else {
+            return Ok(());
+        };
+        line.waiting.rotate_left(at + 1);
+        let nobody = Holders::none(0);
+        let end = Claimant::new(who.session(), u64::MAX);
+        // It is the last now itself, and all others, round the circle, are ahead of it.
+        line.waiting.pop();
+        let dead = self.hub.judge(&observed(&nobody, &line, end)).await?;
+        let dead: Vec<SessionId> = dead.into_iter().map(|dead| dead.session).collect();
+        let mine = responsible(&nobody, &line, end, &dead);
+        if !mine.is_empty() {
+            self.take_back(round, |waiting| mine.contains(&waiting.who.session())).await?;
+        }
+        Ok(())
+    }
+}
+
+/// A wait from its beginning to its end.
+async fn drive(barrier: Barrier, mut stop: Stop<Option<Passed>>) {
+    let claim = barrier.hub.claim();
+    let done = wait(&barrier, &claim, &mut stop).await;
+    drop(stop.reply.send(done));
+}
+
+async fn wait(barrier: &Barrier, claim: &Claim, stop: &mut Stop<Option<Passed>>) -> Result<Option<Passed>> {
+    let hub = &barrier.hub;
+    let mut before = None;
+    loop {
+        let session = hub.session().await?;
+        let who = Claimant::new(session.id, claim.ticket);
+        let sent = std::sync::Mutex::new(Instant::now());
+        let arrived = barrier.arrive(&session, who, before, &sent).await.inspect_err(|error| {
+            if error.kind() == ErrorKind::OutcomeUnknown {
+                hub.lose(&session);
+            }
+        })?;
+        let Some((round, is_last)) = arrived else {
+            hub.lose(&session);
+            continue;
+        };
+        hub.entered(&session, sent.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner));
+        if is_last {
+            return Ok(Some(Passed { is_last, round }));
+        }
+        match wait_for_others(barrier, &session, who, round, stop).await {
+            Ok(Some(true)) => return Ok(Some(Passed { is_last, round })),
+            Ok(Some(false)) => {
+                // The session ended: whether it counted is known when it is taken back.
+                hub.lose(&session);
+                if !barrier.take_back(round, |waiting| waiting.who == who).await? {
+                    return Ok(Some(Passed { is_last, round }));
+                }
+                before = Some(who);
+            }
+            Ok(None) => {
+                let back = barrier.take_back(round, |waiting| waiting.who == who).await;
+                if back.is_err() {
+                    hub.lose(&session);
+                }
+                return Ok((!back?).then_some(Passed { is_last, round }));
+            }
+            Err(error) => {
+                if barrier.take_back(round, |waiting| waiting.who == who).await.is_err() {
+                    hub.lose(&session);
+                }
+                return Err(error);
+            }
+        }
+    }
+}
+
+/// Waits until the round is complete. `Some(false)`: the session ended. `None`: nobody waits any more.
+async fn wait_for_others(
+    barrier: &Barrier,
+    session: &Session,
+    who: Claimant,
+    round: u64,
+    stop: &mut Stop<Option<Passed>>,
+) -> Result<Option<bool>> {
+    let engine = &barrier.hub.engine;
+    let keys = [barrier.passed.key().clone()];
+    let mut watcher: Option<Box<dyn Watcher>> = None;
+    let mut next_look = Instant::now();
+    loop {
+        let mut watching = match watcher.take() {
+            Some(watcher) => watcher,
+            None => engine.until(None, || engine.coordinator.watch(&keys)).await?,
+        };
+        if barrier.has_passed(round).await? {
+            return Ok(Some(true));
+        }
+        if Instant::now() >= next_look {
+            next_look = Instant::now() + barrier.hub.tick();
+            barrier.look_after(who, round).await?;
+        }
+        tokio::select! {
+            () = stop.called() => return Ok(None),
+            () = session.lost() => return Ok(Some(false)),
+            hint = watching.changed() => match hint {
+                Ok(_) => watcher = Some(watching),
+                Err(error) if error.kind() == ErrorKind::Unavailable => sleep(barrier.hub.tick() / 8).await,
+                Err(error) => return Err(error),
+            },
+            () = sleep_until(next_look.max(Instant::now() + TURN)) => watcher = Some(watching),
+        }
+    }
+}
+
+impl std::fmt::Debug for Barrier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Barrier").field("key", &self.key).field("parties", &self.parties).finish()
+    }
+}

@@ -1,0 +1,320 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+
+use super::claim::{Hold, Stop, Waited, lost, wait_for_grant};
+use super::gate::Gate;
+use super::lock::{Lock, LockGuard};
+use super::rules::{Claimant, Line, Waiting};
+use super::session::Session;
+use crate::engine::planted::Bug;
+use crate::engine::refuse_nested;
+use crate::error::{Error, ErrorKind, Result};
+use crate::handles::Own;
+use crate::protocol::{Key, SessionId};
+
+/// A place to wait, while a [`Lock`] is released, until another holder of the lock notifies; made by [`Lock::condition`].
+///
+/// To wait releases the lock in the same commit in which it begins, so no notification is missed in between. A waiter that is notified
+/// goes to the end of the lock's line, and returns when it holds the lock again, with a new token. Those who wait are notified in the order
+/// in which they came. Nobody returns without having been notified, but what was waited for may have changed again by
+/// then: look at it again.
+///
+/// A notification goes to one that waits. If that one dies before it returns, the notification dies with it, unless its death was
+/// known before: use [`notify_all`](Self::notify_all), or [`wait_timeout`](Self::wait_timeout), where that matters. Often a transaction that
+/// [`retry`](crate::Tx::retry)s is simpler than a condition.
+///
+/// # Examples
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> avout_core::Result<()> {
+/// # let local = avout_local::Local::new();
+/// # let stm = avout_core::Stm::new(local.coordinator(), local.store());
+/// let ready = stm.create_ref("/ready", false).await?;
+/// let lock = stm.lock("/lock")?;
+/// let changed = lock.condition("changed")?;
+/// let waiter = tokio::spawn({
+///     let (lock, changed, ready) = (lock.clone(), changed.clone(), ready.clone());
+///     async move {
+///         let mut guard = lock.acquire().await?;
+///         while !ready.get().await? {
+///             guard = changed.wait(guard).await?;
+///         }
+///         guard.release().await
+///     }
+/// });
+/// let guard = lock.acquire().await?;
+/// ready.set(true).await?;
+/// changed.notify_all(&guard).await?;
+/// guard.release().await?;
+/// waiter.await.expect("no panic")?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+#[doc(alias = "distributed-condition")]
+pub struct Condition {
+    gate: Gate,
+    parked: Own<Line>,
+}
+
+impl Lock {
+    /// The condition of this name at the lock. The name is one part of a key, without `/`. It makes no request.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput): no such name, or one that is too long: with the lock's key at most 470 bytes.
+    #[doc(alias = "newCondition")]
+    pub fn condition(&self, name: impl AsRef<str>) -> Result<Condition> {
+        let (name, gate) = (name.as_ref(), &self.0);
+        let key = (!name.contains('/'))
+            .then(|| Key::from_stored(format!("/.avout/conditions/{name}{}", gate.key)).ok())
+            .flatten();
+        let key = key.ok_or_else(|| {
+            let message =
+                "a condition's name is one part of a key, without /, and has with its lock's at most 470 bytes";
+            Error::new(ErrorKind::InvalidInput, message).at(&gate.key)
+        })?;
+        Ok(Condition { gate: gate.clone(), parked: Own::new(&gate.hub.engine, key, "line") })
+    }
+}
+
+/// What a wait ends with: the guard, and whether its time was over.
+type Ended = (Hold, bool);
+
+impl Condition {
+    /// Releases the lock, waits until it is notified, and holds the lock again when it returns.
+    ///
+    /// # Errors
+    /// [`Lost`](ErrorKind::Lost): the lock was lost before, or the session ended while it waited. The lock is not held then.
+    /// [`Misuse`](ErrorKind::Misuse): the guard is of another lock or client. What the store refuses for good.
+    ///
+    /// # Cancel safety
+    /// A wait whose future is dropped ends in the background, and the lock is not held. A notification that it had got goes to the next
+    /// that waits.
+    #[doc(alias = "await")]
+    pub async fn wait(&self, guard: LockGuard) -> Result<LockGuard> {
+        let (hold, _) = self.wait_until(guard, None).await?;
+        Ok(self.guard(hold))
+    }
+
+    /// The same, but after this time it goes to the end of the lock's line without having been notified. `true`: that is how it
+    /// ended. It still has to wait for its turn there.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    ///
+    /// # Cancel safety
+    /// As [`wait`](Self::wait).
+    #[doc(alias = "awaitNanos")]
+    pub async fn wait_timeout(&self, guard: LockGuard, timeout: Duration) -> Result<(LockGuard, bool)> {
+        let (hold, timed_out) = self.wait_until(guard, Instant::now().checked_add(timeout)).await?;
+        Ok((self.guard(hold), timed_out))
+    }
+
+    /// Lets the one that has waited longest go on, when the lock is released. `false`: nobody waits.
+    ///
+    /// # Errors
+    /// [`Lost`](ErrorKind::Lost): the lock was lost before; nobody was notified. [`Misuse`](ErrorKind::Misuse): the guard is of another
+    /// lock or client.
+    ///
+    /// # Cancel safety
+    /// As [`Stm::dosync`](crate::Stm::dosync).
+    #[doc(alias = "signal")]
+    pub async fn notify_one(&self, guard: &LockGuard) -> Result<bool> {
+        Ok(self.notify(guard, 1).await? > 0)
+    }
+
+    /// Lets all that wait go on, one after the other, when the lock is released. Gives how many there were.
+    ///
+    /// # Errors
+    /// As [`notify_one`](Self::notify_one).
+    ///
+    /// # Cancel safety
+    /// As [`Stm::dosync`](crate::Stm::dosync).
+    #[doc(alias = "signalAll")]
+    pub async fn notify_all(&self, guard: &LockGuard) -> Result<usize> {
+        self.notify(guard, usize::MAX).await
+    }
+
+    async fn notify(&self, guard: &LockGuard, most: usize) -> Result<usize> {
+        refuse_nested("notify")?;
+        self.check(guard)?;
+        let hub = &self.gate.hub;
+        let parked = hub.transact_soon(async |tx| self.parked.get(&tx).await).await?.unwrap_or_default();
+        let mut sessions: Vec<SessionId> = parked.waiting.iter().map(|waiting| waiting.who.session()).collect();
+        sessions.sort_unstable();
+        sessions.dedup();
+        let dead: Vec<SessionId> = hub.judge(&sessions).await?.into_iter().map(|dead| dead.session).collect();
+        hub.transact_soon(async |tx| {
+            let mut open = self.gate.open(&tx, &[self.parked.key()]).await?;
+            if open.holders.of(guard.0.who).is_none() {
+                return Err(lost(&self.gate.key));
+            }
+            let mut parked = self.parked.get(&tx).await?.unwrap_or_default();
+            let before = parked.waiting.len();
+            parked.waiting.retain(|waiting| !dead.contains(&waiting.who.session()));
+            let notified: Vec<Waiting> = parked.waiting.drain(..parked.waiting.len().min(most)).collect();
+            let count = notified.len();
+            match hub.makes(Bug::NotifiedStay) {
+                true => parked.waiting.extend(notified),
+                false => open.line.waiting.extend(notified),
+            }
+            if parked.waiting.len() < before {
+                self.parked.put(&tx, parked).await?;
+            }
+            open.close(Vec::new()).await?;
+            Ok(count)
+        })
+        .await
+        .map_err(|error| error.during("notify"))
+    }
+
+    async fn wait_until(&self, guard: LockGuard, deadline: Option<Instant>) -> Result<Ended> {
+        refuse_nested("wait")?;
+        self.check(&guard)?;
+        let (reply, done) = oneshot::channel();
+        let (stop, stopped) = oneshot::channel();
+        let deadline = deadline.filter(|_| !self.gate.hub.makes(Bug::WaitEndless));
+        tokio::spawn(drive(self.clone(), guard.0, deadline, Stop { reply, stopped }));
+        let done = done.await;
+        drop(stop);
+        let closed = |_| Error::new(ErrorKind::Closed, "the runtime was shut down while it waited");
+        done.map_err(closed)?.map_err(|error| error.at(&self.gate.key).during("wait"))
+    }
+
+    fn guard(&self, hold: Hold) -> LockGuard {
+        self.gate.hub.hold(self.gate.holders().key(), hold.ticket());
+        LockGuard(hold)
+    }
+
+    fn check(&self, guard: &LockGuard) -> Result<()> {
+        let of = guard.0.gate();
+        if of.key == self.gate.key && Arc::ptr_eq(&of.hub, &self.gate.hub) {
+            return Ok(());
+        }
+        let message = "the guard is of another lock or client than the condition";
+        Err(Error::new(ErrorKind::Misuse, message).at(&self.gate.key))
+    }
+
+    /// Gives the lock back and begins to wait, in one commit. `false`: the lock was lost.
+    async fn park(&self, who: Claimant, seat: u32) -> Result<bool> {
+        let hub = &self.gate.hub;
+        hub.transact(async |tx| {
+            let mut open = self.gate.open(&tx, &[self.parked.key()]).await?;
+            if !open.holders.remove(who) {
+                return Ok(false);
+            }
+            let mut parked = self.parked.get(&tx).await?.unwrap_or_default();
+            parked.waiting.push(Waiting { who, take: 1, seat, label: String::new() });
+            self.parked.put(&tx, parked).await?;
+            let granted = open.advance();
+            open.close(granted).await?;
+            Ok(true)
+        })
+        .await
+    }
+
+    /// Ends the wait. `into_line`: it goes to the end of the lock's line, if it still waits here, and else it goes away, and hands on
+    /// what it was notified of. `false`: it did not wait here any more.
+    async fn unpark(&self, who: Claimant, into_line: bool) -> Result<bool> {
+        let hub = &self.gate.hub;
+        hub.transact(async |tx| {
+            let mut open = self.gate.open(&tx, &[self.parked.key()]).await?;
+            let mut parked = self.parked.get(&tx).await?.unwrap_or_default();
+            let at = parked.position(who);
+            match at {
+                Some(at) => {
+                    let waiting = parked.waiting.remove(at);
+                    if into_line {
+                        open.line.waiting.push(waiting);
+                    }
+                    self.parked.put(&tx, parked).await?;
+                }
+                None if into_line => return Ok(false),
+                None => {
+                    if open.remove(who) && !parked.waiting.is_empty() {
+                        open.line.waiting.push(parked.waiting.remove(0));
+                        self.parked.put(&tx, parked).await?;
+                    }
+                }
+            }
+            let granted = open.advance();
+            let granted = granted.into_iter().filter(|granted| granted.who != who).collect();
+            open.close(granted).await?;
+            Ok(at.is_some())
+        })
+        .await
+    }
+}
+
+/// A wait from its beginning to its end.
+async fn drive(condition: Condition, hold: Hold, deadline: Option<Instant>, mut stop: Stop<Ended>) {
+    let key = condition.gate.key.clone();
+    let Some((gate, claim, session, who)) = hold.dissolve() else {
+        return;
+    };
+    let waited = match condition.park(who, claim.seat).await {
+        Ok(true) => wait(&condition, &session, who, claim.seat, deadline, &mut stop).await,
+        Ok(false) => Err(lost(&key)),
+        Err(error) => Err(error),
+    };
+    let answer = match waited {
+        Ok(Some((token, timed_out))) => Ok((Hold::assemble(gate, claim, session, who, token), timed_out)),
+        ended => {
+            // Wherever it stands now, it is to stand nowhere.
+            if condition.unpark(who, false).await.is_err() {
+                gate.hub.lose(&session);
+            }
+            Err(ended.err().unwrap_or_else(|| lost(&key)))
+        }
+    };
+    if let Err(Ok((hold, timed_out))) = stop.reply.send(answer) {
+        // Nobody is there to go on: whatever it was notified of is for another.
+        if !timed_out && let Some((gate, claim, session, who)) = hold.dissolve() {
+            if condition.unpark(who, false).await.is_err() {
+                gate.hub.lose(&session);
+            }
+            drop(claim);
+        }
+    }
+}
+
+/// Waits to be notified, or for the deadline, and then for the lock. `None`: the session ended.
+async fn wait(
+    condition: &Condition,
+    session: &Arc<Session>,
+    who: Claimant,
+    seat: u32,
+    deadline: Option<Instant>,
+    stop: &mut Stop<Ended>,
+) -> Result<Option<(u64, bool)>> {
+    let (gate, mut deadline, mut timed_out) = (&condition.gate, deadline, false);
+    loop {
+        let waited = wait_for_grant(gate, session, who, seat, Some(&condition.parked), stop);
+        let waited = match deadline {
+            None => waited.await,
+            Some(at) => match timeout_at(at, waited).await {
+                Ok(waited) => waited,
+                Err(_) => {
+                    deadline = None;
+                    timed_out = condition.unpark(who, true).await?;
+                    continue;
+                }
+            },
+        };
+        return match waited? {
+            Waited::Granted(token) if session.is_alive() => Ok(Some((token, timed_out))),
+            Waited::Granted(_) | Waited::Ended => {
+                gate.hub.lose(session);
+                Ok(None)
+            }
+            Waited::Stopped => Err(Error::new(ErrorKind::Aborted, "nobody waits any more")),
+        };
+    }
+}
+
+impl std::fmt::Debug for Condition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Condition").field("lock", &self.gate.key).field("key", self.parked.key()).finish()
+    }
+}

@@ -1,0 +1,196 @@
+use std::time::Duration;
+
+use super::claim::{Hold, Patience};
+use super::gate::{Gate, Request};
+use super::guard::guard;
+use super::hub::Hub;
+use super::lock::timed_out;
+use crate::backend::Watcher;
+use crate::engine::refuse_nested;
+use crate::error::{Error, ErrorKind, Result};
+use crate::handles::Stm;
+use crate::protocol::Key;
+
+/// The choice of one leader among all processes; made by [`Stm::election`](crate::Stm::election).
+///
+/// Candidates wait in the order in which they came. Each term has a number, its leader's [token](Leadership::token), which only grows. It is a
+/// [`Lock`](crate::Lock) whose holder has a name that all can see: what is said there of sessions and of
+/// [`Tx::require`](crate::Tx::require) holds here. A leader that was paused may believe itself in office when it is not, so bind what it
+/// writes to its term.
+///
+/// # Examples
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> avout_core::Result<()> {
+/// # let local = avout_local::Local::new();
+/// # let stm = avout_core::Stm::new(local.coordinator(), local.store());
+/// let election = stm.election("/scheduler")?;
+/// let term = election.campaign("node 1").await?;
+/// let leader = election.leader().await?.expect("it has just been elected");
+/// assert_eq!((&*leader.name, leader.term), ("node 1", term.token()));
+/// term.resign().await?;
+/// assert_eq!(election.leader().await?, None);
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Election(Gate);
+
+/// A term of office. It ends when this is dropped, in the background, or surely by [`resign`](Self::resign).
+#[must_use = "the term ends when this is dropped"]
+pub struct Leadership(Hold);
+
+guard!(Leadership);
+
+/// Who leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Leader {
+    /// The name that it campaigned with.
+    pub name: String,
+    /// The number of its term.
+    pub term: u64,
+}
+
+/// The leaders, one after the other; made by [`Election::observe`]. Who is succeeded soon may be skipped.
+#[must_use = "it does nothing until it is asked for the next"]
+pub struct Leaders {
+    gate: Gate,
+    watcher: Option<Box<dyn Watcher>>,
+    told: Option<Option<Leader>>,
+}
+
+/// The longest name of a candidate, in bytes.
+const MAX_NAME: usize = 256;
+
+impl Stm {
+    /// The election of this name. It makes no request.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput): no key, or one of more than 480 bytes.
+    pub fn election(&self, key: impl AsRef<str>) -> Result<Election> {
+        Ok(Election(Gate::new(Hub::of(self), "elections", key, 1)?))
+    }
+}
+
+impl Election {
+    /// The election's key.
+    pub fn key(&self) -> &Key {
+        &self.0.key
+    }
+
+    /// Waits until it is elected, for as long as it takes. The name, of at most 256 bytes, is what others see.
+    ///
+    /// # Errors
+    /// [`Misuse`](ErrorKind::Misuse): this task is the leader. For the rest as [`Lock::acquire`](crate::Lock::acquire).
+    ///
+    /// # Cancel safety
+    /// Safe: whoever goes away is no candidate any more.
+    pub async fn campaign(&self, name: impl Into<String>) -> Result<Leadership> {
+        match self.ask(name.into(), Patience::Unlimited).await? {
+            Some(term) => Ok(term),
+            None => unreachable!("whoever waits without limit does not give up"),
+        }
+    }
+
+    /// Waits until it is elected, but no longer than this.
+    ///
+    /// # Errors
+    /// [`Timeout`](ErrorKind::Timeout), and as [`campaign`](Self::campaign).
+    ///
+    /// # Cancel safety
+    /// As [`campaign`](Self::campaign).
+    pub async fn campaign_timeout(&self, name: impl Into<String>, timeout: Duration) -> Result<Leadership> {
+        self.ask(name.into(), Patience::within(timeout)).await?.ok_or_else(|| timed_out(&self.0.key))
+    }
+
+    /// Who leads, as far as the store knows: a leader that has died is one until its session is found to have ended.
+    ///
+    /// # Errors
+    /// As [`Stm::dosync`](crate::Stm::dosync).
+    pub async fn leader(&self) -> Result<Option<Leader>> {
+        refuse_nested("leader")?;
+        leader(&self.0).await
+    }
+
+    /// Follows who leads, from now on. The first that it tells is the present one.
+    pub fn observe(&self) -> Leaders {
+        Leaders { gate: self.0.clone(), watcher: None, told: None }
+    }
+
+    async fn ask(&self, name: String, patience: Patience) -> Result<Option<Leadership>> {
+        let gate = &self.0;
+        if name.len() > MAX_NAME {
+            let message = "a candidate's name has at most 256 bytes";
+            return Err(Error::new(ErrorKind::InvalidInput, message).at(&gate.key).during("campaign"));
+        }
+        gate.hub.refuse_reentrant(gate.holders().key()).map_err(|error| error.at(&gate.key).during("campaign"))?;
+        let request = Request { take: 1, label: name };
+        let hold = gate.acquire(request, patience).await.map_err(|error| error.during("campaign"))?;
+        Ok(hold.map(|hold| {
+            gate.hub.hold(gate.holders().key(), hold.ticket());
+            Leadership(hold)
+        }))
+    }
+}
+
+impl Leadership {
+    /// Ends the term, and returns when others can be elected.
+    ///
+    /// # Errors
+    /// [`Lost`](ErrorKind::Lost): it had ended before.
+    ///
+    /// # Cancel safety
+    /// It goes on in the background when the future is dropped.
+    pub async fn resign(self) -> Result<()> {
+        self.release().await
+    }
+}
+
+impl Leaders {
+    /// Waits until somebody else leads than was told last, or nobody (`None`), and tells. It waits through outages.
+    ///
+    /// # Errors
+    /// What the store refuses for good, as [`StoreLost`](ErrorKind::StoreLost).
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn next(&mut self) -> Result<Option<Leader>> {
+        let engine = &self.gate.hub.engine;
+        let keys = [self.gate.holders().key().clone()];
+        loop {
+            if self.watcher.is_none() {
+                self.watcher = Some(engine.until(None, || engine.coordinator.watch(&keys)).await?);
+            }
+            let now = leader(&self.gate).await?;
+            if self.told.as_ref() != Some(&now) {
+                self.told = Some(now.clone());
+                return Ok(now);
+            }
+            if let Some(watcher) = &mut self.watcher
+                && let Err(error) = watcher.changed().await
+            {
+                if error.kind() != ErrorKind::Unavailable {
+                    return Err(error);
+                }
+                self.watcher = None;
+            }
+        }
+    }
+}
+
+async fn leader(gate: &Gate) -> Result<Option<Leader>> {
+    let holders = gate.hub.transact_soon(async |tx| gate.holders().get(&tx).await).await?;
+    let held = holders.and_then(|holders| holders.held.into_iter().next());
+    Ok(held.map(|held| Leader { name: held.label, term: held.token }))
+}
+
+impl std::fmt::Debug for Election {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Election").field(&self.0.key).finish()
+    }
+}
+
+impl std::fmt::Debug for Leaders {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Leaders").field("key", &self.gate.key).field("told", &self.told).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,359 @@
+use std::sync::Arc;
+
+use super::hub::Hub;
+use super::rules::{Claimant, Held, Holders, Line, Waiting, advance, evict, observed, responsible};
+use super::session::{Dead, Session, seat};
+use crate::engine::planted::Bug;
+use crate::engine::refuse_nested;
+use crate::error::{Error, ErrorKind, Result};
+use crate::handles::{Own, Tx};
+use crate::protocol::{Key, SessionId};
+
+/// How many are granted in one commit at most: each has a seat to be written.
+const GRANTED_AT_ONCE: usize = 16;
+
+/// What there is to be held under one key, and the line before it: two records, each step on them one transaction.
+#[derive(Clone)]
+pub(super) struct Gate {
+    pub(super) hub: Arc<Hub>,
+    /// As its user names it.
+    pub(super) key: Key,
+    /// How much there is to be taken.
+    pub(super) limit: u32,
+    holders: Own<Holders>,
+    line: Own<Line>,
+}
+
+/// How a lock or semaphore is used at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Status {
+    /// How many hold it. Some may have died without anybody having noticed yet.
+    pub held: usize,
+    /// How many wait. Some may have died.
+    pub waiting: usize,
+    /// The token of the last grant, or a smaller number if it was never used.
+    pub last_token: u64,
+}
+
+/// What somebody asks of a gate.
+#[derive(Clone, Debug)]
+pub(super) struct Request {
+    pub(super) take: u32,
+    /// For others to see when it is granted.
+    pub(super) label: String,
+}
+
+/// How a request has entered a gate.
+pub(super) enum Joined {
+    Granted(u64),
+    Queued,
+    /// It would have to wait, and did not want to. Those who are in the way.
+    NotNow(Vec<SessionId>),
+    /// The session has ended.
+    Ended,
+}
+
+/// Where a request stands.
+pub(super) enum Place {
+    Granted(u64),
+    Waiting {
+        holders: Holders,
+        line: Line,
+    },
+    /// It waits elsewhere to be put into the line.
+    Parked,
+    /// It was removed, as happens to those who are taken for dead.
+    Gone,
+}
+
+/// The two records as a transaction found them, and as it leaves them.
+pub(super) struct Open<'a> {
+    gate: &'a Gate,
+    tx: &'a Tx,
+    found: Option<(Holders, Line)>,
+    pub(super) holders: Holders,
+    pub(super) line: Line,
+}
+
+impl Gate {
+    /// A gate of this kind, whose limit is the same for all who use it.
+    pub(super) fn new(hub: Arc<Hub>, kind: &str, key: impl AsRef<str>, limit: u32) -> Result<Self> {
+        let key = Key::new(key)?;
+        let holders = own_key(kind, "held", &key)?;
+        let line = own_key(kind, "line", &key)?;
+        let (holders, line) = (Own::new(&hub.engine, holders, "holders"), Own::new(&hub.engine, line, "line"));
+        Ok(Self { hub, key, limit, holders, line })
+    }
+
+    /// The record that a lock's holders are in.
+    pub(super) fn holders(&self) -> &Own<Holders> {
+        &self.holders
+    }
+
+    /// Reads both records, in one request with these keys.
+    pub(super) async fn open<'a>(&'a self, tx: &'a Tx, also: &[&Key]) -> Result<Open<'a>> {
+        let keys: Vec<&Key> = [self.holders.key(), self.line.key()].into_iter().chain(also.iter().copied()).collect();
+        tx.0.see(&keys).await?;
+        let holders = self.holders.get(tx).await?;
+        let line = self.line.get(tx).await?;
+        let found = holders.clone().map(|holders| (holders, line.clone().unwrap_or_default()));
+        let holders = holders.unwrap_or_else(|| Holders::none(self.limit));
+        if holders.limit != self.limit {
+            let message = format!("it was made with {} permits, and is used with {}", holders.limit, self.limit);
+            return Err(Error::new(ErrorKind::Mismatch, message).at(&self.key));
+        }
+        Ok(Open { gate: self, tx, found, holders, line: line.unwrap_or_default() })
+    }
+
+    /// Enters a request: in the line, and at once among the holders if that is its turn. `before` is an earlier entry of
+    /// it, in a session that has ended.
+    pub(super) async fn join(
+        &self,
+        tx: &Tx,
+        session: &Session,
+        request: &Request,
+        entry: Waiting,
+        before: Option<Claimant>,
+        wait: bool,
+    ) -> Result<Joined> {
+        let who = entry.who;
+        let mut open = self.open(tx, &[session.key()]).await?;
+        if let Some(before) = before {
+            open.remove(before);
+        }
+        open.line.waiting.push(Waiting { take: request.take, ..entry });
+        let granted = open.advance();
+        let token = open.holders.of(who).map(|held| held.token);
+        if token.is_none() && !wait {
+            open.line.remove(who);
+            return Ok(Joined::NotNow(observed(&open.holders, &open.line, who)));
+        }
+        if !self.hub.enter(session, tx).await? {
+            return Ok(Joined::Ended);
+        }
+        open.close(granted.into_iter().filter(|granted| granted.who != who).collect()).await?;
+        Ok(token.map_or(Joined::Queued, Joined::Granted))
+    }
+
+    /// Where a request stands. One request to the coordinator.
+    pub(super) async fn place(&self, who: Claimant, parked: Option<&Own<Line>>) -> Result<Place> {
+        self.hub
+            .transact(async |tx| {
+                let also: Vec<&Key> = parked.iter().map(|parked| parked.key()).collect();
+                let Open { holders, line, .. } = self.open(&tx, &also).await?;
+                if let Some(parked) = parked
+                    && parked.get(&tx).await?.is_some_and(|parked| parked.position(who).is_some())
+                {
+                    return Ok(Place::Parked);
+                }
+                Ok(match (holders.of(who), line.position(who)) {
+                    (Some(Held { token, .. }), _) => Place::Granted(*token),
+                    (None, Some(_)) => Place::Waiting { holders, line },
+                    (None, None) => Place::Gone,
+                })
+            })
+            .await
+    }
+
+    /// Takes a request back, whether it was granted or waits, and lets those behind it move up. `false`: it was not there.
+    pub(super) async fn leave(&self, who: Claimant) -> Result<bool> {
+        let left = self
+            .hub
+            .transact(async |tx| {
+                let mut open = self.open(&tx, &[]).await?;
+                if !open.remove(who) {
+                    return Ok(None);
+                }
+                let granted = open.advance();
+                let more = granted.len() == GRANTED_AT_ONCE;
+                open.close(granted).await?;
+                Ok(Some(more))
+            })
+            .await?;
+        if left == Some(true) {
+            self.settle().await?;
+        }
+        Ok(left.is_some())
+    }
+
+    /// Changes how much somebody holds to less. `false`: it holds nothing.
+    pub(super) async fn take_less(&self, who: Claimant, take: u32) -> Result<bool> {
+        let done = self.hub.transact(async |tx| {
+            let mut open = self.open(&tx, &[]).await?;
+            let Some(held) = open.holders.held.iter_mut().find(|held| held.who == who) else {
+                return Ok(None);
+            };
+            held.take = held.take.min(take);
+            let granted = open.advance();
+            let more = granted.len() == GRANTED_AT_ONCE;
+            open.close(granted).await?;
+            Ok(Some(more))
+        });
+        let done = done.await?;
+        if done == Some(true) {
+            self.settle().await?;
+        }
+        Ok(done.is_some())
+    }
+
+    /// Grants what is free and was not granted, as when there were more to be granted than fit into one commit.
+    pub(super) async fn settle(&self) -> Result<()> {
+        loop {
+            let granted = self.hub.transact(async |tx| {
+                let mut open = self.open(&tx, &[]).await?;
+                let granted = open.advance();
+                let many = granted.len();
+                open.close(granted).await?;
+                Ok(many)
+            });
+            if granted.await? < GRANTED_AT_ONCE {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Looks after those who are in the way of a request: removes those that are dead, as far as that is this one's business.
+    /// `true`: something has changed.
+    pub(super) async fn look_after(&self, who: Claimant, holders: &Holders, line: &Line) -> Result<bool> {
+        let dead = self.hub.judge(&observed(holders, line, who)).await?;
+        let sessions: Vec<SessionId> = dead.iter().map(|dead| dead.session).collect();
+        let mine = responsible(holders, line, who, &sessions);
+        let dead: Vec<Dead> = dead.into_iter().filter(|dead| mine.contains(&dead.session)).collect();
+        let stuck = line.waiting.first().is_some_and(|first| u64::from(first.take) <= holders.free());
+        if !dead.is_empty() {
+            return self.evict(&dead).await;
+        }
+        if stuck {
+            self.settle().await?;
+        }
+        Ok(stuck)
+    }
+
+    /// Removes the entries of dead sessions, and ends these in the same commit: one that is only late finds out that it lost
+    /// all that it had.
+    pub(super) async fn evict(&self, dead: &[Dead]) -> Result<bool> {
+        self.hub
+            .transact(async |tx| {
+                let mut open = self.open(&tx, &[]).await?;
+                let mut evicted = false;
+                for dead in dead {
+                    let (mut holders, mut line) = (open.holders.clone(), open.line.clone());
+                    if evict(&mut holders, &mut line, dead.session) && dead.end(&self.hub.engine, &tx).await? {
+                        tracing::info!(key = %self.key, session = %dead.session, "removed a session that ended");
+                        (open.holders, open.line, evicted) = (holders, line, true);
+                    }
+                }
+                let granted = open.advance();
+                open.close(granted).await?;
+                Ok(evicted)
+            })
+            .await
+    }
+
+    /// Who uses it, at one moment.
+    pub(super) async fn status(&self) -> Result<Status> {
+        refuse_nested("status")?;
+        self.hub
+            .transact_soon(async |tx| {
+                let Open { holders, line, .. } = self.open(&tx, &[]).await?;
+                Ok(Status { held: holders.held.len(), waiting: line.waiting.len(), last_token: holders.grants })
+            })
+            .await
+    }
+
+    /// Removes both records, which nobody may need.
+    pub(super) async fn destroy(&self) -> Result<()> {
+        self.hub
+            .transact_soon(async |tx| {
+                let open = self.open(&tx, &[]).await?;
+                let used = !open.holders.held.is_empty() || !open.line.waiting.is_empty();
+                if used && !self.hub.makes(Bug::DestroyAnyway) {
+                    let message = "it is held or waited for: destroy it when nobody uses it";
+                    return Err(Error::new(ErrorKind::Contended, message).at(&self.key));
+                }
+                self.holders.remove(&tx).await?;
+                self.line.remove(&tx).await?;
+                Ok(())
+            })
+            .await
+    }
+}
+
+impl Open<'_> {
+    pub(super) fn remove(&mut self, who: Claimant) -> bool {
+        let held = self.holders.remove(who);
+        self.line.remove(who) || held
+    }
+
+    /// Grants what is free to those first in the line.
+    pub(super) fn advance(&mut self) -> Vec<Waiting> {
+        // The two records, the session, the slot, the floor, and what a caller adds.
+        let room = self.gate.hub.engine.capabilities.max_keys.saturating_sub(8).max(1);
+        let hub = &self.gate.hub;
+        if hub.makes(Bug::LockForAll) {
+            return self.advance_all();
+        }
+        if hub.makes(Bug::LastFirst) {
+            self.line.waiting.reverse();
+        }
+        let before = self.holders.grants;
+        // Whatever was granted before was granted by an earlier commit, by a number that was not larger than its point. So numbers
+        // grow though the record was removed in between, and though the store has lost the last commits.
+        if !hub.makes(Bug::TokensBeginAgain) {
+            self.holders.grants = before.max(self.tx.0.attempt().read_point.unwrap_or_default().number());
+        }
+        if hub.makes(Bug::TokensStand) {
+            self.holders.grants = 0;
+        }
+        let granted = advance(&mut self.holders, &mut self.line, GRANTED_AT_ONCE.min(room));
+        if granted.is_empty() {
+            self.holders.grants = before;
+        }
+        if hub.makes(Bug::LastFirst) {
+            self.line.waiting.reverse();
+        }
+        granted
+    }
+
+    /// Grants what all in the line have asked for, whoever holds it: the mistake of a lock that is none.
+    fn advance_all(&mut self) -> Vec<Waiting> {
+        let (mut held, mut granted) = (std::mem::take(&mut self.holders.held), Vec::new());
+        while !self.line.waiting.is_empty() {
+            granted.append(&mut advance(&mut self.holders, &mut self.line, 1));
+            held.append(&mut self.holders.held);
+        }
+        self.holders.held = held;
+        granted
+    }
+
+    /// Writes what has changed, and wakes those who were granted something.
+    pub(super) async fn close(self, granted: Vec<Waiting>) -> Result<()> {
+        let engine = &self.gate.hub.engine;
+        let untold = self.gate.hub.makes(Bug::GrantUntold);
+        let told = granted.iter().filter(|_| !untold);
+        let seats: Vec<_> = told.map(|to| (seat(engine, to.who.session(), to.seat), to.who)).collect();
+        if !seats.is_empty() {
+            self.tx.0.see(&seats.iter().map(|(seat, _)| seat.key()).collect::<Vec<_>>()).await?;
+        }
+        for (seat, who) in &seats {
+            seat.put(self.tx, who.ticket).await?;
+        }
+        let (holders_before, line_before) = self.found.map_or((None, None), |(h, l)| (Some(h), Some(l)));
+        if line_before.unwrap_or_default() != self.line {
+            self.gate.line.put(self.tx, self.line).await?;
+        }
+        if holders_before.as_ref() != Some(&self.holders) {
+            self.gate.holders.put(self.tx, self.holders).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The reserved key of a record for what its user calls `key`.
+pub(super) fn own_key(kind: &str, part: &str, key: &Key) -> Result<Key> {
+    Key::from_stored(format!("/.avout/{kind}/{part}{key}")).map_err(|_| {
+        let message = "too long: keys of locks and the like have at most 480 bytes";
+        Error::new(ErrorKind::InvalidInput, message).at(key)
+    })
+}

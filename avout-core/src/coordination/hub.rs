@@ -1,0 +1,337 @@
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task;
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+
+use super::session::{Dead, Observer, Session, record};
+use crate::engine::planted::{self, Bug};
+use crate::engine::{Engine, Options, run};
+use crate::error::{Error, ErrorKind, Result};
+use crate::handles::{Companion, Stm, Tx};
+use crate::protocol::{Key, SessionId};
+
+/// What a client has for all its locks and the like: its session, and what goes on in the background.
+pub(super) struct Hub {
+    pub(super) engine: Arc<Engine>,
+    state: Mutex<State>,
+    observer: Observer,
+    tickets: AtomicU64,
+    /// What tasks of this client hold that they must not ask for again.
+    holding: Mutex<Vec<Holding>>,
+    /// How many tasks are about to give something back.
+    busy: watch::Sender<usize>,
+}
+
+#[derive(Default)]
+struct State {
+    session: Option<Arc<Session>>,
+    /// How many hold something or wait for it.
+    claims: usize,
+    free_seats: Vec<u32>,
+    seats: u32,
+}
+
+struct Holding {
+    key: Key,
+    task: task::Id,
+    ticket: u64,
+}
+
+/// The right of something to have the session kept alive, with a number and a seat of its own.
+pub(super) struct Claim {
+    pub(super) hub: Arc<Hub>,
+    pub(super) ticket: u64,
+    pub(super) seat: u32,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let mut state = self.hub.state();
+        state.claims -= 1;
+        state.free_seats.push(self.seat);
+    }
+}
+
+/// How long is waited after an error that may pass.
+const AFTER_ERROR: Duration = Duration::from_millis(20);
+
+impl Hub {
+    /// The client's own.
+    pub(super) fn of(stm: &Stm) -> Arc<Self> {
+        let companion = stm.companion.get_or_init(|| {
+            Arc::new(Self {
+                engine: Arc::clone(&stm.engine),
+                state: Mutex::default(),
+                observer: Observer::default(),
+                tickets: AtomicU64::new(1),
+                holding: Mutex::default(),
+                busy: watch::Sender::new(0),
+            })
+        });
+        let any: Arc<dyn std::any::Any + Send + Sync> = Arc::clone(companion) as _;
+        any.downcast().expect("a client has one companion, and this makes it")
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn claim(self: &Arc<Self>) -> Claim {
+        let mut state = self.state();
+        state.claims += 1;
+        let seat = state.free_seats.pop().unwrap_or_else(|| {
+            state.seats += 1;
+            state.seats - 1
+        });
+        Claim { hub: Arc::clone(self), ticket: self.tickets.fetch_add(1, Ordering::Relaxed), seat }
+    }
+
+    /// Whether this client makes this mistake.
+    pub(super) fn makes(&self, bug: Bug) -> bool {
+        planted::is(&self.engine.config, bug)
+    }
+
+    /// Runs a transaction for as long as it takes.
+    pub(super) async fn transact<T, F, Fut>(&self, body: F) -> Result<T>
+    where
+        F: Fn(Tx) -> Fut,
+        Fut: Future<Output = Result<T>>,
+    {
+        let options = Options { deadline: None, max_attempts: None, ..Options::new(&self.engine.config) };
+        run(&self.engine, options, |tx| body(Tx(tx))).await
+    }
+
+    /// The same until the client's deadline.
+    pub(super) async fn transact_soon<T, F, Fut>(&self, body: F) -> Result<T>
+    where
+        F: Fn(Tx) -> Fut,
+        Fut: Future<Output = Result<T>>,
+    {
+        run(&self.engine, Options::new(&self.engine.config), |tx| body(Tx(tx))).await
+    }
+
+    /// How often a waiter looks after those ahead of it.
+    pub(super) fn tick(&self) -> Duration {
+        self.engine.config.session_ttl / 4
+    }
+
+    /// The session to enter anything in. A coordinator with sessions of its own has been told of it.
+    pub(super) async fn session(self: &Arc<Self>) -> Result<Arc<Session>> {
+        loop {
+            let session = {
+                let mut state = self.state();
+                let new = || Arc::new(Session::new(&self.engine, SessionId::random(), self.engine.config.session_ttl));
+                Arc::clone(state.session.get_or_insert_with(new))
+            };
+            if !session.is_alive() {
+                self.lose(&session);
+                continue;
+            }
+            let Some(native) = self.engine.coordinator.sessions() else {
+                return Ok(session);
+            };
+            if session.is_beating() {
+                return Ok(session);
+            }
+            let sent = Instant::now();
+            if self.engine.until(None, || native.renew(session.id, session.ttl)).await? {
+                self.entered(&session, sent);
+                return Ok(session);
+            }
+            self.lose(&session);
+        }
+    }
+
+    /// Enters a session in a transaction that will rely on it. `false`: it has ended.
+    pub(super) async fn enter(&self, session: &Session, tx: &Tx) -> Result<bool> {
+        match self.engine.coordinator.sessions() {
+            Some(_) => Ok(session.is_alive()),
+            None => session.enter(tx).await,
+        }
+    }
+
+    /// A transaction that was begun at `sent` has entered the session: from now on it is kept alive while there are claims.
+    pub(super) fn entered(self: &Arc<Self>, session: &Arc<Session>, sent: Instant) {
+        if session.entered(sent) {
+            task::spawn(beat(Arc::clone(self), Arc::clone(session)));
+        }
+    }
+
+    /// Ends a session of this client, with all that it holds.
+    pub(super) fn lose(self: &Arc<Self>, session: &Arc<Session>) {
+        {
+            let mut state = self.state();
+            if state.session.as_ref().is_some_and(|current| Arc::ptr_eq(current, session)) {
+                state.session = None;
+            }
+        }
+        if session.lose() {
+            if session.is_beating() {
+                tracing::warn!(session = %session.id, "the session ended: what it held is lost");
+            }
+            let (hub, session) = (Arc::clone(self), Arc::clone(session));
+            self.background(&Handle::current(), async move { hub.retire(&session).await });
+        }
+    }
+
+    /// Tells others that a session has ended, so that they need not wait until it is late. It is tried once.
+    async fn retire(&self, session: &Session) {
+        let retired = match self.engine.coordinator.sessions() {
+            Some(native) => native.end(session.id).await,
+            None => self.transact_soon(async |tx| record(&self.engine, session.id).remove(&tx).await).await,
+        };
+        if let Err(error) = retired {
+            tracing::debug!(session = %session.id, %error, "the end of a session is left for others to notice");
+        }
+    }
+
+    /// Which of these sessions are dead. One request.
+    pub(super) async fn judge(&self, sessions: &[SessionId]) -> Result<Vec<Dead>> {
+        /// Of more the rest is looked at another time.
+        const AT_ONCE: usize = 64;
+        let limit = self.engine.capabilities.max_keys.saturating_sub(1).clamp(1, AT_ONCE);
+        let sessions = &sessions[..sessions.len().min(limit)];
+        if sessions.is_empty() || self.makes(Bug::DeadStay) {
+            return Ok(Vec::new());
+        }
+        if let Some(native) = self.engine.coordinator.sessions() {
+            let alive = self.engine.until(None, || native.alive(sessions)).await?;
+            let dead = sessions.iter().zip(alive).filter(|(_, alive)| !alive);
+            return Ok(dead.map(|(session, _)| Dead::gone(*session)).collect());
+        }
+        let asked = Instant::now();
+        let found = self
+            .transact(async |tx| {
+                let records: Vec<_> = sessions.iter().map(|session| record(&self.engine, *session)).collect();
+                tx.0.see(&records.iter().map(|record| record.key()).collect::<Vec<_>>()).await?;
+                let mut found = Vec::with_capacity(records.len());
+                for (session, record) in sessions.iter().zip(&records) {
+                    found.push((*session, record.get(&tx).await?));
+                }
+                Ok(found)
+            })
+            .await?;
+        let hours = Duration::from_secs(if self.makes(Bug::LivingTakenForDead) { 36_000 } else { 0 });
+        Ok(self.observer.judge(asked + hours, found))
+    }
+
+    /// Does something that gives back what was taken, in a task of its own, which [`close`](Companion::close) waits for.
+    pub(super) fn background(
+        self: &Arc<Self>,
+        runtime: &Handle,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) -> task::JoinHandle<()> {
+        struct Busy(Arc<Hub>);
+        impl Drop for Busy {
+            fn drop(&mut self) {
+                self.0.busy.send_modify(|busy| *busy -= 1);
+            }
+        }
+        self.busy.send_modify(|busy| *busy += 1);
+        let busy = Busy(Arc::clone(self));
+        runtime.spawn(async move {
+            work.await;
+            drop(busy);
+        })
+    }
+
+    /// Notes that this task holds something that it must not ask for again. Outside a task nothing is noted.
+    pub(super) fn hold(&self, key: &Key, ticket: u64) {
+        if let Some(task) = task::try_id() {
+            self.holding().push(Holding { key: key.clone(), task, ticket });
+        }
+    }
+
+    pub(super) fn let_go(&self, ticket: u64) {
+        self.holding().retain(|holding| holding.ticket != ticket);
+    }
+
+    /// Refuses to wait for what this very task holds.
+    pub(super) fn refuse_reentrant(&self, key: &Key) -> Result<()> {
+        let Some(task) = task::try_id() else {
+            return Ok(());
+        };
+        let held = self.holding().iter().any(|holding| holding.task == task && holding.key == *key);
+        if !held || self.makes(Bug::ReentryAllowed) {
+            return Ok(());
+        }
+        let message = "this task holds it already and would wait for itself: pass the guard, or release it first";
+        Err(Error::new(ErrorKind::Misuse, message))
+    }
+
+    fn holding(&self) -> MutexGuard<'_, Vec<Holding>> {
+        self.holding.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn sign_of_life(&self, session: &Session) -> Result<bool> {
+        match self.engine.coordinator.sessions() {
+            Some(native) => native.renew(session.id, session.ttl).await,
+            None => self.transact(async |tx| session.renew(&tx).await).await,
+        }
+    }
+}
+
+impl Companion for Hub {
+    fn close(&self) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(async move {
+            if self.makes(Bug::CloseAtOnce) {
+                return;
+            }
+            let mut busy = self.busy.subscribe();
+            // If the store is out of reach for so long, the session has ended and all with it.
+            let _ = timeout(self.engine.config.session_ttl, busy.wait_for(|busy| *busy == 0)).await;
+            let idle = {
+                let mut state = self.state();
+                if state.claims == 0 { state.session.take() } else { None }
+            };
+            if let Some(session) = idle {
+                session.lose();
+                self.retire(&session).await;
+            }
+        })
+    }
+}
+
+/// Keeps a session alive while anything is claimed in it, and notices when it is not.
+async fn beat(hub: Arc<Hub>, session: Arc<Session>) {
+    let lose = || {
+        if !hub.makes(Bug::LossUnnoticed) {
+            hub.lose(&session);
+        }
+    };
+    let mut due = Instant::now() + session.ttl / 4;
+    loop {
+        tokio::select! {
+            () = session.lost() => return,
+            () = sleep_until(due.min(session.expires())) => {}
+        }
+        {
+            // Claims are made under the same lock, and whoever makes one enters the session again if it is idle.
+            let state = hub.state();
+            if state.claims == 0 {
+                session.set_idle();
+                return;
+            }
+        }
+        let sent = Instant::now();
+        if sent >= session.expires() {
+            return lose();
+        }
+        match timeout_at(session.expires(), hub.sign_of_life(&session)).await {
+            Ok(Ok(true)) => {
+                session.renewed(sent);
+                due = sent + session.ttl / 4;
+            }
+            Ok(Ok(false)) | Err(_) => return lose(),
+            Ok(Err(error)) => {
+                tracing::debug!(session = %session.id, %error, "a sign of life failed");
+                sleep(AFTER_ERROR.min(session.ttl / 8)).await;
+                due = Instant::now();
+            }
+        }
+    }
+}

@@ -1,0 +1,170 @@
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::claim::{Hold, Patience};
+use super::gate::{Gate, Request, Status};
+use super::guard::guard;
+use super::hub::Hub;
+use crate::engine::refuse_nested;
+use crate::error::{Error, ErrorKind, Result};
+use crate::handles::Stm;
+use crate::protocol::Key;
+
+/// A lock that at most one holder has at a time, over all processes; made by [`Stm::lock`](crate::Stm::lock).
+///
+/// It is fair: who came first gets it first. It outlives no holder by long: a process that dies, or is paused for longer than its session
+/// lives ([`session_ttl`](crate::StmBuilder::session_ttl), 10 s by default), loses it, and if others wait the first of them has it within twice that
+/// time. A release wakes one waiter, however many there are. Alone, to acquire and release it is two commits.
+///
+/// **A lock alone does not protect a write**: a holder that was paused may go on to write after it lost the lock. Bind
+/// writes to the guard with [`Tx::require`](crate::Tx::require), or hand its [token](LockGuard::token) to a store that compares it.
+/// Often a transaction needs no lock at all; `docs/coordination.md` tells when.
+///
+/// The lock is not reentrant: a task that asks for what it holds is refused. Two futures of one task, as of `join!`, count
+/// as the same; outside of a task, as in `block_on`, it is not noticed, and the second request waits.
+///
+/// # Examples
+/// ```
+/// # use std::time::Duration;
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> avout_core::Result<()> {
+/// # let local = avout_local::Local::new();
+/// # let stm = avout_core::Stm::new(local.coordinator(), local.store());
+/// let count = stm.create_ref("/count", 0_i64).await?;
+/// let lock = stm.lock("/migration")?;
+///
+/// let guard = lock.acquire().await?;
+/// assert!(lock.try_acquire().await?.is_none());
+/// stm.dosync(async |tx| {
+///     tx.require(&guard).await?; // commits only while the guard is held
+///     tx.alter(&count, |n| n + 1).await
+/// }).await?;
+/// guard.release().await?;
+///
+/// let again = lock.acquire_timeout(Duration::from_secs(5)).await?;
+/// assert!(again.is_held());
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+#[doc(alias = "distributed-lock")]
+pub struct Lock(pub(super) Gate);
+
+/// Holds a [`Lock`]. It is released when this is dropped, in the background, or surely by [`release`](Self::release).
+#[must_use = "the lock is released when its guard is dropped"]
+pub struct LockGuard(pub(super) Hold);
+
+guard!(LockGuard);
+
+impl Stm {
+    /// The lock of this name. It makes no request, and locks have nothing to do with refs of the same name.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput): no key, or one of more than 480 bytes.
+    #[doc(alias = "init-lock")]
+    pub fn lock(&self, key: impl AsRef<str>) -> Result<Lock> {
+        Ok(Lock(Gate::new(Hub::of(self), "locks", key, 1)?))
+    }
+}
+
+impl Lock {
+    /// The lock's key.
+    pub fn key(&self) -> &Key {
+        &self.0.key
+    }
+
+    /// Waits for the lock, for as long as it takes, outages of the store included.
+    ///
+    /// # Errors
+    /// [`Misuse`](ErrorKind::Misuse): this task holds it already. [`Nested`](ErrorKind::Nested) inside the body of a transaction.
+    /// And what the store refuses: [`Denied`](ErrorKind::Denied), [`Full`](ErrorKind::Full) and the like.
+    ///
+    /// # Cancel safety
+    /// Safe: a request whose future is dropped is taken back in the background, or, if this process dies, by others.
+    pub async fn acquire(&self) -> Result<LockGuard> {
+        match self.ask(Patience::Unlimited).await? {
+            Some(guard) => Ok(guard),
+            None => unreachable!("whoever waits without limit does not give up"),
+        }
+    }
+
+    /// Takes the lock if it is free; `None`: it is not.
+    ///
+    /// The lock of a holder that has died is found free by a client that saw it held at least a session's time to live before. A program that asks once
+    /// and ends should wait: [`acquire_timeout`](Self::acquire_timeout) with twice that time.
+    ///
+    /// # Errors
+    /// As [`acquire`](Self::acquire), but for `Misuse`, and [`Unavailable`](ErrorKind::Unavailable) if the store does not answer within the
+    /// client's deadline.
+    ///
+    /// # Cancel safety
+    /// As [`acquire`](Self::acquire).
+    #[doc(alias = "tryLock")]
+    pub async fn try_acquire(&self) -> Result<Option<LockGuard>> {
+        let hold = self.0.acquire(self.request(), Patience::Now).await.map_err(|error| error.during("try_acquire"))?;
+        Ok(hold.map(|hold| self.guard(hold)))
+    }
+
+    /// Waits for the lock, but no longer than this.
+    ///
+    /// # Errors
+    /// [`Timeout`](ErrorKind::Timeout): it was not free in time. If the store cannot be reached then, this
+    /// comes up to a second later. Otherwise as [`acquire`](Self::acquire).
+    ///
+    /// # Cancel safety
+    /// As [`acquire`](Self::acquire).
+    pub async fn acquire_timeout(&self, timeout: Duration) -> Result<LockGuard> {
+        self.ask(Patience::within(timeout)).await?.ok_or_else(|| timed_out(&self.0.key))
+    }
+
+    /// Who uses it, at one moment. For operators and tests: what it says may be over when it is read.
+    ///
+    /// # Errors
+    /// As [`Stm::dosync`](crate::Stm::dosync).
+    pub async fn status(&self) -> Result<Status> {
+        self.0.status().await
+    }
+
+    /// Removes the lock's records from the store. Tokens go on growing if it is made again.
+    ///
+    /// # Errors
+    /// [`Contended`](ErrorKind::Contended): somebody holds it or waits for it.
+    ///
+    /// # Cancel safety
+    /// As [`Stm::dosync`](crate::Stm::dosync).
+    pub async fn destroy(&self) -> Result<()> {
+        refuse_nested("destroy")?;
+        self.0.destroy().await
+    }
+
+    async fn ask(&self, patience: Patience) -> Result<Option<LockGuard>> {
+        let gate = &self.0;
+        gate.hub.refuse_reentrant(gate.holders().key()).map_err(|error| error.at(&gate.key).during("acquire"))?;
+        let hold = gate.acquire(self.request(), patience).await.map_err(|error| error.during("acquire"))?;
+        Ok(hold.map(|hold| self.guard(hold)))
+    }
+
+    fn request(&self) -> Request {
+        Request { take: 1, label: String::new() }
+    }
+
+    fn guard(&self, hold: Hold) -> LockGuard {
+        self.0.hub.hold(self.0.holders().key(), hold.ticket());
+        LockGuard(hold)
+    }
+}
+
+impl Patience {
+    pub(super) fn within(timeout: Duration) -> Self {
+        Instant::now().checked_add(timeout).map_or(Self::Unlimited, Self::Until)
+    }
+}
+
+pub(super) fn timed_out(key: &Key) -> Error {
+    Error::new(ErrorKind::Timeout, "it was not free in time").at(key).during("acquire")
+}
+
+impl std::fmt::Debug for Lock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Lock").field(&self.0.key).finish()
+    }
+}

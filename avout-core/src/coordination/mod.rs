@@ -1,0 +1,37 @@
+//! Locks and the like, on any coordinator. Each step of them is a transaction over records under reserved keys, so
+//! what transactions promise holds for them: a step takes effect as one, and lost replies are found out.
+//!
+//! `rules` decides, `gate` is the records, `claim` a request from its beginning to its end, `hub` what a client has in common for all
+//! of them, and `session` who is alive. See `docs/protocol.md#sessions-and-locks`.
+
+mod barrier;
+mod claim;
+mod condition;
+mod counter;
+mod delivery;
+mod election;
+mod gate;
+mod guard;
+mod hub;
+mod latch;
+mod lock;
+mod once;
+mod queue;
+mod rules;
+mod rw_lock;
+mod semaphore;
+mod session;
+
+pub use barrier::{Barrier, Passed};
+pub use condition::Condition;
+pub use counter::Counter;
+pub use delivery::Delivery;
+pub use election::{Election, Leader, Leaders, Leadership};
+pub use gate::Status;
+pub use guard::Guard;
+pub use latch::Latch;
+pub use lock::{Lock, LockGuard};
+pub use once::Once;
+pub use queue::Queue;
+pub use rw_lock::{ReadGuard, RwLock, WriteGuard};
+pub use semaphore::{Permit, Semaphore};

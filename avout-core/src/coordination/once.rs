@@ -1,0 +1,231 @@
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::gate::own_key;
+use super::hub::Hub;
+use crate::engine::planted::Bug;
+use crate::engine::refuse_nested;
+use crate::error::{Error, ErrorKind, Result};
+use crate::handles::{Codec, MessagePack, Own, Stm, Tx, Value};
+use crate::protocol::Key;
+
+/// Transactions that take effect at most once for each id; made by [`Stm::once`](crate::Stm::once).
+///
+/// The id and the result are committed together with the effect. Whoever comes with the same id later, in any process, is given that
+/// result, and the body is not run. So a request can be repeated without care, after a crash or an unknown outcome too.
+///
+/// # Retention
+/// Ids are remembered in buckets, each of which holds its 64 newest: an id is forgotten when 64 newer ones fell into its bucket. There are as many buckets as
+/// it takes for each to be half full with `keep` ids; so what is stored is bounded, and of the last `keep` ids each is remembered but
+/// for a chance of less than one in a million. No clock is involved. Whoever may repeat an id after so many others gets its effect
+/// twice: choose `keep` accordingly. It is the same for all who use one `Once`.
+///
+/// # Examples
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> avout_core::Result<()> {
+/// # let local = avout_local::Local::new();
+/// # let stm = avout_core::Stm::new(local.coordinator(), local.store());
+/// let balance = stm.create_ref("/balance", 100_i64).await?;
+/// let payments = stm.once("/payments", 1_000_000)?;
+/// for _ in 0..3 {
+///     let left = payments.dosync("payment 17", async |tx| tx.alter(&balance, |n| n - 30).await).await?;
+///     assert_eq!(left, 70);
+/// }
+/// assert_eq!(balance.get().await?, 70);
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Once {
+    hub: Arc<Hub>,
+    key: Key,
+    keep: u64,
+    settings: Own<u64>,
+}
+
+/// How many ids [`Stm::dosync_once`] remembers at least.
+const KEEP: u64 = 65_536;
+/// How many ids a bucket holds.
+const IN_BUCKET: usize = 64;
+/// How many of them there are after `keep` others, on average.
+const ON_AVERAGE: u64 = 32;
+/// The longest id, in bytes.
+const MAX_ID: usize = 256;
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Bucket {
+    /// Oldest first.
+    done: Vec<Done>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Done {
+    id: String,
+    #[serde(with = "bytes_as_bytes")]
+    result: Vec<u8>,
+}
+
+/// Without this each byte would take up to two.
+mod bytes_as_bytes {
+    use serde::de::{Deserializer, SeqAccess, Visitor};
+    use serde::ser::Serializer;
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(bytes)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        struct Bytes;
+        impl<'de> Visitor<'de> for Bytes {
+            type Value = Vec<u8>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("bytes")
+            }
+
+            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+                Ok(bytes.to_vec())
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<u8>, A::Error> {
+                let mut bytes = Vec::new();
+                while let Some(byte) = seq.next_element()? {
+                    bytes.push(byte);
+                }
+                Ok(bytes)
+            }
+        }
+        deserializer.deserialize_byte_buf(Bytes)
+    }
+}
+
+impl Stm {
+    /// Runs `body` as a transaction that takes effect at most once for this id, and gives its result to whoever comes with the
+    /// same id again. It remembers the last 65,536 ids; [`once`](Self::once) has more to choose.
+    ///
+    /// # Errors
+    /// As [`Once::dosync`].
+    ///
+    /// # Cancel safety
+    /// As [`dosync`](Self::dosync): whether it took effect is found out by coming again with the same id.
+    pub async fn dosync_once<T, F, Fut>(&self, id: impl Into<String>, body: F) -> Result<T>
+    where
+        T: Value + Serialize + DeserializeOwned,
+        F: Fn(Tx) -> Fut,
+        Fut: Future<Output = Result<T>>,
+    {
+        self.once("/default", KEEP)?.dosync(id, body).await
+    }
+
+    /// The transactions of this name that take effect at most once for each id, of which the last `keep` are remembered. It makes no
+    /// request.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput): no key, or one of more than 460 bytes; `keep` is zero.
+    pub fn once(&self, key: impl AsRef<str>, keep: u64) -> Result<Once> {
+        let hub = Hub::of(self);
+        let key = Key::new(key)?;
+        if keep == 0 {
+            return Err(Error::new(ErrorKind::InvalidInput, "at least one id has to be remembered").at(&key));
+        }
+        // The longest bucket's key must be one.
+        own_key("once", "18446744073709551615", &key)?;
+        let settings = Own::new(&hub.engine, own_key("once", "keep", &key)?, "keep");
+        Ok(Once { hub, key, keep, settings })
+    }
+}
+
+impl Once {
+    /// Runs `body` as a transaction, unless one of this id has committed: then its result is given.
+    ///
+    /// Transactions whose ids fall into one bucket conflict with each other. The result is stored with the id, so it should be small.
+    ///
+    /// # Errors
+    /// Those of [`Stm::dosync`](crate::Stm::dosync): then nothing is remembered of the id. [`InvalidInput`](ErrorKind::InvalidInput): an id
+    /// of more than 256 bytes. [`Mismatch`](ErrorKind::Mismatch): another `keep` than the one it was first used with.
+    /// [`Codec`](ErrorKind::Codec): the result cannot be stored, or the one that is stored is of another type.
+    ///
+    /// # Cancel safety
+    /// As [`Stm::dosync`](crate::Stm::dosync): whether it took effect is found out by coming again with the same id.
+    pub async fn dosync<T, F, Fut>(&self, id: impl Into<String>, body: F) -> Result<T>
+    where
+        T: Value + Serialize + DeserializeOwned,
+        F: Fn(Tx) -> Fut,
+        Fut: Future<Output = Result<T>>,
+    {
+        refuse_nested("dosync_once")?;
+        let id = id.into();
+        if id.len() > MAX_ID {
+            return Err(Error::new(ErrorKind::InvalidInput, "an id has at most 256 bytes").at(&self.key));
+        }
+        let buckets = self.keep.div_ceil(ON_AVERAGE).next_power_of_two();
+        let number = hash(&id) & (buckets - 1);
+        let bucket: Own<Bucket> = Own::new(&self.hub.engine, own_key("once", &number.to_string(), &self.key)?, "once");
+        let (bucket, id, body) = (&bucket, &id, &body);
+        self.hub
+            .transact_soon(|tx| async move {
+                tx.0.see(&[self.settings.key(), bucket.key()]).await?;
+                match self.settings.get(&tx).await? {
+                    None => self.settings.put(&tx, self.keep).await?,
+                    Some(keep) if keep == self.keep => {}
+                    Some(keep) => {
+                        let message = format!("it remembers {keep} ids, and is used with {}", self.keep);
+                        return Err(Error::new(ErrorKind::Mismatch, message).at(&self.key));
+                    }
+                }
+                let mut done = bucket.get(&tx).await?.unwrap_or_default();
+                if let Some(found) = done.done.iter().find(|done| done.id == *id) {
+                    return MessagePack.decode(&found.result).map_err(|cause| {
+                        let message = "the result that was stored for this id is of another type";
+                        Error::new(ErrorKind::Codec, message).at(&self.key).with_source(cause)
+                    });
+                }
+                let result = body(tx.clone()).await?;
+                let encoded = MessagePack.encode(&result).map_err(|cause| {
+                    Error::new(ErrorKind::Codec, "the result cannot be stored").at(&self.key).with_source(cause)
+                })?;
+                let beyond = (done.done.len() + 1).saturating_sub(IN_BUCKET);
+                done.done.drain(..beyond);
+                if !self.hub.makes(Bug::OnceForgotten) {
+                    done.done.push(Done { id: id.clone(), result: encoded });
+                }
+                bucket.put(&tx, done).await?;
+                Ok(result)
+            })
+            .await
+            .map_err(|error| error.during("dosync_once"))
+    }
+}
+
+/// FNV-1a, mixed: it must stay the same for ever, in all processes.
+fn hash(id: &str) -> u64 {
+    let hash = id
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+    let hash = (hash ^ (hash >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
+    hash ^ (hash >> 32)
+}
+
+impl std::fmt::Debug for Once {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Once").field("key", &self.key).field("keep", &self.keep).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An id stays in its bucket for ever, and ids are spread over the buckets: with as many as are to be kept none is full.
+    #[test]
+    fn spreads_ids() {
+        assert_eq!(hash("payment 17"), hash(&String::from("payment 17")));
+        let mut buckets = vec![0_usize; 2048];
+        for id in 0..KEEP {
+            buckets[(hash(&format!("request/{id}")) & 2047) as usize] += 1;
+        }
+        let fullest = buckets.into_iter().max().unwrap_or_default();
+        assert!(fullest <= IN_BUCKET, "{fullest} of {KEEP} ids in one bucket");
+    }
+}

@@ -1,0 +1,158 @@
+use std::time::Duration;
+
+use super::claim::{Hold, Patience};
+use super::gate::{Gate, Request, Status};
+use super::guard::guard;
+use super::hub::Hub;
+use super::lock::timed_out;
+use crate::engine::refuse_nested;
+use crate::error::{Error, ErrorKind, Result};
+use crate::handles::Stm;
+use crate::protocol::Key;
+
+/// A number of permits that all processes share; made by [`Stm::semaphore`](crate::Stm::semaphore).
+///
+/// Permits are given in the order in which they are asked for: one who asks for many is not overtaken by others who ask for few. Those of a
+/// process that dies come back, as a [`Lock`](crate::Lock) does, whose page tells of sessions and tokens. A task may hold several.
+///
+/// # Examples
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> avout_core::Result<()> {
+/// # let local = avout_local::Local::new();
+/// # let stm = avout_core::Stm::new(local.coordinator(), local.store());
+/// let downloads = stm.semaphore("/downloads", 3)?; // at most three at a time, over all processes
+/// let permit = downloads.acquire().await?;
+/// let two = downloads.acquire_many(2).await?;
+/// assert!(downloads.try_acquire().await?.is_none());
+/// permit.release().await?;
+/// assert!(downloads.try_acquire().await?.is_some());
+/// # drop(two);
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Semaphore(Gate);
+
+/// Holds permits of a [`Semaphore`]. They are given back when this is dropped, in the background, or surely by [`release`](Self::release).
+#[must_use = "the permits are given back when this is dropped"]
+pub struct Permit(Hold);
+
+guard!(Permit);
+
+impl Stm {
+    /// The semaphore of this name. It makes no request. All who use it must name the same number of permits.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput): no key, or one of more than 480 bytes, or no permits. When it is used:
+    /// [`Mismatch`](ErrorKind::Mismatch) if it was made with another number.
+    pub fn semaphore(&self, key: impl AsRef<str>, permits: u32) -> Result<Semaphore> {
+        if permits == 0 {
+            return Err(Error::new(ErrorKind::InvalidInput, "a semaphore has at least one permit"));
+        }
+        Ok(Semaphore(Gate::new(Hub::of(self), "semaphores", key, permits)?))
+    }
+}
+
+impl Semaphore {
+    /// The semaphore's key.
+    pub fn key(&self) -> &Key {
+        &self.0.key
+    }
+
+    /// How many permits there are.
+    pub fn permits(&self) -> u32 {
+        self.0.limit
+    }
+
+    /// Waits for a permit, for as long as it takes.
+    ///
+    /// # Errors
+    /// As [`Lock::acquire`](crate::Lock::acquire), but for `Misuse`; [`Mismatch`](ErrorKind::Mismatch) if it was made with another number of
+    /// permits.
+    ///
+    /// # Cancel safety
+    /// As [`Lock::acquire`](crate::Lock::acquire).
+    pub async fn acquire(&self) -> Result<Permit> {
+        self.acquire_many(1).await
+    }
+
+    /// Waits for so many permits at once.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput): none, or more than there are. For the rest as [`acquire`](Self::acquire).
+    ///
+    /// # Cancel safety
+    /// As [`Lock::acquire`](crate::Lock::acquire).
+    pub async fn acquire_many(&self, permits: u32) -> Result<Permit> {
+        match self.ask(permits, Patience::Unlimited).await? {
+            Some(permit) => Ok(permit),
+            None => unreachable!("whoever waits without limit does not give up"),
+        }
+    }
+
+    /// Takes a permit if there is one and nobody waits; `None`: there is none.
+    ///
+    /// # Errors
+    /// As [`Lock::try_acquire`](crate::Lock::try_acquire).
+    ///
+    /// # Cancel safety
+    /// As [`Lock::acquire`](crate::Lock::acquire).
+    pub async fn try_acquire(&self) -> Result<Option<Permit>> {
+        self.ask(1, Patience::Now).await
+    }
+
+    /// Takes so many permits at once if there are as many and nobody waits.
+    ///
+    /// # Errors
+    /// As [`acquire_many`](Self::acquire_many) and [`Lock::try_acquire`](crate::Lock::try_acquire).
+    ///
+    /// # Cancel safety
+    /// As [`Lock::acquire`](crate::Lock::acquire).
+    pub async fn try_acquire_many(&self, permits: u32) -> Result<Option<Permit>> {
+        self.ask(permits, Patience::Now).await
+    }
+
+    /// Waits for so many permits, but no longer than this.
+    ///
+    /// # Errors
+    /// [`Timeout`](ErrorKind::Timeout), and as [`acquire_many`](Self::acquire_many).
+    ///
+    /// # Cancel safety
+    /// As [`Lock::acquire`](crate::Lock::acquire).
+    pub async fn acquire_timeout(&self, permits: u32, timeout: Duration) -> Result<Permit> {
+        self.ask(permits, Patience::within(timeout)).await?.ok_or_else(|| timed_out(&self.0.key))
+    }
+
+    /// Who uses it, at one moment.
+    ///
+    /// # Errors
+    /// As [`Stm::dosync`](crate::Stm::dosync).
+    pub async fn status(&self) -> Result<Status> {
+        self.0.status().await
+    }
+
+    /// Removes the semaphore's records from the store. It can then be made with another number of permits.
+    ///
+    /// # Errors
+    /// [`Contended`](ErrorKind::Contended): somebody has permits or waits for them.
+    pub async fn destroy(&self) -> Result<()> {
+        refuse_nested("destroy")?;
+        self.0.destroy().await
+    }
+
+    async fn ask(&self, permits: u32, patience: Patience) -> Result<Option<Permit>> {
+        let gate = &self.0;
+        if permits == 0 || permits > gate.limit {
+            let message = format!("{permits} permits are asked for, and there are {}", gate.limit);
+            return Err(Error::new(ErrorKind::InvalidInput, message).at(&gate.key).during("acquire"));
+        }
+        let request = Request { take: permits, label: String::new() };
+        let hold = gate.acquire(request, patience).await.map_err(|error| error.during("acquire"))?;
+        Ok(hold.map(Permit))
+    }
+}
+
+impl std::fmt::Debug for Semaphore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Semaphore").field("key", &self.0.key).field("permits", &self.0.limit).finish()
+    }
+}

@@ -1,0 +1,244 @@
+//! Sessions: whether a client is alive, as others see it and as it knows itself. See `docs/protocol.md#sessions`.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::handles::{Own, Tx};
+use crate::protocol::{Key, SessionId};
+
+/// The heartbeat record of a session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Heartbeat {
+    /// Grows while the session is in use.
+    beat: u64,
+    /// How long the session lives without a change of the record, in milliseconds.
+    ttl: u64,
+}
+
+/// A session of this client.
+pub(super) struct Session {
+    pub(super) id: SessionId,
+    pub(super) ttl: Duration,
+    record: Own<Heartbeat>,
+    vital: Mutex<Vital>,
+    lost: watch::Sender<bool>,
+}
+
+struct Vital {
+    /// When the last sign of life was sent that arrived.
+    renewed: Instant,
+    /// A task sees to it that signs of life are sent. Without one the session holds nothing and waits for nothing.
+    beating: bool,
+    /// The record was made: from now on it is missing only if the session was ended.
+    begun: bool,
+}
+
+impl Session {
+    pub(super) fn new(engine: &Engine, id: SessionId, ttl: Duration) -> Self {
+        let vital = Vital { renewed: Instant::now(), beating: false, begun: false };
+        Self { id, ttl, record: record(engine, id), vital: Mutex::new(vital), lost: watch::Sender::new(false) }
+    }
+
+    fn vital(&self) -> MutexGuard<'_, Vital> {
+        self.vital.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it may be relied on: nobody has ended it, and by this process's clock nobody can have taken it for dead.
+    pub(super) fn is_alive(&self) -> bool {
+        let vital = self.vital();
+        !*self.lost.borrow() && (!vital.beating || Instant::now() < vital.renewed + self.ttl)
+    }
+
+    /// When it is late, unless a sign of life arrives before.
+    pub(super) fn expires(&self) -> Instant {
+        self.vital().renewed + self.ttl
+    }
+
+    pub(super) fn is_beating(&self) -> bool {
+        self.vital().beating
+    }
+
+    pub(super) fn set_idle(&self) {
+        self.vital().beating = false;
+    }
+
+    /// Ends it, as far as this process is concerned. `false`: it had ended.
+    pub(super) fn lose(&self) -> bool {
+        !self.lost.send_replace(true)
+    }
+
+    /// Waits for its end, and for nothing else: a task of the client sees to it that it is noticed.
+    pub(super) async fn lost(&self) {
+        let mut lost = self.lost.subscribe();
+        // The sender is in `self`, so it is not gone.
+        let _ = lost.wait_for(|lost| *lost).await;
+    }
+
+    /// In the transaction that enters the session somewhere: sees to it that observers begin to count anew if it was idle.
+    /// `false`: it was ended by others.
+    pub(super) async fn enter(&self, tx: &Tx) -> Result<bool> {
+        let found = self.record.get(tx).await?;
+        let (beating, begun) = {
+            let vital = self.vital();
+            (vital.beating, vital.begun)
+        };
+        if begun && found.is_none() {
+            return Ok(false);
+        }
+        if !beating {
+            self.beat(tx, found).await?;
+        }
+        Ok(true)
+    }
+
+    /// A transaction that entered it has committed, and was sent at `sent` or later. `true`: the session was idle, and somebody has
+    /// to send signs of life from now on.
+    pub(super) fn entered(&self, sent: Instant) -> bool {
+        let mut vital = self.vital();
+        vital.begun = true;
+        // One that is in use already was not renewed by entering it again.
+        if !vital.beating {
+            vital.renewed = sent;
+        }
+        !std::mem::replace(&mut vital.beating, true)
+    }
+
+    /// A sign of life has arrived that was sent at `sent` or later.
+    pub(super) fn renewed(&self, sent: Instant) {
+        self.vital().renewed = sent;
+    }
+
+    /// A sign of life. `false`: the session was ended by others.
+    pub(super) async fn renew(&self, tx: &Tx) -> Result<bool> {
+        let Some(found) = self.record.get(tx).await? else {
+            return Ok(false);
+        };
+        self.beat(tx, Some(found)).await?;
+        Ok(true)
+    }
+
+    async fn beat(&self, tx: &Tx, found: Option<Heartbeat>) -> Result<()> {
+        let ttl = u64::try_from(self.ttl.as_millis()).unwrap_or(u64::MAX);
+        let beat = found.map_or(0, |found| found.beat) + 1;
+        self.record.put(tx, Heartbeat { beat, ttl }).await
+    }
+
+    pub(super) fn key(&self) -> &Key {
+        self.record.key()
+    }
+}
+
+/// The record of a session.
+pub(super) fn record(engine: &Engine, id: SessionId) -> Own<Heartbeat> {
+    Own::new(engine, Key::reserved(&format!("sessions/{id}")), "session")
+}
+
+/// A key that one waiter of a session watches: whoever grants it what it waits for writes there.
+pub(super) fn seat(engine: &Engine, id: SessionId, number: u32) -> Own<u64> {
+    Own::new(engine, Key::reserved(&format!("sessions/{id}/seats/{number}")), "seat")
+}
+
+/// A session that is taken for dead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Dead {
+    pub(super) session: SessionId,
+    /// What its record has said for too long; `None`: there is no record.
+    beat: Option<u64>,
+}
+
+impl Dead {
+    pub(super) fn gone(session: SessionId) -> Self {
+        Self { session, beat: None }
+    }
+
+    /// In the transaction that removes the session's entries: ends it. `false`: it has shown a sign of life meanwhile.
+    pub(super) async fn end(&self, engine: &Engine, tx: &Tx) -> Result<bool> {
+        let record = record(engine, self.session);
+        match record.get(tx).await? {
+            None => Ok(true),
+            Some(found) if Some(found.beat) == self.beat => record.remove(tx).await.map(|()| true),
+            Some(_) => Ok(false),
+        }
+    }
+}
+
+/// What this client has seen of others' sessions.
+#[derive(Default)]
+pub(super) struct Observer(Mutex<HashMap<SessionId, Sight>>);
+
+struct Sight {
+    beat: u64,
+    /// When this beat had been seen for the first time, by this process's clock.
+    since: Instant,
+    seen: Instant,
+}
+
+/// So many sessions are remembered; of more, those that were not looked at for longest are forgotten.
+const REMEMBERED: usize = 4096;
+
+impl Observer {
+    /// Takes in what a look showed that began at `asked`, and gives those that are dead: the record is gone, or has not changed
+    /// between two looks that lie further apart than its time to live.
+    pub(super) fn judge(&self, asked: Instant, found: Vec<(SessionId, Option<Heartbeat>)>) -> Vec<Dead> {
+        let now = Instant::now();
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut dead = Vec::new();
+        for (session, found) in found {
+            let Some(Heartbeat { beat, ttl }) = found else {
+                seen.remove(&session);
+                dead.push(Dead { session, beat: None });
+                continue;
+            };
+            let sight = seen.entry(session).or_insert(Sight { beat, since: now, seen: now });
+            if sight.beat != beat {
+                *sight = Sight { beat, since: now, seen: now };
+            }
+            sight.seen = now;
+            // Clocks of two machines may run at slightly different speeds.
+            let ttl = Duration::from_millis(ttl);
+            if asked.saturating_duration_since(sight.since) >= ttl + ttl / 16 {
+                dead.push(Dead { session, beat: Some(beat) });
+            }
+        }
+        if seen.len() > REMEMBERED {
+            let mut looks: Vec<Instant> = seen.values().map(|sight| sight.seen).collect();
+            looks.sort_unstable();
+            let oldest = looks[looks.len() / 2];
+            seen.retain(|_, sight| sight.seen > oldest);
+        }
+        dead
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn beat(beat: u64) -> Option<Heartbeat> {
+        Some(Heartbeat { beat, ttl: 1000 })
+    }
+
+    /// A session is dead once its record has not changed for its time to live by the observer's clock, and at once if there is none.
+    #[tokio::test(start_paused = true)]
+    async fn judges_by_what_it_has_seen() {
+        let observer = Observer::default();
+        let session = SessionId::new(1);
+        let look = |found| observer.judge(Instant::now(), vec![(session, found)]).len();
+        assert_eq!(look(beat(1)), 0, "the first look, whenever the record was written");
+        tokio::time::advance(Duration::from_millis(900)).await;
+        assert_eq!(look(beat(2)), 0);
+        tokio::time::advance(Duration::from_millis(900)).await;
+        assert_eq!(look(beat(2)), 0);
+        tokio::time::advance(Duration::from_millis(300)).await;
+        assert_eq!(look(beat(2)), 1);
+        assert_eq!(look(beat(3)), 0, "it is up to others whether it was too late");
+        assert_eq!(look(None), 1);
+    }
+}

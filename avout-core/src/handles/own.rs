@@ -1,0 +1,82 @@
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::codec::TypedCoder;
+use super::{Codec, MessagePack, Tx, Value, cloned};
+use crate::engine::{Action, Cell, Engine};
+use crate::error::Result;
+use crate::protocol::{Key, Meta};
+
+/// A record of the library's own, under a reserved key: like a ref, but it is made by its first write, and knowing it
+/// costs no request.
+pub(crate) struct Own<T> {
+    cell: Arc<Cell>,
+    types: PhantomData<fn() -> T>,
+}
+
+impl<T: Value + Serialize + DeserializeOwned> Own<T> {
+    /// The record at `key`, whose values are marked as of this type.
+    pub(crate) fn new(engine: &Engine, key: Key, tag: &'static str) -> Self {
+        let store = Arc::clone(&engine.home);
+        let codec = Codec::<T>::id(&MessagePack);
+        // Nobody reads its past.
+        let meta = Arc::new(Meta { realm: store.realm(), codec, type_tag: tag.into(), history: 0 });
+        let coder = Arc::new(TypedCoder::<T, MessagePack>::new(MessagePack, tag.into()));
+        let cell = Cell::new(key, engine.client, meta, store, true, coder, None);
+        Self { cell: Arc::new(cell), types: PhantomData }
+    }
+
+    pub(crate) fn key(&self) -> &Key {
+        &self.cell.key
+    }
+
+    /// The value; `None`: there is no record. The commit checks either.
+    pub(crate) async fn get(&self, tx: &Tx) -> Result<Option<T>> {
+        let written = tx.0.attempt().write(self.key()).and_then(|write| write.known().map(|value| value.cloned()));
+        if let Some(value) = written {
+            return value.map(cloned).transpose();
+        }
+        tx.0.see(&[self.key()]).await?;
+        if tx.0.seen_alive(self.key()).is_none() {
+            return Ok(None);
+        }
+        let value = tx.0.values(&[&self.cell], true).await?.pop();
+        value.map(cloned).transpose()
+    }
+
+    /// Has the commit check the record whatever the isolation.
+    pub(crate) fn protect(&self, tx: &Tx) {
+        tx.0.protect(&self.cell);
+    }
+
+    /// Writes the record, whether there is one or not.
+    pub(crate) async fn put(&self, tx: &Tx, value: T) -> Result<()> {
+        tx.0.see(&[self.key()]).await?;
+        let exists = tx.0.seen_alive(self.key()).is_some();
+        self.undo(tx);
+        let value = Arc::new(value);
+        tx.0.write(&self.cell, if exists { Action::Set(value) } else { Action::Create(value) })
+    }
+
+    /// Removes the record, if there is one.
+    pub(crate) async fn remove(&self, tx: &Tx) -> Result<()> {
+        tx.0.see(&[self.key()]).await?;
+        let exists = tx.0.seen_alive(self.key()).is_some();
+        self.undo(tx);
+        if exists { tx.0.write(&self.cell, Action::Destroy) } else { Ok(()) }
+    }
+
+    /// What the transaction has written before is of no importance: what it will write depends on what there is.
+    fn undo(&self, tx: &Tx) {
+        tx.0.attempt().keys.entry(self.key()).write = None;
+    }
+}
+
+impl<T> Clone for Own<T> {
+    fn clone(&self) -> Self {
+        Self { cell: Arc::clone(&self.cell), types: PhantomData }
+    }
+}

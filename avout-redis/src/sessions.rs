@@ -1,0 +1,66 @@
+use std::time::Duration;
+
+use async_trait::async_trait;
+use avout_core::backend::Sessions;
+use avout_core::protocol::SessionId;
+use avout_core::{Error, ErrorKind, Result};
+use redis::Value;
+
+use crate::Coordinator;
+use crate::link::milliseconds;
+use crate::scripts::Script;
+
+/// A session is a key that expires, and is made to live on by its client.
+///
+/// A failover may lose the key, and an evicting server remove it: the session is then dead for all, and its client is told so by its
+/// next sign of life.
+#[async_trait]
+impl Sessions for Coordinator {
+    async fn renew(&self, session: SessionId, ttl: Duration) -> Result<bool> {
+        let begins = !self.client.sessions().contains(&session);
+        let names = &self.client.names;
+        let keys = [&*names.cells, &names.session(session)];
+        // The server's clock may be a little faster than the client's.
+        let lives = milliseconds(ttl.saturating_add(ttl / 16)).min(LONGEST);
+        let ran = self.client.run(Script::Renew, &keys, (3, 64), ErrorKind::Unavailable, |cmd, head| {
+            cmd.arg(&head[..]).arg(lives).arg(u8::from(begins));
+        });
+        let (reply, ..) = ran.await.map_err(|error| error.during("renew"))?;
+        match reply {
+            Value::Int(3) => {
+                self.client.sessions().insert(session);
+                Ok(true)
+            }
+            Value::Int(4) => {
+                self.client.sessions().remove(&session);
+                Ok(false)
+            }
+            _ => {
+                let message = "the server's answer to a sign of life is not understood";
+                Err(Error::new(ErrorKind::Unavailable, message).during("renew"))
+            }
+        }
+    }
+
+    async fn alive(&self, sessions: &[SessionId]) -> Result<Vec<bool>> {
+        let look = |session: &SessionId| {
+            let mut look = redis::cmd("EXISTS");
+            look.arg(self.client.names.session(*session));
+            look
+        };
+        let looks: Vec<_> = sessions.iter().map(look).collect();
+        let found = self.client.look_all(&looks).await.map_err(|error| error.during("alive"))?;
+        Ok(found.iter().map(|found| *found == Value::Int(1)).collect())
+    }
+
+    async fn end(&self, session: SessionId) -> Result<()> {
+        let mut unlink = redis::cmd("UNLINK");
+        unlink.arg(self.client.names.session(session));
+        self.client.look_all(&[unlink]).await.map_err(|error| error.during("end"))?;
+        self.client.sessions().remove(&session);
+        Ok(())
+    }
+}
+
+/// A year, in milliseconds: the server takes no time to live that leads beyond its calendar.
+const LONGEST: u64 = 365 * 24 * 3600 * 1000;

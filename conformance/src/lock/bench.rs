@@ -1,0 +1,104 @@
+//! What laws of locks set up.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use avout_core::{Lock, Stm};
+use tokio::task::JoinHandle;
+
+use crate::fault::Counting;
+use crate::law::{Ctx, Failure, within};
+use crate::stm::bench::{SOON, roles};
+use crate::stm::rig::{Rigged, Then};
+
+/// How long a session lives whose end a law waits for: long enough for a machine that is busy.
+pub(crate) const TTL: Duration = Duration::from_millis(1200);
+
+/// How long a session lives that is to outlive the law.
+pub(crate) const LONG: Duration = Duration::from_secs(120);
+
+/// A new client whose sessions live so long.
+pub(crate) async fn client(ctx: &Ctx, ttl: Duration) -> Result<Stm, Failure> {
+    let (coordinator, store) = roles(ctx).await?;
+    Ok(ctx.stm(coordinator, store).seed(ctx.seed).session_ttl(ttl).build())
+}
+
+/// A new client that outlives the law, and what counts its requests.
+pub(crate) async fn counted(ctx: &Ctx) -> Result<(Stm, Arc<Counting>), Failure> {
+    let (coordinator, store) = roles(ctx).await?;
+    let counting = Arc::new(Counting::new(coordinator));
+    Ok((ctx.stm(Arc::clone(&counting) as _, store).seed(ctx.seed).session_ttl(LONG).build(), counting))
+}
+
+/// A client that can be cut off from the store, as if its process were paused or dead.
+pub(crate) struct Mortal {
+    pub(crate) stm: Stm,
+    pub(crate) rig: Arc<Rigged>,
+}
+
+impl Mortal {
+    pub(crate) async fn new(ctx: &Ctx, ttl: Duration) -> Result<Self, Failure> {
+        let (coordinator, store) = roles(ctx).await?;
+        let rig = Arc::new(Rigged::new(coordinator));
+        let stm = ctx.stm(Arc::clone(&rig) as _, store).seed(ctx.seed).session_ttl(ttl).build();
+        Ok(Self { stm, rig })
+    }
+
+    pub(crate) fn die(&self) -> Instant {
+        self.rig.all(Then::Hang);
+        Instant::now()
+    }
+}
+
+/// Measures how slow the machine and the store are just now, so that a law of time fails for no other's load.
+pub(crate) struct Noise {
+    longest: Arc<AtomicU64>,
+    task: JoinHandle<()>,
+}
+
+impl Noise {
+    /// Begins to look at the store again and again.
+    pub(crate) async fn new(ctx: &Ctx) -> Result<Self, Failure> {
+        let (coordinator, _) = roles(ctx).await?;
+        let longest = Arc::new(AtomicU64::new(0));
+        let task = tokio::spawn({
+            let longest = Arc::clone(&longest);
+            async move {
+                loop {
+                    let begun = Instant::now();
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                    let _ = coordinator.read(&[], None).await;
+                    let took = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+                    longest.fetch_max(took, Ordering::Relaxed);
+                }
+            }
+        });
+        Ok(Self { longest, task })
+    }
+
+    /// How much later than it should something may be that takes some requests: at most so much.
+    pub(crate) fn allowance(&self) -> Duration {
+        Duration::from_micros(self.longest.load(Ordering::Relaxed)) * 8
+    }
+}
+
+impl Drop for Noise {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Waits until so many hold the lock and so many wait for it.
+pub(crate) async fn until_status(lock: &Lock, held: usize, waiting: usize) {
+    within(SOON, &format!("{held} hold {} and {waiting} wait", lock.key()), async {
+        loop {
+            let status = lock.status().await.expect("the lock's status");
+            if (status.held, status.waiting) == (held, waiting) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+}

@@ -1,0 +1,7 @@
+//! Group `lock`: what locks and the like promise, over any coordinator.
+
+pub(crate) mod bench;
+pub(crate) mod cost;
+pub(crate) mod liveness;
+pub(crate) mod mutex;
+pub(crate) mod others;
