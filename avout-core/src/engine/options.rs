@@ -25,6 +25,9 @@ pub struct Config {
     pub max_attempts: Option<u32>,
     /// How many bytes of values from stores are kept in memory. 32 MiB by default.
     pub cache_bytes: u64,
+    /// About how often one of all clients of the namespace sweeps in the background; `None`: this client never does. Once an
+    /// hour by default.
+    pub sweep_every: Option<Duration>,
     /// The seed of back-off times; `None`: drawn from the operating system.
     pub seed: Option<u64>,
     /// A mistake to make, for tests that must find it.
@@ -39,6 +42,7 @@ impl Default for Config {
             deadline: Some(Duration::from_secs(30)),
             max_attempts: None,
             cache_bytes: 32 * 1024 * 1024,
+            sweep_every: Some(Duration::from_secs(3600)),
             seed: None,
             #[cfg(feature = "planted-bugs")]
             planted: None,

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use avout_core::backend::{Coordinator, CoordinatorCapabilities, Wake, Watcher};
-use avout_core::protocol::{Commit, CommitOutcome, Receipt, Resolution, Snapshot};
+use avout_core::protocol::{Commit, CommitOutcome, Receipt, Resolution, Snapshot, Turn};
 use avout_core::{Error, ErrorKind, Key, Point, Realm, Result};
 use bytes::Bytes;
 use tokio::sync::Notify;
@@ -84,6 +84,7 @@ pub(super) fn names<'a>(keys: impl IntoIterator<Item = &'a Key>) -> String {
     let name = |key: &'a Key| match key.is_reserved() {
         false => key.as_str(),
         true if key.as_str().contains("slots") => "(slot)",
+        true if *key == Turn::key() => "(turn)",
         true => "(floor)",
     };
     keys.into_iter().map(name).collect::<Vec<_>>().join(" ")
