@@ -25,8 +25,16 @@ pub enum Bug {
     RemovedAsIs,
     /// A sweep's removals do not take turns.
     TurnIgnored,
+    /// A sweep removes no records.
+    RecordsKept,
+    /// A sweep deletes no values.
+    ValuesKept,
+    /// A sweep deletes values that records point at.
+    PointersIgnored,
     /// A sweep takes values of other coordinators for its own.
     OthersValuesTaken,
+    /// A transaction's values are written to one store after the other.
+    StoresInTurn,
     /// A body does not read back what it has written.
     OwnWritesUnseen,
     /// What has changed since the read point is given up, though history has it.

@@ -51,8 +51,8 @@ impl Engine {
         };
         let root = Key::root();
         let keys = self.until(self.deadline(), || self.coordinator.list(&root)).await?;
-        let slots = SlotState::prefix();
-        Ok((look, keys.into_iter().filter(|key| !key.is_reserved() || key.is_under(&slots)).collect()))
+        let own = [Floor::key(), Turn::key()];
+        Ok((look, keys.into_iter().filter(|key| !own.contains(key)).collect()))
     }
 
     /// Takes note of those records that may be removed once the floor is raised.
@@ -74,7 +74,7 @@ impl Look {
         if keeps_pointers {
             self.pointed.insert(key.clone(), entry.record.stored().collect());
         }
-        let slot = key.is_reserved();
+        let slot = key.is_under(&SlotState::prefix());
         let unused = self.since.is_some_and(|since| entry.point < since);
         // A commit uses a slot only under the epoch in which it was first written, so one that was not used since the floor
         // was last raised has at most a commit in flight from before that.

@@ -13,6 +13,9 @@ impl Engine {
     /// Safe: a removal that is under way takes effect as if it had been waited for, or not at all.
     pub(super) async fn remove_some(&self, look: &mut Look, report: &mut SweepReport) {
         let count = AT_ONCE.min(self.capabilities.max_keys.saturating_sub(1)).max(1);
+        if planted::is(&self.config, Bug::RecordsKept) {
+            look.found.clear();
+        }
         let mut some: Vec<Found> = look.found.drain(..look.found.len().min(count)).collect();
         if planted::is(&self.config, Bug::RemovedAsIs) {
             self.take_as_is(&mut some).await;

@@ -25,6 +25,9 @@ impl Engine {
         for realm in look.realms.iter().filter(|realm| !stores.contains_key(realm)) {
             report.skip(store_name(*realm), "it is not attached to this client");
         }
+        if planted::is(&self.config, Bug::ValuesKept) {
+            return VecDeque::new();
+        }
         let mut sorted: Vec<&Arc<dyn Store>> = stores.values().collect();
         sorted.sort_unstable_by_key(|store| store.realm());
         sorted.into_iter().cloned().collect()
@@ -91,6 +94,7 @@ impl Engine {
                 _ if planted::is(&self.config, Bug::RecordsReadFirst) => {
                     look.pointed.get(&old.key).cloned().unwrap_or_default()
                 }
+                _ if planted::is(&self.config, Bug::PointersIgnored) => BTreeSet::new(),
                 Ok(entry) => entry.iter().flat_map(|entry: &Entry| entry.record.stored()).collect(),
                 // Nobody knows what it points at.
                 Err(error) => {

@@ -79,7 +79,7 @@ struct Told {
 /// stores; that no more values are left over than faults explain; and that sweeps leave none, and no record that is not in use.
 ///
 /// What it finds is the failure of the schedule; it begins with the name of the [phenomenon](crate::history::Phenomenon), or
-/// with `stuck`, `watch`, `unexpected error`, `dangling`, `leftovers` or `version reused`.
+/// with `stuck`, `watch`, `unexpected error`, `dangling`, `removed`, `leftovers` or `version reused`.
 pub async fn workload(world: World) -> Result<()> {
     let setting = Setting::draw(&world);
     world.tell(|| format!("{setting:?}"));
@@ -87,7 +87,8 @@ pub async fn workload(world: World) -> Result<()> {
     make(&world, &setting, &sure).await?;
     let clients = 2 + world.draw(3) as usize;
     let mut draw_tasks = |_| {
-        let tasks: Vec<Task> = (0..2 + world.draw(5)).map(|_| setting.task(&world)).collect();
+        let more = if setting.churn { 6 } else { 0 };
+        let tasks: Vec<Task> = (0..2 + more + world.draw(5)).map(|_| setting.task(&world)).collect();
         tasks.into_iter().filter(|_| world.wants_part()).collect()
     };
     let tasks = (0..clients).map(&mut draw_tasks).collect();
@@ -113,7 +114,7 @@ pub async fn workload(world: World) -> Result<()> {
         let test = Arc::clone(&test);
         test.world.clone().spawn(move |stm| client::life(Arc::clone(&test), number, stm));
     }
-    for _ in 0..2 {
+    for _ in 0..if test.setting.churn { 3 } else { 2 } {
         test.start_sweeper();
     }
     test.conduct(&sure).await
@@ -153,8 +154,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Test {
     /// Starts a client that sweeps now and then, in some schedules.
     fn start_sweeper(&self) {
+        let (most, longest) = if self.setting.churn { (6, 150) } else { (3, 600) };
         let pauses: Vec<Duration> =
-            (0..self.world.draw(3)).map(|_| self.world.draw_delay(Duration::from_millis(600))).collect();
+            (0..self.world.draw(most)).map(|_| self.world.draw_delay(Duration::from_millis(longest))).collect();
         if pauses.is_empty() || !self.world.wants_part() {
             return;
         }
