@@ -19,7 +19,7 @@ pub use coordination::*;
 #[cfg(feature = "planted-bugs")]
 #[doc(hidden)]
 pub use engine::Bug;
-pub use engine::{Config, Isolation, Stats};
+pub use engine::{Config, Isolation, Skipped, Stats, SweepReport};
 pub use error::{Error, ErrorKind, Result};
 pub use handles::*;
 pub use protocol::{Key, Payload, Point, Realm, Receipt, Resolution, Revision, Version};

@@ -87,6 +87,14 @@ pub trait Fixture: Send + Sync + 'static {
         let _ = namespace;
         false
     }
+
+    /// Opens new clients of other stores, each in its own part for this namespace, for the laws of group `mixed`. Without any
+    /// those are skipped.
+    async fn beside(&self, namespace: &str) -> Result<Vec<Arc<dyn Store>>> {
+        let _ = namespace;
+        Ok(Vec::new())
+    }
+
     /// Sets up each client that a law of transactions opens, before the law itself does. It is for tests of the suite, which plant
     /// mistakes there.
     #[doc(hidden)]

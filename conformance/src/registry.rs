@@ -1,5 +1,5 @@
 use crate::law::Law;
-use crate::{coordinator, lock, state_container, stm, versioned_state_container, watch};
+use crate::{coordinator, lock, mixed, state_container, stm, sweep, versioned_state_container, watch};
 
 /// The files of laws, group by group.
 ///
@@ -39,6 +39,9 @@ const FILES: &[&[Law]] = &[
     stm::queues::LAWS,
     stm::merging::LAWS,
     stm::combining::LAWS,
+    sweep::values::LAWS,
+    sweep::records::LAWS,
+    mixed::laws::LAWS,
     watch::changes::LAWS,
     watch::named::LAWS,
     watch::atoms::LAWS,

@@ -36,12 +36,21 @@ impl Verdict {
 ///
 /// The arguments are those of any Rust test; each law is a test named `group::law`.
 pub fn run(fixture: impl Fixture) -> ! {
-    run_trials([("".to_owned(), Arc::new(fixture) as Arc<dyn Fixture>)])
+    run_trials([("".to_owned(), Arc::new(fixture) as Arc<dyn Fixture>)], |_| true)
 }
 
 /// The same for several backends. The names of tests begin with the backend's: `zk::group::law`.
 pub fn run_all(fixtures: Vec<Box<dyn Fixture>>) -> ! {
-    run_trials(fixtures.into_iter().map(|fixture| (format!("{}::", fixture.name()), Arc::from(fixture))))
+    run_trials(named(fixtures), |_| true)
+}
+
+/// The same for the laws of one group.
+pub fn run_group(group: &str, fixtures: Vec<Box<dyn Fixture>>) -> ! {
+    run_trials(named(fixtures), |law| law.group == group)
+}
+
+fn named(fixtures: Vec<Box<dyn Fixture>>) -> impl Iterator<Item = (String, Arc<dyn Fixture>)> {
+    fixtures.into_iter().map(|fixture| (format!("{}::", fixture.name()), Arc::from(fixture)))
 }
 
 /// Runs one law, named as in `coordinator::absent_reads_as_none`. It blocks the thread, which must not belong to an async runtime.
@@ -53,12 +62,12 @@ pub fn run_law(fixture: impl Fixture, name: &str) -> Verdict {
     try_law(&(Arc::new(fixture) as Arc<dyn Fixture>), law)
 }
 
-fn run_trials(fixtures: impl IntoIterator<Item = (String, Arc<dyn Fixture>)>) -> ! {
+fn run_trials(fixtures: impl IntoIterator<Item = (String, Arc<dyn Fixture>)>, runs: impl Fn(&Law) -> bool) -> ! {
     let (mut trials, mut side_by_side) = (Vec::new(), None);
     for (prefix, fixture) in fixtures {
         side_by_side = side_by_side.max(fixture.side_by_side());
         let available = Arc::new(OnceLock::new());
-        for law in laws() {
+        for law in laws().filter(|law| runs(law)) {
             let (fixture, available) = (Arc::clone(&fixture), Arc::clone(&available));
             trials.push(Trial::ignorable_test(format!("{prefix}{}", law.name()), move || {
                 let verdict = match available.get_or_init(|| availability(&fixture)) {

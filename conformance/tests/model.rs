@@ -94,6 +94,16 @@ fn holds_where_slots_are_retired() {
 }
 
 #[test]
+fn holds_where_slots_are_retired_and_revisions_come_again() {
+    holds(Setup::retired_and_used_on(), &[FLOOR_CONFLICT, FENCE_WINS, FENCE_LOSES, FOUND, SWEPT, UNKNOWN]);
+}
+
+#[test]
+fn finds_a_slot_used_under_a_later_epoch() {
+    breaks(Setup::retired_and_used_on().with(|rules| rules.slot_serves_one_epoch = false), TRUE_REPORTS);
+}
+
+#[test]
 fn holds_where_requests_are_sent_again() {
     let setup = Setup { sent_again: true, ..Setup::plain() };
     holds(setup.with(|rules| rules.own_slot_decides = true), &[BOTH_COMMIT, CONFLICT, FENCE_WINS, FENCE_LOSES, FOUND]);

@@ -93,6 +93,31 @@ fn floor_unchecked() {
     found(wrapped(move |inner| Changed { inner, change: unchecked, known: false }), "dangling");
 }
 
+/// A sweep that deletes values without having raised the floor: an attempt that wrote one commits.
+#[test]
+fn floor_not_raised() {
+    found(simulation().configure(|stm| stm.planted(Bug::FloorNotRaised)), "dangling");
+}
+
+/// A sweep that goes by records which it read before it raised the floor: one may point at the value by then.
+#[test]
+fn records_read_before_the_floor_was_raised() {
+    found(simulation().configure(|stm| stm.planted(Bug::RecordsReadFirst)), "dangling");
+}
+
+/// A sweep that removes a tombstone whatever there is by then: it may be a ref that was made again.
+#[test]
+fn tombstone_removed_as_it_is() {
+    found(simulation().configure(|stm| stm.planted(Bug::RemovedAsIs)), "removed");
+}
+
+/// Removals that do not take turns: one that is late removes a ref that was made again, and has the revision that the
+/// tombstone had.
+#[test]
+fn removals_without_turns() {
+    found(simulation().configure(|stm| stm.planted(Bug::TurnIgnored)), "removed");
+}
+
 /// Changes commits on their way, and may claim to know how a commit ended whose reply was lost.
 struct Changed {
     inner: Arc<dyn Coordinator>,

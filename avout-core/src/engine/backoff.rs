@@ -62,6 +62,12 @@ impl Backoff {
         Duration::from_millis(1) + self.jitter(Duration::from_millis(10), tries)
     }
 
+    /// A time of once to twice this.
+    pub(crate) fn spread(&self, time: Duration) -> Duration {
+        let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
+        time.saturating_add(time.mul_f64(random.random::<f64>()))
+    }
+
     fn jitter(&self, unit: Duration, doublings: u32) -> Duration {
         let ceiling = unit.saturating_mul(1 << doublings.min(16)).min(LONGEST);
         let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);

@@ -195,7 +195,7 @@ impl Engine {
             let floor = floor.clone().or_else(|| self.floor.get()).unwrap_or(KnownFloor { epoch: 0, revision: None });
             let mut lease = match self.capabilities.definite_replies {
                 true => None,
-                false => Some(Box::pin(self.lease(deadline)).await?),
+                false => Some(Box::pin(self.lease(floor.epoch, deadline)).await?),
             };
             let mut version = None;
             let prepared =
@@ -333,8 +333,8 @@ impl Engine {
         if let Some(at) = conflict.stale.iter().position(|key| *key == floor) {
             // The floor was raised: values of this attempt may be swept, and revisions that it saw come again.
             match &conflict.fresh {
-                Some(fresh) => self.floor.learn(&KnownFloor::from_entry(fresh.entries[at].as_ref())?),
-                None => self.refresh_floor().await?,
+                Some(fresh) => self.floor.correct(&KnownFloor::from_entry(fresh.entries[at].as_ref())?),
+                None => drop(self.refresh_floor().await?),
             }
             return Ok(Some((floor, conflict)));
         }
@@ -345,11 +345,12 @@ impl Engine {
         Ok(None)
     }
 
-    async fn refresh_floor(&self) -> Result<()> {
-        let deadline = self.deadline();
-        let entry = self.entry(&Floor::key(), deadline).await?;
-        self.floor.learn(&KnownFloor::from_entry(entry.as_ref())?);
-        Ok(())
+    /// The floor as it is now, whatever was known of it.
+    pub(super) async fn refresh_floor(&self) -> Result<KnownFloor> {
+        let entry = self.entry(&Floor::key(), self.deadline()).await?;
+        let floor = KnownFloor::from_entry(entry.as_ref())?;
+        self.floor.correct(&floor);
+        Ok(floor)
     }
 
     /// Reads the records that are written without having been read. Gives the key on which the attempt is lost.

@@ -85,16 +85,22 @@ impl Follower {
                 self.wait().await?;
                 self.look = true;
             }
-            let entry = self.engine.entry(&self.cell.key, None).await;
+            let snapshot = self.engine.read(std::slice::from_ref(&self.cell.key), None).await;
             // A record that cannot be read is told once, and looked at again when it changes.
             self.look = false;
-            self.take_in(entry?);
+            let mut snapshot = snapshot?;
+            let entry = snapshot.entries.pop().flatten();
+            self.take_in(snapshot.point, entry);
         }
     }
 
-    fn take_in(&mut self, entry: Option<Entry>) {
-        // A record that is gone for good was told as destroyed when it became a tombstone.
+    fn take_in(&mut self, point: Point, entry: Option<Entry>) {
         let Some(entry) = entry else {
+            // It was swept after it was destroyed. That was told, if there was time to.
+            if self.last.is_some() && point > self.told {
+                self.waiting.push_back((point, Payload::Deleted));
+                self.skipped = true;
+            }
             return;
         };
         let mut joined = false;

@@ -26,12 +26,13 @@ mod run;
 mod send;
 mod slots;
 mod stats;
+mod sweep;
 mod time;
 mod wait;
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -47,6 +48,7 @@ pub use planted::Bug;
 pub(crate) use read::{Loaded, absent};
 pub(crate) use run::{TxInner, refuse_nested, run};
 pub use stats::Stats;
+pub use sweep::{Skipped, SweepReport};
 
 use crate::backend::{Coordinator, CoordinatorCapabilities, Store};
 use crate::error::{Error, ErrorKind, Result};
@@ -60,6 +62,7 @@ use planted::Bug as Planted;
 use queue::Queues;
 use slots::Slots;
 use stats::Counters;
+use sweep::Background;
 
 /// One client: a coordinator, stores, and what it knows of them.
 ///
@@ -83,13 +86,16 @@ pub(crate) struct Engine {
     janitor: Janitor,
     queues: Arc<Queues>,
     merger: Merger,
+    sweeper: Background,
+    /// Itself, for the background sweeper.
+    own: Weak<Self>,
 }
 
 impl Engine {
-    pub(crate) fn new(coordinator: Arc<dyn Coordinator>, home: Arc<dyn Store>, config: Config) -> Self {
+    pub(crate) fn new(coordinator: Arc<dyn Coordinator>, home: Arc<dyn Store>, config: Config) -> Arc<Self> {
         let capabilities = coordinator.capabilities().clone();
-        Self {
-            client: ClientId::random(),
+        Arc::new_cyclic(|own| Self {
+            client: ClientId::of(capabilities.realm),
             stores: RwLock::new(HashMap::from([(home.realm(), Arc::clone(&home))])),
             floor: FloorCell::default(),
             slots: Slots::default(),
@@ -104,7 +110,9 @@ impl Engine {
             coordinator,
             home,
             config,
-        }
+            sweeper: Background::default(),
+            own: Weak::clone(own),
+        })
     }
 
     /// Makes a store known, so that refs in it can be opened.
@@ -116,8 +124,9 @@ impl Engine {
         self.stores.read().unwrap_or_else(PoisonError::into_inner).get(&realm).cloned()
     }
 
-    /// Waits for the deletions that commits have left to the background, and ends them.
+    /// Ends the background sweeper, waits for the deletions that commits have left to the background, and ends them.
     pub(crate) async fn close(&self) {
+        self.sweeper.close().await;
         self.janitor.close().await;
     }
 
@@ -142,6 +151,9 @@ impl Engine {
         let mut snapshot = self.read_at(&with_floor, at, deadline).await?;
         let floor = KnownFloor::from_entry(snapshot.entries.pop().flatten().as_ref())?;
         self.floor.learn(&floor);
+        if let Some(every) = self.config.sweep_every {
+            self.sweeper.start(&self.own, every, &floor);
+        }
         Ok((snapshot, floor))
     }
 

@@ -27,6 +27,9 @@ pub struct Config {
     pub cache_bytes: u64,
     /// How long a session of this client lives without a sign of life: what its locks outlive it by. 10 s by default.
     pub session_ttl: Duration,
+    /// About how often one of all clients of the namespace sweeps in the background; `None`: this client never does. Once an
+    /// hour by default.
+    pub sweep_every: Option<Duration>,
     /// The seed of back-off times; `None`: drawn from the operating system.
     pub seed: Option<u64>,
     /// A mistake to make, for tests that must find it.
@@ -42,6 +45,7 @@ impl Default for Config {
             max_attempts: None,
             cache_bytes: 32 * 1024 * 1024,
             session_ttl: Duration::from_secs(10),
+            sweep_every: Some(Duration::from_secs(3600)),
             seed: None,
             #[cfg(feature = "planted-bugs")]
             planted: None,

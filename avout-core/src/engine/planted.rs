@@ -15,6 +15,26 @@ pub enum Bug {
     CommuteUnchecked,
     /// Commits do not check the floor.
     FloorUnchecked,
+    /// A slot is used on under a later epoch.
+    SlotKept,
+    /// A sweep deletes values without having raised the floor.
+    FloorNotRaised,
+    /// A sweep goes by records that it read before it raised the floor.
+    RecordsReadFirst,
+    /// A sweep removes records as they are by then, whatever they were when it saw them.
+    RemovedAsIs,
+    /// A sweep's removals do not take turns.
+    TurnIgnored,
+    /// A sweep removes no records.
+    RecordsKept,
+    /// A sweep deletes no values.
+    ValuesKept,
+    /// A sweep deletes values that records point at.
+    PointersIgnored,
+    /// A sweep takes values of other coordinators for its own.
+    OthersValuesTaken,
+    /// A transaction's values are written to one store after the other.
+    StoresInTurn,
     /// A body does not read back what it has written.
     OwnWritesUnseen,
     /// What has changed since the read point is given up, though history has it.

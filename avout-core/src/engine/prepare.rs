@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::janitor::Garbage;
 use super::plan::{Plan, Planned};
+use super::planted::{self, Bug};
 use super::{Action, Cell, Engine};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Commit, Key, Payload, Put, Record, Shared, State, Succession, Version};
@@ -168,7 +169,7 @@ impl Engine {
     /// [`AlreadyExists`](ErrorKind::AlreadyExists): another client has our id, as in a copy of a virtual machine.
     pub(super) async fn write_values(&self, values: Vec<Value>, deadline: Option<Instant>) -> Result<Prewritten<'_>> {
         let prewritten = Prewritten { engine: self, values, kept: false };
-        try_join_all(prewritten.values.iter().map(async |value| {
+        let write = async |value: &Value| {
             let container = value.cell.store.versioned_state(&value.cell.key);
             self.until(deadline, || async {
                 self.stats.value_written();
@@ -179,8 +180,14 @@ impl Engine {
                 value.taken.store(error.kind() == ErrorKind::AlreadyExists, Ordering::Relaxed);
                 error.at(&value.cell.key)
             })
-        }))
-        .await?;
+        };
+        if planted::is(&self.config, Bug::StoresInTurn) {
+            for value in &prewritten.values {
+                write(value).await?;
+            }
+        } else {
+            try_join_all(prewritten.values.iter().map(write)).await?;
+        }
         Ok(prewritten)
     }
 }

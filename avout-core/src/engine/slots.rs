@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use tokio::time::Instant;
 
 use super::Engine;
+use super::planted::{self, Bug};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{
     Check, Commit, CommitOutcome, Floor, Key, Put, Receipt, Resolution, Revision, SlotDecision, SlotState,
@@ -26,6 +27,8 @@ struct Slot {
     revision: Option<Revision>,
     /// The number of the last commit that used it.
     sequence: u64,
+    /// The epoch of all its commits.
+    epoch: u64,
     /// The epoch of a commit whose outcome nobody waited for, so that `revision` may be out of date.
     open: Option<u64>,
 }
@@ -42,7 +45,7 @@ impl Slots {
         let slot = free.unwrap_or_else(|| {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
             // The key is filled in by the engine, which knows the client.
-            Slot { number, key: Key::root(), revision: None, sequence: 0, open: None }
+            Slot { number, key: Key::root(), revision: None, sequence: 0, epoch: 0, open: None }
         });
         Lease { slots: self, slot: Some(slot) }
     }
@@ -128,13 +131,21 @@ struct Settled {
 }
 
 impl Engine {
-    /// A slot for a commit, with no commit open in it.
-    pub(super) async fn lease(&self, deadline: Option<Instant>) -> Result<Lease<'_>> {
+    /// A slot for a commit under the floor's `epoch`, with no commit open in it.
+    ///
+    /// A slot serves one epoch only. One of an earlier epoch may be retired, and where revisions come again a fence would then
+    /// make it anew with the revision that the commit expects, which would take effect after all.
+    pub(super) async fn lease(&self, epoch: u64, deadline: Option<Instant>) -> Result<Lease<'_>> {
         loop {
             let mut lease = self.slots.take();
             let slot = lease.slot_mut();
             if slot.revision.is_none() && slot.sequence == 0 {
                 slot.key = SlotState::key(self.client, slot.number);
+                slot.epoch = epoch;
+            }
+            if slot.epoch != epoch && !planted::is(&self.config, Bug::SlotKept) {
+                lease.abandon();
+                continue;
             }
             let Some(epoch) = slot.open else {
                 return Ok(lease);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{AsStore, AtomBuilder, MessagePack, RefBuilder, Snapshot, Transaction, Tx};
 use crate::backend::{Coordinator, Kind, Store};
-use crate::engine::{Config, Engine, Stats, refuse_nested};
+use crate::engine::{Config, Engine, Stats, SweepReport, refuse_nested};
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::{ErrorKind, Result};
@@ -300,13 +300,45 @@ impl Stm {
         self.engine.resolve(receipt).await
     }
 
+    /// Removes what nobody can need any more, now: values that no record points at, in all stores that are attached; records of
+    /// destroyed refs; and slots that no commit has used since the sweep before, which dead clients leave behind.
+    ///
+    /// Clients do the same in the background, see [`StmBuilder::sweep_every`]. It is safe at any time, from any client, and
+    /// from several at once. Transactions go on; one that is under way may have to run its body once more. The outcome of a commit
+    /// whose reply was lost, and that nobody has asked for since the sweep before last, can no longer be found out.
+    ///
+    /// It reads all records and lists all values once: with many, better at a quiet time.
+    ///
+    /// # Errors
+    /// [`Unavailable`](ErrorKind::Unavailable) if the coordinator is; [`Contended`](ErrorKind::Contended) if other sweeps come
+    /// between again and again; [`Nested`](ErrorKind::Nested). What cannot be done once it has begun to remove is told in
+    /// the report.
+    ///
+    /// # Cancel safety
+    /// Safe: what is left is done by the next sweep.
+    ///
+    /// # Examples
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> avout_core::Result<()> {
+    /// # let local = avout_local::Local::new();
+    /// # let stm = avout_core::Stm::new(local.coordinator(), local.store());
+    /// stm.create_ref("/once", 1_u8).await?.destroy().await?;
+    /// let report = stm.sweep().await?;
+    /// assert_eq!((report.tombstones, report.all_values()), (1, 0));
+    /// # Ok(()) }
+    /// ```
+    pub async fn sweep(&self) -> Result<SweepReport> {
+        refuse_nested("sweep")?;
+        self.engine.sweep().await.map_err(|error| error.during("sweep"))
+    }
+
     /// What this client has done so far.
     pub fn stats(&self) -> Stats {
         self.engine.stats.get()
     }
 
-    /// Finishes what was left to the background, and gives back what was held by guards that were dropped: if the store is out of reach, it
-    /// waits for that no longer than a session lives. Without it, dropping the last handle leaves that to the sweeper; no
+    /// Ends sweeping in the background, finishes what was left to it, and gives back what was held by guards that were dropped: if the
+    /// store is out of reach, it waits for that no longer than a session lives. Without it, dropping the last handle leaves that to the sweeper; no
     /// committed value depends on it.
     pub async fn close(&self) {
         if let Some(companion) = self.companion.get() {
@@ -342,6 +374,16 @@ impl StmBuilder {
         self
     }
 
+    /// About how often one of all clients of the namespace [sweeps](Stm::sweep) in the background: once an hour by default; `None`:
+    /// this client never does.
+    ///
+    /// A client sweeps when it has seen for once to twice this long, by its own clock, that nobody else did. It works a tenth of
+    /// the time, and begins with its first read. At least one client that lives that long should sweep, or somebody by hand.
+    pub fn sweep_every(mut self, every: Option<Duration>) -> Self {
+        self.config.sweep_every = every;
+        self
+    }
+
     /// The seed of back-off times, for runs that repeat.
     pub fn seed(mut self, seed: u64) -> Self {
         self.config.seed = Some(seed);
@@ -358,8 +400,7 @@ impl StmBuilder {
 
     /// The client. It makes no request.
     pub fn build(self) -> Stm {
-        let engine = Arc::new(Engine::new(self.coordinator, self.store, self.config));
-        Stm { engine, companion: Arc::default() }
+        Stm { engine: Engine::new(self.coordinator, self.store, self.config), companion: Arc::default() }
     }
 }
 

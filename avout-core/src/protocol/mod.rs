@@ -22,5 +22,5 @@ pub use payload::{Payload, Shared, State};
 pub use point::{Point, Revision};
 pub use reading::{Reading, place};
 pub use record::{Holder, MAX_HISTORY, MAX_HISTORY_BYTES, Meta, Record, Reservation, Succession};
-pub use slot::{Floor, Receipt, Resolution, SlotDecision, SlotState};
+pub use slot::{Floor, Receipt, Resolution, SlotDecision, SlotState, Turn};
 pub use version::{ClientId, Realm, SessionId, Version};

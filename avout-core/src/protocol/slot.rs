@@ -48,6 +48,12 @@ impl SlotState {
         Key::reserved(&format!("slots/{client}/{slot}"))
     }
 
+    /// What the keys of all slots lie under.
+    pub fn prefix() -> Key {
+        static KEY: LazyLock<Key> = LazyLock::new(|| Key::reserved("slots"));
+        KEY.clone()
+    }
+
     /// The record that says this.
     pub fn to_record(self) -> Record {
         let mut out = Vec::with_capacity(10);
@@ -87,10 +93,7 @@ impl Floor {
 
     /// The record that says this.
     pub fn to_record(self) -> Record {
-        let mut out = Vec::with_capacity(9);
-        out.put_u8(FORMAT);
-        out.put_u64(self.epoch);
-        own_record(out)
+        numbered(self.epoch)
     }
 
     /// What the floor's entry says.
@@ -98,15 +101,59 @@ impl Floor {
     /// # Errors
     /// [`ErrorKind::Corrupt`] if it is no floor.
     pub fn from_entry(entry: Option<&Entry>) -> Result<Self> {
-        let Some(entry) = entry else {
-            return Ok(Self::default());
-        };
-        let mut reader = Reader::new(own_payload(entry, "floor")?, "floor");
-        reader.format(FORMAT)?;
-        let epoch = reader.u64()?;
-        reader.end()?;
-        Ok(Self { epoch })
+        Ok(Self { epoch: number(entry, "floor")? })
     }
+}
+
+/// The turn: a record that each removal of records for good replaces, where a coordinator's revisions may come again.
+///
+/// Its own never do, since it is not removed. So a removal that expects the turn as it was when the record to be removed was
+/// seen takes effect once, and only if nothing was removed since: what has the record's revision is still that record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Turn {
+    /// How many removals there were.
+    pub number: u64,
+}
+
+impl Turn {
+    /// The turn's key.
+    pub fn key() -> Key {
+        static KEY: LazyLock<Key> = LazyLock::new(|| Key::reserved("turn"));
+        KEY.clone()
+    }
+
+    /// The record that says this.
+    pub fn to_record(self) -> Record {
+        numbered(self.number)
+    }
+
+    /// What the turn's entry says.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] if it is no turn.
+    pub fn from_entry(entry: Option<&Entry>) -> Result<Self> {
+        Ok(Self { number: number(entry, "turn")? })
+    }
+}
+
+/// A record of the engine's own that holds a number.
+fn numbered(number: u64) -> Record {
+    let mut out = Vec::with_capacity(9);
+    out.put_u8(FORMAT);
+    out.put_u64(number);
+    own_record(out)
+}
+
+/// The number of such a record; 0 where there is none.
+fn number(entry: Option<&Entry>, what: &'static str) -> Result<u64> {
+    let Some(entry) = entry else {
+        return Ok(0);
+    };
+    let mut reader = Reader::new(own_payload(entry, what)?, what);
+    reader.format(FORMAT)?;
+    let number = reader.u64()?;
+    reader.end()?;
+    Ok(number)
 }
 
 /// What it takes to find out the outcome of a commit whose reply was lost.

@@ -65,6 +65,23 @@ id!(Realm);
 id!(ClientId);
 id!(SessionId);
 
+impl ClientId {
+    /// The bits that tell the coordinator.
+    const MARK: u128 = (1 << 48) - 1;
+
+    /// A random id for a client of this coordinator. 48 bits of it are the coordinator's: where several coordinators keep
+    /// values in one store, the sweeper of each knows its own.
+    pub fn of(coordinator: Realm) -> Self {
+        let random: u128 = rand::random();
+        Self(random << 48 | coordinator.0 & Self::MARK)
+    }
+
+    /// Whether it was made for a client of this coordinator.
+    pub fn is_of(self, coordinator: Realm) -> bool {
+        self.0 & Self::MARK == coordinator.0 & Self::MARK
+    }
+}
+
 /// The name of one value in a container: unique for ever.
 ///
 /// It tells the commit that wrote the value: the floor's epoch when its attempt began, the client, the
@@ -155,6 +172,14 @@ impl FromStr for Version {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A client's id tells its coordinator from others, and clients from each other.
+    #[test]
+    fn a_client_is_of_its_coordinator() {
+        let (one, other) = (Realm::random(), Realm::random());
+        let (a, b) = (ClientId::of(one), ClientId::of(one));
+        assert!(a != b && a.is_of(one) && b.is_of(one) && !a.is_of(other));
+    }
 
     /// A version comes back from its text and its bytes, and both sort as it does.
     #[test]

@@ -3,8 +3,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use avout_core::backend::{Coordinator, CoordinatorCapabilities, Wake, Watcher};
-use avout_core::protocol::{Commit, CommitOutcome, Receipt, Resolution, Snapshot};
-use avout_core::{Error, ErrorKind, Key, Point, Realm, Result};
+use avout_core::protocol::{Commit, CommitOutcome, Receipt, Resolution, Snapshot, Turn};
+use avout_core::{Error, ErrorKind, Key, Payload, Point, Realm, Result};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
@@ -66,7 +66,18 @@ impl SimCoordinator {
 }
 
 fn applied(records: &Records, link: &Link, judged: Option<u64>, commit: &Commit) -> CommitOutcome {
+    let deleted: Vec<Key> = commit.deletes.iter().map(|delete| delete.key.clone()).collect();
+    let before = records.read(&deleted, None).map(|snapshot| snapshot.entries).unwrap_or_default();
     let outcome = records.commit(judged, commit);
+    if let CommitOutcome::Committed(_) = &outcome {
+        for (key, entry) in deleted.iter().zip(before) {
+            let alive = entry.is_some_and(|entry| !matches!(entry.record.payload, Payload::Deleted));
+            if alive && !key.is_reserved() {
+                link.world()
+                    .violation(format!("removed: the record of {key} is removed for good, and the ref is there"));
+            }
+        }
+    }
     link.tell(|| match &outcome {
         CommitOutcome::Committed(done) => format!("{} at point {}", describe(commit), done.point),
         CommitOutcome::Conflict(conflict) if conflict.stale.is_empty() => {
@@ -84,6 +95,7 @@ pub(super) fn names<'a>(keys: impl IntoIterator<Item = &'a Key>) -> String {
     let name = |key: &'a Key| match key.is_reserved() {
         false => key.as_str(),
         true if key.as_str().contains("slots") => "(slot)",
+        true if *key == Turn::key() => "(turn)",
         true => "(floor)",
     };
     keys.into_iter().map(name).collect::<Vec<_>>().join(" ")

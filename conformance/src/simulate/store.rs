@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -89,11 +90,14 @@ impl Store for SimStore {
     }
 
     async fn keys(&self, kind: Kind, prefix: &Key) -> Result<Vec<Key>> {
-        let held = self.values.held();
-        Ok(match kind {
-            Kind::Atom => held.atoms.keys().filter(|key| key.is_under(prefix)).cloned().collect(),
-            Kind::Ref => held.refs.keys().filter(|key| key.is_under(prefix)).cloned().collect(),
-        })
+        let list = move |values: &Values, prefix: &Key| {
+            let held = values.held();
+            match kind {
+                Kind::Atom => held.atoms.keys().filter(|key| key.is_under(prefix)).cloned().collect(),
+                Kind::Ref => held.refs.keys().filter(|key| key.is_under(prefix)).cloned().collect(),
+            }
+        };
+        self.container(prefix).ask("list what is under", list).await
     }
 }
 
@@ -203,7 +207,12 @@ impl VersionedStateContainer for Container {
         let version = *version;
         let delete = move |values: &Values, key: &Key| {
             let mut held = values.held();
-            held.refs.get_mut(key).map(|values| values.remove(&version));
+            if let Entry::Occupied(mut values) = held.refs.entry(key.clone()) {
+                values.get_mut().remove(&version);
+                if values.get().is_empty() {
+                    values.remove();
+                }
+            }
         };
         self.ask("delete a value of", delete).await
     }

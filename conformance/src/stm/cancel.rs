@@ -27,7 +27,7 @@ laws! { "stm":
 }
 
 /// Runs a future and drops it when it has to wait for the time after the `waits`-th; `None` if it was dropped.
-async fn dropped_after<T>(waits: u32, future: impl Future<Output = T>) -> Option<T> {
+pub(crate) async fn dropped_after<T>(waits: u32, future: impl Future<Output = T>) -> Option<T> {
     let mut future: Pin<Box<_>> = Box::pin(future);
     let mut waited = 0;
     std::future::poll_fn(move |context| match future.as_mut().poll(context) {

@@ -16,6 +16,7 @@ laws! { "stm":
     values_are_written_under_the_floors_epoch,
     commutes_go_on_after_the_floor_was_raised,
     a_receipt_from_below_the_floor_tells_no_lie,
+    a_floor_that_went_back_is_followed,
 }
 
 /// Raises the floor by one epoch, as a sweeper does.
@@ -94,6 +95,27 @@ async fn commutes_go_on_after_the_floor_was_raised(ctx: Ctx) -> Outcome {
         r.destroy().await?;
         raise(&*coordinator).await?;
         stm.create_ref("/r", n).await?;
+    }
+    Ok(())
+}
+
+/// A floor that is lower again, as after a failover that lost the raise, holds nobody up.
+async fn a_floor_that_went_back_is_followed(ctx: Ctx) -> Outcome {
+    let (coordinator, store) = roles(&ctx).await?;
+    let rig = Rigged::new(Arc::clone(&coordinator)).plain().small(INLINE);
+    let stm = ctx.stm(Arc::new(rig), Arc::new(RiggedStore::new(store))).build();
+    let r = stm.create_ref("/r", large(0)).await?;
+    for n in 1..4 {
+        raise(&*coordinator).await?;
+        r.set(large(n)).await?;
+        raise(&*coordinator).await?;
+        r.set(large(n + 10)).await?;
+        let current = crate::sample::present(&*coordinator, &Floor::key()).await?;
+        let record = Arc::new(Floor { epoch: 1 }.to_record());
+        let back = Put { key: Floor::key(), revision: Some(current.revision), record };
+        committed(coordinator.commit(&puts([back])).await?);
+        r.set(large(n + 20)).await?;
+        assert_eq!(r.get().await?, large(n + 20));
     }
     Ok(())
 }

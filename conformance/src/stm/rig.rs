@@ -41,6 +41,7 @@ struct Rules {
     hints: Then,
     poisoned: Option<Key>,
     before_commit: Option<BoxFuture<'static, ()>>,
+    after_lost: Option<BoxFuture<'static, ()>>,
 }
 
 /// A coordinator whose calls a law can hold up, refuse or interrupt, and whose capabilities it can lessen.
@@ -162,6 +163,11 @@ impl Rigged {
         lock(&self.rules).before_commit = Some(Box::pin(then));
     }
 
+    /// Does this when the next commit's outcome is unknown, before that is told.
+    pub(crate) fn after_lost(&self, then: impl Future<Output = ()> + Send + 'static) {
+        lock(&self.rules).after_lost = Some(Box::pin(then));
+    }
+
     /// How many calls were made so far.
     pub(crate) fn calls(&self) -> u64 {
         self.calls.load(Ordering::SeqCst)
@@ -216,7 +222,13 @@ impl Coordinator for Rigged {
         if !self.commit_time.is_zero() {
             tokio::time::sleep(self.commit_time).await;
         }
-        let mut outcome = self.call(then, self.inner.commit(commit)).await?;
+        let done = self.call(then, self.inner.commit(commit)).await;
+        let lost = done.as_ref().is_err_and(|error| error.kind() == ErrorKind::OutcomeUnknown);
+        let after = if lost { lock(&self.rules).after_lost.take() } else { None };
+        if let Some(after) = after {
+            after.await;
+        }
+        let mut outcome = done?;
         if let CommitOutcome::Conflict(conflict) = &mut outcome
             && !self.fresh
         {

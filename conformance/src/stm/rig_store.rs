@@ -5,6 +5,7 @@ use avout_core::backend::{CasOutcome, Kind, StateContainer, Store, StoreCapabili
 use avout_core::protocol::{Realm, State, Version};
 use avout_core::{Key, Result, Revision};
 use futures_util::future::BoxFuture;
+use tokio::sync::Barrier;
 
 use super::rig::{Then, lock};
 
@@ -15,6 +16,7 @@ pub(crate) struct RiggedStore {
     yields: bool,
     rules: Arc<Mutex<Rules>>,
     before_write: BeforeWrite,
+    meets: Option<Arc<Barrier>>,
 }
 
 /// What is done before the next write of an atom.
@@ -33,12 +35,12 @@ impl RiggedStore {
     pub(crate) fn new(inner: Arc<dyn Store>) -> Self {
         let mut capabilities = inner.capabilities();
         capabilities.in_process = false;
-        Self { inner, capabilities, yields: false, rules: Arc::default(), before_write: Arc::default() }
+        Self { inner, capabilities, yields: false, rules: Arc::default(), before_write: Arc::default(), meets: None }
     }
 
     fn container<C: ?Sized>(&self, inner: Arc<C>) -> Container<C> {
         let (rules, before_write) = (Arc::clone(&self.rules), Arc::clone(&self.before_write));
-        Container { inner, rules, before_write, yields: self.yields }
+        Container { inner, rules, before_write, yields: self.yields, meets: self.meets.clone() }
     }
 
     /// As if it took values of at most this many bytes.
@@ -50,6 +52,12 @@ impl RiggedStore {
     /// Yields before and after each call for a ref's value.
     pub(crate) fn yielding(mut self) -> Self {
         self.yields = true;
+        self
+    }
+
+    /// Writes of a ref's value wait for as many others as meet here.
+    pub(crate) fn meeting(mut self, others: Arc<Barrier>) -> Self {
+        self.meets = Some(others);
         self
     }
 
@@ -103,6 +111,7 @@ struct Container<C: ?Sized> {
     rules: Arc<Mutex<Rules>>,
     before_write: BeforeWrite,
     yields: bool,
+    meets: Option<Arc<Barrier>>,
 }
 
 impl<C: ?Sized> Container<C> {
@@ -169,6 +178,9 @@ impl VersionedStateContainer for Container<dyn VersionedStateContainer> {
     }
 
     async fn set_state_at(&self, version: &Version, value: State) -> Result<()> {
+        if let Some(meets) = &self.meets {
+            meets.wait().await;
+        }
         self.call(self.rules().value_writes, self.inner.set_state_at(version, value)).await
     }
 

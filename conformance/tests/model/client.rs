@@ -51,7 +51,14 @@ impl State {
 
     /// Begins the commit of an attempt.
     fn plan(&mut self, setup: &Setup, c: usize, view: View) {
-        self.clients[c].sequence += 1;
+        let client = &mut self.clients[c];
+        if client.slot_epoch != view.floor && setup.rules.slot_serves_one_epoch {
+            if client.sequence > 0 {
+                client.abandon();
+            }
+            client.slot_epoch = view.floor;
+        }
+        client.sequence += 1;
         let Some(writes) = self.writes(setup, c, &view) else {
             return self.next_txn(setup, c);
         };

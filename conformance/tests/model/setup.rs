@@ -45,6 +45,8 @@ pub(crate) struct Rules {
     pub(crate) read_again: bool,
     /// A conflict on the client's own slot is decided by the slot; else it counts as a conflict.
     pub(crate) own_slot_decides: bool,
+    /// A slot is used under one epoch only.
+    pub(crate) slot_serves_one_epoch: bool,
     /// A second read extends the read point, or the attempt is run again; else it is taken as it is.
     pub(crate) extend: bool,
 }
@@ -61,6 +63,7 @@ impl Rules {
         raise_checks_turn: true,
         read_again: true,
         own_slot_decides: false,
+        slot_serves_one_epoch: true,
         extend: true,
     };
 }
@@ -143,6 +146,12 @@ impl Setup {
     /// Slots are retired, of clients that are alive too.
     pub(crate) fn retired() -> Self {
         Self { scripts: [vec![Kind::Write(0)], vec![Kind::Write(1)]], sweeps: 1, sweeps_slots: true, ..Self::plain() }
+    }
+
+    /// The same where revisions come again, by one client that goes on after its slot was retired.
+    pub(crate) fn retired_and_used_on() -> Self {
+        let scripts = [vec![Kind::Write(0), Kind::Write(0)], Vec::new()];
+        Self { scripts, unique_revisions: false, ..Self::retired() }
     }
 
     /// The same with some rules broken.

@@ -144,6 +144,8 @@ pub(crate) struct Client {
     pub(crate) attempts: u8,
     pub(crate) slot: u8,
     pub(crate) slot_revision: Option<u8>,
+    /// The epoch of all commits that use the slot.
+    pub(crate) slot_epoch: u8,
     pub(crate) sequence: u8,
     /// The floor's epoch as the client last saw it.
     pub(crate) floor: Option<u8>,
@@ -152,7 +154,17 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(id: u8, txn: u8) -> Self {
-        Self { id, txn, attempts: 0, slot: 0, slot_revision: None, sequence: 0, floor: None, step: Step::Begin }
+        Self {
+            id,
+            txn,
+            attempts: 0,
+            slot: 0,
+            slot_revision: None,
+            slot_epoch: 0,
+            sequence: 0,
+            floor: None,
+            step: Step::Begin,
+        }
     }
 
     pub(crate) fn name(&self, view: &View) -> Name {

@@ -60,8 +60,56 @@ const BREAKS: &[(Break, &[&str])] = &[
             "stm::operations_of_their_own_are_refused_inside_a_body",
             "stm::open_refuses_an_absent_ref",
             "stm::a_ref_is_opened_in_the_store_it_lies_in",
+            "stm::a_floor_that_went_back_is_followed",
+            "mixed::a_store_that_is_not_there_is_named",
+            "sweep::a_live_client_whose_slot_was_retired_goes_on",
         ],
     ),
+    (
+        Break::Engine(Bug::FloorNotRaised),
+        &[
+            "sweep::a_client_asleep_before_its_commit_points_at_nothing_that_is_gone",
+            "sweep::a_commit_that_arrives_after_the_sweep_does_not_take_effect",
+        ],
+    ),
+    (Break::Engine(Bug::PointersIgnored), &["sweep::a_value_in_use_stays", "sweep::commits_go_on_beside_sweeps"]),
+    (
+        Break::Engine(Bug::ValuesKept),
+        &[
+            "sweep::an_orphan_is_gone_after_a_sweep",
+            "mixed::one_sweep_cleans_all_stores",
+            "sweep::what_cannot_be_swept_is_told_and_left",
+            "sweep::background_sweeps_go_on_and_end_with_their_clients",
+        ],
+    ),
+    (
+        Break::Engine(Bug::RecordsKept),
+        &[
+            "sweep::slots_of_dead_clients_are_retired",
+            "sweep::a_slot_that_was_retired_is_not_fenced_anew",
+            "sweep::destroyed_refs_are_gone_and_can_be_made_again",
+            "sweep::a_late_removal_takes_no_ref_that_was_made_again",
+            "sweep::sweeps_at_once_do_no_harm",
+            "sweep::a_sweep_dropped_anywhere_does_no_harm",
+        ],
+    ),
+    (
+        Break::Backend(Fault::TornCommit),
+        &[
+            "mixed::a_transaction_over_all_stores_is_seen_whole",
+            "mixed::a_client_killed_in_any_store_leaves_nothing_half_done",
+        ],
+    ),
+    (Break::Engine(Bug::StoresInTurn), &["mixed::all_stores_are_written_at_the_same_time"]),
+    (Break::Engine(Bug::OthersValuesTaken), &["sweep::values_of_another_coordinator_stay"]),
+    (
+        Break::Engine(Bug::FenceSkipped),
+        &[
+            "sweep::a_lost_reply_is_decided_rightly_beside_sweeps",
+            "sweep::a_fenced_commit_stays_fenced_though_slots_were_retired",
+        ],
+    ),
+    (Break::Engine(Bug::SkippedUnsaid), &["sweep::a_watch_is_told_of_a_ref_that_was_swept"]),
     (
         Break::Engine(Bug::SnapshotNotExtended),
         &[

@@ -9,6 +9,8 @@ pub(super) struct Setting {
     pub(super) registers: usize,
     /// A ref that is destroyed and made again.
     pub(super) volatile: bool,
+    /// Hardly anything else happens, beside many sweeps.
+    pub(super) churn: bool,
     pub(super) atom: bool,
     /// Which of the lists and registers are kept in the second store.
     pub(super) elsewhere: u64,
@@ -59,11 +61,13 @@ pub(super) enum Task {
 
 impl Setting {
     pub(super) fn draw(world: &World) -> Self {
+        let churn = world.chance(0.1);
         let isolation = if world.chance(0.7) { Isolation::Serializable } else { Isolation::Snapshot };
         Self {
             lists: 1 + world.draw(3) as usize,
             registers: world.draw(3) as usize,
-            volatile: world.chance(0.3),
+            volatile: churn || world.chance(0.3),
+            churn,
             atom: world.chance(0.3),
             elsewhere: if world.chance(0.4) { world.draw(64) } else { 0 },
             history: [0, 1, 2, 8][world.draw(4) as usize],
@@ -78,6 +82,15 @@ impl Setting {
 
     /// What a client does next.
     pub(super) fn task(&self, world: &World) -> Task {
+        if self.churn && world.chance(0.8) {
+            let steps = match world.draw(4) {
+                0 => return Task::Create(world.next_id()),
+                1 => vec![Step::Destroy],
+                2 => vec![Step::Destroy, Step::Yield, self.write(world)],
+                _ => vec![Step::SetVolatile(world.next_id())],
+            };
+            return Task::Transaction { steps, cancelled_at: None };
+        }
         match world.draw(20) {
             0 | 1 => Task::Snapshot,
             2 if self.atom => Task::Swap(world.next_id()),

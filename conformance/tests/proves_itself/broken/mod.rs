@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use avout_conformance::{Backend, Fixture};
+use avout_core::backend::Store;
 use avout_core::protocol::Commit;
 use avout_core::{Bug, Key, Result, StmBuilder};
 use avout_local::Local;
@@ -207,6 +208,12 @@ impl Fixture for Broken {
             coordinator: Some(coordinator::wrap(local.coordinator(), Arc::clone(&self.common), client)),
             store: Some(store::wrap(local.store(), Arc::clone(&self.common), client)),
         })
+    }
+
+    async fn beside(&self, namespace: &str) -> Result<Vec<Arc<dyn Store>>> {
+        let client = self.common.clients.fetch_add(1, Ordering::SeqCst);
+        let local = |part| Local::named(&format!("{namespace}_{part}")).store();
+        Ok(["one", "two"].map(|part| store::wrap(local(part), Arc::clone(&self.common), client)).to_vec())
     }
 
     async fn cut_connections(&self, _: &str) -> bool {

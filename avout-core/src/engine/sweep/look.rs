@@ -1,0 +1,89 @@
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::super::planted::{self, Bug};
+use super::{Engine, KnownFloor, SweepReport};
+use crate::error::Result;
+use crate::protocol::{Entry, Floor, Key, Payload, Point, Realm, Revision, SlotState, Turn, Version};
+
+/// What a sweep saw before it raised the floor.
+pub(super) struct Look {
+    /// The floor at its beginning; the raise expects it unchanged.
+    pub(super) floor: KnownFloor,
+    /// Where the sweep before raised it.
+    since: Option<Point>,
+    pub(super) turn: SeenTurn,
+    /// Records to be removed, as they were.
+    pub(super) found: VecDeque<Found>,
+    /// The stores that records point into.
+    pub(super) realms: BTreeSet<Realm>,
+    /// What records pointed at, for the mistake of going by that.
+    pub(super) pointed: BTreeMap<Key, BTreeSet<(Realm, Version)>>,
+}
+
+/// The turn as it was seen, or as the sweep's own last removal left it.
+pub(super) struct SeenTurn {
+    pub(super) turn: Turn,
+    pub(super) revision: Option<Revision>,
+}
+
+pub(super) struct Found {
+    pub(super) key: Key,
+    pub(super) revision: Revision,
+    pub(super) slot: bool,
+}
+
+impl Engine {
+    /// Reads the floor and the turn, and then lists all keys.
+    pub(super) async fn begin_look(&self) -> Result<(Look, VecDeque<Key>)> {
+        let snapshot = self.read(&[Floor::key(), Turn::key()], self.deadline()).await?;
+        let floor = snapshot.entries.first().and_then(Option::as_ref);
+        let turn = snapshot.entries.get(1).and_then(Option::as_ref);
+        let look = Look {
+            floor: KnownFloor::from_entry(floor)?,
+            since: floor.map(|entry| entry.point),
+            turn: SeenTurn {
+                turn: Turn::from_entry(turn).map_err(|error| error.at(&Turn::key()))?,
+                revision: turn.map(|entry| entry.revision.clone()),
+            },
+            found: VecDeque::new(),
+            realms: BTreeSet::new(),
+            pointed: BTreeMap::new(),
+        };
+        let root = Key::root();
+        let keys = self.until(self.deadline(), || self.coordinator.list(&root)).await?;
+        let own = [Floor::key(), Turn::key()];
+        Ok((look, keys.into_iter().filter(|key| !own.contains(key)).collect()))
+    }
+
+    /// Takes note of those records that may be removed once the floor is raised.
+    pub(super) async fn look_at(&self, look: &mut Look, keys: &[Key], report: &mut SweepReport) -> Result<()> {
+        for (key, entry) in keys.iter().zip(self.entries_of(keys).await?) {
+            match entry {
+                Ok(Some(entry)) => look.take_in(key, &entry, planted::is(&self.config, Bug::RecordsReadFirst)),
+                Ok(None) => {}
+                Err(error) => report.skip(key, error),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Look {
+    fn take_in(&mut self, key: &Key, entry: &Entry, keeps_pointers: bool) {
+        self.realms.extend(entry.record.stored().map(|(realm, _)| realm));
+        if keeps_pointers {
+            self.pointed.insert(key.clone(), entry.record.stored().collect());
+        }
+        let slot = key.is_under(&SlotState::prefix());
+        let unused = self.since.is_some_and(|since| entry.point < since);
+        // A commit uses a slot only under the epoch in which it was first written, so one that was not used since the floor
+        // was last raised has at most a commit in flight from before that.
+        let removable = match slot {
+            true => unused,
+            false => matches!(entry.record.payload, Payload::Deleted) && (entry.record.reservation.is_none() || unused),
+        };
+        if removable {
+            self.found.push_back(Found { key: key.clone(), revision: entry.revision.clone(), slot });
+        }
+    }
+}

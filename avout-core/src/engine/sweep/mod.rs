@@ -1,0 +1,165 @@
+//! Sweeping: what nobody can need any more is removed for good. See `docs/protocol.md#sweeping`.
+//!
+//! `look` finds records to remove, and then the floor is raised (`raise`): no attempt from before can commit any more. Only then
+//! are the records removed (`remove`), and values deleted that no record points at (`values`). A sweep may stop anywhere, and
+//! any number of sweeps may run at the same time.
+
+mod background;
+mod look;
+mod raise;
+mod remove;
+mod report;
+mod values;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+pub(super) use background::Background;
+pub use report::{Skipped, SweepReport};
+
+use super::Engine;
+use super::floor::KnownFloor;
+use crate::backend::Store;
+use crate::error::{Error, ErrorKind, Result};
+use crate::protocol::{Entry, Key};
+use look::Look;
+use raise::Raised;
+
+/// How many records or containers are dealt with in one step.
+const AT_ONCE: usize = 32;
+/// How often a sweep by hand looks again, because another one removed records meanwhile.
+const LOOKS: u32 = 8;
+
+/// A sweep under way.
+pub(super) struct Sweep {
+    begun: Instant,
+    /// It gives way to others.
+    background: bool,
+    report: SweepReport,
+    stage: Stage,
+}
+
+enum Stage {
+    Begin { looks: u32 },
+    Look { look: Look, left: VecDeque<Key>, looks: u32 },
+    Raise { look: Look, looks: u32 },
+    Remove { look: Look },
+    Stores { look: Look, left: VecDeque<Arc<dyn Store>> },
+    Values { look: Look, store: Arc<dyn Store>, keys: VecDeque<Key>, left: VecDeque<Arc<dyn Store>> },
+    Done,
+}
+
+impl Sweep {
+    fn new(background: bool) -> Self {
+        Self { begun: Instant::now(), background, report: SweepReport::default(), stage: Stage::Begin { looks: 0 } }
+    }
+
+    /// Does a little more: a few requests. `false`: it is done.
+    ///
+    /// # Cancel safety
+    /// Dropped, the sweep is over; what it has done stays done, and the rest is left to the next one.
+    async fn step(&mut self, engine: &Engine) -> Result<bool> {
+        self.stage = match std::mem::replace(&mut self.stage, Stage::Done) {
+            Stage::Begin { looks } => {
+                let (look, left) = engine.begin_look().await?;
+                Stage::Look { look, left, looks }
+            }
+            Stage::Look { mut look, mut left, looks } => {
+                let keys: Vec<Key> = left.drain(..left.len().min(AT_ONCE)).collect();
+                if keys.is_empty() {
+                    Stage::Raise { look, looks }
+                } else {
+                    engine.look_at(&mut look, &keys, &mut self.report).await?;
+                    Stage::Look { look, left, looks }
+                }
+            }
+            Stage::Raise { look, looks } => self.raise(engine, look, looks).await?,
+            Stage::Remove { mut look } => {
+                engine.remove_some(&mut look, &mut self.report).await;
+                match look.found.is_empty() {
+                    false => Stage::Remove { look },
+                    true => {
+                        let left = engine.stores_of(&look, &mut self.report);
+                        Stage::Stores { look, left }
+                    }
+                }
+            }
+            Stage::Stores { look, mut left } => match left.pop_front() {
+                None => Stage::Done,
+                Some(store) => {
+                    let keys = engine.keys_of(&*store, &mut self.report).await;
+                    Stage::Values { look, store, keys, left }
+                }
+            },
+            Stage::Values { look, store, mut keys, left } => {
+                let some: Vec<Key> = keys.drain(..keys.len().min(AT_ONCE)).collect();
+                if !some.is_empty() && !engine.sweep_some(&*store, &some, &look, &mut self.report).await {
+                    keys.clear();
+                }
+                match keys.is_empty() {
+                    false => Stage::Values { look, store, keys, left },
+                    true => Stage::Stores { look, left },
+                }
+            }
+            Stage::Done => Stage::Done,
+        };
+        self.report.elapsed = self.begun.elapsed();
+        Ok(!matches!(self.stage, Stage::Done))
+    }
+
+    async fn raise(&mut self, engine: &Engine, look: Look, looks: u32) -> Result<Stage> {
+        let raised = engine.raise(&look).await?;
+        if let Raised::Own(floor) | Raised::Others(floor) = &raised {
+            self.report.epoch = floor.epoch;
+        }
+        match raised {
+            Raised::Others(_) if self.background => {
+                self.report.skip("the sweep", "another client sweeps");
+                Ok(Stage::Done)
+            }
+            // An epoch above the one at the look is as good, whoever raised it: it was raised after the look.
+            Raised::Own(_) | Raised::Others(_) => Ok(Stage::Remove { look }),
+            Raised::Not if looks + 1 < LOOKS && !self.background => {
+                self.report.skipped.clear();
+                Ok(Stage::Begin { looks: looks + 1 })
+            }
+            Raised::Not => {
+                Err(Error::new(ErrorKind::Contended, "other sweeps came between again and again: try later"))
+            }
+        }
+    }
+}
+
+impl Engine {
+    /// Sweeps once, now.
+    pub(crate) async fn sweep(&self) -> Result<SweepReport> {
+        let mut sweep = Sweep::new(false);
+        while sweep.step(self).await? {
+            tokio::task::yield_now().await;
+        }
+        tracing::debug!(report = ?sweep.report, "swept");
+        Ok(sweep.report)
+    }
+
+    /// The entries of a few keys. One that cannot be read hides no other.
+    async fn entries_of(&self, keys: &[Key]) -> Result<Vec<Result<Option<Entry>>>> {
+        let whole = keys.len() <= self.capabilities.max_keys;
+        match self.read(keys, self.deadline()).await {
+            Ok(snapshot) => return Ok(snapshot.entries.into_iter().map(Ok).collect()),
+            Err(error) if whole && !matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::TooLarge) => {
+                return Err(error);
+            }
+            Err(_) => {}
+        }
+        let mut entries = Vec::with_capacity(keys.len());
+        for key in keys {
+            entries.push(match self.entry(key, self.deadline()).await {
+                Err(error) if error.kind() == ErrorKind::Unavailable => return Err(error),
+                entry => entry,
+            });
+        }
+        Ok(entries)
+    }
+}

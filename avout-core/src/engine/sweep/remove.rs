@@ -1,0 +1,83 @@
+use super::super::planted::{self, Bug};
+use super::look::{Found, Look};
+use super::{AT_ONCE, Engine, SweepReport};
+use crate::error::ErrorKind;
+use crate::protocol::{Commit, CommitOutcome, Delete, Key, Put, Turn};
+
+impl Engine {
+    /// Removes some of the records that were found, for good. What cannot be removed now is left.
+    ///
+    /// Each removal expects the record as it was at the look, and the turn as the one before left it.
+    ///
+    /// # Cancel safety
+    /// Safe: a removal that is under way takes effect as if it had been waited for, or not at all.
+    pub(super) async fn remove_some(&self, look: &mut Look, report: &mut SweepReport) {
+        let count = AT_ONCE.min(self.capabilities.max_keys.saturating_sub(1)).max(1);
+        if planted::is(&self.config, Bug::RecordsKept) {
+            look.found.clear();
+        }
+        let mut some: Vec<Found> = look.found.drain(..look.found.len().min(count)).collect();
+        if planted::is(&self.config, Bug::RemovedAsIs) {
+            self.take_as_is(&mut some).await;
+        }
+        while !some.is_empty() {
+            let commit = self.removal(look, &some);
+            let commits = self.until_or(self.deadline(), ErrorKind::OutcomeUnknown, || {
+                self.stats.commit();
+                self.coordinator.commit(&commit)
+            });
+            let why = match commits.await {
+                Ok(CommitOutcome::Committed(done)) => {
+                    if let Some(revision) = done.revisions.into_iter().next() {
+                        look.turn.turn.number += 1;
+                        look.turn.revision = Some(revision);
+                    }
+                    let slots = some.iter().filter(|found| found.slot).count();
+                    report.slots += slots as u64;
+                    report.tombstones += (some.len() - slots) as u64;
+                    return;
+                }
+                Ok(CommitOutcome::Conflict(conflict)) if !conflict.stale.contains(&Turn::key()) => {
+                    let before = some.len();
+                    // In use again, or removed by another sweep.
+                    some.retain(|found| !conflict.stale.contains(&found.key));
+                    if some.len() < before {
+                        continue;
+                    }
+                    "the coordinator refused it, and did not say why".to_owned()
+                }
+                Ok(CommitOutcome::Conflict(_)) => "another sweep removes records".to_owned(),
+                // It may still take effect. A next one that expects the same turn would then fail.
+                Err(error) => error.to_string(),
+            };
+            report.skip(format!("{} records", some.len() + look.found.len()), why);
+            look.found.clear();
+            return;
+        }
+    }
+
+    fn removal(&self, look: &Look, some: &[Found]) -> Commit {
+        let delete = |found: &Found| Delete { key: found.key.clone(), revision: found.revision.clone() };
+        let mut commit = Commit { deletes: some.iter().map(delete).collect(), ..Commit::default() };
+        if self.takes_turns() {
+            let next = Turn { number: look.turn.turn.number + 1 };
+            let (revision, record) = (look.turn.revision.clone(), next.to_record().into());
+            commit.puts.push(Put { key: Turn::key(), revision, record });
+        }
+        commit
+    }
+
+    /// Expects records as they are now.
+    async fn take_as_is(&self, some: &mut Vec<Found>) {
+        let keys: Vec<Key> = some.iter().map(|found| found.key.clone()).collect();
+        let Ok(snapshot) = self.read(&keys, self.deadline()).await else { return };
+        let mut entries = snapshot.entries.into_iter();
+        some.retain_mut(|found| match entries.next().flatten() {
+            Some(entry) => {
+                found.revision = entry.revision;
+                true
+            }
+            None => false,
+        });
+    }
+}
