@@ -16,6 +16,14 @@ pub fn backends() -> Vec<Arc<dyn Fixture>> {
         Place::new("sql", |namespace| Box::pin(async move { Ok(format!("sqlite:{}/{namespace}.db", folder())) })),
         Place::new("redis", |namespace| Box::pin(async move { told(shared::redis_url(&namespace).await) })),
         Place::new("zk", |namespace| Box::pin(async move { told(shared::zookeeper_url(&namespace).await) })),
+        Place::new("mongo", |namespace| {
+            // A database takes the server longer to make than the collections of a namespace.
+            Box::pin(async move {
+                let url = told(shared::mongo_url("mixed").await)?;
+                let mark = if url.contains('?') { '&' } else { '?' };
+                Ok(format!("{url}{mark}namespace={namespace}"))
+            })
+        }),
     ];
     all.into_iter().map(|place| Arc::new(place) as _).collect()
 }
