@@ -124,10 +124,12 @@ impl Engine {
         self.stores.read().unwrap_or_else(PoisonError::into_inner).get(&realm).cloned()
     }
 
-    /// Ends the background sweeper, waits for the deletions that commits have left to the background, and ends them.
+    /// Ends the background sweeper, waits for the deletions that commits have left to the background, ends them, and gives
+    /// slots back.
     pub(crate) async fn close(&self) {
         self.sweeper.close().await;
         self.janitor.close().await;
+        self.give_back_slots().await;
     }
 
     /// The current entries of these keys: one request to the coordinator, repeated while it is unavailable and

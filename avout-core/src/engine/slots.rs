@@ -7,9 +7,10 @@ use tokio::time::Instant;
 
 use super::Engine;
 use super::planted::{self, Bug};
+use super::time::by;
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{
-    Check, Commit, CommitOutcome, Floor, Key, Put, Receipt, Resolution, Revision, SlotDecision, SlotState,
+    Check, Commit, CommitOutcome, Delete, Floor, Key, Put, Receipt, Resolution, Revision, SlotDecision, SlotState,
 };
 
 /// A client's slots. A commit holds one from before its request until its outcome is known, so a
@@ -31,6 +32,8 @@ struct Slot {
     epoch: u64,
     /// The epoch of a commit whose outcome nobody waited for, so that `revision` may be out of date.
     open: Option<u64>,
+    /// The reply to one of its commits was lost, so that the request may still be on its way.
+    doubted: bool,
 }
 
 /// A slot held by one commit. Dropped in flight, it goes back marked, and whoever takes it next settles it first.
@@ -45,9 +48,18 @@ impl Slots {
         let slot = free.unwrap_or_else(|| {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
             // The key is filled in by the engine, which knows the client.
-            Slot { number, key: Key::root(), revision: None, sequence: 0, epoch: 0, open: None }
+            Slot { number, key: Key::root(), revision: None, sequence: 0, epoch: 0, open: None, doubted: false }
         });
         Lease { slots: self, slot: Some(slot) }
+    }
+
+    /// Takes out the free slots whose commits were all answered.
+    fn take_answered(&self) -> Vec<Delete> {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let (answered, other) = free.drain(..).partition(|slot| slot.open.is_none() && !slot.doubted);
+        *free = other;
+        let answered: Vec<Slot> = answered;
+        answered.into_iter().filter_map(|slot| Some(Delete { key: slot.key, revision: slot.revision? })).collect()
     }
 }
 
@@ -150,6 +162,7 @@ impl Engine {
             let Some(epoch) = slot.open else {
                 return Ok(lease);
             };
+            slot.doubted = true;
             match self.until(deadline, || self.settle(lease.number(), lease.slot().sequence, epoch)).await {
                 Ok(settled) => {
                     lease.committed(settled.revision);
@@ -173,6 +186,7 @@ impl Engine {
         deadline: Option<Instant>,
     ) -> Result<Resolution> {
         let (number, sequence) = (lease.number(), lease.slot().sequence);
+        lease.slot_mut().doubted = true;
         let settled = self.until(deadline, || self.settle(number, sequence, epoch)).await?;
         lease.committed(settled.revision);
         self.stats.resolved();
@@ -190,6 +204,24 @@ impl Engine {
                 .map(|settled| settled.resolution),
         };
         done.map_err(|error| error.during("resolve"))
+    }
+
+    /// Removes the slots that this client needs no more. One in which a reply was lost is left to the sweeper: its first
+    /// commit expected the key to be absent, and may come late.
+    pub(super) async fn give_back_slots(&self) {
+        let mut slots = self.slots.take_answered();
+        while !slots.is_empty() {
+            let some = slots.split_off(slots.len() - slots.len().min(self.capabilities.max_keys.max(1)));
+            let commit = Commit { deletes: some, ..Commit::default() };
+            self.stats.commit();
+            // What fails is left to the sweeper too.
+            match by(self.deadline(), self.coordinator.commit(&commit)).await {
+                Ok(Ok(CommitOutcome::Committed(_))) => {}
+                Ok(Ok(CommitOutcome::Conflict(_))) => tracing::debug!("slots are retired already"),
+                Ok(Err(error)) => return tracing::debug!(%error, "slots are left"),
+                Err(_) => return tracing::debug!("no answer came by the deadline, slots are left"),
+            }
+        }
     }
 
     async fn settle(&self, slot: u32, sequence: u64, epoch: u64) -> Result<Settled> {

@@ -14,6 +14,7 @@ use crate::stm::rig_store::RiggedStore;
 
 laws! { "sweep":
     slots_of_dead_clients_are_retired,
+    a_closed_client_leaves_no_slots,
     a_live_client_whose_slot_was_retired_goes_on,
     a_lost_reply_is_decided_rightly_beside_sweeps,
     a_slot_that_was_retired_is_not_fenced_anew,
@@ -56,7 +57,6 @@ async fn slots_of_dead_clients_are_retired(ctx: Ctx) -> Outcome {
             }
         });
         together(tasks).await?;
-        stm.close().await;
     }
     assert!(slots(&sweeper).await? >= before + 3, "each client has a slot");
     let mut retired = 0;
@@ -66,6 +66,35 @@ async fn slots_of_dead_clients_are_retired(ctx: Ctx) -> Outcome {
     assert!(retired >= 3, "{retired} slots retired");
     assert_eq!(slots(&sweeper).await?, 0, "no slot is left");
     assert_eq!(r.get().await?, 12);
+    Ok(())
+}
+
+/// A client that is closed removes its slots, but for those in which a reply was lost: that commit may come late. What it
+/// committed stays, and its other handles go on.
+async fn a_closed_client_leaves_no_slots(ctx: Ctx) -> Outcome {
+    let other = client(&ctx).await?;
+    other.create_ref("/r", 0_i64).await?;
+    let before = slots(&other).await?;
+    let stm = slotted(&ctx).await?;
+    let r = stm.open_ref::<i64>("/r").await?;
+    together((0..8).map(|_| {
+        let r = r.clone();
+        async move { Ok(r.alter(|n| n + 1).await?) }
+    }))
+    .await?;
+    assert!(slots(&other).await? > before, "it had slots");
+    stm.close().await;
+    assert_eq!(slots(&other).await?, before, "slots are left");
+    assert_eq!(r.alter(|n| n + 1).await?, 9);
+
+    let (coordinator, store) = roles(&ctx).await?;
+    let lossy = Arc::new(LossyReplies::new(coordinator, LossPlan::listed([Loss::Held])));
+    let late = ctx.stm(Arc::new(Rigged::new(lossy.clone() as _).plain()), store).seed(ctx.seed).build();
+    assert_eq!(late.open_ref::<i64>("/r").await?.alter(|n| n + 1).await?, 10);
+    late.close().await;
+    assert_eq!(slots(&other).await?, before + 1, "the slot of a commit that may come late is kept");
+    lossy.deliver().await?;
+    assert_eq!(other.open_ref::<i64>("/r").await?.get().await?, 10, "a commit that was fenced came late");
     Ok(())
 }
 
