@@ -99,7 +99,7 @@ impl Chunks {
 }
 
 /// The document of this id, as a majority has it.
-pub(crate) async fn find<'a>(
+pub(crate) async fn find(
     client: &Client,
     collection: &str,
     id: impl Into<mongodb::bson::raw::RawBson>,

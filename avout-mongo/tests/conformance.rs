@@ -5,5 +5,5 @@ mod support;
 use avout_conformance::servers::shared;
 
 fn main() {
-    avout_conformance::run(support::Set::new("mongo", || Box::pin(shared::mongo())))
+    avout_conformance::run(support::Set::new("mongo", || Box::pin(shared::mongo()), 6))
 }

@@ -16,14 +16,15 @@ type Starting = Pin<Box<dyn Future<Output = Result<&'static Mongo, Error>> + Sen
 pub(crate) struct Set {
     name: &'static str,
     start: fn() -> Starting,
+    side_by_side: usize,
     /// Of one node each namespace has a proxy of its own, so that its connections can be cut. With more nodes the driver would
     /// go around it, to the addresses that the nodes tell.
     proxies: Mutex<HashMap<String, Proxy>>,
 }
 
 impl Set {
-    pub(crate) fn new(name: &'static str, start: fn() -> Starting) -> Self {
-        Self { name, start, proxies: Mutex::default() }
+    pub(crate) fn new(name: &'static str, start: fn() -> Starting, side_by_side: usize) -> Self {
+        Self { name, start, side_by_side, proxies: Mutex::default() }
     }
 
     /// Whether the set is one that runs already.
@@ -67,7 +68,7 @@ impl Fixture for Set {
     }
 
     fn side_by_side(&self) -> Option<usize> {
-        Some(6)
+        Some(self.side_by_side)
     }
 
     async fn remove(&self, namespace: &str) {
