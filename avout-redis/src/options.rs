@@ -3,8 +3,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use avout_core::{Error, ErrorKind, Result};
-use percent_encoding::percent_decode_str;
+use avout_core::backend::UrlReader;
+use avout_core::{Error, Result};
 
 use crate::Backend;
 
@@ -82,6 +82,7 @@ pub struct Options {
     pub(crate) min_replicas: u32,
 }
 
+const URL: UrlReader = UrlReader::new("redis url", KNOWN);
 const KNOWN: &str = "db=0..65535, connections=1..64, timeout=<number>ms|s, connect_timeout=<number>ms|s, wait_replicas=<number>, \
     wait_timeout=<number>ms|s, appendfsync=any|always, min_replicas=<number>, ca=<path of a PEM file>, sentinel_user=<name>, \
     sentinel_password=<password>";
@@ -170,15 +171,15 @@ impl Options {
         let port = if *form == Form::Sentinel { SENTINEL_PORT } else { PORT };
         let addresses = hosts.split(',').map(|host| parse_address(host, port)).collect::<Result<Vec<_>>>()?;
         if *form == Form::Single && addresses.len() > 1 {
-            return Err(invalid("several hosts need redis+sentinel:// or redis+cluster://"));
+            return Err(URL.invalid("several hosts need redis+sentinel:// or redis+cluster://"));
         }
         let mut parts = path.split('/').filter(|part| !part.is_empty()).peekable();
         let topology = match form {
             Form::Single => Topology::Single,
             Form::Cluster => Topology::Cluster,
             Form::Sentinel => {
-                let service = parts.next().ok_or_else(|| invalid("the hosts are followed by /<service>"))?;
-                Topology::Sentinel { service: decoded(service, "service")? }
+                let service = parts.next().ok_or_else(|| URL.invalid("the hosts are followed by /<service>"))?;
+                Topology::Sentinel { service: URL.decode(service, "the service")? }
             }
         };
         let mut options = Self { credentials, tls: *tls, ..Self::at(topology, addresses) };
@@ -188,10 +189,9 @@ impl Options {
         }
         let namespace = parts.collect::<Vec<_>>().join("/");
         if !namespace.is_empty() {
-            options.namespace = decoded(&namespace, "namespace")?;
+            options.namespace = URL.decode(&namespace, "the namespace")?;
         }
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        for (name, value) in UrlReader::pairs(query) {
             options = options.with(name, value)?;
         }
         options.check()?;
@@ -199,32 +199,22 @@ impl Options {
     }
 
     fn with(mut self, name: &str, value: &str) -> Result<Self> {
-        let wrong = || invalid(format!("the value of the option {name} is none of: {KNOWN}"));
-        let number = || value.parse().map_err(|_| wrong());
-        let time = || duration(value).filter(|time| !time.is_zero()).ok_or_else(wrong);
+        let number = || URL.number(name, value, 0..=u32::MAX);
+        let time = || URL.duration(name, value, Duration::from_millis(1)..=Duration::MAX);
+        let text = || URL.decode(value, &format!("the value of {name}"));
         match name {
-            "db" => self.database = value.parse::<u16>().map_err(|_| wrong())?.into(),
-            "connections" => match value.parse() {
-                Ok(count @ 1..=MAX_CONNECTIONS) => self.connections = count,
-                _ => return Err(wrong()),
-            },
+            "db" => self.database = URL.number(name, value, 0..=u32::from(u16::MAX))?,
+            "connections" => self.connections = URL.number(name, value, 1..=MAX_CONNECTIONS)?,
             "timeout" => self.timeout = time()?,
             "connect_timeout" => self.connect_timeout = time()?,
             "wait_replicas" => self.wait_replicas = number()?,
             "wait_timeout" => self.wait_timeout = time()?,
             "min_replicas" => self.min_replicas = number()?,
-            "appendfsync" => match value {
-                "any" => self.require_sync = false,
-                "always" => self.require_sync = true,
-                _ => return Err(wrong()),
-            },
-            "ca" => self.ca = Some(PathBuf::from(decoded(value, "ca")?)),
-            "sentinel_user" => self.sentinel_credentials.user = Some(decoded(value, "sentinel_user")?),
-            "sentinel_password" => self.sentinel_credentials.password = Some(decoded(value, "sentinel_password")?),
-            _ => {
-                let shown: String = name.chars().take(40).flat_map(char::escape_debug).collect();
-                return Err(invalid(format!("unknown option {shown}; known are: {KNOWN}")));
-            }
+            "appendfsync" => self.require_sync = URL.choice(name, value, &[("any", false), ("always", true)])?,
+            "ca" => self.ca = Some(PathBuf::from(text()?)),
+            "sentinel_user" => self.sentinel_credentials.user = Some(text()?),
+            "sentinel_password" => self.sentinel_credentials.password = Some(text()?),
+            _ => return Err(URL.unknown(name)),
         }
         Ok(self)
     }
@@ -232,19 +222,19 @@ impl Options {
     /// Rules that concern more than one option.
     pub(crate) fn check(&self) -> Result<()> {
         if self.addresses.is_empty() || self.addresses.iter().any(|address| address.host.is_empty()) {
-            return Err(invalid("there is no host"));
+            return Err(URL.invalid("there is no host"));
         }
         if self.topology == Topology::Cluster && self.database != 0 {
-            return Err(invalid("a cluster has the database 0 only"));
+            return Err(URL.invalid("a cluster has the database 0 only"));
         }
         if self.ca.is_some() && !self.tls {
-            return Err(invalid("the option ca is for rediss://, which uses TLS"));
+            return Err(URL.invalid("the option ca is for rediss://, which uses TLS"));
         }
         if self.namespace.is_empty() || self.namespace.len() > MAX_NAMESPACE {
-            return Err(invalid("a namespace has 1 to 128 bytes"));
+            return Err(URL.invalid("a namespace has 1 to 128 bytes"));
         }
         if self.wait_replicas > 0 && self.wait_timeout >= self.timeout {
-            return Err(invalid("wait_timeout is less than timeout: the server waits, and then answers"));
+            return Err(URL.invalid("wait_timeout is less than timeout: the server waits, and then answers"));
         }
         Ok(())
     }
@@ -377,18 +367,18 @@ fn addresses<H: Into<String>>(all: impl IntoIterator<Item = (H, u16)>) -> Vec<Ad
 
 fn parse_credentials(text: &str) -> Result<Credentials> {
     let (user, password) = match text.split_once(':') {
-        Some((user, password)) => (user, Some(decoded(password, "password")?)),
+        Some((user, password)) => (user, Some(URL.decode(password, "the password")?)),
         None => (text, None),
     };
-    let user = Some(decoded(user, "user")?).filter(|user| !user.is_empty());
+    let user = Some(URL.decode(user, "the user")?).filter(|user| !user.is_empty());
     if user.is_some() && password.is_none() {
-        return Err(invalid("a user has a password: user:password@host, or :password@host for the default user"));
+        return Err(URL.invalid("a user has a password: user:password@host, or :password@host for the default user"));
     }
     Ok(Credentials { user, password })
 }
 
 fn parse_address(text: &str, port: u16) -> Result<Address> {
-    let wrong = || invalid("a host is followed by nothing, or by a colon and its port");
+    let wrong = || URL.invalid("a host is followed by nothing, or by a colon and its port");
     let (host, rest) = match text.strip_prefix('[') {
         Some(rest) => rest.split_once(']').ok_or_else(wrong)?,
         None => text.split_at(text.find(':').unwrap_or(text.len())),
@@ -398,36 +388,20 @@ fn parse_address(text: &str, port: u16) -> Result<Address> {
         rest => rest.strip_prefix(':').and_then(|port| port.parse().ok()).ok_or_else(wrong)?,
     };
     if host.is_empty() {
-        return Err(invalid("there is no host"));
+        return Err(URL.invalid("there is no host"));
     }
     Ok(Address { host: host.to_owned(), port })
 }
 
-fn decoded(text: &str, what: &str) -> Result<String> {
-    match percent_decode_str(text).decode_utf8() {
-        Ok(text) => Ok(text.into_owned()),
-        Err(_) => Err(invalid(format!("the {what} is not UTF-8"))),
-    }
-}
-
-fn duration(text: &str) -> Option<Duration> {
-    if let Some(number) = text.strip_suffix("ms") {
-        return number.parse().ok().map(Duration::from_millis);
-    }
-    text.strip_suffix('s')?.parse().ok().map(Duration::from_secs)
-}
-
 fn wrong_scheme() -> Error {
     let known: Vec<_> = SCHEMES.iter().map(|(scheme, ..)| format!("{scheme}://")).collect();
-    invalid(format!("the text starts with one of {}", known.join(", ")))
-}
-
-fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
-    Error::new(ErrorKind::InvalidInput, message).during("redis url")
+    URL.invalid(format!("the text starts with one of {}", known.join(", ")))
 }
 
 #[cfg(test)]
 mod tests {
+    use avout_core::ErrorKind;
+
     use super::*;
 
     /// The text form gives the options that the builder gives.

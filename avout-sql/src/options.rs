@@ -2,8 +2,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use avout_core::{Error, ErrorKind, Result};
-use percent_encoding::percent_decode_str;
+use avout_core::backend::UrlReader;
+use avout_core::{Error, Result};
 
 use crate::Backend;
 
@@ -47,6 +47,7 @@ pub struct Options {
     pub(crate) busy_timeout: Duration,
 }
 
+const URL: UrlReader = UrlReader::new("sqlite url", KNOWN);
 const KNOWN: &str = "synchronous=full|normal, readers=1..64, busy_timeout=<number>ms|s";
 const MAX_READERS: usize = 64;
 
@@ -73,38 +74,29 @@ impl Options {
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) says what is wrong; for an unknown option it lists the known ones.
     pub fn from_url(url: &str) -> Result<Self> {
-        let rest = url.strip_prefix("sqlite:").ok_or_else(|| invalid("the text starts with sqlite:"))?;
+        let rest = url.strip_prefix("sqlite:").ok_or_else(|| URL.invalid("the text starts with sqlite:"))?;
         let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
         let path = path.strip_prefix("//").unwrap_or(path);
-        let path = percent_decode_str(path).decode_utf8().map_err(|_| invalid("the path is not UTF-8"))?;
+        let path = URL.decode(path, "the path")?;
         if path.is_empty() {
-            return Err(invalid("sqlite: is followed by a path, or by :memory:"));
+            return Err(URL.invalid("sqlite: is followed by a path, or by :memory:"));
         }
-        let mut options = Self::new(path.into_owned());
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let mut options = Self::new(path);
+        for (name, value) in UrlReader::pairs(query) {
             options = options.with(name, value)?;
         }
         Ok(options)
     }
 
     fn with(self, name: &str, value: &str) -> Result<Self> {
-        let wrong = || invalid(format!("the value of the option {name} is none of: {KNOWN}"));
         Ok(match name {
-            "synchronous" => match value {
-                "full" => self.synchronous(Synchronous::Full),
-                "normal" => self.synchronous(Synchronous::Normal),
-                _ => return Err(wrong()),
-            },
-            "readers" => match value.parse() {
-                Ok(count @ 1..=MAX_READERS) => self.readers(count),
-                _ => return Err(wrong()),
-            },
-            "busy_timeout" => self.busy_timeout(duration(value).ok_or_else(wrong)?),
-            _ => {
-                let shown: String = name.chars().take(40).flat_map(char::escape_debug).collect();
-                return Err(invalid(format!("unknown option {shown}; known are: {KNOWN}")));
+            "synchronous" => {
+                let levels = [("full", Synchronous::Full), ("normal", Synchronous::Normal)];
+                self.synchronous(URL.choice(name, value, &levels)?)
             }
+            "readers" => self.readers(URL.number(name, value, 1..=MAX_READERS)?),
+            "busy_timeout" => self.busy_timeout(URL.duration(name, value, Duration::ZERO..=Duration::MAX)?),
+            _ => return Err(URL.unknown(name)),
         })
     }
 
@@ -151,19 +143,10 @@ impl FromStr for Options {
     }
 }
 
-fn duration(text: &str) -> Option<Duration> {
-    if let Some(number) = text.strip_suffix("ms") {
-        return number.parse().ok().map(Duration::from_millis);
-    }
-    text.strip_suffix('s')?.parse().ok().map(Duration::from_secs)
-}
-
-fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
-    Error::new(ErrorKind::InvalidInput, message).during("sqlite url")
-}
-
 #[cfg(test)]
 mod tests {
+    use avout_core::ErrorKind;
+
     use super::*;
 
     /// The text form gives the options that the builder gives.

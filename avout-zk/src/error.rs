@@ -65,10 +65,6 @@ fn meaning(error: &Zk) -> (ErrorKind, &'static str) {
     }
 }
 
-pub(crate) fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
-    Error::new(ErrorKind::InvalidInput, message)
-}
-
 pub(crate) fn closed() -> Error {
     Error::new(ErrorKind::Closed, "the client was closed: open the namespace again")
 }

@@ -3,11 +3,10 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use avout_core::backend::UrlReader;
 use avout_core::{Error, ErrorKind, Result};
-use percent_encoding::percent_decode_str;
 
 use crate::Backend;
-use crate::error::invalid;
 
 /// How a user is made known to ZooKeeper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -84,6 +83,7 @@ pub(crate) struct Tls {
     pub(crate) identity: Option<(PathBuf, PathBuf)>,
 }
 
+const URL: UrlReader = UrlReader::new("zk url", KNOWN);
 const KNOWN: &str = "auth=digest|sasl, acl=creator|open, reads=sync|quorum, session_timeout=<number>ms|s, \
     timeout=<number>ms|s, connections=1..16, max_request=<bytes>, tls_ca=<file>, tls_cert=<file>, tls_key=<file>";
 const MAX_CONNECTIONS: usize = 16;
@@ -128,25 +128,24 @@ impl Options {
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) says what is wrong; for an unknown option it lists the known ones.
     pub fn from_url(url: &str) -> Result<Self> {
-        let rest = url.strip_prefix("zk://").ok_or_else(|| invalid("the text starts with zk://"))?;
+        let rest = url.strip_prefix("zk://").ok_or_else(|| URL.invalid("the text starts with zk://"))?;
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, namespace) = rest.split_once('/').unwrap_or((rest, ""));
         let (user, servers) = match authority.rsplit_once('@') {
             Some((user, servers)) => (Some(user), servers),
             None => (None, authority),
         };
-        let mut options = Self::new(servers, format!("/{}", decoded(namespace, "the namespace")?))?;
+        let mut options = Self::new(servers, format!("/{}", URL.decode(namespace, "the namespace")?))?;
         if let Some(user) = user {
             let message = "before the @ there is a user and a password, with : between";
-            let (user, password) = user.split_once(':').ok_or_else(|| invalid(message))?;
-            options = options.user(decoded(user, "the user")?, decoded(password, "the password")?);
+            let (user, password) = user.split_once(':').ok_or_else(|| URL.invalid(message))?;
+            options = options.user(URL.decode(user, "the user")?, URL.decode(password, "the password")?);
         }
         let (mut certificate, mut key) = (None, None);
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        for (name, value) in UrlReader::pairs(query) {
             match name {
-                "tls_cert" => certificate = Some(decoded(value, "tls_cert")?),
-                "tls_key" => key = Some(decoded(value, "tls_key")?),
+                "tls_cert" => certificate = Some(URL.decode(value, "tls_cert")?),
+                "tls_key" => key = Some(URL.decode(value, "tls_key")?),
                 _ => options = options.with(name, value)?,
             }
         }
@@ -155,47 +154,26 @@ impl Options {
             (Some(certificate), Some(key)) if options.tls.is_some() => {
                 options = options.tls_identity(certificate, key);
             }
-            _ => return Err(invalid("tls_cert and tls_key go together, and need tls_ca")),
+            _ => return Err(URL.invalid("tls_cert and tls_key go together, and need tls_ca")),
         }
         if options.user.is_none() && (options.auth != Auth::Digest || options.acl == Some(Acl::Creator)) {
-            return Err(invalid("auth=sasl and acl=creator need a user: zk://user:password@host/namespace"));
+            return Err(URL.invalid("auth=sasl and acl=creator need a user: zk://user:password@host/namespace"));
         }
         Ok(options)
     }
 
     fn with(self, name: &str, value: &str) -> Result<Self> {
-        let wrong = || invalid(format!("the value of the option {name} is none of: {KNOWN}"));
+        let time = || URL.duration(name, value, Duration::from_millis(10)..=Duration::from_secs(3600));
         Ok(match name {
-            "auth" => match value {
-                "digest" => self.auth(Auth::Digest),
-                "sasl" => self.auth(Auth::Sasl),
-                _ => return Err(wrong()),
-            },
-            "acl" => match value {
-                "creator" => self.acl(Acl::Creator),
-                "open" => self.acl(Acl::Open),
-                _ => return Err(wrong()),
-            },
-            "reads" => match value {
-                "sync" => self.reads(Reads::Sync),
-                "quorum" => self.reads(Reads::Quorum),
-                _ => return Err(wrong()),
-            },
-            "session_timeout" => self.session_timeout(duration(value).ok_or_else(wrong)?),
-            "timeout" => self.timeout(duration(value).ok_or_else(wrong)?),
-            "connections" => match value.parse() {
-                Ok(count @ 1..=MAX_CONNECTIONS) => self.connections(count),
-                _ => return Err(wrong()),
-            },
-            "max_request" => match value.parse() {
-                Ok(bytes @ LEAST_MAX_REQUEST..=LARGEST_MAX_REQUEST) => self.max_request(bytes),
-                _ => return Err(wrong()),
-            },
-            "tls_ca" => self.tls(decoded(value, "tls_ca")?),
-            _ => {
-                let shown: String = name.chars().take(40).flat_map(char::escape_debug).collect();
-                return Err(invalid(format!("unknown option {shown}; known are: {KNOWN}")));
-            }
+            "auth" => self.auth(URL.choice(name, value, &[("digest", Auth::Digest), ("sasl", Auth::Sasl)])?),
+            "acl" => self.acl(URL.choice(name, value, &[("creator", Acl::Creator), ("open", Acl::Open)])?),
+            "reads" => self.reads(URL.choice(name, value, &[("sync", Reads::Sync), ("quorum", Reads::Quorum)])?),
+            "session_timeout" => self.session_timeout(time()?),
+            "timeout" => self.timeout(time()?),
+            "connections" => self.connections(URL.number(name, value, 1..=MAX_CONNECTIONS)?),
+            "max_request" => self.max_request(URL.number(name, value, LEAST_MAX_REQUEST..=LARGEST_MAX_REQUEST)?),
+            "tls_ca" => self.tls(URL.decode(value, "tls_ca")?),
+            _ => return Err(URL.unknown(name)),
         })
     }
 
@@ -306,7 +284,7 @@ fn check_servers(servers: &str) -> Result<()> {
         server.is_empty() || server.contains(['/', '@', '?', '#']) || server.chars().any(char::is_whitespace)
     };
     if servers.split(',').any(bad) {
-        return Err(invalid("servers are written as host:port,host:port, before a / and the namespace"));
+        return Err(URL.invalid("servers are written as host:port,host:port, before a / and the namespace"));
     }
     Ok(())
 }
@@ -323,20 +301,7 @@ fn check_namespace(path: &str) -> Result<()> {
     } else {
         return Ok(());
     };
-    Err(invalid(format!("this is no namespace: {rule}")))
-}
-
-fn decoded(text: &str, what: &str) -> Result<String> {
-    let decoded = percent_decode_str(text).decode_utf8().map_err(|_| invalid(format!("{what} is not UTF-8")))?;
-    Ok(decoded.into_owned())
-}
-
-fn duration(text: &str) -> Option<Duration> {
-    let duration = match text.strip_suffix("ms") {
-        Some(number) => Duration::from_millis(number.parse().ok()?),
-        None => Duration::from_secs(text.strip_suffix('s')?.parse().ok()?),
-    };
-    (duration >= Duration::from_millis(10) && duration <= Duration::from_secs(3600)).then_some(duration)
+    Err(URL.invalid(format!("this is no namespace: {rule}")))
 }
 
 /// Reads a file that the options name.

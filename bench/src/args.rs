@@ -8,7 +8,7 @@ use lexopt::prelude::*;
 pub(crate) const HELP: &str = "\
 Measures avout against code that does the same by hand.
 
-  --store local,sql,zk  only these stores
+  --store NAME,...      only these stores: local, sql, zk, redis
   --only NAME,...       only these workloads: hello, one-ref, disjoint, contended, read-only, read-mostly, swap,
                         commute, long, processes, growth
   --quick               short rounds: shows that it works, the figures are rough

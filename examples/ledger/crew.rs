@@ -78,7 +78,7 @@ pub(crate) async fn work(ledger: &Arc<Ledger>, child: usize, args: &Args) -> Res
 }
 
 /// Has `workers` tasks settle these transfers, which are in the order of their lines, and counts those that they
-/// decided. It gives up early if one waits in vain for its turn.
+/// decided. It gives up early if one waits in vain, for its turn or for the store.
 async fn settle_all(
     ledger: &Arc<Ledger>,
     transfers: Vec<Transfer>,
@@ -96,7 +96,10 @@ async fn settle_all(
                 match ledger.settle(transfer, patience).await {
                     Ok(true) => decided += 1,
                     Ok(false) => {}
-                    Err(error) if error.kind() == ErrorKind::Timeout => next.store(transfers.len(), Ordering::Relaxed),
+                    // Whatever became of it, the round without a deadline finds it decided, or decides it.
+                    Err(error) if patience.is_some() && is_late(&error) => {
+                        next.store(transfers.len(), Ordering::Relaxed);
+                    }
                     Err(error) => return Err(error),
                 }
             }
@@ -108,6 +111,10 @@ async fn settle_all(
         decided += ended??;
     }
     Ok(decided)
+}
+
+fn is_late(error: &avout::Error) -> bool {
+    matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Unavailable | ErrorKind::OutcomeUnknown)
 }
 
 /// Starts this program once for each process, and again where it was killed.

@@ -48,7 +48,7 @@ impl Ledger {
     /// Decides a transfer when its turn has come: one read and one commit. `false`: somebody else has done it.
     ///
     /// # Errors
-    /// `Timeout` if its turn has not come within `patience`.
+    /// `Timeout` if its turn has not come within `patience`; `Unavailable` or `OutcomeUnknown` if the store has not answered.
     pub(crate) async fn settle(&self, transfer: &Transfer, patience: Option<Duration>) -> Result<bool> {
         let Transfer { amount, from, to } = *transfer;
         let accounts = (&self.accounts[from.account], &self.accounts[to.account]);

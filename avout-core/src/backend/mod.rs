@@ -6,10 +6,12 @@
 
 mod coordinator;
 mod store;
+mod url;
 mod watch;
 
 pub use coordinator::{Coordinator, CoordinatorCapabilities};
 pub use store::{CasOutcome, Kind, StateContainer, Store, StoreCapabilities, VersionedStateContainer};
+pub use url::UrlReader;
 pub use watch::{Wake, Watcher};
 
 use std::sync::Arc;

@@ -1,6 +1,7 @@
+use std::hint;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -8,6 +9,8 @@ use rand::{RngExt, SeedableRng};
 /// Below this a pause is a yield: timers are no finer than a millisecond.
 const FINEST: Duration = Duration::from_micros(500);
 const LONGEST: Duration = Duration::from_secs(1);
+/// How long a loser keeps out of the way at most, in memory: some commits' time.
+const ASIDE: Duration = Duration::from_micros(8);
 /// How often the pause after a loss is doubled at most: that many commits' time is room for all who may contend.
 const MOST_DOUBLINGS: u32 = 8;
 
@@ -43,6 +46,15 @@ impl Backoff {
     pub(crate) fn contention(&self, lost: u32) -> Duration {
         let pause = self.jitter(self.commit_time(), lost.min(MOST_DOUBLINGS));
         if pause < FINEST { Duration::ZERO } else { pause }
+    }
+
+    /// Keeps out of the way of who came first, where a commit takes about a microsecond: nothing but to spin is as short. Two who race lose to each other again and again otherwise, and what they change goes from one
+    /// processor to the other each time.
+    pub(crate) fn stand_aside(&self) {
+        let until = Instant::now() + self.jitter(ASIDE, 0);
+        while Instant::now() < until {
+            hint::spin_loop();
+        }
     }
 
     /// The pause after the store was unavailable for the `tries`-th time.

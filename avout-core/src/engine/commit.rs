@@ -69,11 +69,56 @@ impl Engine {
         if planted::is(&self.config, Bug::CommuteUnchecked) {
             plan.uncheck_commutes();
         }
-        // In memory a commit is shorter than what it takes to merge it with others.
-        if self.capabilities.in_process || planted::is(&self.config, Bug::Apart) {
-            return self.commit_plan(plan, attempt, isolation, run).await;
+        match self.commit_at_once(plan, attempt, run) {
+            Ok(ended) => Ok(ended),
+            // In a box of its own: it would make the future of every transaction larger.
+            Err(plan) => Box::pin(self.commit_merged_or_alone(plan, attempt, isolation, run)).await,
         }
-        Box::pin(self.commit_merged_or_alone(plan, attempt, isolation, run)).await
+    }
+
+    /// Commits a plan in memory, where there is nothing to wait for: the same as [`commit_plan`](Self::commit_plan) without
+    /// what that may have to do. `Err` gives the plan back: there is something to wait for, to work out or to refuse.
+    fn commit_at_once(&self, mut plan: Plan, attempt: &Attempt, run: &Standing) -> Result<Ended, Plan> {
+        let capabilities = &self.capabilities;
+        let is_ready = capabilities.in_process
+            && capabilities.definite_replies
+            && capabilities.unique_revisions
+            && run.tickets.is_empty()
+            && !self.queues.any()
+            && plan.writes.iter().all(|planned| planned.write.cell.inline)
+            && plan.has_bases()
+            && plan.has_values()
+            && plan.check_bases().is_ok()
+            && !reserved_by_others(&plan, run)
+            && validate(&plan).is_ok();
+        let no_version = &mut || unreachable!("an inline value has no version in memory");
+        let Some(Ok(prepared)) = is_ready.then(|| self.prepare(&plan, no_version)) else {
+            return Err(plan);
+        };
+        let commit = Commit { checks: plan.checks(), puts: prepared.puts, deletes: Vec::new() };
+        if self.check_commit(&commit).is_err() {
+            return Err(plan);
+        }
+        match self.send_now(&commit) {
+            Some(CommitOutcome::Committed(done)) => {
+                self.forget(&prepared.trimmed);
+                self.janitor.delete(prepared.trimmed);
+                Ok(Ended::Committed(Some(done.point)))
+            }
+            Some(CommitOutcome::Conflict(conflict)) => match plan.lost_on(&conflict.stale, None) {
+                Some(key) => {
+                    let floor = attempt.floor.clone().or_else(|| self.floor.get());
+                    let primed = floor.and_then(|floor| plan.primed(conflict, floor));
+                    Ok(Ended::Lost { key, primed })
+                }
+                None => {
+                    plan.take_in(conflict);
+                    self.stats.reapplied();
+                    Err(plan)
+                }
+            },
+            None => Err(plan),
+        }
     }
 
     /// Commits a plan, together with others where that can be.
@@ -84,6 +129,10 @@ impl Engine {
         isolation: Isolation,
         run: &mut Standing,
     ) -> Result<Ended> {
+        // In memory a commit is shorter than what it takes to merge it with others.
+        if self.capabilities.in_process || planted::is(&self.config, Bug::Apart) {
+            return self.commit_plan(plan, attempt, isolation, run).await;
+        }
         match self.merger.enter(&plan, run.deadline) {
             Entered::Alone => self.commit_plan(plan, attempt, isolation, run).await,
             Entered::Lead(lead) => {
@@ -101,8 +150,7 @@ impl Engine {
 
     /// Commits a plan.
     ///
-    /// What is done seldom, or takes long anyway, waits in a box of its own: it would make the future of every transaction
-    /// larger.
+    /// What is done seldom, or takes long anyway, waits in a box of its own.
     pub(super) async fn commit_plan(
         &self,
         mut plan: Plan,
@@ -188,11 +236,7 @@ impl Engine {
             let slot_key = lease.as_ref().map(|lease| lease.key().clone());
             // Only those who come next in a queue are told.
             let sent = (!run.tickets.is_empty()).then(Instant::now);
-            let outcome = match self.send_now(&commit, lease.as_ref()) {
-                Some(outcome) => Ok(Sent::Outcome(outcome)),
-                None => Box::pin(self.send(&commit, lease, &floor, deadline)).await,
-            };
-            let conflict = match outcome {
+            let conflict = match Box::pin(self.send(&commit, lease, &floor, deadline)).await {
                 Ok(Sent::Outcome(CommitOutcome::Committed(done))) => {
                     prewritten.committed();
                     self.forget(&prepared.trimmed);
@@ -294,22 +338,10 @@ impl Engine {
             }
             return Ok(Some((floor, conflict)));
         }
-        let own = |key: &Key| Some(key) == slot;
-        let hard =
-            conflict.stale.iter().find(|key| !own(key) && !plan.write_of(key).is_some_and(|planned| planned.soft));
-        if let Some(key) = hard {
-            return Ok(Some((key.clone(), conflict)));
+        if let Some(key) = plan.lost_on(&conflict.stale, slot) {
+            return Ok(Some((key, conflict)));
         }
-        let mut fresh = conflict.fresh.map(|snapshot| snapshot.entries.into_iter());
-        for key in &conflict.stale {
-            let entry = fresh.as_mut().and_then(Iterator::next);
-            if let Some(planned) = plan.write_of(key) {
-                match entry {
-                    Some(entry) => planned.rebase(entry),
-                    None => planned.base = None,
-                }
-            }
-        }
+        plan.take_in(conflict);
         Ok(None)
     }
 

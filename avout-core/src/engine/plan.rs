@@ -84,6 +84,26 @@ impl Plan {
         self.writes.iter_mut().find(|planned| planned.write.cell.key == *key)
     }
 
+    /// The first of these stale keys that the body depended on, but for its own slot, which is not of the plan.
+    pub(super) fn lost_on(&self, stale: &[Key], slot: Option<&Key>) -> Option<Key> {
+        let soft = |key: &Key| self.writes.iter().any(|planned| planned.soft && planned.write.cell.key == *key);
+        stale.iter().find(|key| Some(*key) != slot && !soft(key)).cloned()
+    }
+
+    /// Takes in a conflict on keys that the body did not depend on.
+    pub(super) fn take_in(&mut self, conflict: Conflict) {
+        let mut fresh = conflict.fresh.map(|snapshot| snapshot.entries.into_iter());
+        for key in &conflict.stale {
+            let entry = fresh.as_mut().and_then(Iterator::next);
+            if let Some(planned) = self.write_of(key) {
+                match entry {
+                    Some(entry) => planned.rebase(entry),
+                    None => planned.base = None,
+                }
+            }
+        }
+    }
+
     pub(super) fn checks(&self) -> Vec<Check> {
         let revision = |entry: &Option<Entry>| entry.as_ref().map(|entry| entry.revision.clone());
         self.checks.iter().map(|(key, entry)| Check { key: key.clone(), revision: revision(entry) }).collect()

@@ -193,8 +193,9 @@ impl<'a> Runner<'a> {
             false => (1, RESERVES),
         };
         if self.losses < queues {
-            // Who came first has only just done so, and its entries are at hand: now is the best moment. After a yield
-            // they would be stale again.
+            self.engine.backoff.stand_aside();
+            // The entries that came with the conflict are stale by now.
+            self.primed = None;
             return Ok(Next::RunAgain);
         }
         if self.losses >= reserves && self.reserve(&contended).await? {

@@ -23,11 +23,8 @@ pub(super) enum Sent {
 }
 
 impl Engine {
-    /// The outcome of a commit where the coordinator answers at once. Without a lease only: it needs no slot.
-    pub(super) fn send_now(&self, commit: &Commit, lease: Option<&Lease<'_>>) -> Option<CommitOutcome> {
-        if lease.is_some() || !self.capabilities.in_process {
-            return None;
-        }
+    /// The outcome of a commit that needs no slot, where the coordinator answers at once.
+    pub(super) fn send_now(&self, commit: &Commit) -> Option<CommitOutcome> {
         let outcome = self.coordinator.commit_now(commit)?;
         self.stats.commit();
         Some(outcome)
