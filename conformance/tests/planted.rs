@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use avout_conformance::simulate::{Failure, Simulation, workload};
+use avout_conformance::simulate::{Failure, Simulation, World, workload};
 use avout_core::backend::{Coordinator, CoordinatorCapabilities, Sessions, Wake, Watcher};
 use avout_core::protocol::{Commit, CommitOutcome, Entry, Floor, Record, Resolution, Snapshot};
 use avout_core::{Bug, Error, ErrorKind, Key, Point, Result, Revision};
@@ -18,8 +18,17 @@ const SCHEDULES: u64 = 5_000;
 
 /// Looks for a mistake, which must be told as this, whatever else it may be told as before.
 fn found(simulation: Simulation, kind: &str) {
-    let first = simulation.find(workload).unwrap_or_else(|| panic!("it was not found"));
-    let found = simulation.only(kind).find(workload).unwrap_or_else(|| panic!("it was not found as {kind}"));
+    found_by(workload, simulation, kind);
+}
+
+/// The same with another test than the usual one.
+fn found_by<F, Fut>(test: F, simulation: Simulation, kind: &str)
+where
+    F: Fn(World) -> Fut + Copy + Send + Sync,
+    Fut: Future<Output = Result<()>>,
+{
+    let first = simulation.find(test).unwrap_or_else(|| panic!("it was not found"));
+    let found = simulation.only(kind).find(test).unwrap_or_else(|| panic!("it was not found as {kind}"));
     let Failure { seed, message, shortest, story } = found;
     println!("schedule {}: {}", first.seed, first.message);
     println!("schedule {seed}: {message}");
@@ -115,7 +124,48 @@ fn tombstone_removed_as_it_is() {
 /// tombstone had.
 #[test]
 fn removals_without_turns() {
-    found(simulation().configure(|stm| stm.planted(Bug::TurnIgnored)), "removed");
+    found_by(one_ref_again_and_again, simulation().configure(|stm| stm.planted(Bug::TurnIgnored)), "removed");
+}
+
+/// The same with turns breaks nothing.
+#[test]
+fn removals_with_turns() {
+    assert!(simulation().find(one_ref_again_and_again).is_none());
+}
+
+/// One client makes a ref, changes it and destroys it, again and again, and three sweep.
+async fn one_ref_again_and_again(world: World) -> Result<()> {
+    let pause = async |world: &World| tokio::time::sleep(Duration::from_millis(world.draw(60))).await;
+    for _ in 0..3 {
+        let own = world.clone();
+        world.spawn(move |stm| {
+            let world = own.clone();
+            async move {
+                for _ in 0..5 {
+                    pause(&world).await;
+                    let _ = stm.sweep().await;
+                }
+            }
+        });
+    }
+    let own = world.clone();
+    world.spawn(move |stm| {
+        let world = own.clone();
+        async move {
+            for n in 0..8_u64 {
+                // What fails is made up for by the next round.
+                let Ok(r) = stm.create_or_open_ref("/v", n).await else { continue };
+                for _ in 0..world.draw(3) {
+                    pause(&world).await;
+                    let _ = r.alter(|n| n + 1).await;
+                }
+                pause(&world).await;
+                let _ = r.destroy().await;
+            }
+        }
+    });
+    world.finish().await;
+    Ok(())
 }
 
 /// Changes commits on their way, and may claim to know how a commit ended whose reply was lost.

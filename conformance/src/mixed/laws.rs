@@ -150,7 +150,7 @@ async fn a_client_killed_in_any_store_leaves_nothing_half_done(ctx: Ctx) -> Outc
     let (looker, of_looker) = parts.open(1).await?;
     for at in opened..=calls + 1 {
         // Each call is the last one in some runs before its effect, in others after it.
-        let moment = if (at + ctx.seed) % 2 == 0 { Moment::Before } else { Moment::After };
+        let moment = if at.wrapping_add(ctx.seed).is_multiple_of(2) { Moment::Before } else { Moment::After };
         let what = format!("killed at call {at} of {calls}, {moment:?}");
         let before = lengths(&looker, &of_looker).await?;
         let point = CrashPoint::new(at, moment, Death::Hang);
@@ -175,6 +175,8 @@ async fn a_client_killed_in_any_store_leaves_nothing_half_done(ctx: Ctx) -> Outc
             assert!(!r.history().await?.is_empty(), "{what}: the past of {}", r.key());
         }
         within(SOON, &what, grow(&looker, &of_looker)).await?;
+        let after = lengths(&looker, &of_looker).await?;
+        assert_eq!(after, vec![seen[0] + 1; after.len()], "{what}: after the next transaction");
     }
     looker.close().await;
     let report = looker.sweep().await?;

@@ -72,7 +72,14 @@ const BREAKS: &[(Break, &[&str])] = &[
             "sweep::a_commit_that_arrives_after_the_sweep_does_not_take_effect",
         ],
     ),
-    (Break::Engine(Bug::PointersIgnored), &["sweep::a_value_in_use_stays", "sweep::commits_go_on_beside_sweeps"]),
+    (
+        Break::Engine(Bug::PointersIgnored),
+        &[
+            "sweep::a_value_in_use_stays",
+            "sweep::commits_go_on_beside_sweeps",
+            "mixed::a_client_killed_in_any_store_leaves_nothing_half_done",
+        ],
+    ),
     (
         Break::Engine(Bug::ValuesKept),
         &[
@@ -93,13 +100,7 @@ const BREAKS: &[(Break, &[&str])] = &[
             "sweep::a_sweep_dropped_anywhere_does_no_harm",
         ],
     ),
-    (
-        Break::Backend(Fault::TornCommit),
-        &[
-            "mixed::a_transaction_over_all_stores_is_seen_whole",
-            "mixed::a_client_killed_in_any_store_leaves_nothing_half_done",
-        ],
-    ),
+    (Break::Backend(Fault::TornCommit), &["mixed::a_transaction_over_all_stores_is_seen_whole"]),
     (Break::Engine(Bug::StoresInTurn), &["mixed::all_stores_are_written_at_the_same_time"]),
     (Break::Engine(Bug::OthersValuesTaken), &["sweep::values_of_another_coordinator_stay"]),
     (

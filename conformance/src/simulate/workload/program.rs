@@ -61,7 +61,7 @@ pub(super) enum Task {
 
 impl Setting {
     pub(super) fn draw(world: &World) -> Self {
-        let churn = world.chance(0.1);
+        let churn = world.chance(0.05);
         let isolation = if world.chance(0.7) { Isolation::Serializable } else { Isolation::Snapshot };
         Self {
             lists: 1 + world.draw(3) as usize,
