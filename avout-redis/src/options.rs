@@ -157,7 +157,7 @@ impl Options {
     /// percent-decoded. A first part of digits alone is the number of the database, as elsewhere.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) says what is wrong; for an unknown option it lists the known ones. No message
+    /// [`InvalidInput`](avout_core::ErrorKind::InvalidInput) says what is wrong; for an unknown option it lists the known ones. No message
     /// holds a part of the URL that could be a credential.
     pub fn from_url(url: &str) -> Result<Self> {
         let (scheme, rest) = url.split_once("://").ok_or_else(wrong_scheme)?;

@@ -72,7 +72,7 @@ impl Options {
     /// with `/`. `sqlite://path` is the same as `sqlite:path`.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) says what is wrong; for an unknown option it lists the known ones.
+    /// [`InvalidInput`](avout_core::ErrorKind::InvalidInput) says what is wrong; for an unknown option it lists the known ones.
     pub fn from_url(url: &str) -> Result<Self> {
         let rest = url.strip_prefix("sqlite:").ok_or_else(|| URL.invalid("the text starts with sqlite:"))?;
         let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
@@ -115,7 +115,7 @@ impl Options {
     }
 
     /// How long to wait while another process holds the file's write lock; after that it is
-    /// [`Unavailable`](ErrorKind::Unavailable). 5 seconds unless set.
+    /// [`Unavailable`](avout_core::ErrorKind::Unavailable). 5 seconds unless set.
     #[must_use]
     pub fn busy_timeout(mut self, timeout: Duration) -> Self {
         self.busy_timeout = timeout;
