@@ -386,6 +386,8 @@ impl Opened {
         let mut coordinates = CoordinatorCapabilities::new(found.realm);
         coordinates.durable = found.durable;
         coordinates.shared_between_processes = true;
+        // Each write draws a number.
+        coordinates.unique_revisions = true;
         coordinates.max_record = MAX_RECORD;
         coordinates.max_commit = MAX_COMMIT;
         coordinates.max_keys = MAX_KEYS;

@@ -193,9 +193,12 @@ impl<'a> Runner<'a> {
             false => (1, RESERVES),
         };
         if self.losses < queues {
-            self.engine.backoff.stand_aside();
-            // The entries that came with the conflict are stale by now.
-            self.primed = None;
+            // Once with the entries that came with the conflict. If that is lost too, others race for the same.
+            if self.losses > 1 {
+                self.engine.backoff.stand_aside();
+                // The entries are stale by then.
+                self.primed = None;
+            }
             return Ok(Next::RunAgain);
         }
         if self.losses >= reserves && self.reserve(&contended).await? {
