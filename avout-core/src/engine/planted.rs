@@ -27,6 +27,8 @@ pub enum Bug {
     TurnIgnored,
     /// A sweep removes no records.
     RecordsKept,
+    /// A client that is closed removes the slots of commits that may come late, too.
+    LateForgotten,
     /// A sweep deletes no values.
     ValuesKept,
     /// A sweep deletes values that records point at.

@@ -87,6 +87,7 @@ async fn a_closed_client_leaves_no_slots(ctx: Ctx) -> Outcome {
     assert_eq!(slots(&other).await?, before, "slots are left");
     assert_eq!(r.alter(|n| n + 1).await?, 9);
 
+    let before = slots(&other).await?;
     let (coordinator, store) = roles(&ctx).await?;
     let lossy = Arc::new(LossyReplies::new(coordinator, LossPlan::listed([Loss::Held])));
     let late = ctx.stm(Arc::new(Rigged::new(lossy.clone() as _).plain()), store).seed(ctx.seed).build();

@@ -100,6 +100,7 @@ const BREAKS: &[(Break, &[&str])] = &[
             "sweep::a_sweep_dropped_anywhere_does_no_harm",
         ],
     ),
+    (Break::Engine(Bug::LateForgotten), &["sweep::a_closed_client_leaves_no_slots"]),
     (Break::Backend(Fault::TornCommit), &["mixed::a_transaction_over_all_stores_is_seen_whole"]),
     (Break::Engine(Bug::StoresInTurn), &["mixed::all_stores_are_written_at_the_same_time"]),
     (Break::Engine(Bug::OthersValuesTaken), &["sweep::values_of_another_coordinator_stay"]),
