@@ -35,7 +35,6 @@
 mod coordinator;
 pub mod fault;
 mod fixture;
-pub mod history;
 mod law;
 mod lock;
 mod mixed;
@@ -44,13 +43,14 @@ mod runner;
 mod sample;
 #[cfg(all(unix, feature = "servers"))]
 pub mod servers;
-pub mod simulate;
 mod state_container;
 mod stm;
 mod sweep;
 mod versioned_state_container;
 mod watch;
 
+pub use avout_simulate as simulate;
+pub use avout_simulate::history;
 pub use fixture::{Backend, Fixture};
 pub use law::Law;
 pub use mixed::Mixed;

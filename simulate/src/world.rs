@@ -13,28 +13,28 @@ use rand::{RngExt as _, SeedableRng as _};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
-use super::coordinator::SimCoordinator;
-use super::knobs::Knobs;
-use super::link::Link;
-use super::process::{End, Process};
-use super::records::Records;
-use super::store::{SimStore, Values};
+use crate::coordinator::SimCoordinator;
+use crate::knobs::Knobs;
+use crate::link::Link;
+use crate::process::{End, Process};
+use crate::records::Records;
+use crate::store::{SimStore, Values};
 
 /// How long faults go on while clients still run.
 const FAULTY: Duration = Duration::from_secs(30);
 /// How long clients may take after the last fault.
 const HEALED: Duration = Duration::from_secs(600);
 
-pub(super) type Configure = Arc<dyn Fn(StmBuilder) -> StmBuilder + Send + Sync>;
-pub(super) type Wrap = Arc<dyn Fn(Arc<dyn Coordinator>) -> Arc<dyn Coordinator> + Send + Sync>;
+pub(crate) type Configure = Arc<dyn Fn(StmBuilder) -> StmBuilder + Send + Sync>;
+pub(crate) type Wrap = Arc<dyn Fn(Arc<dyn Coordinator>) -> Arc<dyn Coordinator> + Send + Sync>;
 
 /// What of a schedule is left out, to find the shortest one that still fails.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Limits {
-    pub(super) parts_off: BTreeSet<usize>,
-    pub(super) faults_off: BTreeSet<usize>,
+pub(crate) struct Limits {
+    pub(crate) parts_off: BTreeSet<usize>,
+    pub(crate) faults_off: BTreeSet<usize>,
     /// Faults from this one on are left out.
-    pub(super) fault_limit: Option<usize>,
+    pub(crate) fault_limit: Option<usize>,
 }
 
 /// One simulated world: a coordinator, two stores, a network that loses and delays, and clients that
@@ -44,9 +44,9 @@ pub(super) struct Limits {
 #[derive(Clone)]
 pub struct World(Arc<Inner>);
 
-pub(super) struct Inner {
+pub(crate) struct Inner {
     seed: u64,
-    pub(super) knobs: Knobs,
+    pub(crate) knobs: Knobs,
     limits: Limits,
     begun: Instant,
     healed: AtomicBool,
@@ -54,8 +54,8 @@ pub(super) struct Inner {
     clients: AtomicUsize,
     troubles: AtomicUsize,
     chance: Mutex<Chance>,
-    pub(super) records: Arc<Records>,
-    pub(super) stores: [Arc<Values>; 2],
+    pub(crate) records: Arc<Records>,
+    pub(crate) stores: [Arc<Values>; 2],
     configure: Option<Configure>,
     wrap: Option<Wrap>,
     tasks: Mutex<JoinSet<()>>,
@@ -74,11 +74,11 @@ struct Chance {
 
 /// What a schedule had, once it is over.
 #[derive(Default)]
-pub(super) struct Course {
-    pub(super) faults: usize,
-    pub(super) parts: usize,
-    pub(super) violations: Vec<String>,
-    pub(super) story: Vec<String>,
+pub(crate) struct Course {
+    pub(crate) faults: usize,
+    pub(crate) parts: usize,
+    pub(crate) violations: Vec<String>,
+    pub(crate) story: Vec<String>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -87,7 +87,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl World {
     /// A new world. It belongs to the runtime that this is called in, whose time is paused.
-    pub(super) fn new(
+    pub(crate) fn new(
         seed: u64,
         limits: Limits,
         telling: bool,
@@ -163,7 +163,7 @@ impl World {
         self.tell(|| line.to_string());
     }
 
-    pub(super) fn tell(&self, line: impl FnOnce() -> String) {
+    pub(crate) fn tell(&self, line: impl FnOnce() -> String) {
         if lock(&self.0.chance).story.is_none() {
             return;
         }
@@ -172,7 +172,7 @@ impl World {
     }
 
     /// Reports something that must never happen. The schedule fails with the first one.
-    pub(super) fn violation(&self, what: String) {
+    pub(crate) fn violation(&self, what: String) {
         lock(&self.0.chance).violations.push(what);
     }
 
@@ -266,7 +266,7 @@ impl World {
     }
 
     /// Waits until no request is on its way any more.
-    pub(super) async fn settle(&self) {
+    pub(crate) async fn settle(&self) {
         loop {
             let mut late = std::mem::take(&mut *lock(&self.0.late));
             if late.is_empty() {
@@ -277,7 +277,7 @@ impl World {
     }
 
     /// Something that happens later, whoever asked for it.
-    pub(super) fn later(&self, after: Duration, what: impl FnOnce() + Send + 'static) {
+    pub(crate) fn later(&self, after: Duration, what: impl FnOnce() + Send + 'static) {
         if tokio::runtime::Handle::try_current().is_ok() {
             lock(&self.0.late).spawn(async move {
                 tokio::time::sleep(after).await;
@@ -286,29 +286,29 @@ impl World {
         }
     }
 
-    pub(super) fn knobs(&self) -> &Knobs {
+    pub(crate) fn knobs(&self) -> &Knobs {
         &self.0.knobs
     }
 
-    pub(super) fn records(&self) -> &Arc<Records> {
+    pub(crate) fn records(&self) -> &Arc<Records> {
         &self.0.records
     }
 
-    pub(super) fn stores(&self) -> &[Arc<Values>; 2] {
+    pub(crate) fn stores(&self) -> &[Arc<Values>; 2] {
         &self.0.stores
     }
 
-    pub(super) fn next_id(&self) -> u64 {
+    pub(crate) fn next_id(&self) -> u64 {
         self.0.ids.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Draws whether a fault of this probability happens now.
-    pub(super) fn fault(&self, probability: f64) -> bool {
+    pub(crate) fn fault(&self, probability: f64) -> bool {
         !self.is_healed() && self.chance(probability) && self.count_fault()
     }
 
     /// Numbers a fault, and says whether it is to happen.
-    pub(super) fn count_fault(&self) -> bool {
+    pub(crate) fn count_fault(&self) -> bool {
         let limits = &self.0.limits;
         let mut chance = lock(&self.0.chance);
         let number = chance.faults;
@@ -317,16 +317,16 @@ impl World {
     }
 
     /// Counts a request that went wrong, a client that was killed or a transaction that was given up.
-    pub(super) fn count_trouble(&self) {
+    pub(crate) fn count_trouble(&self) {
         self.0.troubles.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn troubles(&self) -> usize {
+    pub(crate) fn troubles(&self) -> usize {
         self.0.troubles.load(Ordering::Relaxed)
     }
 
     /// When the outage ends that there is now.
-    pub(super) fn outage(&self) -> Option<Duration> {
+    pub(crate) fn outage(&self) -> Option<Duration> {
         if self.is_healed() {
             return None;
         }
@@ -341,14 +341,14 @@ impl World {
     }
 
     /// A duration in whole milliseconds, below one more than `longest`.
-    pub(super) fn draw_delay(&self, longest: Duration) -> Duration {
+    pub(crate) fn draw_delay(&self, longest: Duration) -> Duration {
         match u64::try_from(longest.as_millis()).unwrap_or(u64::MAX) {
             0 => Duration::ZERO,
             longest => Duration::from_millis(self.draw(longest + 1)),
         }
     }
 
-    pub(super) fn course(&self) -> Course {
+    pub(crate) fn course(&self) -> Course {
         let mut chance = lock(&self.0.chance);
         Course {
             faults: chance.faults,

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::World;
+use crate::World;
 
 /// How long a caller waits for a reply that does not come, unless its own deadline is earlier.
 const PATIENCE: [Duration; 3] = [Duration::from_millis(20), Duration::from_millis(100), Duration::from_secs(3)];
@@ -9,14 +9,14 @@ const LATEST: Duration = Duration::from_millis(2000);
 
 /// A client's way to the servers.
 #[derive(Clone)]
-pub(super) struct Link {
+pub(crate) struct Link {
     world: World,
     /// `None`: nothing goes wrong on it, and nothing takes time.
     client: Option<usize>,
 }
 
 /// What a caller learns of a request.
-pub(super) enum Reply<T> {
+pub(crate) enum Reply<T> {
     Done(T),
     /// It was surely not carried out and never will be.
     Refused,
@@ -37,37 +37,37 @@ enum Fate {
 }
 
 impl Link {
-    pub(super) fn sure(world: World) -> Self {
+    pub(crate) fn sure(world: World) -> Self {
         Self { world, client: None }
     }
 
-    pub(super) fn of(world: World, client: usize) -> Self {
+    pub(crate) fn of(world: World, client: usize) -> Self {
         Self { world, client: Some(client) }
     }
 
-    pub(super) fn is_sure(&self) -> bool {
+    pub(crate) fn is_sure(&self) -> bool {
         self.client.is_none()
     }
 
-    pub(super) fn world(&self) -> &World {
+    pub(crate) fn world(&self) -> &World {
         &self.world
     }
 
     /// Adds a line to the story. What a sure client does is none.
-    pub(super) fn tell(&self, line: impl FnOnce() -> String) {
+    pub(crate) fn tell(&self, line: impl FnOnce() -> String) {
         if let Some(client) = self.client {
             self.world.tell(|| format!("client {client}: {}", line()));
         }
     }
 
     /// Whether a fault of this probability happens to this client.
-    pub(super) fn fault(&self, probability: f64) -> bool {
+    pub(crate) fn fault(&self, probability: f64) -> bool {
         self.client.is_some() && self.world.fault(probability)
     }
 
     /// Sends a request that `apply` carries out at the server. If the caller gives it up on its way, it may arrive all the
     /// same.
-    pub(super) async fn call<T, F>(&self, what: impl Fn() -> String, apply: F) -> Reply<T>
+    pub(crate) async fn call<T, F>(&self, what: impl Fn() -> String, apply: F) -> Reply<T>
     where
         F: Fn() -> T + Clone + Send + 'static,
     {
@@ -137,7 +137,7 @@ impl Link {
     }
 
     /// The way to the server or back.
-    pub(super) async fn travel(&self) {
+    pub(crate) async fn travel(&self) {
         if self.client.is_none() {
             return;
         }

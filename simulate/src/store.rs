@@ -7,10 +7,10 @@ use avout_core::backend::{CasOutcome, Kind, StateContainer, Store, StoreCapabili
 use avout_core::protocol::{Realm, State, Version};
 use avout_core::{Error, ErrorKind, Key, Result, Revision};
 
-use super::link::{Link, Reply};
+use crate::link::{Link, Reply};
 
 /// A store's server.
-pub(super) struct Values {
+pub(crate) struct Values {
     realm: Realm,
     held: Mutex<Held>,
 }
@@ -23,7 +23,7 @@ struct Held {
 }
 
 impl Values {
-    pub(super) fn new(realm: Realm) -> Self {
+    pub(crate) fn new(realm: Realm) -> Self {
         Self { realm, held: Mutex::default() }
     }
 
@@ -45,24 +45,24 @@ impl Values {
     }
 
     /// All values of refs.
-    pub(super) fn versions(&self) -> Vec<(Key, Version)> {
+    pub(crate) fn versions(&self) -> Vec<(Key, Version)> {
         let held = self.held();
         held.refs.iter().flat_map(|(key, values)| values.keys().map(|version| (key.clone(), *version))).collect()
     }
 
-    pub(super) fn realm(&self) -> Realm {
+    pub(crate) fn realm(&self) -> Realm {
         self.realm
     }
 }
 
 /// One client's view of a simulated store.
-pub(super) struct SimStore {
+pub(crate) struct SimStore {
     values: Arc<Values>,
     link: Link,
 }
 
 impl SimStore {
-    pub(super) fn new(values: Arc<Values>, link: Link) -> Self {
+    pub(crate) fn new(values: Arc<Values>, link: Link) -> Self {
         Self { values, link }
     }
 

@@ -14,7 +14,7 @@
 //! # Examples
 //! Money is moved between accounts by three clients, and none is lost or made.
 //! ```
-//! use avout_conformance::simulate::simulate;
+//! use avout_simulate::simulate;
 //!
 //! simulate(50, |world| async move {
 //!     let stm = world.stm();
@@ -52,6 +52,7 @@
 //! ```
 
 mod coordinator;
+pub mod history;
 mod knobs;
 mod link;
 mod process;

@@ -1,13 +1,13 @@
 //! Random transactions under random faults, on simulated time.
 //!
-//! 50,000 schedules run each time. A million, in a few minutes: `AVOUT_SCHEDULES=1000000 cargo test -p avout-conformance
+//! 50,000 schedules run each time. A million, in a few minutes: `AVOUT_SCHEDULES=1000000 cargo test -p avout-simulate
 //! --test schedules`. `AVOUT_SEED=17` runs schedule 17 alone, and prints its story if it fails.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use avout_conformance::simulate::{Simulation, World, workload};
 use avout_core::{Error, Stm};
+use avout_simulate::{Simulation, World, workload};
 
 /// Whatever is lost, late, doubled, stopped or killed: histories are strictly serializable, everything acknowledged happened
 /// once, every body saw one moment, nobody is stuck, and watches tell the truth.

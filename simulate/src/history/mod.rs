@@ -9,7 +9,7 @@
 //! # Examples
 //! Two transactions that each read what the other one writes, and do not see it: write skew.
 //! ```
-//! use avout_conformance::history::{History, Level, Operation, Phenomenon, Transaction};
+//! use avout_simulate::history::{History, Level, Operation, Phenomenon, Transaction};
 //!
 //! let mut history = History::default();
 //! history.push(

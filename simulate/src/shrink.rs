@@ -1,11 +1,11 @@
-use super::world::{Course, Limits};
+use crate::world::{Course, Limits};
 
 /// How many schedules the search may run.
 const TRIES: usize = 400;
 
 /// Finds a short schedule that still fails: without all faults from some one on, without parts of the test, and without
 /// single faults. It keeps what it can leave out, and is not the shortest there is.
-pub(super) fn shrink(schedule: impl Fn(&Limits) -> (Course, Option<String>)) -> Limits {
+pub(crate) fn shrink(schedule: impl Fn(&Limits) -> (Course, Option<String>)) -> Limits {
     let mut search = Search { tries: 0, best: Limits::default(), faults: 0, parts: 0, schedule };
     let (course, _) = (search.schedule)(&search.best);
     (search.faults, search.parts) = (course.faults, course.parts);

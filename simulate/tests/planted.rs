@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use avout_conformance::simulate::{Failure, Simulation, World, workload};
 use avout_core::backend::{Coordinator, CoordinatorCapabilities, Sessions, Wake, Watcher};
 use avout_core::protocol::{Commit, CommitOutcome, Entry, Floor, Record, Resolution, Snapshot};
 use avout_core::{Bug, Error, ErrorKind, Key, Point, Result, Revision};
+use avout_simulate::{Failure, Simulation, World, workload};
 use bytes::Bytes;
 use tokio::sync::Notify;
 

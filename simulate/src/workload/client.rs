@@ -10,7 +10,7 @@ use super::program::{Step, Task};
 use super::record::Handle;
 use super::{Phase, Test, Told};
 use crate::history::Operation;
-use crate::simulate::process::{End, Process};
+use crate::process::{End, Process};
 
 /// How long a client may take for its last transaction, when all faults are over.
 const LAST: Duration = Duration::from_secs(300);

@@ -5,37 +5,37 @@ use rand::rngs::StdRng;
 
 /// What is the same all through one schedule: drawn from its seed.
 #[derive(Clone, Debug)]
-pub(super) struct Knobs {
+pub(crate) struct Knobs {
     /// The longest way of a request or a reply.
-    pub(super) latency: Duration,
+    pub(crate) latency: Duration,
     /// How often a process that could go on lets others go first.
-    pub(super) yields: f64,
+    pub(crate) yields: f64,
     /// How often a request meets a fault.
-    pub(super) faults: f64,
+    pub(crate) faults: f64,
     /// How often a process stops for a while where it could go on.
-    pub(super) pauses: f64,
+    pub(crate) pauses: f64,
     /// How often a client is killed, each time it is started.
-    pub(super) crashes: f64,
+    pub(crate) crashes: f64,
     /// How often a watch loses its connection.
-    pub(super) lost_watches: f64,
+    pub(crate) lost_watches: f64,
     /// When nothing answers: from and until, since the beginning.
-    pub(super) outages: Vec<(Duration, Duration)>,
+    pub(crate) outages: Vec<(Duration, Duration)>,
     /// How long a client's operations may take.
-    pub(super) deadline: Option<Duration>,
-    pub(super) cache_bytes: u64,
-    pub(super) coordinator: CoordinatorKnobs,
+    pub(crate) deadline: Option<Duration>,
+    pub(crate) cache_bytes: u64,
+    pub(crate) coordinator: CoordinatorKnobs,
 }
 
 /// What kind of a coordinator it is.
 #[derive(Clone, Debug)]
-pub(super) struct CoordinatorKnobs {
-    pub(super) in_process: bool,
-    pub(super) max_inline: usize,
-    pub(super) definite_replies: bool,
-    pub(super) unique_revisions: bool,
-    pub(super) native_snapshots: bool,
+pub(crate) struct CoordinatorKnobs {
+    pub(crate) in_process: bool,
+    pub(crate) max_inline: usize,
+    pub(crate) definite_replies: bool,
+    pub(crate) unique_revisions: bool,
+    pub(crate) native_snapshots: bool,
     /// How often a conflict carries fresh entries.
-    pub(super) fresh: f64,
+    pub(crate) fresh: f64,
 }
 
 fn pick<T: Clone>(rng: &mut StdRng, of: &[T]) -> T {
@@ -47,7 +47,7 @@ fn millis(rng: &mut StdRng, upto: u64) -> Duration {
 }
 
 impl Knobs {
-    pub(super) fn draw(rng: &mut StdRng) -> Self {
+    pub(crate) fn draw(rng: &mut StdRng) -> Self {
         let calm = rng.random_bool(0.15);
         let mut some = |of: &[f64]| if calm { 0.0 } else { pick(rng, of) };
         let faults = some(&[0.0, 0.02, 0.05, 0.15]);

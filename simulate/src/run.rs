@@ -9,9 +9,9 @@ use avout_core::backend::Coordinator;
 use avout_core::{Result, StmBuilder};
 use futures_util::FutureExt as _;
 
-use super::World;
-use super::shrink::shrink;
-use super::world::{Configure, Course, Limits, Wrap};
+use crate::World;
+use crate::shrink::shrink;
+use crate::world::{Configure, Course, Limits, Wrap};
 
 /// How long a schedule may take, in simulated time.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
@@ -20,7 +20,7 @@ const LONGEST: Duration = Duration::from_secs(24 * 3600);
 ///
 /// # Examples
 /// ```
-/// use avout_conformance::simulate::{Simulation, workload};
+/// use avout_simulate::{Simulation, workload};
 ///
 /// Simulation::new(100).threads(2).configure(|stm| stm.max_attempts(50)).run(workload);
 /// ```

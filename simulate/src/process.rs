@@ -4,19 +4,19 @@ use std::time::Duration;
 
 use tokio::time::{Sleep, sleep};
 
-use super::World;
+use crate::World;
 
 /// The longest that a process stops.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// How a process ended.
-pub(super) enum End {
+pub(crate) enum End {
     Done,
     Killed,
 }
 
 /// A client's process: it lets others go first, stops for a while, or is killed, wherever it waits for something.
-pub(super) struct Process<F> {
+pub(crate) struct Process<F> {
     world: World,
     client: usize,
     /// After how many steps it is killed.
@@ -26,7 +26,7 @@ pub(super) struct Process<F> {
 }
 
 impl<F: Future<Output = ()>> Process<F> {
-    pub(super) fn new(world: &World, client: usize, killed_at: Option<u64>, life: F) -> Self {
+    pub(crate) fn new(world: &World, client: usize, killed_at: Option<u64>, life: F) -> Self {
         Self { world: world.clone(), client, killed_at, paused: None, life: Some(Box::pin(life)) }
     }
 }

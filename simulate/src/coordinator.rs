@@ -8,15 +8,15 @@ use avout_core::{Error, ErrorKind, Key, Payload, Point, Realm, Result};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use super::knobs::CoordinatorKnobs;
-use super::link::{Link, Reply};
-use super::records::Records;
+use crate::knobs::CoordinatorKnobs;
+use crate::link::{Link, Reply};
+use crate::records::Records;
 
 /// How long a watch is without its connection.
 const LONGEST_LOSS: Duration = Duration::from_millis(500);
 
 /// One client's view of the simulated coordinator.
-pub(super) struct SimCoordinator {
+pub(crate) struct SimCoordinator {
     records: Arc<Records>,
     capabilities: CoordinatorCapabilities,
     fresh: f64,
@@ -24,7 +24,7 @@ pub(super) struct SimCoordinator {
 }
 
 impl SimCoordinator {
-    pub(super) fn new(records: Arc<Records>, knobs: &CoordinatorKnobs, link: Link) -> Self {
+    pub(crate) fn new(records: Arc<Records>, knobs: &CoordinatorKnobs, link: Link) -> Self {
         let mut capabilities = CoordinatorCapabilities::new(Realm::new(0));
         capabilities.in_process = knobs.in_process;
         capabilities.max_inline = knobs.max_inline;
@@ -91,7 +91,7 @@ fn applied(records: &Records, link: &Link, judged: Option<u64>, commit: &Commit)
 }
 
 /// Keys as the story tells them. The engine's own have random names.
-pub(super) fn names<'a>(keys: impl IntoIterator<Item = &'a Key>) -> String {
+pub(crate) fn names<'a>(keys: impl IntoIterator<Item = &'a Key>) -> String {
     let name = |key: &'a Key| match key.is_reserved() {
         false => key.as_str(),
         true if key.as_str().contains("slots") => "(slot)",

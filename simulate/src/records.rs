@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 const OLDEST: u64 = 20;
 
 /// The coordinator's server: every key's records over time, in one total order.
-pub(super) struct Records {
+pub(crate) struct Records {
     unique_revisions: bool,
     held: Mutex<Held>,
 }
@@ -71,7 +71,7 @@ impl Held {
 }
 
 impl Records {
-    pub(super) fn new(unique_revisions: bool) -> Self {
+    pub(crate) fn new(unique_revisions: bool) -> Self {
         Self { unique_revisions, held: Mutex::default() }
     }
 
@@ -80,7 +80,7 @@ impl Records {
     }
 
     /// The entries as of a point, or the current ones.
-    pub(super) fn read(&self, keys: &[Key], at: Option<Point>) -> Result<Snapshot> {
+    pub(crate) fn read(&self, keys: &[Key], at: Option<Point>) -> Result<Snapshot> {
         let held = self.held();
         let point = at.unwrap_or(Point::new(held.clock));
         if point.number() + OLDEST < held.clock {
@@ -94,7 +94,7 @@ impl Records {
     }
 
     /// Judges a commit by its expectations and carries it out, or not. With a number it is judged once.
-    pub(super) fn commit(&self, number: Option<u64>, commit: &Commit) -> CommitOutcome {
+    pub(crate) fn commit(&self, number: Option<u64>, commit: &Commit) -> CommitOutcome {
         let mut held = self.held();
         if number.is_some_and(|number| held.rulings.contains_key(&number)) {
             // Nobody waits for this answer: it was given already, or the commit was fenced off.
@@ -146,31 +146,31 @@ impl Records {
     }
 
     /// Tells how a numbered commit ended. One that has not arrived never will.
-    pub(super) fn resolve(&self, number: u64) -> Resolution {
+    pub(crate) fn resolve(&self, number: u64) -> Resolution {
         match self.held().rulings.entry(number).or_insert(Ruling::Fenced) {
             Ruling::Judged(resolution) => *resolution,
             Ruling::Fenced => Resolution::NotCommitted,
         }
     }
 
-    pub(super) fn watch(&self, number: u64, keys: &[Key]) -> Arc<Notify> {
+    pub(crate) fn watch(&self, number: u64, keys: &[Key]) -> Arc<Notify> {
         let notify = Arc::new(Notify::new());
         self.held().watchers.insert(number, (keys.to_vec(), Arc::clone(&notify)));
         notify
     }
 
-    pub(super) fn unwatch(&self, number: u64) {
+    pub(crate) fn unwatch(&self, number: u64) {
         self.held().watchers.remove(&number);
     }
 
     /// The keys that have a record and lie under `prefix`.
-    pub(super) fn keys(&self, prefix: &Key) -> Vec<Key> {
+    pub(crate) fn keys(&self, prefix: &Key) -> Vec<Key> {
         let held = self.held();
         held.keys.keys().filter(|key| key.is_under(prefix) && held.current(key).is_some()).cloned().collect()
     }
 
     /// All points at which a key's value changed. A reservation changes none.
-    pub(super) fn points(&self, key: &Key) -> Vec<Point> {
+    pub(crate) fn points(&self, key: &Key) -> Vec<Point> {
         let reserved = |record: &Arc<Record>| record.reservation.is_some();
         let changed = |version: &&Version| !version.record.as_ref().is_some_and(reserved);
         let held = self.held();
