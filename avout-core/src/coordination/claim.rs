@@ -293,6 +293,7 @@ impl Hold {
         let (gate, session, who) = (self.gate.clone(), Arc::clone(&self.session), self.who);
         let (told, task) = oneshot::channel();
         hub.background(&self.runtime, async move {
+            // Nobody listens if the guard was dropped. A claim that could not be given back ends with its session.
             let _ = told.send(give_back(&gate, &session, who).await);
             drop(claim);
         });

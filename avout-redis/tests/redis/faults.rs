@@ -75,6 +75,7 @@ pub(crate) async fn a_paused_server_loses_nothing() -> Outcome {
     let (mut done, mut unknown) = (0, 0);
     for round in 0..3 {
         redis.node(0).pause().await?;
+        let reads = pair.stm.stats().reads;
         let bumps: Vec<_> = (0..4)
             .map(|_| {
                 let pair = pair.clone();
@@ -87,7 +88,8 @@ pub(crate) async fn a_paused_server_loses_nothing() -> Outcome {
                 at_last("the end of a transaction", async || bump.is_finished().then_some(())).await;
             }
         } else {
-            tokio::time::sleep(Duration::from_millis(500)).await;
+            // Their first requests are on their way.
+            at_last("four reads", async || (pair.stm.stats().reads >= reads + 4).then_some(())).await;
         }
         redis.node(0).resume().await?;
         for bump in bumps {

@@ -64,8 +64,8 @@ async fn work(engine: Weak<Engine>, every: Duration, mut seen: KnownFloor) {
         drop(held);
         match now {
             Ok(now) if now.revision == seen.revision => {
+                // It logs what fails. Whether it came to its end or not, this client waits as long as all others.
                 let _ = sweep(&engine).await;
-                // Whether it came to its end or not, this client waits as long as all others.
                 let Some(held) = engine.upgrade() else { return };
                 if let Ok(now) = held.refresh_floor().await {
                     seen = now;
