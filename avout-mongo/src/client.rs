@@ -8,6 +8,7 @@ use mongodb::bson::{Bson, Document, RawDocumentBuf, Timestamp};
 use mongodb::options::{ClientOptions, DriverInfo};
 use mongodb::{ClientSession, Database};
 
+use crate::abandoned::DRIVER;
 use crate::commit::Transactions;
 use crate::error::{classify, code, meaning_of_code};
 use crate::options::{Options, invalid};
@@ -80,7 +81,7 @@ async fn connect(options: &Options) -> Result<mongodb::Client> {
         return Err(Error::new(ErrorKind::Unsupported, "a load balancer hides the servers that transactions need"));
     }
     driver.app_name.get_or_insert_with(|| "avout".into());
-    driver.driver_info = Some(DriverInfo::builder().name("avout").build());
+    driver.driver_info = Some(DriverInfo::builder().name(DRIVER).build());
     driver.server_selection_timeout.get_or_insert(options.timeout);
     driver.connect_timeout.get_or_insert(options.timeout);
     driver.max_pool_size.get_or_insert(POOL);
@@ -146,6 +147,11 @@ impl Client {
     /// Sends a command once and gives the reply, which may still hold errors of single writes.
     pub(crate) async fn run(&self, command: RawDocumentBuf) -> Result<Document, Failure> {
         self.requests().run(command).await
+    }
+
+    /// The same of the database of administrators.
+    pub(crate) async fn run_admin(&self, command: RawDocumentBuf) -> Result<Document, Failure> {
+        Requests { database: &self.admin, timeout: self.options.timeout }.run(command).await
     }
 
     /// The reply to a `find` at this level of read concern, which shows all that was acknowledged before the call; with

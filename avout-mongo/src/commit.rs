@@ -11,7 +11,7 @@
 //! for the engine's slot to decide.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use avout_core::protocol::{Commit, CommitOutcome, Committed, Floor, Key, Point, Revision};
@@ -23,6 +23,7 @@ use mongodb::error::{ErrorKind as Driver, TRANSIENT_TRANSACTION_ERROR};
 use rand::seq::SliceRandom as _;
 use tokio::time::Instant;
 
+use crate::abandoned::Looks;
 use crate::client::{Client, Failure, MAX_COMMIT, Pool, WriteErrors, point, timestamp};
 use crate::coordinator::stale;
 use crate::documents;
@@ -48,6 +49,8 @@ pub(crate) struct Transactions {
     stripes: Pool<i32>,
     /// How long a commit takes, in microseconds.
     usual: AtomicU64,
+    /// The server has refused to tell of other users' sessions.
+    pub(crate) sees_only_own: AtomicBool,
 }
 
 struct Session {
@@ -62,7 +65,8 @@ impl Transactions {
         let mut all: Vec<i32> = (0..STRIPES).collect();
         all.shuffle(&mut rand::rng());
         all.into_iter().for_each(|stripe| stripes.give_back(stripe));
-        Self { driver, sessions: Pool::new(), stripes, usual: AtomicU64::new(2_000) }
+        let sees_only_own = AtomicBool::new(false);
+        Self { driver, sessions: Pool::new(), stripes, usual: AtomicU64::new(2_000), sees_only_own }
     }
 
     async fn session(&self) -> Result<Session> {
@@ -145,6 +149,7 @@ impl Work {
     async fn run(&self, client: &Arc<Client>) -> Result<CommitOutcome> {
         let shared = &client.transactions;
         let begun = Instant::now();
+        let mut looks = Looks::new(begun);
         for tries in 0.. {
             let stripe = if self.floor { shared.stripes.take() } else { None };
             let started = Instant::now();
@@ -167,6 +172,7 @@ impl Work {
             if begun.elapsed() > client.options.timeout {
                 break;
             }
+            looks.look(client).await;
             // Where nobody is in the way, the collections may have been dropped.
             if tries == LOOK_AROUND {
                 schema::check_realm(client).await?;
@@ -324,8 +330,7 @@ impl Session {
     }
 
     /// Ends the transaction in the background, so that it keeps nobody from its keys. If its commit was sent and took
-    /// effect, this does nothing. If nobody can be reached, the server ends it when the time is over that it gives to
-    /// transactions.
+    /// effect, this does nothing. If nobody can be reached, whoever it keeps from its keys ends it: see `abandoned.rs`.
     fn abandon(mut self, client: &Arc<Client>) {
         let client = Arc::clone(client);
         tokio::spawn(async move {

@@ -18,6 +18,8 @@
 //! side by side. A check of a key that is not written is an update too, of a counter that is in no revision, since
 //! transactions of MongoDB do not notice what others do to a document that they have only read.
 //!
+//! A client that dies between the two requests leaves its transaction open. Whoever is held up by it ends it a second later.
+//!
 //! A read is one `find` at snapshot read concern. Points are times in MongoDB's log. Watches share one change stream a
 //! client. Values up to 16 KiB lie in the records, larger ones in documents of their own, in chunks from 8 MiB on.
 //!
@@ -28,6 +30,7 @@
 
 #![warn(missing_docs)]
 
+mod abandoned;
 mod atom;
 mod chunks;
 mod client;

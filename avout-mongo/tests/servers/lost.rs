@@ -1,12 +1,15 @@
 //! Requests and replies that are lost, late or refused.
 
+use std::error::Error;
 use std::time::{Duration, Instant};
 
 use avout_conformance::servers::Mongo;
 use avout_core::ErrorKind;
 use avout_core::backend::Coordinator as _;
 use avout_core::protocol::{Commit, Floor, Key, Put};
+use mongodb::ClientSession;
 use mongodb::bson::doc;
+use mongodb::options::{ClientOptions, DriverInfo};
 
 use crate::support::{Outcome, behind_proxy, client, command, open, stm, with};
 
@@ -128,20 +131,61 @@ pub(crate) async fn a_refused_commit_is_made_again() -> Outcome {
     Ok(())
 }
 
-/// A client that is gone between its update and its commit leaves nothing that can be seen, and its keys are free when
-/// the server has given its transaction up.
+/// A transaction that has counted a check of a ref, in its document, and is not ended: what a client leaves that dies
+/// between its update and its commit.
+async fn left_open(client: &mongodb::Client, namespace: &str, key: &str) -> Result<ClientSession, Box<dyn Error>> {
+    let mut session = client.start_session().await?;
+    session.start_transaction().await?;
+    let check = doc! { "q": { "_id": key }, "u": { "$inc": { "n": 1 } } };
+    let update = doc! { "update": format!("{namespace}.refs"), "updates": [check] };
+    client.database("tests").run_command(update).session(&mut session).await?;
+    Ok(session)
+}
+
+/// The driver, as one of avout's clients uses it or as another application.
+async fn driver_of(url: &str, avout: bool) -> Result<mongodb::Client, Box<dyn Error>> {
+    let mut options = ClientOptions::parse(url).await?;
+    options.driver_info = avout.then(|| DriverInfo::builder().name("avout").build());
+    Ok(mongodb::Client::with_options(options)?)
+}
+
+/// A client that is gone between its update and its commit leaves nothing that can be seen, and its keys are free soon, long before
+/// the server gives its transaction up. Those of other applications are theirs.
 pub(crate) async fn a_client_that_dies_leaves_nothing_half_done() -> Outcome {
+    let mongo = Mongo::builder().replica_set(1).user("admin", "correct-horse").start().await?;
+    let admin = with(&mongo.url("tests").replacen("://", "://admin:correct-horse@", 1), "authSource=admin");
+    let database = driver_of(&admin, false).await?.database("tests");
+    let user = doc! { "createUser": "clerk", "pwd": "paper-clip", "roles": ["readWrite"] };
+    database.run_command(user).await?;
+    let clerk = mongo.url("tests").replacen("://", "://clerk:paper-clip@", 1);
+
+    // One who may see its own sessions only, and one who may end those of others.
+    for (number, url) in [&clerk, &admin].into_iter().enumerate() {
+        let namespace = format!("dead{number}");
+        let stm = client(&with(url, &format!("namespace={namespace}")), 40).await?;
+        let r = stm.create_or_open_ref("/r", 0_i64).await?;
+        let mut lost = left_open(&driver_of(&clerk, true).await?, &namespace, "/r").await?;
+        let mut foreign = left_open(&driver_of(url, false).await?, &namespace, "/other").await?;
+        let begun = Instant::now();
+        assert_eq!(r.get().await?, 0, "a read does not wait for it");
+        assert_eq!(r.alter(|n| n + 1).await?, 1, "a commit waits until it is ended");
+        assert!(begun.elapsed() < Duration::from_secs(30), "it waited for the server to end the transaction");
+        // Should it live after all, it is told so, and its commit has no effect.
+        let error = lost.commit_transaction().await.expect_err("it was ended");
+        assert!(error.contains_label(mongodb::error::TRANSIENT_TRANSACTION_ERROR), "{error:?}");
+        assert_eq!(r.get().await?, 1);
+        foreign.commit_transaction().await?;
+    }
+    Ok(())
+}
+
+/// The server itself gives up a transaction that nobody may end.
+pub(crate) async fn a_transaction_of_others_is_waited_for() -> Outcome {
     let mongo = Mongo::builder().replica_set(1).arguments(&["--setParameter", "transactionLifetimeLimitSeconds=2"]);
     let mongo = mongo.start().await?;
-    let url = with(&mongo.url("tests"), "namespace=dead");
-    let stm = client(&url, 30).await?;
+    let stm = client(&with(&mongo.url("tests"), "namespace=others"), 30).await?;
     let r = stm.create_or_open_ref("/r", 0_i64).await?;
-    // What such a client leaves: a transaction that has written the ref's document and is never ended.
-    let database = crate::support::driver(&url).await?;
-    let mut session = database.client().start_session().await?;
-    session.start_transaction().await?;
-    let update = doc! { "update": "dead.refs", "updates": [{ "q": { "_id": "/r" }, "u": { "$inc": { "n": 1 } } }] };
-    database.run_command(update).session(&mut session).await?;
+    let session = left_open(&driver_of(&mongo.url("tests"), false).await?, "others", "/r").await?;
     assert_eq!(r.get().await?, 0, "a read does not wait for it");
     assert_eq!(r.alter(|n| n + 1).await?, 1, "a commit waits until it is given up");
     drop(session);

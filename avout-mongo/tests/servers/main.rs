@@ -17,6 +17,7 @@ use layout::{
 use lost::{
     a_client_that_dies_leaves_nothing_half_done, a_commit_is_sent_once, a_lost_reply_is_found_out,
     a_lost_request_is_made_again, a_paused_server_is_waited_for, a_refused_commit_is_made_again,
+    a_transaction_of_others_is_waited_for,
 };
 use sanity::{
     a_hello_is_three_requests, a_stand_alone_server_is_a_store, checks_and_writes_of_others_conflict,
@@ -42,6 +43,7 @@ avout_conformance::server_tests![
     a_commit_is_sent_once,
     a_refused_commit_is_made_again,
     a_client_that_dies_leaves_nothing_half_done,
+    a_transaction_of_others_is_waited_for,
     a_paused_server_is_waited_for,
     a_killed_server_loses_nothing,
     a_killed_primary_loses_nothing,
