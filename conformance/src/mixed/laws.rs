@@ -153,7 +153,9 @@ async fn a_transaction_costs_a_write_for_each_foreign_store_and_one_commit(ctx: 
     for round in 0..3 {
         coordinator.take();
         home.take();
-        stores.iter().for_each(|store| drop(store.take()));
+        for store in &stores {
+            store.take();
+        }
         stm.dosync(async |tx| {
             for (r, mut value) in refs.iter().zip(tx.get_many(&refs).await?) {
                 value.push(1);
