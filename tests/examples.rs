@@ -88,3 +88,27 @@ async fn rate_limit_keeps_its_limit() {
     let text = printed(&mut example("rate_limit")).await;
     assert_eq!(text, "12 requests served, at most 3 at a time\n");
 }
+
+/// `mixed` needs no server, and finds its state again in files; it refuses values that would be lost before their pointers.
+#[tokio::test]
+async fn mixed_keeps_the_sums_of_its_stores() {
+    let text = printed(&mut example("mixed")).await;
+    assert!(text.contains(" orders placed, ") && text.contains("the sums agree: "), "{text}");
+
+    let folder = folder();
+    let url = |name: &str| format!("sqlite:{}", folder.path().join(name).display());
+    let run = |options: &[&str]| {
+        let mut command = example("mixed");
+        for part in ["--coordinator", "--stock", "--quotas", "--audit"] {
+            command.args([part, &url(&part[2..])]);
+        }
+        command.args(options);
+        command
+    };
+    let first = printed(&mut run(&[])).await;
+    assert_eq!(printed(&mut run(&["--check"])).await, first.lines().nth(1).expect("two lines").to_owned() + "\n");
+
+    let refused = example("mixed").args(["--coordinator", &url("coordinator")]).output().await.expect("it starts");
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("must not point at values in its memory"), "{said}");
+}

@@ -10,7 +10,7 @@ Measures avout against code that does the same by hand.
 
   --store NAME,...      only these stores: local, sql, zk, redis, mongo
   --only NAME,...       only these workloads: hello, one-ref, disjoint, contended, read-only, read-mostly, swap,
-                        commute, long, processes, lock, growth
+                        commute, long, processes, lock, growth, mixed (of all stores: counts as zk's)
   --quick               short rounds: shows that it works, the figures are rough
   --seconds N           how long each row is measured, in all its rounds (5; with --quick 0.6)
   --dir PATH            where database files go (a new directory in the current one, removed at the end)

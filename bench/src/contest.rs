@@ -8,7 +8,7 @@ use avout_conformance::servers::{self, Mongo, Redis, ZooKeeper};
 use tokio::runtime::Runtime;
 
 use crate::measure::{Failure, Pace, Round};
-use crate::{floor_local, floor_mongo, floor_redis, floor_sql, floor_zk, library, processes};
+use crate::{floor_local, floor_mongo, floor_redis, floor_sql, floor_zk, library, mixed, processes};
 
 /// Where avout keeps its refs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +85,8 @@ pub(crate) enum Workload {
     Lock,
     /// Processes of one task do.
     LockProcesses,
+    /// One task changes a ref in each store, and beside it what that is made of.
+    Mixed,
 }
 
 impl Workload {
@@ -102,6 +104,7 @@ impl Workload {
             Self::Long => "long",
             Self::Processes => "processes",
             Self::Lock | Self::LockProcesses => "lock",
+            Self::Mixed => "mixed",
         }
     }
 
@@ -266,6 +269,8 @@ pub(crate) fn contests() -> Vec<Vec<Spec>> {
         contests.push([1, 8].map(|tasks| spec(Lock, tasks, 16)).into());
         contests.push(vec![spec(LockProcesses, 4, 16)]);
     }
+    let spec = |size| Spec { store: Store::Zk, workload: Mixed, tasks: 1, size };
+    contests.extend(mixed::SIZES.map(|size| vec![spec(size)]));
     contests
 }
 
@@ -274,6 +279,15 @@ pub(crate) fn contenders(env: &std::rc::Rc<Env>, spec: Spec) -> Result<Vec<Conte
     let contender = |(name, run)| Contender { name, spec, run };
     let mut runs: Vec<(&'static str, Run)> = Vec::new();
     match (spec.workload, spec.store) {
+        (Workload::Mixed, _) => {
+            let mut all = true;
+            for store in Store::ALL {
+                all &= env.has(store)?;
+            }
+            if all {
+                runs.extend(mixed::contenders(env, spec)?);
+            }
+        }
         (Workload::LockProcesses, store) if !env.has(store)? => {}
         (Workload::LockProcesses, _) => runs.push(("avout", processes::lock(env, spec)?)),
         (Workload::Processes, _) => runs.extend(processes::contenders(env, spec)?),

@@ -112,6 +112,8 @@ pub(crate) fn contenders(spec: Spec) -> Vec<(&'static str, Run)> {
         (Workload::ReadMostly, _) => both!(read_mostly(spec, true)),
         (Workload::ReadMostlyQuiet, _) => both!(read_mostly(spec, false)),
         (Workload::Swap | Workload::Commute, _) => both!(one::<Small>(spec)),
-        (Workload::Long | Workload::Processes | Workload::Lock | Workload::LockProcesses, _) => Vec::new(),
+        (Workload::Long | Workload::Processes | Workload::Lock | Workload::LockProcesses | Workload::Mixed, _) => {
+            Vec::new()
+        }
     }
 }

@@ -111,7 +111,8 @@ pub(crate) fn run(env: &Rc<Env>, spec: Spec) -> Result<Option<Run>, Failure> {
         | Workload::Long
         | Workload::Processes
         | Workload::Lock
-        | Workload::LockProcesses => {
+        | Workload::LockProcesses
+        | Workload::Mixed => {
             return Ok(None);
         }
     };

@@ -119,7 +119,15 @@ pub(crate) fn run(env: &Rc<Env>, spec: Spec) -> Result<Option<Run>, Failure> {
         }
         (Workload::ReadMostly, _) => read_mostly(env, &path, fill(10)?, connection, true),
         (Workload::ReadMostlyQuiet, _) => read_mostly(env, &path, fill(10)?, connection, false),
-        (Workload::Commute | Workload::Long | Workload::Processes | Workload::Lock | Workload::LockProcesses, _) => {
+        (
+            Workload::Commute
+            | Workload::Long
+            | Workload::Processes
+            | Workload::Lock
+            | Workload::LockProcesses
+            | Workload::Mixed,
+            _,
+        ) => {
             return Ok(None);
         }
     }))

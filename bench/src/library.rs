@@ -109,7 +109,9 @@ pub(crate) fn run(env: &Rc<Env>, spec: Spec) -> Result<Run, Failure> {
         (Workload::Commute, _) => commute(client),
         (Workload::Long, _) => long(client),
         (Workload::Lock, _) => lock(client),
-        (Workload::Processes | Workload::LockProcesses, _) => Err("processes run in processes of their own".into()),
+        (Workload::Processes | Workload::LockProcesses | Workload::Mixed, _) => {
+            Err("it has a module of its own".into())
+        }
     }
 }
 

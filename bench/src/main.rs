@@ -13,6 +13,7 @@ mod floor_zk;
 mod growth;
 mod library;
 mod measure;
+mod mixed;
 mod page;
 mod processes;
 mod report;

@@ -119,6 +119,20 @@ impl Row {
     }
 }
 
+/// The p50 of a mixed transaction, as a multiple of that of the slowest store's write and these requests together: the median of
+/// the ratios of neighbouring rounds.
+pub(crate) fn to_parts(rows: &[Row], spec: Spec, requests: &[&str]) -> Option<f64> {
+    let of = |name: &str| rows.iter().find(|row| row.spec == spec && row.name == name);
+    let (all, requests) = (of("avout")?, requests.iter().map(|name| of(name)).collect::<Option<Vec<_>>>()?);
+    let writes: Vec<&Row> = rows.iter().filter(|row| row.spec == spec && row.name.starts_with("write: ")).collect();
+    let ratio = |(n, round): (usize, &Summary)| {
+        let requests = requests.iter().map(|row| Some(row.rounds.get(n)?.p50)).sum::<Option<f64>>()?;
+        let writes = writes.iter().map(|row| Some(row.rounds.get(n)?.p50)).collect::<Option<Vec<_>>>()?;
+        Some(round.p50 / (writes.into_iter().reduce(f64::max)? + requests))
+    };
+    median(all.rounds.iter().enumerate().map(ratio).collect::<Option<_>>()?)
+}
+
 /// The upper one of two in the middle; `None` of nothing.
 fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
@@ -140,6 +154,9 @@ impl Report {
 }
 
 fn compare(row: &Row, rows: &[Row]) -> Option<Ratio> {
+    if row.spec.workload == Workload::Mixed {
+        return (row.name == "avout").then(|| to_parts(rows, row.spec, &["commit"])).flatten().map(Ratio::Time);
+    }
     let floor = row.spec.store.floor();
     if row.name == floor {
         return None;

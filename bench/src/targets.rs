@@ -1,7 +1,8 @@
 //! What avout sets itself, and whether it holds.
 
-use crate::contest::{Store, Workload};
-use crate::report::{Report, Row};
+use crate::contest::{Spec, Store, Workload};
+use crate::mixed;
+use crate::report::{Report, Row, bytes, to_parts};
 
 /// One goal. `measured` is `None` where its rows were not run, or failed.
 pub(crate) struct Target {
@@ -138,6 +139,19 @@ pub(crate) fn targets(report: &Report) -> Vec<Target> {
         AtLeast(860.0),
         ours(Zk, Workload::Contended, 8).map(|row| row.per_second),
     );
+    for size in mixed::SIZES {
+        let spec = Spec { store: Zk, workload: Workload::Mixed, tasks: 1, size };
+        for (requests, limit, what) in [
+            (&["commit"][..], 1.3, "the slowest store's write and the commit, without the read"),
+            (&["read", "commit"], 1.3, "the read, the slowest store's write and the commit"),
+        ] {
+            target(
+                &format!("five stores, {}: time, as a multiple of that of {what}", bytes(size as u64)),
+                AtMost(limit),
+                to_parts(&report.rows, spec, requests),
+            );
+        }
+    }
     for store in Store::ALL {
         target(
             &format!("{}, 64 contended tasks: throughput, as a multiple of that of 8", title(store)),

@@ -7,7 +7,7 @@ use avout_core::backend::{Coordinator, Store};
 use avout_core::{ErrorKind, Payload, Ref, Stm};
 use tokio::sync::Barrier;
 
-use crate::fault::{CrashAt, CrashAtStore, CrashPoint, Death, Moment};
+use crate::fault::{Counting, CountingStore, CrashAt, CrashAtStore, CrashPoint, Death, Moment};
 use crate::law::{Ctx, Failure, Outcome, laws, needs, together, within};
 use crate::sample::present;
 use crate::stm::bench::{SOON, eventually, refused_at, roles};
@@ -17,6 +17,7 @@ use crate::stm::rig_store::RiggedStore;
 laws! { "mixed":
     a_transaction_over_all_stores_is_seen_whole,
     all_stores_are_written_at_the_same_time,
+    a_transaction_costs_a_write_for_each_foreign_store_and_one_commit,
     a_client_killed_in_any_store_leaves_nothing_half_done,
     one_sweep_cleans_all_stores,
     a_store_that_is_not_there_is_named,
@@ -132,6 +133,49 @@ async fn all_stores_are_written_at_the_same_time(ctx: Ctx) -> Outcome {
     let (stm, refs) = meeting.open(1).await?;
     within(SOON, "all stores are written at once", grow(&stm, &refs)).await?;
     assert_eq!(lengths(&stm, &refs).await?, vec![2; refs.len()]);
+    Ok(())
+}
+
+/// A transaction that changes a ref at home and one in each store makes one read, one write of a value in each store, none at home,
+/// and one commit.
+async fn a_transaction_costs_a_write_for_each_foreign_store_and_one_commit(ctx: Ctx) -> Outcome {
+    let parts = Parts::new(&ctx).await?;
+    let coordinator = Arc::new(Counting::new(Arc::clone(&parts.coordinator)));
+    let home = Arc::new(CountingStore::new(Arc::clone(&parts.home)));
+    let stores: Vec<_> = parts.stores.iter().map(|store| Arc::new(CountingStore::new(Arc::clone(store)))).collect();
+    let counted = Parts {
+        ctx: ctx.clone(),
+        coordinator: Arc::clone(&coordinator) as _,
+        home: Arc::clone(&home) as _,
+        stores: stores.iter().map(|store| Arc::clone(store) as _).collect(),
+    };
+    let (stm, refs) = counted.open(1).await?;
+    for round in 0..3 {
+        coordinator.take();
+        home.take();
+        for store in &stores {
+            store.take();
+        }
+        stm.dosync(async |tx| {
+            for (r, mut value) in refs.iter().zip(tx.get_many(&refs).await?) {
+                value.push(1);
+                tx.set(r, value).await?;
+            }
+            Ok(())
+        })
+        .await?;
+        let counts = coordinator.counts();
+        assert_eq!((counts.reads, counts.commits, counts.requests()), (1, 1, 2), "round {round}: {counts:?}");
+        assert_eq!(home.counts().value_writes, 0, "round {round}, at home: {:?}", home.counts());
+        for (n, store) in stores.iter().enumerate() {
+            let counts = store.counts();
+            let others = counts.inits + counts.state_reads + counts.state_writes + counts.lists;
+            // It reads the value that it changes, since these clients keep none in memory.
+            let calls = (counts.value_writes, counts.value_reads, others);
+            assert_eq!(calls, (1, 1, 0), "round {round}, store {n}: {counts:?}");
+        }
+    }
+    assert_eq!(lengths(&stm, &refs).await?, vec![4; refs.len()]);
     Ok(())
 }
 

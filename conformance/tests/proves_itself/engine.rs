@@ -265,6 +265,7 @@ const BREAKS: &[(Break, &[&str])] = &[
         &[
             "stm::a_cold_hello_is_a_read_each_and_one_commit",
             "stm::get_many_is_one_read",
+            "mixed::a_transaction_costs_a_write_for_each_foreign_store_and_one_commit",
             "stm::prefetch_leaves_no_more_reads",
             "stm::a_second_read_of_a_ref_is_free",
             "stm::a_read_only_transaction_makes_no_commit",
