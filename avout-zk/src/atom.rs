@@ -68,9 +68,9 @@ impl Atom {
     /// The znode as it is now, if it is there.
     async fn stat(&self) -> Result<Option<Stat>> {
         let stat = self.client.ask(async |zk: Arc<Zk>| {
-            let sync = zk.sync(&self.path);
+            let current = self.client.catch_up(&zk);
             let stat = zk.check_stat(&self.path);
-            sync.await?;
+            current.await?;
             stat.await
         });
         stat.await?.map_err(classify)

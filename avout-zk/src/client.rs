@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use avout_core::{Error, ErrorKind, Result};
+use futures_util::future::Either;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
@@ -11,7 +12,7 @@ use zookeeper::{Client as Zk, Error as ZkError, SaslOptions, SessionState, TlsOp
 
 use crate::error::{classify, closed};
 use crate::nodelay;
-use crate::options::{Auth, Options, read_pem};
+use crate::options::{Auth, Options, Reads, read_pem};
 use crate::paths::Paths;
 
 /// The longest pause between two attempts to connect.
@@ -106,6 +107,24 @@ impl Client {
         match timeout(self.options.timeout, request(zk)).await {
             Ok(answer) => Ok(answer),
             Err(_) => Err(Error::new(ErrorKind::Unavailable, "the server did not answer within the timeout")),
+        }
+    }
+
+    /// Brings the server up to all that was acknowledged before: what is asked behind it of the same session shows that. It is
+    /// sent at once.
+    pub(crate) fn catch_up<'a>(&self, zk: &'a Zk) -> impl Future<Output = Result<(), ZkError>> + Send + use<'a> {
+        match self.options.reads_by() {
+            Reads::Sync => Either::Left(zk.sync(&self.paths.clock)),
+            Reads::Quorum => {
+                let mut writer = zk.new_multi_writer();
+                let added = writer.add_check_version(&self.paths.clock, -1);
+                let write = writer.commit();
+                Either::Right(async move {
+                    added?;
+                    write.await?;
+                    Ok(())
+                })
+            }
         }
     }
 

@@ -88,9 +88,9 @@ impl Store {
         let buckets = self.client.ask(async |zk: Arc<Zk>| {
             let mut reader = zk.new_multi_reader();
             paths.buckets(folder).try_for_each(|bucket| reader.add_get_children(&bucket))?;
-            let sync = zk.sync(&paths.root);
+            let current = self.client.catch_up(&zk);
             let read = reader.commit();
-            sync.await?;
+            current.await?;
             // The session that is synced is the one to be asked further.
             Ok((read.await?, zk))
         });
@@ -193,9 +193,9 @@ impl Values {
     async fn delete(&self, version: &Version) -> Result<()> {
         let path = self.at(version);
         let head = self.client.ask(async |zk: Arc<Zk>| {
-            let sync = zk.sync(&path);
+            let current = self.client.catch_up(&zk);
             let head = zk.get_data(&path);
-            sync.await?;
+            current.await?;
             head.await
         });
         match head.await? {
@@ -232,9 +232,9 @@ impl Values {
 
     async fn children(&self) -> Result<Vec<String>> {
         let children = self.client.ask(async |zk: Arc<Zk>| {
-            let sync = zk.sync(&self.path);
+            let current = self.client.catch_up(&zk);
             let children = zk.list_children(&self.path);
-            sync.await?;
+            current.await?;
             children.await
         });
         match children.await? {

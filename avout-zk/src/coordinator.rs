@@ -14,7 +14,6 @@ use zookeeper::{
 
 use crate::client::Client;
 use crate::error::{classify, classify_write, unexpected};
-use crate::options::Reads;
 use crate::paths::{Folder, decode};
 use crate::schema::{Opened, made_by};
 use crate::watch::{Hub, RefWatcher, Registration};
@@ -113,22 +112,10 @@ impl Coordinator {
             let mut reader = zk.new_multi_reader();
             reader.add_get_data(&client.paths.clock)?;
             add(&mut reader)?;
-            match client.options.reads {
-                Reads::Sync => {
-                    let sync = zk.sync(&client.paths.clock);
-                    let read = reader.commit();
-                    sync.await?;
-                    read.await
-                }
-                Reads::Quorum => {
-                    let mut writer = zk.new_multi_writer();
-                    writer.add_check_version(&client.paths.clock, -1)?;
-                    let write = writer.commit();
-                    let read = reader.commit();
-                    write.await?;
-                    read.await
-                }
-            }
+            let current = client.catch_up(&zk);
+            let read = reader.commit();
+            current.await?;
+            read.await
         });
         Ok(answer.await?.map_err(classify)?.into_iter())
     }

@@ -30,13 +30,13 @@ pub enum Acl {
 }
 
 /// How a read makes sure that it sees all that was acknowledged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reads {
-    /// By `sync`, which asks the leader. For a moment after it lost its ensemble without knowing, a leader answers as if nothing had
-    /// happened: what a read-only transaction sees is then consistent but may be older than what was
-    /// acknowledged by the new leader. Transactions that write are not touched by this.
-    #[default]
+    /// By `sync`, with which a follower asks the leader. Strict with a server that stands alone. In an ensemble what a read-only
+    /// transaction sees is consistent, but may be older than what was acknowledged: through the leader, which does nothing at a
+    /// `sync` of its own clients, by the moment that a follower was faster than it; and through a leader that has lost its ensemble
+    /// without knowing, until it knows. Transactions that write are not touched by this.
     Sync,
     /// By a write that changes nothing, to which a majority must agree. Strict in all cases, and each read then costs the servers a
     /// wait for their disks.
@@ -67,7 +67,7 @@ pub struct Options {
     pub(crate) user: Option<(String, String)>,
     pub(crate) auth: Auth,
     pub(crate) acl: Option<Acl>,
-    pub(crate) reads: Reads,
+    pub(crate) reads: Option<Reads>,
     pub(crate) tls: Option<Tls>,
     pub(crate) session_timeout: Duration,
     pub(crate) timeout: Duration,
@@ -112,7 +112,7 @@ impl Options {
             user: None,
             auth: Auth::default(),
             acl: None,
-            reads: Reads::default(),
+            reads: None,
             tls: None,
             session_timeout: Duration::from_secs(6),
             timeout: Duration::from_secs(10),
@@ -199,11 +199,16 @@ impl Options {
         self
     }
 
-    /// How reads are made current. [`Reads::Sync`] unless set.
+    /// How reads are made current. Unless set, [`Reads::Quorum`] with several servers, and [`Reads::Sync`] with one.
     #[must_use]
     pub fn reads(mut self, reads: Reads) -> Self {
-        self.reads = reads;
+        self.reads = Some(reads);
         self
+    }
+
+    pub(crate) fn reads_by(&self) -> Reads {
+        let several = self.servers.contains(',');
+        self.reads.unwrap_or(if several { Reads::Quorum } else { Reads::Sync })
     }
 
     /// Speaks TLS with all servers. `ca` is a PEM file with the certificates that theirs must be signed by; their names must be the hosts'.

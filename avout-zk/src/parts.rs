@@ -158,9 +158,9 @@ pub(crate) async fn read(client: &Client, path: &str, before: &str) -> Result<Op
     // Each round sees another head, whose parts were there when it was written.
     loop {
         let answer = client.ask(async |zk: Arc<Zk>| {
-            let sync = zk.sync(path);
+            let current = client.catch_up(&zk);
             let head = zk.get_data(path);
-            sync.await?;
+            current.await?;
             let (data, stat) = head.await?;
             let mut parts = Vec::new();
             let head = if data.is_empty() { None } else { Some(Head::decode(data)) };

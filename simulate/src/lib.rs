@@ -8,7 +8,7 @@
 //! [`simulate`] runs a test of your own under many schedules. A failure prints the seed and the shortest story that still
 //! fails; `AVOUT_SEED=17 cargo test the_test` runs that schedule again, and no other. `AVOUT_SCHEDULES` sets how many there are.
 //!
-//! [`workload`] is avout's own test: random transactions of all kinds, whose [history](crate::history) is checked. Run it with
+//! [`workload`] is avout's own test: random transactions of all kinds, whose [`history`] is checked. Run it with
 //! a [`Simulation`] of your own coordinator by [`wrapping`](Simulation::wrap) the simulated one.
 //!
 //! # Examples
