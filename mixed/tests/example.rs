@@ -72,10 +72,11 @@ async fn orders_are_placed_over_four_stores() -> Outcome {
 /// A process that is killed while it places orders leaves each of them whole or not at all, and the next one goes on.
 async fn a_killed_process_leaves_whole_orders() -> Outcome {
     let shop = Shop::new("example_killed").await?;
-    let plenty = ["--opening", "1000000", "--quota", "1000000", "--orders", "100000"];
+    // Whoever comes first makes the shop, and those that look know nothing of plenty.
+    shop.printed(&["--opening", "1000000", "--quota", "1000000", "--orders", "0"]).await?;
     for round in 1..=3 {
         let before = if round == 1 { 0 } else { shop.orders().await? };
-        let mut child = shop.program(&plenty).stdout(Stdio::null()).spawn()?;
+        let mut child = shop.program(&["--orders", "100000"]).stdout(Stdio::null()).spawn()?;
         let placing = async {
             while shop.orders().await? < before + 5 * round {
                 sleep(Duration::from_millis(10)).await;

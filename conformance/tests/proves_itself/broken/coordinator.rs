@@ -222,7 +222,10 @@ impl Coordinator {
                 std::mem::swap(&mut second.deletes, &mut first.deletes);
                 let outcome = self.translated(&first, |_| false).await?;
                 let CommitOutcome::Committed(mut done) = outcome else { return Ok(outcome) };
-                tokio::task::yield_now().await;
+                // Long enough for somebody to look.
+                for _ in 0..20 {
+                    tokio::task::yield_now().await;
+                }
                 let CommitOutcome::Committed(rest) = self.translated(&second, |_| true).await? else {
                     panic!("a blind commit conflicts with nobody");
                 };
