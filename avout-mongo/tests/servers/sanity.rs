@@ -182,12 +182,12 @@ pub(crate) async fn tls_checks_the_certificate() -> Outcome {
     let tls = ["--tlsMode", "allowTLS", "--tlsCertificateKeyFile", &pair, "--tlsCAFile", &file("ca.pem")];
     let arguments = [&tls[..], &["--tlsAllowConnectionsWithoutCertificates"]].concat();
     let mongo = Mongo::builder().replica_set(1).arguments(&arguments).start().await?;
-    let url = |ca: &str| with(&mongo.url("tls"), &format!("timeout=2s&tls=true&tlsCAFile={ca}"));
+    let url = |ca: &str| with(&mongo.url("tls"), &format!("timeout=10s&tls=true&tlsCAFile={ca}"));
 
     let stm = client(&url(&file("ca.pem")), 10).await?;
     let r = stm.create_ref("/r", 1_i64).await?;
     assert_eq!(r.alter(|n| n + 1).await?, 2);
-    for url in [url(&file("other.pem")), with(&mongo.url("tls"), "timeout=2s&tls=true")] {
+    for url in [url(&file("other.pem")), with(&mongo.url("tls"), "timeout=5s&tls=true")] {
         let error = open(&url).await.expect_err("a certificate that nobody trusts");
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
         assert!(format!("{error:?}").to_lowercase().contains("certificate"), "{error:?}");
