@@ -134,12 +134,23 @@ pub(crate) async fn write(client: &Client, before: &str, value: Bytes) -> Result
         let path = format!("{before}{}", parts.name(number));
         async move { client.ask(async |zk| zk.create(&path, &part, options).await).await }
     };
-    let mut answers = stream::iter((0..parts.count).map(write)).buffer_unordered(AT_ONCE);
-    while let Some(answer) = answers.next().await {
-        match answer? {
-            Ok(_) => {}
-            Err(error) => return Ok(Err(error)),
+    // All are waited for: one that is left under way could be made after the outer znode was, and nobody would know of it.
+    let answers: Vec<_> = stream::iter((0..parts.count).map(write)).buffered(AT_ONCE).collect().await;
+    let mut failed = None;
+    let mut made = Vec::new();
+    for (answer, name) in answers.into_iter().zip(parts.names()) {
+        match answer {
+            Ok(Ok(_)) => made.push(name),
+            Ok(Err(error)) => failed = failed.or(Some(Ok(error))),
+            Err(error) => failed = failed.or(Some(Err(error))),
         }
+    }
+    if let Some(error) = failed {
+        for name in made {
+            let path = format!("{before}{name}");
+            let _ = client.ask(async |zk| zk.delete(&path, None).await).await;
+        }
+        return error.map(Err);
     }
     Ok(Ok(Head::Parts(parts)))
 }
