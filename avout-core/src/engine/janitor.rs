@@ -1,8 +1,10 @@
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use crate::backend::Store;
 use crate::protocol::{Key, Version};
@@ -11,6 +13,8 @@ use crate::protocol::{Key, Version};
 const WAITING: usize = 64 * 1024;
 /// How many are deleted at once, so that stores which group their writes keep up with the commits.
 const AT_ONCE: usize = 64;
+/// How long the first of them waits for others, so that stores which group their writes are not kept from those of transactions.
+const GATHER: Duration = Duration::from_millis(100);
 
 /// A value that nothing points at any more, or never will.
 pub(crate) struct Garbage {
@@ -75,6 +79,14 @@ impl Drop for Janitor {
 async fn work(mut garbage: Receiver<Garbage>) {
     let mut batch = Vec::with_capacity(AT_ONCE);
     while garbage.recv_many(&mut batch, AT_ONCE).await > 0 {
+        let others = async {
+            while let room @ 1.. = AT_ONCE - batch.len() {
+                if garbage.recv_many(&mut batch, room).await == 0 {
+                    break;
+                }
+            }
+        };
+        let _ = timeout(GATHER, others).await;
         join_all(batch.drain(..).map(async |Garbage { store, key, version }| {
             if let Err(error) = store.versioned_state(&key).delete_state_at(&version).await {
                 tracing::debug!(%key, %version, %error, "a value is left to the sweeper");
