@@ -19,6 +19,8 @@ pub use coordination::*;
 #[cfg(feature = "planted-bugs")]
 #[doc(hidden)]
 pub use engine::Bug;
+#[cfg(feature = "failpoints")]
+pub use engine::failpoints;
 pub use engine::{Config, Isolation, Skipped, Stats, SweepReport};
 pub use error::{Error, ErrorKind, Result};
 pub use handles::*;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, oneshot};
 
-use super::Cell;
+use super::{Cell, failpoints};
 use crate::backend::{CasOutcome, StateContainer};
 use crate::error::{ErrorKind, Result};
 use crate::protocol::{Revision, Shared};
@@ -160,7 +160,7 @@ async fn write_on(
 ) {
     loop {
         let written = match cell.encode_for_store(&tip) {
-            Ok(state) => container.compare_and_set_state(Some(revision), state).await,
+            Ok(state) => failpoints::in_flight(container.compare_and_set_state(Some(revision), state)).await,
             Err(error) => Err(error),
         };
         let combiner = Arc::clone(&lead.combiner);

@@ -5,6 +5,7 @@ use tokio::time::Instant;
 
 use super::Engine;
 use super::attempt::{Action, Attempt, Primed};
+use super::failpoints::{self, Failpoint};
 use super::floor::KnownFloor;
 use super::merge::{Entered, Told};
 use super::options::Isolation;
@@ -216,6 +217,7 @@ impl Engine {
             }
             commit.puts.extend(lease.as_ref().map(Lease::put));
             self.check_commit(&commit)?;
+            failpoints::reach(Failpoint::BeforeValueWrite).await;
             let written = match prepared.values.is_empty() {
                 true => Ok(Prewritten::none(self)),
                 false => Box::pin(self.write_values(prepared.values, deadline)).await,
@@ -232,12 +234,14 @@ impl Engine {
                 written => written?,
             };
 
+            failpoints::reach(Failpoint::BetweenValueWriteAndCommit).await;
             prewritten.keep();
             let slot_key = lease.as_ref().map(|lease| lease.key().clone());
             // Only those who come next in a queue are told.
             let sent = (!run.tickets.is_empty()).then(Instant::now);
             let conflict = match Box::pin(self.send(&commit, lease, &floor, deadline)).await {
                 Ok(Sent::Outcome(CommitOutcome::Committed(done))) => {
+                    failpoints::reach(Failpoint::BetweenCommitAndCleanUp).await;
                     prewritten.committed();
                     self.forget(&prepared.trimmed);
                     self.janitor.delete(prepared.trimmed);
@@ -248,6 +252,7 @@ impl Engine {
                     return Ok(Ended::Committed(Some(point)));
                 }
                 Ok(Sent::Resolved(point)) => {
+                    failpoints::reach(Failpoint::BetweenCommitAndCleanUp).await;
                     prewritten.committed();
                     self.forget(&prepared.trimmed);
                     self.janitor.delete(prepared.trimmed);

@@ -10,6 +10,11 @@ mod cache;
 mod cell;
 mod combine;
 mod commit;
+#[cfg(feature = "failpoints")]
+pub mod failpoints;
+#[cfg(not(feature = "failpoints"))]
+#[path = "no_failpoints.rs"]
+pub(crate) mod failpoints;
 mod floor;
 mod follow;
 mod janitor;

@@ -2,11 +2,11 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::Engine;
 use super::floor::KnownFloor;
 use super::planted::{self, Bug};
 use super::prepare::unknown_outcome;
 use super::slots::Lease;
+use super::{Engine, failpoints};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Commit, CommitOutcome, Point, Receipt, Resolution};
 
@@ -44,7 +44,7 @@ impl Engine {
         }
         self.stats.commit();
         let begun = Instant::now();
-        let request = self.coordinator.commit(commit);
+        let request = failpoints::in_flight(self.coordinator.commit(commit));
         let reply = match (&lease, late) {
             // A slot decides it if nobody answers in time.
             (Some(_), Some(late)) => timeout_at(late, request).await.unwrap_or_else(|_| Err(unknown_outcome(None))),
