@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use avout::backend::Store as ValueStore;
 use avout::protocol::{Check, Commit, CommitOutcome, Floor, Put, State, Version};
 use avout::{Coordinator, Key, Payload, Ref, Stm};
+use futures_util::future::try_join_all;
 
 use crate::contest::{Env, Run, Spec, Store};
 use crate::library::{effort, new_url};
@@ -83,6 +84,8 @@ fn of<V: Sample>(env: &Rc<Env>, spec: Spec) -> Result<Vec<(&'static str, Run)>, 
         let write = parts.clone();
         runs.push((name, parts.run(env, move |meter| write.clone().write(n, meter))));
     }
+    let writes = parts.clone();
+    runs.push(("writes: all", parts.run(env, move |meter| writes.clone().write_all(meter))));
     let commit = parts.clone();
     runs.push(("commit", parts.run(env, move |meter| commit.clone().commit(meter))));
     Ok(runs)
@@ -164,6 +167,19 @@ impl Parts {
         while meter.go_in_turn().await {
             let version = Version { sequence: self.sequence.fetch_add(1, Ordering::Relaxed), ..*version };
             store.versioned_state(key).set_state_at(&version, state.clone()).await?;
+        }
+        Ok(meter)
+    }
+
+    /// All at once, as the transaction does it.
+    async fn write_all(self, mut meter: Meter) -> Result<Meter, Failure> {
+        while meter.go_in_turn().await {
+            let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
+            let writes = self.values.iter().map(|(store, key, version, state)| {
+                let version = Version { sequence, ..*version };
+                async move { store.versioned_state(key).set_state_at(&version, state.clone()).await }
+            });
+            try_join_all(writes).await?;
         }
         Ok(meter)
     }
