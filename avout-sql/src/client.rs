@@ -227,7 +227,8 @@ impl Client {
         if let Some(job) = left {
             self.queue.send(Message::Job(job)).map_err(|_| closed())?;
         }
-        answer.await.unwrap_or_else(|_| Err(self.no_answer()))
+        let (answer, _work) = answer.await.unwrap_or_else(|_| Err(self.no_answer()))?;
+        Ok(answer)
     }
 
     /// Forgets that commits were slow.

@@ -93,11 +93,11 @@ impl Drop for Opened<'_> {
     }
 }
 
-/// Whether a thread of the runtime can be spared.
+/// Whether a thread of the runtime can be spared: there is one for each task but the caller, which may be a task or not.
 fn runtime_has_room() -> bool {
     Handle::try_current().is_ok_and(|runtime| {
         let metrics = runtime.metrics();
-        runtime.runtime_flavor() == RuntimeFlavor::MultiThread && metrics.num_alive_tasks() < metrics.num_workers()
+        runtime.runtime_flavor() == RuntimeFlavor::MultiThread && metrics.num_alive_tasks() <= metrics.num_workers()
     })
 }
 

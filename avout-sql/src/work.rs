@@ -90,15 +90,19 @@ pub(crate) trait Job: Send {
     fn fail(self: Box<Self>, error: Error);
 }
 
+/// What the caller gets. The work comes back with its answer: its memory is freed on the thread that took it, where that costs
+/// less, and not while others wait for the writer.
+type Reply<W> = Result<(<W as Work>::Answer, W)>;
+
 pub(crate) struct Pending<W: Work> {
     work: W,
-    reply: oneshot::Sender<Result<W::Answer>>,
+    reply: oneshot::Sender<Reply<W>>,
     answer: Option<W::Answer>,
     point: Option<i64>,
 }
 
 impl<W: Work> Pending<W> {
-    pub(crate) fn new(work: W) -> (Box<Self>, oneshot::Receiver<Result<W::Answer>>) {
+    pub(crate) fn new(work: W) -> (Box<Self>, oneshot::Receiver<Reply<W>>) {
         let (reply, receiver) = oneshot::channel();
         (Box::new(Self { work, reply, answer: None, point: None }), receiver)
     }
@@ -127,7 +131,7 @@ impl<W: Work> Job for Pending<W> {
     fn succeed(self: Box<Self>) {
         let answer = self.answer.expect("a batch that was committed has applied each of its works");
         // The caller may have gone meanwhile; the work is done all the same.
-        let _ = self.reply.send(Ok(answer));
+        let _ = self.reply.send(Ok((answer, self.work)));
     }
 
     fn fail(self: Box<Self>, error: Error) {

@@ -6,7 +6,7 @@ use avout_core::backend::Coordinator as _;
 use avout_core::protocol::{
     CodecId, Commit, CommitOutcome, Key, Meta, Payload, Put, Realm, Record, Resolution, Revision,
 };
-use avout_core::{Error, ErrorKind, Point, Receipt, Result};
+use avout_core::{Error, ErrorKind, Point, Receipt, Result, Stm};
 use bytes::Bytes;
 use tokio::runtime::{Builder, Handle, RuntimeFlavor};
 
@@ -266,4 +266,62 @@ async fn commits_of_one_task_share_transactions() {
     }
     let (after, _) = client.shared.stats.read();
     assert!(after - before <= 60, "{} transactions for 80 commits", after - before);
+}
+
+/// Whether a lone commit is done by its caller. The writer's thread may still be busy with the one before, so it is tried more than once.
+async fn is_done_by_caller(setup: &Setup) -> bool {
+    let coordinator = &setup.backend.coordinator;
+    let client = coordinator.client();
+    for _ in 0..100 {
+        let now = revision(coordinator).await;
+        client.hurry();
+        let before = client.shared.stats.here();
+        committed(coordinator.commit(&put(now.as_ref())).await);
+        if client.shared.stats.here() > before {
+            return true;
+        }
+    }
+    false
+}
+
+/// A caller does its commit while there is a thread for each other task, be it a task itself or not.
+#[test]
+fn a_commit_is_done_by_its_caller_beside_few_tasks() {
+    let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let setup = Arc::new(runtime.block_on(Setup::new()));
+    for (others, by_task, by_thread) in [(0, true, true), (1, true, true), (2, false, true), (3, false, false)] {
+        let asleep: Vec<_> = (0..others).map(|_| runtime.spawn(std::future::pending::<()>())).collect();
+        assert_eq!(runtime.block_on(is_done_by_caller(&setup)), by_thread, "a thread beside {others}");
+        let task = Arc::clone(&setup);
+        let done = runtime.spawn(async move { is_done_by_caller(&task).await });
+        assert_eq!(runtime.block_on(done).expect("no panic"), by_task, "a task beside {others}");
+        asleep.iter().for_each(tokio::task::JoinHandle::abort);
+        runtime.block_on(async {
+            for task in asleep {
+                assert!(task.await.expect_err("it never ends").is_cancelled());
+            }
+        });
+    }
+}
+
+/// The same of a whole client, with what it does in the background.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_is_done_by_its_caller_beside_the_sweeper() {
+    let setup = Setup::new().await;
+    let (coordinator, store) = (Arc::clone(&setup.backend.coordinator), Arc::clone(&setup.backend.store));
+    let task = tokio::spawn(async move {
+        let stm = Stm::new(coordinator.clone(), store);
+        let count = stm.create_ref("/count", 0_u64).await.expect("a ref");
+        let client = coordinator.client();
+        for _ in 0..100 {
+            client.hurry();
+            let before = client.shared.stats.here();
+            stm.dosync(async |tx| tx.update(&count, |count| *count += 1).await).await.expect("a commit");
+            if client.shared.stats.here() > before {
+                return true;
+            }
+        }
+        false
+    });
+    assert!(task.await.expect("no panic"), "each was done by the writer's thread");
 }
