@@ -217,9 +217,10 @@ impl Client {
     pub(crate) async fn write<W: Work>(&self, work: W) -> Result<W::Answer> {
         self.usable()?;
         let opened = self.shared.open.enter();
+        let may_keep_caller = work.may_keep_caller();
         let (job, answer) = Pending::new(work);
         let job: Box<dyn Job> = job;
-        let left = if self.shared.file.is_some() && opened.is_spared(job.bytes()).await {
+        let left = if may_keep_caller && self.shared.file.is_some() && opened.is_spared(job.bytes()).await {
             self.write_here(job)
         } else {
             Some(job)

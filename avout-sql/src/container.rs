@@ -301,6 +301,11 @@ impl Work for ValueWork {
         if let ValueWrite::Set(_, value) = &self.write { value.len() } else { 0 }
     }
 
+    /// A transaction writes its values to all stores at once.
+    fn may_keep_caller(&self) -> bool {
+        false
+    }
+
     fn apply(&self, batch: &mut Batch<'_>) -> Result<Result<()>> {
         let (connection, name) = (batch.connection, self.key.as_str());
         let rows = match &self.write {

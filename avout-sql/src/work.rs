@@ -13,6 +13,11 @@ pub(crate) trait Work: Send + 'static {
     /// About how much it writes.
     fn bytes(&self) -> usize;
 
+    /// Whether the caller may be kept until it is done: not if he has requests to make to other stores meanwhile.
+    fn may_keep_caller(&self) -> bool {
+        true
+    }
+
     /// Does it, or finds that it cannot be done and writes nothing.
     ///
     /// An error rolls the whole batch back, and the others are done again without this one; so it is called more than once.

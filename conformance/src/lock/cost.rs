@@ -61,8 +61,9 @@ async fn handover(ctx: &Ctx, key: &str, waiters: usize) -> Result<(Counts, Count
         });
     }
     until_status(&observer, 1, waiters).await;
-    // What they do once when they begin to wait is over.
+    // What they, and the holder, do once when others begin to wait is over.
     until_quiet(&waited).await;
+    until_quiet(&held).await;
     held.take();
     waited.take();
     guard.release().await?;
