@@ -12,6 +12,8 @@ use crate::history::Era;
 
 /// The field of the clock.
 pub(crate) const CLOCK: &str = "";
+/// The field that is there from the first watch on: only then are changes told.
+pub(crate) const WATCHED: &str = "watched";
 pub(crate) const REVISION_BYTES: usize = 16;
 
 /// The namespace's era and last point.

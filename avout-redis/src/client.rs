@@ -8,10 +8,11 @@ use std::time::Instant;
 use avout_core::backend::{CoordinatorCapabilities, StoreCapabilities};
 use avout_core::protocol::{Realm, SessionId};
 use avout_core::{Error, ErrorKind, Result};
+use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisError, ServerErrorKind, Value};
 
 use crate::Backend;
-use crate::cell::{CLOCK, Clock};
+use crate::cell::{CLOCK, Clock, WATCHED};
 use crate::error::{classify, is_answer, moved};
 use crate::history::History;
 use crate::link::{Connector, Found, Link, NO_POINTS, milliseconds};
@@ -347,6 +348,42 @@ impl Client {
             }
         }
         Err(unsteady())
+    }
+
+    /// Has the server tell what is committed from now on. `connection` listens already, and goes where `link` does.
+    ///
+    /// The mark stays for as long as the history does, so it is written at most once for each.
+    ///
+    /// # Errors
+    /// As for a read; [`Unavailable`](ErrorKind::Unavailable) also if the server is in another era than the link, which is given up.
+    pub(crate) async fn mark_watched(&self, link: &Link, connection: &mut MultiplexedConnection) -> Result<()> {
+        let changed = || {
+            link.kill();
+            Error::new(ErrorKind::Unavailable, "the server changed while it was asked to tell of changes")
+        };
+        let refused = |error| classify(error, ErrorKind::Unavailable);
+        let seen = self.history.seen(link.era).ok_or_else(changed)?;
+        let mut look = redis::cmd("HMGET");
+        look.arg(&self.names.cells).arg(CLOCK).arg(WATCHED);
+        let (clock, mark): (Value, Value) = look.query_async(connection).await.map_err(refused)?;
+        self.check(link, seen, Some(&clock)).ok_or_else(changed)?;
+        if mark != Value::Nil {
+            return Ok(());
+        }
+        let scripts = Loaded::load(connection).await.map_err(refused)?;
+        let head = Self::head(link, seen);
+        let mut cmd = scripts.call(Script::Watch, &[&self.names.cells], 1, head.len());
+        match cmd.arg(&head[..]).query_async::<Value>(connection).await.map_err(refused)? {
+            Value::Int(3) => Ok(()),
+            _ => Err(changed()),
+        }
+    }
+
+    /// Whether the mark is still there, asked with a connection that listens.
+    pub(crate) async fn is_marked_watched(&self, connection: &mut MultiplexedConnection) -> bool {
+        let mut look = redis::cmd("HGET");
+        look.arg(&self.names.cells).arg(WATCHED);
+        look.query_async::<Value>(connection).await.is_ok_and(|mark| mark != Value::Nil)
     }
 
     /// The clock, if it is the one that the connection entered under, and not before what was known when the request was sent.

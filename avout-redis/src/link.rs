@@ -21,8 +21,9 @@ use crate::names::Names;
 use crate::options::{Address, Credentials, Options, Topology};
 use crate::scripts::{Loaded, Script};
 
-/// The version of the layout that this library reads and writes.
-const FORMAT: &str = "1";
+/// The version of the layout that this library makes. It reads and writes the one before too, in which all is told to watchers
+/// whether or not there are any.
+const FORMAT: &str = "2";
 /// How often a redirection is followed.
 const HOPS: usize = 8;
 /// How many requests may wait to be written to a connection, before their callers do.

@@ -24,9 +24,10 @@ pub(crate) enum Script {
     PutValue,
     DropValue,
     Renew,
+    Watch,
 }
 
-const SCRIPTS: [(Script, &str); 6] = [
+const SCRIPTS: [(Script, &str); 7] = [
     (Script::Enter, script!(" flags=allow-oom", "enter")),
     (Script::Commit, script!("", "commit")),
     (Script::Atom, script!("", "atom")),
@@ -34,6 +35,8 @@ const SCRIPTS: [(Script, &str); 6] = [
     (Script::DropValue, script!(" flags=allow-oom", "drop_value")),
     // A sign of life takes no room but the first time, and then very little.
     (Script::Renew, script!(" flags=allow-oom", "renew")),
+    // The same: one field, once.
+    (Script::Watch, script!(" flags=allow-oom", "watch")),
 ];
 
 /// The names under which a server keeps the scripts.

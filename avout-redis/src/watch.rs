@@ -18,7 +18,8 @@ use crate::client::Client;
 use crate::error::classify;
 use crate::link::lost_namespace;
 
-/// How often a connection that hears nothing is asked whether it is still one, and whether the namespace is still there.
+/// How often a connection that hears nothing is asked whether it is still one, and whether the namespace is still there and
+/// its changes told.
 const PING: Duration = Duration::from_secs(5);
 /// Pauses between attempts to connect again.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -258,6 +259,14 @@ impl Task {
         }
     }
 
+    /// Whether the connection works, and the server tells of changes.
+    async fn is_told(&self, connection: &mut MultiplexedConnection) -> bool {
+        match self.client.upgrade() {
+            Some(client) => client.is_marked_watched(connection).await,
+            None => false,
+        }
+    }
+
     async fn tell_if_gone(&self) -> bool {
         let Some(client) = self.client.upgrade() else { return true };
         let gone = client.is_gone().await;
@@ -279,6 +288,8 @@ impl Task {
             client.connector().listen(&client.options, &link.address, move |push| hear(&watched, &end, push)).await?;
         let mut ear = Ear { connection, channels: HashSet::new(), ended };
         ear.add(self.watched.channels()).await?;
+        // Only now: what is committed once the mark is there is heard.
+        client.mark_watched(&link, &mut ear.connection).await?;
         for (channels, done) in self.waiting.drain(..) {
             // Those were put into the map before they were asked for.
             debug_assert!(channels.iter().all(|channel| ear.channels.contains(channel)) || done.is_closed());
@@ -314,7 +325,7 @@ impl Task {
                     }
                 },
                 () = sleep(PING) => {
-                    if redis::cmd("PING").exec_async(&mut ear.connection).await.is_err() || self.tell_if_gone().await {
+                    if !self.is_told(&mut ear.connection).await || self.tell_if_gone().await {
                         return;
                     }
                 }

@@ -3,7 +3,7 @@
 -- KEYS: cells, names. ARGV: head, field, mode, the revision that mode `c` expects, the state.
 local era, high, low, nonce = unpacked('>c8I4I4c8', ARGV[1])
 local field, mode = ARGV[2], ARGV[3]
-local found = call('HMGET', KEYS[1], '', field)
+local found = call('HMGET', KEYS[1], '', field, 'watched')
 local h, l = now(found[1], era, high, low)
 if not h then
   return l
@@ -19,7 +19,9 @@ local point = tick(h, l)
 if not point then
   return 2
 end
-call('SPUBLISH', KEYS[1] .. field, '')
+if found[3] then
+  call('SPUBLISH', KEYS[1] .. field, '')
+end
 if mode == 'd' then
   call('HSET', KEYS[1], '', era .. point)
   call('HDEL', KEYS[1], field)

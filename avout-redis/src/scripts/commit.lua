@@ -2,32 +2,34 @@
 --
 -- KEYS: cells, names.
 -- ARGV: head; then the clock's field and n fields, those of the puts first and of the deletes last; n revisions, where the empty
--- one expects absence; and the records of the puts. The last `quiet` puts are told to nobody.
+-- one expects absence; and the records of the puts. The last `quiet` puts are told to nobody, and none is if nobody has ever
+-- watched anything.
 local era, high, low, nonce, puts, checks, deletes, quiet = unpacked('>c8I4I4c8I4I4I4I4', ARGV[1])
 local n = puts + checks + deletes
 
 local found
 if n < 4000 then
-  found = call('HMGET', KEYS[1], unpack(ARGV, 2, n + 2))
+  found = call('HMGET', KEYS[1], 'watched', unpack(ARGV, 2, n + 2))
 else
-  found = {}
+  found = call('HMGET', KEYS[1], 'watched')
   for first = 2, n + 2, 4000 do
     local part = call('HMGET', KEYS[1], unpack(ARGV, first, math.min(first + 3999, n + 2)))
     for i = 1, #part do
-      found[first - 2 + i] = part[i]
+      found[first - 1 + i] = part[i]
     end
   end
 end
 
-local h, l = now(found[1], era, high, low)
+local watched, clock = found[1], found[2]
+local h, l = now(clock, era, high, low)
 if not h then
   return l
 end
 local stale
 for i = 1, n do
-  local cell = found[i + 1]
+  local cell = found[i + 2]
   if (cell and sub(cell, 1, 16) or '') ~= ARGV[n + 2 + i] then
-    stale = stale or { found[1] }
+    stale = stale or { clock }
     stale[#stale + 1] = i
     stale[#stale + 1] = cell
   end
@@ -36,7 +38,7 @@ if stale then
   return stale
 end
 if puts + deletes == 0 then
-  return sub(found[1], 9)
+  return sub(clock, 9)
 end
 
 local point = tick(h, l)
@@ -45,11 +47,13 @@ if not point then
 end
 -- Only the last writes are to what counts: whatever is refused before them, for want of a right or of a type, leaves a hint or
 -- a name too many and nothing else. Hints are sent when the script has ended.
-for i = 1, puts - quiet do
-  call('SPUBLISH', KEYS[1] .. ARGV[2 + i], '')
-end
-for i = n - deletes + 1, n do
-  call('SPUBLISH', KEYS[1] .. ARGV[2 + i], '')
+if watched then
+  for i = 1, puts - quiet do
+    call('SPUBLISH', KEYS[1] .. ARGV[2 + i], '')
+  end
+  for i = n - deletes + 1, n do
+    call('SPUBLISH', KEYS[1] .. ARGV[2 + i], '')
+  end
 end
 for i = 1, puts do
   if ARGV[n + 2 + i] == '' then

@@ -28,12 +28,16 @@ if not m[1] then
   call('HSET', cells, '', ARGV[6] .. pack('>I4I4', 4096, 0))
   call('HSET', meta, 'format', m[1], 'realm', m[2], 'server', m[3], 'era', m[4])
 end
-if m[1] ~= ARGV[1] then
+if m[1] ~= ARGV[1] and m[1] ~= '1' then
   return { 'format', m[1] }
 end
 local clock = call('HGET', cells, '')
 if (ARGV[3] ~= '' and ARGV[3] ~= m[2]) or not clock or #clock ~= 16 then
   return { 'lost' }
+end
+if m[1] == '1' then
+  -- Older clients, which may share it, do not say that they watch.
+  call('HSETNX', cells, 'watched', '')
 end
 
 local number = tonumber(m[4])

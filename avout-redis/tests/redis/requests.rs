@@ -1,11 +1,13 @@
 //! What is sent to the server.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use avout_conformance::servers::Redis;
 use avout_core::Stm;
 
-use crate::support::{Outcome, Pair, calls, namespace, open};
+use crate::support::{Outcome, Pair, calls, namespace, open, within};
 
 /// What clients called between two looks.
 async fn called(redis: &Redis, name: &str, between: impl AsyncFnOnce() -> avout_core::Result<()>) -> Outcome<[u64; 3]> {
@@ -77,5 +79,90 @@ pub(crate) async fn removed_scripts_are_loaded_again() -> Outcome {
         assert_eq!(pair.bump().await?, round);
     }
     assert_eq!(pair.read().await?, 3);
+    Ok(())
+}
+
+async fn told(redis: &Redis) -> Outcome<u64> {
+    Ok(calls(redis).await?.get("spublish").copied().unwrap_or(0))
+}
+
+/// Changes cost nothing more where nobody has ever watched anything, and are told from the first watch on.
+pub(crate) async fn changes_are_told_from_the_first_watch_on() -> Outcome {
+    let redis = Redis::single().await?;
+    let url = redis.url(&namespace());
+    let (writer, watcher) =
+        (Pair::open(open(&url).await?, "pair").await?, Pair::open(open(&url).await?, "pair").await?);
+    for _ in 0..5 {
+        writer.bump().await?;
+    }
+    assert_eq!(told(&redis).await?, 0);
+    let mut changes = watcher.a().watch().await?;
+    let before = told(&redis).await?;
+    assert_eq!(writer.bump().await?, 6);
+    assert_eq!(told(&redis).await? - before, 2, "both refs, and not the slot");
+    let change = within(Duration::from_secs(60), "a change", changes.next()).await.expect("a change")?;
+    assert_eq!(change.new, Some(6));
+    Ok(())
+}
+
+/// What is committed after a watch was made is told, however many commits are under way meanwhile.
+pub(crate) async fn a_first_watch_beside_a_writer_misses_nothing() -> Outcome {
+    let redis = Redis::single().await?;
+    for _ in 0..20 {
+        let url = redis.url(&namespace());
+        let (writer, watcher) =
+            (Pair::open(open(&url).await?, "pair").await?, Pair::open(open(&url).await?, "pair").await?);
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let writing = tokio::spawn(async move {
+            loop {
+                let last = stopped.load(Ordering::Acquire);
+                let value = writer.bump_together().await?;
+                if last {
+                    return Ok::<u64, avout_core::Error>(value);
+                }
+            }
+        });
+        let mut changes = watcher.a().watch().await?;
+        stop.store(true, Ordering::Release);
+        let value = writing.await.expect("it does not panic")?;
+        let heard = async {
+            while changes.next().await.expect("the watch goes on")?.new != Some(value) {}
+            Ok::<(), avout_core::Error>(())
+        };
+        within(Duration::from_secs(60), "the last change", heard).await?;
+    }
+    Ok(())
+}
+
+/// Whoever listens notices that the server no longer knows of it, and is told of what it may have missed.
+pub(crate) async fn a_watch_that_the_server_forgot_is_made_again() -> Outcome {
+    let redis = Redis::single().await?;
+    let name = namespace();
+    let url = redis.url(&name);
+    let (writer, watcher) =
+        (Pair::open(open(&url).await?, "pair").await?, Pair::open(open(&url).await?, "pair").await?);
+    let mut changes = watcher.a().watch().await?;
+    redis.command(0, &["HDEL", &format!("{{{name}}}:cells"), "watched"]).await?;
+    for round in 1..=2 {
+        assert_eq!(writer.bump().await?, round);
+        let change = within(Duration::from_secs(60), "a change", changes.next()).await.expect("a change")?;
+        assert_eq!(change.new, Some(round));
+    }
+    Ok(())
+}
+
+/// Clients that know only the earlier format do not say that they watch: in a namespace of it all is told.
+pub(crate) async fn the_earlier_format_tells_of_all_changes() -> Outcome {
+    let redis = Redis::single().await?;
+    let name = namespace();
+    let url = redis.url(&name);
+    drop(Pair::open(open(&url).await?, "pair").await?);
+    redis.command(0, &["HSET", &format!("{{{name}}}:meta"), "format", "1"]).await?;
+    let pair = Pair::open(open(&url).await?, "pair").await?;
+    let before = told(&redis).await?;
+    pair.bump().await?;
+    assert_eq!(told(&redis).await? - before, 2);
+    assert_eq!(redis.command(0, &["HGET", &format!("{{{name}}}:meta"), "format"]).await?.trim(), "1");
     Ok(())
 }

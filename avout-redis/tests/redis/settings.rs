@@ -147,8 +147,8 @@ pub(crate) async fn a_newer_format_is_refused() -> Outcome {
     let url = redis.url(&name);
     let pair = Pair::open(open(&url).await?, "pair").await?;
     pair.bump().await?;
-    redis.command(0, &["HSET", &format!("{{{name}}}:meta"), "format", "2"]).await?;
-    refused(avout_redis::connect(&url).await, ErrorKind::Unsupported, "format 2");
+    redis.command(0, &["HSET", &format!("{{{name}}}:meta"), "format", "3"]).await?;
+    refused(avout_redis::connect(&url).await, ErrorKind::Unsupported, "format 3");
     Ok(())
 }
 
