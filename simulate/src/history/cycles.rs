@@ -1,6 +1,6 @@
 use std::collections::VecDeque;
 
-use petgraph::algo::{is_cyclic_directed, tarjan_scc};
+use petgraph::algo::{kosaraju_scc, toposort};
 use petgraph::graph::{EdgeIndex, NodeIndex};
 use petgraph::visit::{EdgeFiltered, EdgeRef as _};
 
@@ -19,7 +19,8 @@ enum Overtaken {
 
 /// Finds cycles, and names the worst one of each kind. A cycle that needs no real time is worse than one that does.
 pub(super) fn find(graph: &Graph, view: &View<'_>, level: Level, found: &mut Vec<Anomaly>) {
-    if !is_cyclic_directed(&graph.edges) {
+    // Neither this nor the components by recursion: a history may be long.
+    if toposort(&graph.edges, None).is_ok() {
         return;
     }
     for real_time in [false, true] {
@@ -53,7 +54,7 @@ pub(super) fn find(graph: &Graph, view: &View<'_>, level: Level, found: &mut Vec
 fn search(graph: &Graph, overtaken: Overtaken, allowed: &dyn Fn(Edge) -> bool) -> Option<Vec<EdgeIndex>> {
     let filtered = EdgeFiltered::from_fn(&graph.edges, |edge| allowed(*edge.weight()));
     let mut component = vec![usize::MAX; graph.edges.node_count()];
-    for (number, nodes) in tarjan_scc(&filtered).into_iter().enumerate().filter(|(_, nodes)| nodes.len() > 1) {
+    for (number, nodes) in kosaraju_scc(&filtered).into_iter().enumerate().filter(|(_, nodes)| nodes.len() > 1) {
         nodes.iter().for_each(|node| component[node.index()] = number);
     }
     let within = |edge: EdgeIndex| {

@@ -203,3 +203,15 @@ fn edn() {
 "#;
     assert_eq!(history.to_register_edn(), expected);
 }
+
+/// A history may be much longer than the stack is deep.
+#[test]
+fn long_histories_are_checked() {
+    let key = |n: u64| format!("/{n}");
+    let step = |n: u64| ok(n % 8, 2 * n, 2 * n + 1, [list(&key(n), &[1]), append(&key(n + 1), 1)]);
+    let mut history = vec![ok(0, 0, 1, [append("/1", 1)])];
+    history.extend((1..20_000).map(step));
+    assert_eq!(strict(history.clone()), []);
+    history.push(ok(9, 50_000, 50_001, [list("/1", &[])]));
+    assert_eq!(strict(history), [(Phenomenon::GSingle, true)]);
+}
