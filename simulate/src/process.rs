@@ -56,6 +56,8 @@ impl<F: Future<Output = ()>> Future for Process<F> {
             }
             if this.world.fault(knobs.pauses) {
                 let pause = this.world.draw_delay(LONGEST_PAUSE);
+                // A sweep that stopped removes records, but not their newest values: those are for the next.
+                this.world.count_trouble();
                 this.world.tell(|| format!("client {} stops for {pause:?}", this.client));
                 let mut pause = Box::pin(sleep(pause));
                 if pause.as_mut().poll(cx).is_pending() {

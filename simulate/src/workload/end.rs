@@ -155,18 +155,20 @@ impl Test {
             let stored = entry.iter().flat_map(|entry| entry.record.stored());
             pointed.extend(stored.map(|(realm, version)| (realm.number(), key.clone(), version)));
         }
-        let mut left = 0;
+        let mut left = Vec::new();
         for store in self.world.stores() {
             let values = store.versions();
             for (key, version) in values {
-                left += usize::from(!pointed.remove(&(store.realm().number(), key, version)));
+                if !pointed.remove(&(store.realm().number(), key.clone(), version)) {
+                    left.push(format!("{key} {version}"));
+                }
             }
         }
         if let Some((realm, key, _)) = pointed.first() {
             self.world.violation(format!("dangling: a record of {key} points at what store {realm} does not have"));
         }
-        if left > troubles * LEFT_BY_A_FAULT {
-            self.world.violation(format!("leftovers: {left} values that nothing points at, after {troubles} troubles"));
+        if left.len() > troubles * LEFT_BY_A_FAULT {
+            self.world.violation(format!("leftovers: nothing points at {left:?}, after {troubles} troubles"));
         }
         Ok(())
     }
