@@ -291,18 +291,14 @@ impl Client {
                 link.kill();
                 continue;
             };
-            let mut cmd = Cmd::new();
-            cmd.arg("HMGET").arg(&self.names.cells).arg(CLOCK);
-            for field in fields.clone() {
-                cmd.arg(field);
-            }
-            let mut reply = match cmd.query_async::<Vec<Value>>(&mut link.connection.clone()).await {
-                Ok(reply) => reply.into_iter(),
-                Err(error) if moved(&error).is_some() => {
+            let mut reply = match link.read(&self.names.cells, fields.clone()).await {
+                Some(Ok(reply)) => reply.into_iter(),
+                Some(Err(error)) if moved(&error).is_some() => {
                     link.kill();
                     continue;
                 }
-                Err(error) => return Err(self.failed(&link, error, ErrorKind::Unavailable)),
+                Some(Err(error)) => return Err(self.failed(&link, error, ErrorKind::Unavailable)),
+                None => continue,
             };
             let clock = reply.next();
             match self.check(&link, seen, clock.as_ref()) {

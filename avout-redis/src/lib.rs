@@ -12,9 +12,10 @@
 //! ```
 //!
 //! # How it works
-//! A read is one `HMGET`, which brings along the clock. A commit is one script, called by its SHA: it compares the revisions of all
-//! keys and then writes, or answers with the keys that are stale and their records. One connection carries the requests of
-//! all tasks; a second one, made with the first watch, is told of changes by the scripts (sharded pub/sub).
+//! A read is one `HMGET`, which brings along the clock; reads that tasks make at once go together in one. A commit is one script,
+//! called by its SHA: it compares the revisions of all keys and then writes, or answers with the keys that are stale and their
+//! records. One connection carries the requests of all tasks; a second one, made with the first watch, is told of changes by the
+//! scripts (sharded pub/sub).
 //!
 //! The driver is the crate `redis`, and of it only the multiplexed connection, which sends each request once. Its connection manager
 //! and its cluster connection are not used: the latter sends a request again whose reply was lost.
@@ -32,6 +33,7 @@ mod client;
 mod container;
 mod coordinator;
 mod error;
+mod gather;
 mod history;
 mod link;
 mod names;

@@ -16,6 +16,7 @@ use redis::{
 
 use crate::cell::Clock;
 use crate::error::{OLD, classify, moved};
+use crate::gather::Gathering;
 use crate::history::{Entered, Era, History, Survived};
 use crate::names::Names;
 use crate::options::{Address, Credentials, Options, Topology};
@@ -36,6 +37,7 @@ pub(crate) struct Link {
     pub(crate) scripts: Loaded,
     pub(crate) era: Era,
     pub(crate) address: Address,
+    pub(crate) gathering: Gathering,
     dead: AtomicBool,
 }
 
@@ -304,7 +306,14 @@ impl Connector {
                 return Err(Error::new(ErrorKind::Unavailable, "the server changed while a connection was made").into());
             }
         }
-        let link = Link { connection, scripts, era, address: address.clone(), dead: AtomicBool::new(false) };
+        let link = Link {
+            connection,
+            scripts,
+            era,
+            address: address.clone(),
+            gathering: Gathering::default(),
+            dead: AtomicBool::new(false),
+        };
         Ok((link, Found { realm, durable }))
     }
 }

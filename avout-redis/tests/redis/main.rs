@@ -19,6 +19,8 @@ use settings::*;
 
 avout_conformance::server_tests![
     a_transaction_is_a_read_and_a_commit,
+    reads_at_once_go_together,
+    a_read_that_is_held_holds_up_no_others,
     a_conflict_needs_no_read,
     removed_scripts_are_loaded_again,
     changes_are_told_from_the_first_watch_on,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use avout_conformance::servers::Redis;
 use avout_core::Stm;
+use tokio::task::JoinSet;
 
 use crate::support::{Outcome, Pair, calls, namespace, open, within};
 
@@ -39,6 +40,56 @@ pub(crate) async fn a_transaction_is_a_read_and_a_commit() -> Outcome {
     assert_eq!((now.reads - stats.reads, now.commits - stats.commits), (ROUNDS, ROUNDS));
     // The script of a commit gets the cells too.
     assert_eq!((commits, gets), (ROUNDS, 2 * ROUNDS));
+    Ok(())
+}
+
+/// Reads that are made at once go together, and each gets its own.
+pub(crate) async fn reads_at_once_go_together() -> Outcome {
+    const TASKS: u64 = 64;
+    const ROUNDS: u64 = 20;
+    let redis = Redis::single().await?;
+    let stm = open(&redis.url(&namespace())).await?;
+    let mut refs = Vec::new();
+    for n in 0..TASKS {
+        refs.push((n, stm.create_ref(format!("/many/{n}"), n).await?));
+    }
+    let [_, gets, _] = called(&redis, "reads", async || {
+        let mut tasks = JoinSet::new();
+        for (n, reference) in refs {
+            tasks.spawn(async move {
+                for _ in 0..ROUNDS {
+                    assert_eq!(reference.get().await?, n);
+                }
+                Ok::<(), avout_core::Error>(())
+            });
+        }
+        tasks.join_all().await.into_iter().collect()
+    })
+    .await?;
+    assert!(gets <= TASKS * ROUNDS / 2, "{gets} requests for {} reads", TASKS * ROUNDS);
+    Ok(())
+}
+
+/// A read that nobody goes on with, or that is given up, holds up none of those that it was gathered with.
+pub(crate) async fn a_read_that_is_held_holds_up_no_others() -> Outcome {
+    let redis = Redis::single().await?;
+    let pair = Pair::open(open(&redis.url(&namespace())).await?, "pair").await?;
+    pair.bump().await?;
+    for given_up in 0..4 {
+        let mut held: Vec<_> = (0..4).map(|_| Box::pin(pair.a().get())).collect();
+        for read in &mut held {
+            tokio::select! {
+                biased;
+                _ = read => panic!("no reply comes before the request"),
+                () = std::future::ready(()) => {}
+            }
+        }
+        held.truncate(4 - given_up);
+        assert_eq!(within(Duration::from_secs(60), "a read", pair.read()).await?, 1);
+        for read in held {
+            assert_eq!(within(Duration::from_secs(60), "a read that was held", read).await?, 1);
+        }
+    }
     Ok(())
 }
 
