@@ -57,16 +57,31 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(bytes).map_err(|_| self.corrupt("a text in it is not UTF-8"))
     }
 
+    /// Bytes behind their 32-bit length.
+    pub(super) fn long(&mut self) -> Result<&'a [u8]> {
+        let length = self.u32()? as usize;
+        self.slice(length)
+    }
+
     /// Bytes behind their 32-bit length, as a part of `whole` without a copy.
     pub(super) fn long_bytes(&mut self, whole: &Bytes) -> Result<Bytes> {
-        let length = self.u32()? as usize;
-        Ok(whole.slice_ref(self.slice(length)?))
+        Ok(whole.slice_ref(self.long()?))
+    }
+
+    /// What was not read yet.
+    pub(super) fn rest(&self) -> &'a [u8] {
+        self.rest
     }
 
     /// Checks the format's version byte.
     pub(super) fn format(&mut self, known: u8) -> Result<()> {
+        self.format_from(known, known)
+    }
+
+    /// Checks the format's version byte, where earlier ones are known, too.
+    pub(super) fn format_from(&mut self, oldest: u8, known: u8) -> Result<()> {
         match self.u8()? {
-            found if found == known => Ok(()),
+            found if (oldest..=known).contains(&found) => Ok(()),
             found => Err(Error::new(
                 ErrorKind::Corrupt,
                 format!(

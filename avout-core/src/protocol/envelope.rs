@@ -48,7 +48,7 @@ impl Envelope {
     pub fn seal(codec: CodecId, type_tag: &str, value: &[u8]) -> Result<Bytes> {
         let length = u32::try_from(value.len())
             .map_err(|_| Error::new(ErrorKind::TooLarge, "an encoded value has less than 4 GiB"))?;
-        let mut out = Vec::with_capacity(value.len() + type_tag.len() + 11);
+        let mut out = Vec::with_capacity(Self::size(type_tag, value.len()));
         out.put_u8(FORMAT);
         out.put_u8(codec.0);
         put_short_text(&mut out, type_tag);
@@ -56,6 +56,22 @@ impl Envelope {
         out.put_slice(value);
         out.put_u32(crc32fast::hash(&out));
         Ok(out.into())
+    }
+
+    /// How many bytes the envelope of a value has, with the value.
+    pub(super) fn size(type_tag: &str, value: usize) -> usize {
+        value + type_tag.len() + 11
+    }
+
+    /// The value in an envelope that is whole and has just this codec and type: [`seal`](Self::seal) gives the same bytes again.
+    pub(super) fn value_of<'a>(bytes: &'a [u8], codec: CodecId, type_tag: &str) -> Option<&'a [u8]> {
+        let (checked, checksum) = bytes.split_last_chunk::<4>()?;
+        let tag = type_tag.as_bytes();
+        let rest = checked.strip_prefix(&[FORMAT, codec.0, u8::try_from(tag.len()).ok()?])?.strip_prefix(tag)?;
+        let (length, value) = rest.split_first_chunk::<4>()?;
+        let whole = u32::from_be_bytes(*length) as usize == value.len()
+            && u32::from_be_bytes(*checksum) == crc32fast::hash(checked);
+        whole.then_some(value)
     }
 
     /// Opens what [`seal`](Self::seal) made. The value is a part of `bytes`, not a copy.
@@ -94,10 +110,15 @@ mod tests {
         fn comes_back_or_is_refused(value: Vec<u8>, tag in "[a-zA-Z<>]{0,40}", at: prop::sample::Index, flip in 1u8..) {
             let sealed = Envelope::seal(CodecId::JSON, &tag, &value).expect("small");
             let opened = Envelope::open(&sealed).expect("whole");
-            prop_assert_eq!((opened.codec, opened.type_tag, &opened.value[..]), (CodecId::JSON, tag, &value[..]));
+            prop_assert_eq!(Envelope::value_of(&sealed, CodecId::JSON, &tag), Some(&value[..]));
+            prop_assert_eq!(Envelope::value_of(&sealed, CodecId::MESSAGE_PACK, &tag), None);
+            prop_assert_eq!(Envelope::value_of(&sealed, CodecId::JSON, &format!("{tag}x")), None);
+            prop_assert_eq!((opened.codec, &opened.type_tag, &opened.value[..]), (CodecId::JSON, &tag, &value[..]));
             let mut changed = sealed.to_vec();
             let at = at.index(changed.len());
             changed[at] ^= flip;
+            prop_assert_eq!(Envelope::value_of(&changed, CodecId::JSON, &tag), None);
+            prop_assert_eq!(Envelope::value_of(&sealed[..at], CodecId::JSON, &tag), None);
             prop_assert!(Envelope::open(&changed.into()).is_err());
             prop_assert!(Envelope::open(&sealed.slice(..at)).is_err());
         }

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
-use super::{Payload, Point};
+use super::packed::Packed;
+use super::{Meta, Payload, Point, Realm, Version};
 
 /// The earlier payloads of a record, newest first, each with the point where it took effect.
 ///
@@ -13,6 +14,7 @@ pub struct History(Held);
 #[derive(Clone)]
 enum Held {
     Own(Vec<(Point, Payload)>),
+    Packed(Packed),
     /// The first `shown` of a chain of `length`. None of them has bytes here, nor a value in a store.
     Chain {
         newest: Arc<Link>,
@@ -54,6 +56,7 @@ impl History {
     pub fn iter(&self) -> HistoryIter<'_> {
         HistoryIter(match &self.0 {
             Held::Own(list) => At::Own(list.iter()),
+            Held::Packed(packed) => At::Own(packed.list().iter()),
             Held::Chain { newest, shown, .. } => At::Chain { next: Some(newest), left: *shown },
         })
     }
@@ -62,6 +65,7 @@ impl History {
     pub fn len(&self) -> usize {
         match &self.0 {
             Held::Own(list) => list.len(),
+            Held::Packed(packed) => packed.len(),
             Held::Chain { shown, .. } => *shown,
         }
     }
@@ -71,6 +75,34 @@ impl History {
         self.len() == 0
     }
 
+    pub(super) fn packed(packed: Packed) -> Self {
+        Self(Held::Packed(packed))
+    }
+
+    /// Its bytes as entries of a record with this meta, if it has them.
+    pub(super) fn entries(&self, meta: &Arc<Meta>) -> Option<&[u8]> {
+        match &self.0 {
+            Held::Packed(packed) => packed.entries(meta).map(|entries| &entries[..]),
+            Held::Own(_) | Held::Chain { .. } => None,
+        }
+    }
+
+    /// See [`Packed::with`]. `None` also where it is not packed.
+    pub(super) fn with_bytes(
+        &self,
+        point: Point,
+        payload: &Payload,
+        meta: &Arc<Meta>,
+        limit: usize,
+    ) -> Option<(Self, Vec<(Realm, Version)>)> {
+        let (packed, trimmed) = match &self.0 {
+            Held::Packed(packed) => packed.with(point, payload, meta, limit)?,
+            Held::Own(list) if list.is_empty() => Packed::empty(Arc::clone(meta)).with(point, payload, meta, limit)?,
+            Held::Own(_) | Held::Chain { .. } => return None,
+        };
+        Some((Self(Held::Packed(packed)), trimmed))
+    }
+
     /// This with one more in front and at most `limit` in all, if nothing but values in memory is in it; else `None`.
     pub(super) fn with(&self, point: Point, payload: &Payload, limit: usize) -> Option<Self> {
         if limit == 0 || !is_plain(payload) {
@@ -78,6 +110,7 @@ impl History {
         }
         let (earlier, length) = match &self.0 {
             Held::Chain { newest, length, .. } if *length < 2 * limit => (Some(Arc::clone(newest)), *length),
+            Held::Packed(_) => return None,
             Held::Own(list) if !list.iter().all(|(_, payload)| is_plain(payload)) => return None,
             _ => self.copied(limit - 1),
         };

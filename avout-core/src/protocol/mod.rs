@@ -7,6 +7,7 @@ mod commit;
 mod envelope;
 mod history;
 mod key;
+mod packed;
 mod payload;
 mod point;
 mod reading;

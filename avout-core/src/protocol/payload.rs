@@ -60,6 +60,14 @@ pub enum Payload {
 }
 
 impl Payload {
+    /// Where the value lies, if it is in a store.
+    pub(super) fn stored(&self) -> Option<(Realm, Version)> {
+        match self {
+            Self::Stored { realm, version } => Some((*realm, *version)),
+            Self::Inline(_) | Self::Shared(_) | Self::Deleted => None,
+        }
+    }
+
     /// How many bytes of the value the record itself holds.
     pub fn inline_bytes(&self) -> usize {
         match self {

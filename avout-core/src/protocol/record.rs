@@ -4,18 +4,18 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes};
 
 use super::bytes::{Reader, put_short_text};
+use super::packed::{Packed, payload_size, put_payload, read_payload};
 use super::{ClientId, CodecId, History, Payload, Point, Realm, Version};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 
-const FORMAT: u8 = 1;
-const DELETED: u8 = 0;
-const INLINE: u8 = 1;
-const STORED: u8 = 2;
+const FORMAT: u8 = 2;
+/// It has no bare values, and all else is the same.
+const OLDEST_FORMAT: u8 = 1;
 
 /// The most earlier payloads that a record keeps, whatever its ref asks for.
 pub const MAX_HISTORY: u16 = 256;
 
-/// The most bytes of earlier inline values that a record keeps, beyond the newest of them, which is kept whatever its size.
+/// The most bytes of earlier inline values, with their envelopes, that a record keeps, beyond the newest of them, which is kept whatever its size.
 /// Values that lie in a store count as nothing here.
 pub const MAX_HISTORY_BYTES: usize = 4096;
 
@@ -108,6 +108,9 @@ impl Record {
         if let Some(history) = self.history.with(self.since(point), &self.payload, limit) {
             return Succession { record: Self { meta, payload, history, reservation: None }, trimmed: Vec::new() };
         }
+        if let Some((history, trimmed)) = self.history.with_bytes(self.since(point), &self.payload, &meta, limit) {
+            return Succession { record: Self { meta, payload, history, reservation: None }, trimmed };
+        }
         let mut history = Vec::with_capacity(limit.min(self.history.len() + 1));
         let mut trimmed = Vec::new();
         let mut bytes = 0;
@@ -119,8 +122,8 @@ impl Record {
             full = full || history.len() == limit || (bytes > MAX_HISTORY_BYTES && !history.is_empty());
             if !full {
                 history.push((point, payload.clone()));
-            } else if let Payload::Stored { realm, version } = payload {
-                trimmed.push((*realm, *version));
+            } else {
+                trimmed.extend(payload.stored());
             }
         }
         Succession { record: Self { meta, payload, history: history.into(), reservation: None }, trimmed }
@@ -134,26 +137,19 @@ impl Record {
 
     /// All payloads that the record points at in stores, the current one included.
     pub fn stored(&self) -> impl Iterator<Item = (Realm, Version)> {
-        std::iter::once(&self.payload).chain(self.history.iter().map(|(_, payload)| payload)).filter_map(|payload| {
-            match payload {
-                Payload::Stored { realm, version } => Some((*realm, *version)),
-                Payload::Inline(_) | Payload::Shared(_) | Payload::Deleted => None,
-            }
-        })
+        std::iter::once(&self.payload)
+            .chain(self.history.iter().map(|(_, payload)| payload))
+            .filter_map(Payload::stored)
     }
 
     /// How many bytes [`encode`](Self::encode) gives.
     pub fn encoded_size(&self) -> usize {
-        let payload = |payload: &Payload| match payload {
-            Payload::Inline(bytes) => 5 + bytes.len(),
-            Payload::Stored { .. } => 17 + Version::ENCODED_BYTES,
-            Payload::Shared(_) | Payload::Deleted => 1,
-        };
         let reservation = if self.reservation.is_some() { 36 } else { 0 };
-        28 + self.meta.type_tag.len()
-            + reservation
-            + payload(&self.payload)
-            + self.history.iter().map(|(_, earlier)| 8 + payload(earlier)).sum::<usize>()
+        let history = match self.history.entries(&self.meta) {
+            Some(entries) => entries.len(),
+            None => self.history.iter().map(|(_, earlier)| 8 + payload_size(earlier)).sum(),
+        };
+        28 + self.meta.type_tag.len() + reservation + payload_size(&self.payload) + history
     }
 
     /// The record as bytes, for coordinators outside this process.
@@ -163,6 +159,7 @@ impl Record {
     ///   | entries u16, each: point u64, payload | reservation | CRC-32 of all before
     /// reservation: 0 (none) | 1, client 16, number u64, lease in ms u32, since u64
     /// payload: 0 (deleted) | 1, length u32, envelope | 2, realm 16, version 36
+    ///   | 3, length u32, value (in entries only: its envelope has the record's codec and tag)
     /// ```
     ///
     /// # Errors
@@ -179,9 +176,14 @@ impl Record {
         put_short_text(&mut out, &self.meta.type_tag);
         put_payload(&mut out, &self.payload)?;
         out.put_u16(u16::try_from(self.history.len()).expect("succeed keeps at most MAX_HISTORY"));
-        for (point, payload) in self.history.iter() {
-            out.put_u64(point.number());
-            put_payload(&mut out, payload)?;
+        match self.history.entries(&self.meta) {
+            Some(entries) => out.put_slice(entries),
+            None => {
+                for (point, payload) in &self.history {
+                    out.put_u64(point.number());
+                    put_payload(&mut out, payload)?;
+                }
+            }
         }
         match &self.reservation {
             None => out.put_u8(0),
@@ -205,24 +207,18 @@ impl Record {
     /// nothing is allocated by a length that they claim.
     pub fn decode(bytes: &Bytes) -> Result<Self> {
         let mut reader = Reader::new(bytes, "record");
-        reader.format(FORMAT)?;
+        reader.format_from(OLDEST_FORMAT, FORMAT)?;
         let realm = Realm::new(u128::from_be_bytes(reader.array()?));
         let codec = CodecId(reader.u8()?);
         let limit = reader.u16()?;
         let type_tag = reader.short_text()?.into();
-        let payload = read_payload(&mut reader, bytes)?;
+        let meta = Arc::new(Meta { realm, codec, type_tag, history: limit });
+        let payload = read_payload(&mut reader, bytes, &meta)?;
         let entries = reader.u16()?;
         if entries > MAX_HISTORY {
             return Err(reader.corrupt("its history is too long"));
         }
-        let mut history: Vec<(Point, Payload)> = Vec::with_capacity(usize::from(entries.min(16)));
-        for _ in 0..entries {
-            let point = Point::new(reader.u64()?);
-            if history.last().is_some_and(|(newer, _)| *newer <= point) {
-                return Err(reader.corrupt("its history is out of order"));
-            }
-            history.push((point, read_payload(&mut reader, bytes)?));
-        }
+        let history = History::packed(Packed::read(&mut reader, bytes, Arc::clone(&meta), entries)?);
         let reservation = match reader.u8()? {
             0 => None,
             1 => Some(Reservation {
@@ -237,45 +233,7 @@ impl Record {
         if checksum != crc32fast::hash(&bytes[..bytes.len() - 4]) {
             return Err(reader.corrupt("its checksum is wrong"));
         }
-        let meta = Arc::new(Meta { realm, codec, type_tag, history: limit });
-        Ok(Self { meta, payload, history: history.into(), reservation })
-    }
-}
-
-fn put_payload(out: &mut Vec<u8>, payload: &Payload) -> Result<()> {
-    match payload {
-        Payload::Deleted => out.put_u8(DELETED),
-        Payload::Inline(bytes) => {
-            let length = u32::try_from(bytes.len())
-                .map_err(|_| Error::new(ErrorKind::TooLarge, "an inline value has less than 4 GiB"))?;
-            out.put_u8(INLINE);
-            out.put_u32(length);
-            out.put_slice(bytes);
-        }
-        Payload::Stored { realm, version } => {
-            out.put_u8(STORED);
-            out.put_u128(realm.number());
-            out.put_slice(&version.encode());
-        }
-        Payload::Shared(_) => {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                "a value with the in-process codec can be kept in the memory of this process only",
-            ));
-        }
-    }
-    Ok(())
-}
-
-fn read_payload(reader: &mut Reader<'_>, whole: &Bytes) -> Result<Payload> {
-    match reader.u8()? {
-        DELETED => Ok(Payload::Deleted),
-        INLINE => Ok(Payload::Inline(reader.long_bytes(whole)?)),
-        STORED => Ok(Payload::Stored {
-            realm: Realm::new(u128::from_be_bytes(reader.array()?)),
-            version: Version::read(reader)?,
-        }),
-        _ => Err(reader.corrupt("a payload of unknown kind")),
+        Ok(Self { meta, payload, history, reservation })
     }
 }
 

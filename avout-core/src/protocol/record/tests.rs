@@ -1,7 +1,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::protocol::ClientId;
+use crate::error::ErrorKind;
+use crate::protocol::{ClientId, Envelope};
 
 fn meta(history: u16) -> Arc<Meta> {
     Arc::new(Meta { realm: Realm::new(1), codec: CodecId::MESSAGE_PACK, type_tag: "i64".into(), history })
@@ -96,6 +97,67 @@ fn tells_every_trimmed_value_once() {
     let mut sequences: Vec<u64> = gone.iter().map(|(_, version)| version.sequence).collect();
     sequences.sort_unstable();
     assert_eq!(sequences, (0..10).collect::<Vec<_>>());
+}
+
+fn sealed(tag: &str, value: &[u8]) -> Payload {
+    Payload::Inline(Envelope::seal(CodecId::MESSAGE_PACK, tag, value).expect("small"))
+}
+
+/// What is kept of values in envelopes is just what is kept of a list of them, however the record was passed on: in memory, or
+/// as bytes; and an envelope that is not whole, or another type's, comes back as it was.
+#[test]
+fn earlier_values_come_back_in_their_envelopes() {
+    let payloads = |n: u64| match n % 7 {
+        0 => stored(n),
+        1 => sealed("u8", &[n as u8; 3]),
+        2 => inline(b"no envelope"),
+        3 if n.is_multiple_of(2) => Payload::Deleted,
+        4 => sealed("i64", &vec![n as u8; 700 * (n % 5) as usize]),
+        _ => sealed("i64", &n.to_be_bytes()),
+    };
+    for limit in [0, 1, 3, 8] {
+        let mut record = Record::first(meta(limit), payloads(0));
+        let mut plain = record.clone();
+        for n in 1..200 {
+            let point = Point::new(10 * n);
+            // As one that was put together by hand, which is never packed.
+            let list: Vec<_> = plain.history.iter().map(|(point, payload)| (point, payload.clone())).collect();
+            let by_list = Record { history: list.into(), ..plain };
+            let expected = by_list.succeed(point, meta(limit), payloads(n));
+            let next = record.succeed(point, meta(limit), payloads(n));
+            assert_eq!(format!("{:?}", next.record), format!("{:?}", expected.record));
+            assert_eq!(next.trimmed, expected.trimmed);
+            let same = |(a, b): ((_, &Payload), (_, &Payload))| match (a.1, b.1) {
+                (Payload::Inline(a), Payload::Inline(b)) => a == b,
+                _ => true,
+            };
+            assert!(next.record.history.iter().zip(&expected.record.history).all(same), "{n}");
+            (record, plain) = (next.record, expected.record);
+            if n % 3 != 0 {
+                let bytes = Bytes::from(record.encode().expect("no shared value"));
+                assert_eq!(bytes.len(), record.encoded_size());
+                record = Record::decode(&bytes).expect("whole");
+            }
+        }
+    }
+}
+
+/// A record of the first format is read, and followed by one of the second.
+#[test]
+fn reads_the_first_format() {
+    let history = vec![(Point::new(5), sealed("i64", b"old")), (Point::new(3), stored(1))].into();
+    let record = Record { history, ..Record::first(meta(3), sealed("i64", b"new")) };
+    let mut bytes = record.encode().expect("no shared value");
+    let end = bytes.len() - 4;
+    bytes[0] = 1;
+    let checksum = crc32fast::hash(&bytes[..end]).to_be_bytes();
+    bytes[end..].copy_from_slice(&checksum);
+    let read = Record::decode(&bytes.into()).expect("format 1");
+    assert_eq!(format!("{read:?}"), format!("{record:?}"));
+    let next = read.succeed(Point::new(8), meta(3), Payload::Deleted).record;
+    let again = Record::decode(&next.encode().expect("no shared value").into()).expect("format 2");
+    let points: Vec<u64> = again.payloads(Point::new(9)).map(|(point, _)| point.number()).collect();
+    assert_eq!(points, [9, 8, 5, 3]);
 }
 
 /// A record of another format is refused by its number.
