@@ -11,7 +11,7 @@ use crate::client::Shared;
 use crate::connection::{patiently, roll_back, run};
 use crate::error::{classify, copies};
 use crate::file::Lengths;
-use crate::here::{Open, Pace};
+use crate::here::Pace;
 use crate::log::Log;
 use crate::outcome::{self, Clock, Receipt};
 use crate::schema;
@@ -23,9 +23,6 @@ const MAX_JOBS: usize = 256;
 
 /// The most bytes in one SQLite transaction, but for the last request.
 const MAX_BYTES: usize = 8 << 20;
-
-/// How long a batch waits for the next request.
-const COMING: Duration = Duration::from_micros(20);
 
 /// How long a closing client waits for the lock, to remove its row. It may as well stay.
 const CLOSING: Duration = Duration::from_millis(100);
@@ -100,7 +97,6 @@ struct Unsettled {
 /// Works until it is told to stop or every handle is gone.
 pub(crate) fn serve(writer: &SharedWriter, queue: &Receiver<Message>) {
     let mut held = None;
-    let mut last = 0;
     while let Ok(message) = held.take().map_or_else(|| queue.recv(), Ok) {
         // If a caller panicked in the middle of a batch, nobody knows what state the writer is in.
         let Ok(mut writer) = writer.lock() else { return };
@@ -108,10 +104,8 @@ pub(crate) fn serve(writer: &SharedWriter, queue: &Receiver<Message>) {
         writer.finish();
         match message {
             Message::Job(job) => {
-                await_company(&writer.shared.open, last);
                 let (jobs, other) = gather(job, queue);
                 held = other;
-                last = jobs.len();
                 writer.batch(jobs);
             }
             Message::Resolve(receipt, reply) => {
@@ -464,22 +458,6 @@ fn lengths(connection: &Connection) -> rusqlite::Result<Lengths> {
         connection.query_row("PRAGMA wal_checkpoint(NOOP)", [], |row| Ok((row.get(1)?, row.get(2)?)))?;
     let log = if frames > copied { 32 + frames * (24 + page) } else { 0 };
     Ok(Lengths { file: (pages * page).unsigned_abs(), log: log.unsigned_abs() })
-}
-
-/// Waits for as many requests as the last batch had, while they come.
-///
-/// Those who were answered just now come back with their next commits, some tens of microseconds later. The first of them would
-/// else have a wait for the disk of its own, and the others would wait for that too.
-fn await_company(open: &Open, last: usize) {
-    let mut seen = open.count();
-    let mut since = Instant::now();
-    while seen < last && since.elapsed() < COMING {
-        std::thread::yield_now();
-        let now = open.count();
-        if now > seen {
-            (seen, since) = (now, Instant::now());
-        }
-    }
 }
 
 /// The jobs that wait, within the limits of a batch, and a message of another kind that came behind them.

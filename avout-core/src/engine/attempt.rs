@@ -253,6 +253,13 @@ impl Attempt {
         }
     }
 
+    /// Remembers the value of a key that was seen.
+    pub(crate) fn know(&mut self, key: &Key, value: &Shared) {
+        if let Some(seen) = &mut self.keys.entry(key).seen {
+            seen.value = Some(Arc::clone(value));
+        }
+    }
+
     /// All keys that were seen.
     pub(crate) fn seen(&self) -> impl Iterator<Item = (&Key, &Seen)> {
         self.keys.iter().filter_map(|(key, touched)| touched.seen.as_ref().map(|seen| (key, seen)))

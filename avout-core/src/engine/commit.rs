@@ -1,3 +1,4 @@
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -72,8 +73,7 @@ impl Engine {
         }
         match self.commit_at_once(plan, attempt, run) {
             Ok(ended) => Ok(ended),
-            // In a box of its own: it would make the future of every transaction larger.
-            Err(plan) => Box::pin(self.commit_merged_or_alone(plan, attempt, isolation, run)).await,
+            Err(plan) => self.commit_merged_or_alone(plan, attempt, isolation, run).await,
         }
     }
 
@@ -123,29 +123,33 @@ impl Engine {
     }
 
     /// Commits a plan, together with others where that can be.
-    async fn commit_merged_or_alone(
-        self: &Arc<Self>,
+    ///
+    /// In a box of the size that each case needs: allocators are slower with more than a kilobyte.
+    fn commit_merged_or_alone<'a>(
+        self: &'a Arc<Self>,
         plan: Plan,
-        attempt: &mut Attempt,
+        attempt: &'a mut Attempt,
         isolation: Isolation,
-        run: &mut Standing,
-    ) -> Result<Ended> {
+        run: &'a mut Standing,
+    ) -> Pin<Box<dyn Future<Output = Result<Ended>> + Send + 'a>> {
         // In memory a commit is shorter than what it takes to merge it with others.
         if self.capabilities.in_process || planted::is(&self.config, Bug::Apart) {
-            return self.commit_plan(plan, attempt, isolation, run).await;
+            return Box::pin(self.commit_plan(plan, attempt, isolation, run));
         }
         match self.merger.enter(&plan, run.deadline) {
-            Entered::Alone => self.commit_plan(plan, attempt, isolation, run).await,
-            Entered::Lead(lead) => {
+            Entered::Alone => Box::pin(self.commit_plan(plan, attempt, isolation, run)),
+            Entered::Lead(lead) => Box::pin(async move {
                 let ended = self.commit_plan(plan, attempt, isolation, run).await;
                 lead.done(self);
                 ended
-            }
-            Entered::Wait(place) => match place.told().await {
-                Told::Committed(point) => Ok(Ended::Committed(Some(point))),
-                Told::Failed(error) => Err(error),
-                Told::Alone => self.commit_plan(plan, attempt, isolation, run).await,
-            },
+            }),
+            Entered::Wait(place) => Box::pin(async move {
+                match place.told().await {
+                    Told::Committed(point) => Ok(Ended::Committed(Some(point))),
+                    Told::Failed(error) => Err(error),
+                    Told::Alone => self.commit_plan(plan, attempt, isolation, run).await,
+                }
+            }),
         }
     }
 

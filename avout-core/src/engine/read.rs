@@ -187,7 +187,22 @@ impl TxInner {
         };
         Box::pin(async {
             self.see(&unwritten).await?;
-            try_join_all(cells.iter().map(|cell| self.value(cell, read))).await
+            let mut values = Vec::with_capacity(cells.len());
+            let mut elsewhere = Vec::new();
+            for (index, cell) in cells.iter().enumerate() {
+                match self.value_here(cell, read)? {
+                    Shown::Value(value) => values.push(value),
+                    Shown::Payload(payload) => elsewhere.push((index, payload)),
+                }
+            }
+            // Only those need a future each that are to be fetched.
+            if !elsewhere.is_empty() {
+                let fetch = elsewhere.iter().map(|(index, payload)| self.fetched(cells[*index], payload));
+                for ((index, _), value) in elsewhere.iter().zip(try_join_all(fetch).await?) {
+                    values.insert(*index, value);
+                }
+            }
+            Ok(values)
         })
         .await
     }
@@ -220,23 +235,29 @@ impl TxInner {
         Ok(values.pop().expect("one value for one cell"))
     }
 
-    /// The value of a cell whose key is seen or written.
-    async fn value(&self, cell: &Arc<Cell>, read: bool) -> Result<Shared> {
-        let payload = {
+    /// The value of a cell whose key is seen or written, or its payload where the value lies in a store.
+    fn value_here(&self, cell: &Cell, read: bool) -> Result<Shown> {
+        let shown = {
             let mut attempt = self.attempt();
             attempt.check_running()?;
-            match self.show(&mut attempt, cell, read)? {
-                Shown::Value(value) => return Ok(value),
-                Shown::Payload(payload) => payload,
-            }
+            self.show(&mut attempt, cell, read)?
         };
-        let loaded = self.engine.load(cell, Some(&payload), self.deadline).await;
+        match shown {
+            Shown::Payload(Payload::Inline(bytes)) => {
+                let value = cell.decode(&State::Bytes(bytes))?;
+                self.attempt().know(&cell.key, &value);
+                Ok(Shown::Value(value))
+            }
+            shown => Ok(shown),
+        }
+    }
+
+    /// The value that a payload points at.
+    async fn fetched(&self, cell: &Cell, payload: &Payload) -> Result<Shared> {
+        let loaded = self.engine.load(cell, Some(payload), self.deadline).await;
         match loaded.map_err(|error| self.effort(error))? {
             Loaded::Value(value) => {
-                let mut attempt = self.attempt();
-                if let Some(seen) = &mut attempt.keys.entry(&cell.key).seen {
-                    seen.value = Some(Arc::clone(&value));
-                }
+                self.attempt().know(&cell.key, &value);
                 Ok(value)
             }
             Loaded::Absent => Err(absent(&cell.key)),

@@ -60,7 +60,7 @@ impl Engine {
                         }
                         // Somebody fenced it with a receipt, or a copy of the request came first: the slot tells.
                         CommitOutcome::Conflict(conflict) if conflict.stale.contains(lease.key()) => {
-                            match self.decide(&mut lease, floor.epoch, late).await {
+                            match Box::pin(self.decide(&mut lease, floor.epoch, late)).await {
                                 Ok(resolution) => return Ok(resolved(resolution, None)),
                                 // Others use it, or it was retired. It is never ours again.
                                 Err(_) => lease.abandon(),
@@ -80,7 +80,7 @@ impl Engine {
                 }
                 // As long again, if the reply itself was waited for till now.
                 let late = late.map(|late| late.max(Instant::now() + GRACE));
-                self.find_out(error, lease, floor, late).await
+                Box::pin(self.find_out(error, lease, floor, late)).await
             }
             Err(error) => {
                 if let Some(lease) = &mut lease {

@@ -163,7 +163,8 @@ impl Engine {
                 return Ok(lease);
             };
             slot.doubted = true;
-            match self.until(deadline, || self.settle(lease.number(), lease.slot().sequence, epoch)).await {
+            let settling = self.until(deadline, || self.settle(lease.number(), lease.slot().sequence, epoch));
+            match Box::pin(settling).await {
                 Ok(settled) => {
                     lease.committed(settled.revision);
                     return Ok(lease);

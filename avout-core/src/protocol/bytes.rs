@@ -57,15 +57,29 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(bytes).map_err(|_| self.corrupt("a text in it is not UTF-8"))
     }
 
-    /// Bytes behind their 32-bit length.
-    pub(super) fn long(&mut self) -> Result<&'a [u8]> {
-        let length = self.u32()? as usize;
-        self.slice(length)
-    }
-
     /// Bytes behind their 32-bit length, as a part of `whole` without a copy.
     pub(super) fn long_bytes(&mut self, whole: &Bytes) -> Result<Bytes> {
-        Ok(whole.slice_ref(self.long()?))
+        let length = self.u32()? as usize;
+        Ok(whole.slice_ref(self.slice(length)?))
+    }
+
+    /// What [`put_varint`] wrote.
+    pub(super) fn varint(&mut self) -> Result<u64> {
+        let mut number = 0;
+        for shift in (0..u64::BITS).step_by(7) {
+            let byte = self.u8()?;
+            let bits = u64::from(byte & 0x7f);
+            number |= bits << shift;
+            if byte < 0x80 {
+                // Each number has one form: no zeros in front, and nothing above 64 bits.
+                let is_shortest = byte != 0 || shift == 0;
+                return match is_shortest && (bits << shift) >> shift == bits {
+                    true => Ok(number),
+                    false => Err(self.corrupt("a number in it has another form")),
+                };
+            }
+        }
+        Err(self.corrupt("a number in it is too long"))
     }
 
     /// What was not read yet.
@@ -75,13 +89,8 @@ impl<'a> Reader<'a> {
 
     /// Checks the format's version byte.
     pub(super) fn format(&mut self, known: u8) -> Result<()> {
-        self.format_from(known, known)
-    }
-
-    /// Checks the format's version byte, where earlier ones are known, too.
-    pub(super) fn format_from(&mut self, oldest: u8, known: u8) -> Result<()> {
         match self.u8()? {
-            found if (oldest..=known).contains(&found) => Ok(()),
+            found if found == known => Ok(()),
             found => Err(Error::new(
                 ErrorKind::Corrupt,
                 format!(
@@ -103,4 +112,44 @@ pub(super) fn put_short_text(out: &mut Vec<u8>, text: &str) {
     let length = u8::try_from(text.len()).expect("the text was checked to be short");
     out.put_u8(length);
     out.put_slice(text.as_bytes());
+}
+
+/// A number in seven bits a byte, the lowest first; all bytes but the last have their highest bit set.
+pub(super) fn put_varint(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.put_u8(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.put_u8(number as u8);
+}
+
+/// How many bytes [`put_varint`] writes.
+pub(super) fn varint_size(number: u64) -> usize {
+    (u64::BITS - (number | 1).leading_zeros()).div_ceil(7) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every number comes back from as many bytes as are said, and from no others.
+    #[test]
+    fn numbers_have_one_form() {
+        let edges = (0..u64::BITS).flat_map(|bit| [(1 << bit) - 1, 1 << bit, (1 << bit) + 1]).chain([u64::MAX]);
+        for number in edges {
+            let mut bytes = Vec::new();
+            put_varint(&mut bytes, number);
+            assert_eq!(bytes.len(), varint_size(number), "{number}");
+            let mut reader = Reader::new(&bytes, "number");
+            assert_eq!(reader.varint().expect("whole"), number);
+            reader.end().expect("all was read");
+            assert!(Reader::new(&bytes[..bytes.len() - 1], "number").varint().is_err());
+            *bytes.last_mut().expect("not empty") |= 0x80;
+            bytes.push(0);
+            assert!(Reader::new(&bytes, "number").varint().is_err(), "{number} with a zero in front");
+        }
+        let too_large = [[0xff; 9].as_slice(), &[2]].concat();
+        assert!(Reader::new(&too_large, "number").varint().is_err());
+        assert!(Reader::new(&[0xff; 11], "number").varint().is_err());
+    }
 }

@@ -1,7 +1,10 @@
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::packed::Packed;
 use super::{Meta, Payload, Point, Realm, Version};
+use crate::error::Result;
 
 /// The earlier payloads of a record, newest first, each with the point where it took effect.
 ///
@@ -79,12 +82,17 @@ impl History {
         Self(Held::Packed(packed))
     }
 
-    /// Its bytes as entries of a record with this meta, if it has them.
-    pub(super) fn entries(&self, meta: &Arc<Meta>) -> Option<&[u8]> {
-        match &self.0 {
-            Held::Packed(packed) => packed.entries(meta).map(|entries| &entries[..]),
-            Held::Own(_) | Held::Chain { .. } => None,
+    /// As it is written in a record with this meta.
+    ///
+    /// # Errors
+    /// A payload has no bytes, or the payloads are out of order.
+    pub(super) fn entries(&self, meta: &Arc<Meta>) -> Result<Bytes> {
+        if let Held::Packed(packed) = &self.0
+            && let Some(entries) = packed.entries(meta)
+        {
+            return Ok(entries.clone());
         }
+        Packed::of(Arc::clone(meta), self.iter()).map(Packed::into_entries)
     }
 
     /// See [`Packed::with`]. `None` also where it is not packed.

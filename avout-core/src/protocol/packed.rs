@@ -4,15 +4,16 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::{BufMut, Bytes};
 
-use super::bytes::Reader;
+use super::bytes::{Reader, put_varint, varint_size};
 use super::record::{MAX_HISTORY_BYTES, Meta};
 use super::{Envelope, Payload, Point, Realm, Version};
 use crate::error::{Error, ErrorKind, Result};
 
-const DELETED: u8 = 0;
-const INLINE: u8 = 1;
-const STORED: u8 = 2;
-const BARE: u8 = 3;
+const DELETED: u64 = 0;
+const INLINE: u64 = 1;
+const STORED: u64 = 2;
+/// A value without its envelope, which says nothing that the record's meta does not say.
+const BARE: u64 = 3;
 
 /// A history as the bytes that it was read from, or is to be written as.
 ///
@@ -22,16 +23,18 @@ const BARE: u8 = 3;
 pub(super) struct Packed {
     /// Whose codec and type tag bare values have.
     meta: Arc<Meta>,
+    /// Of each the point and the payload; of the first its point, and of the others by how much it is before that of the one
+    /// in front.
     entries: Bytes,
     length: u16,
     unpacked: OnceLock<Vec<(Point, Payload)>>,
 }
 
 /// What is seen of a payload without taking it out.
-struct Glimpse {
-    /// As [`Payload::inline_bytes`].
-    inline_bytes: usize,
-    stored: Option<(Realm, Version)>,
+struct Glimpse<'a> {
+    kind: u64,
+    /// The value, or where it lies.
+    bytes: &'a [u8],
 }
 
 impl Packed {
@@ -40,17 +43,33 @@ impl Packed {
         Self { meta, entries: Bytes::new(), length: 0, unpacked: OnceLock::new() }
     }
 
+    /// These, newest first.
+    ///
+    /// # Errors
+    /// One of them has no bytes, or they are out of order.
+    pub(super) fn of<'a>(meta: Arc<Meta>, list: impl Iterator<Item = (Point, &'a Payload)>) -> Result<Self> {
+        let (mut entries, mut length, mut newer) = (Vec::new(), 0, None);
+        for (point, payload) in list {
+            let step = match newer {
+                None => point.number(),
+                Some(newer) => step(newer, point)
+                    .ok_or_else(|| Error::new(ErrorKind::Corrupt, "the history of a record is out of order"))?,
+            };
+            put_varint(&mut entries, step);
+            put_entry(&mut entries, payload, &meta)?;
+            newer = Some(point);
+            length += 1;
+        }
+        Ok(Self { meta, entries: entries.into(), length, unpacked: OnceLock::new() })
+    }
+
     /// The next so many entries of a record, which are checked.
     pub(super) fn read(reader: &mut Reader<'_>, whole: &Bytes, meta: Arc<Meta>, length: u16) -> Result<Self> {
         let all = reader.rest();
-        let mut newer = None;
+        let mut points = Points::default();
         for _ in 0..length {
-            let point = reader.u64()?;
-            if newer.is_some_and(|newer| newer <= point) {
-                return Err(reader.corrupt("its history is out of order"));
-            }
-            newer = Some(point);
-            glimpse(reader, &meta)?;
+            points.read(reader)?;
+            glimpse(reader)?;
         }
         let entries = whole.slice_ref(&all[..all.len() - reader.rest().len()]);
         Ok(Self { meta, entries, length, unpacked: OnceLock::new() })
@@ -66,12 +85,17 @@ impl Packed {
         (Arc::ptr_eq(&self.meta, meta) || same()).then_some(&self.entries)
     }
 
+    pub(super) fn into_entries(self) -> Bytes {
+        self.entries
+    }
+
     pub(super) fn list(&self) -> &[(Point, Payload)] {
         self.unpacked.get_or_init(|| {
             let mut reader = Reader::new(&self.entries, "record");
-            let entry = |_| Ok((Point::new(reader.u64()?), read_payload(&mut reader, &self.entries, &self.meta)?));
+            let mut points = Points::default();
+            let entry = |_| Ok((points.read(&mut reader)?, read_payload(&mut reader, &self.entries, &self.meta)?));
             let entries: Result<_> = (0..self.length).map(entry).collect();
-            entries.expect("the entries were checked when they were read")
+            entries.expect(CHECKED)
         })
     }
 
@@ -85,64 +109,125 @@ impl Packed {
         limit: usize,
     ) -> Option<(Self, Vec<(Realm, Version)>)> {
         let earlier = self.entries(meta)?;
-        let mut entries = Vec::with_capacity(8 + payload_size(payload) + earlier.len());
-        entries.put_u64(point.number());
-        put_entry(&mut entries, payload, meta).ok()?;
-        let (mut length, mut bytes, mut cut) = (0, payload.inline_bytes(), 0);
+        let mut entries = Vec::with_capacity(20 + payload_size(payload) + earlier.len());
         let mut trimmed = Vec::new();
+        let mut length = 0;
         if limit == 0 {
-            entries.clear();
             trimmed.extend(payload.stored());
         } else {
+            put_varint(&mut entries, point.number());
+            put_entry(&mut entries, payload, meta).ok()?;
             length = 1;
         }
-        let mut reader = Reader::new(earlier, "record");
+        let mut bytes = payload.inline_bytes();
         let mut full = false;
+        // The point of the one that was in front till now, and where its payload begins; and where the last one ends that stays.
+        let mut second = None;
+        let mut end = 0;
+        let mut reader = Reader::new(earlier, "record");
         for _ in 0..self.length {
-            let seen = reader.u64().and_then(|_| glimpse(&mut reader, meta));
-            let Glimpse { inline_bytes, stored } = seen.expect("the entries were checked when they were read");
-            bytes += inline_bytes;
+            let number = reader.varint().expect(CHECKED);
+            second.get_or_insert((Point::new(number), earlier.len() - reader.rest().len()));
+            let seen = glimpse(&mut reader).expect(CHECKED);
+            bytes += seen.inline_bytes(meta);
             // Once one is left out all older ones are: a gap would show a wrong value at a point inside it.
             full = full || usize::from(length) == limit || bytes > MAX_HISTORY_BYTES;
             if full {
-                trimmed.extend(stored);
+                trimmed.extend(seen.stored());
             } else {
                 length += 1;
-                cut = earlier.len() - reader.rest().len();
+                end = earlier.len() - reader.rest().len();
             }
         }
-        entries.put_slice(&earlier[..cut]);
+        if let Some((older, begin)) = second.filter(|(_, begin)| *begin < end) {
+            put_varint(&mut entries, step(point, older)?);
+            entries.put_slice(&earlier[begin..end]);
+        }
         let packed = Self { meta: Arc::clone(meta), entries: entries.into(), length, unpacked: OnceLock::new() };
         Some((packed, trimmed))
+    }
+}
+
+const CHECKED: &str = "the entries were checked when they were read";
+
+/// Reads the points of entries, which fall strictly.
+#[derive(Default)]
+struct Points(Option<Point>);
+
+impl Points {
+    fn read(&mut self, reader: &mut Reader<'_>) -> Result<Point> {
+        let number = reader.varint()?;
+        let point = match self.0 {
+            None => Point::new(number),
+            Some(newer) => match newer.number().checked_sub(number) {
+                Some(older) if number > 0 => Point::new(older),
+                _ => return Err(reader.corrupt("its history is out of order")),
+            },
+        };
+        self.0 = Some(point);
+        Ok(point)
+    }
+}
+
+/// By how much a point is before a newer one. `None`: it is not.
+fn step(newer: Point, older: Point) -> Option<u64> {
+    newer.number().checked_sub(older.number()).filter(|step| *step > 0)
+}
+
+impl Glimpse<'_> {
+    /// As [`Payload::inline_bytes`].
+    fn inline_bytes(&self, meta: &Meta) -> usize {
+        match self.kind {
+            INLINE => self.bytes.len(),
+            BARE => Envelope::size(&meta.type_tag, self.bytes.len()),
+            _ => 0,
+        }
+    }
+
+    /// As [`Payload::stored`].
+    fn stored(&self) -> Option<(Realm, Version)> {
+        (self.kind == STORED).then(|| pointer(&mut Reader::new(self.bytes, "record")).expect(CHECKED))
     }
 }
 
 /// How many bytes [`put_payload`] writes.
 pub(super) fn payload_size(payload: &Payload) -> usize {
     match payload {
-        Payload::Inline(bytes) => 5 + bytes.len(),
-        Payload::Stored { .. } => 17 + Version::ENCODED_BYTES,
+        Payload::Inline(bytes) => varint_size(head(INLINE, bytes.len())) + bytes.len(),
+        Payload::Stored { .. } => 1 + POINTER_BYTES,
         Payload::Shared(_) | Payload::Deleted => 1,
     }
 }
 
+/// A realm and a version.
+const POINTER_BYTES: usize = 16 + Version::ENCODED_BYTES;
+
+/// What stands in front of a payload: its kind, and how many bytes of a value follow.
+fn head(kind: u64, length: usize) -> u64 {
+    (length as u64) << 2 | kind
+}
+
 /// Writes a payload; an inline value without its envelope, if the record's meta says all that the envelope does.
 fn put_entry(out: &mut Vec<u8>, payload: &Payload, meta: &Meta) -> Result<()> {
-    let Payload::Inline(bytes) = payload else { return put_payload(out, payload) };
-    let Some(value) = Envelope::value_of(bytes, meta.codec, &meta.type_tag) else { return put_payload(out, payload) };
-    out.put_u8(BARE);
-    put_long(out, value)
+    if let Payload::Inline(bytes) = payload
+        && let Some(value) = Envelope::value_of(bytes, meta.codec, &meta.type_tag)
+    {
+        put_varint(out, head(BARE, value.len()));
+        out.put_slice(value);
+        return Ok(());
+    }
+    put_payload(out, payload)
 }
 
 pub(super) fn put_payload(out: &mut Vec<u8>, payload: &Payload) -> Result<()> {
     match payload {
-        Payload::Deleted => out.put_u8(DELETED),
+        Payload::Deleted => put_varint(out, head(DELETED, 0)),
         Payload::Inline(bytes) => {
-            out.put_u8(INLINE);
-            put_long(out, bytes)?;
+            put_varint(out, head(INLINE, bytes.len()));
+            out.put_slice(bytes);
         }
         Payload::Stored { realm, version } => {
-            out.put_u8(STORED);
+            put_varint(out, head(STORED, 0));
             out.put_u128(realm.number());
             out.put_slice(&version.encode());
         }
@@ -156,37 +241,37 @@ pub(super) fn put_payload(out: &mut Vec<u8>, payload: &Payload) -> Result<()> {
     Ok(())
 }
 
-fn put_long(out: &mut Vec<u8>, bytes: &[u8]) -> Result<()> {
-    let length = u32::try_from(bytes.len())
-        .map_err(|_| Error::new(ErrorKind::TooLarge, "an inline value has less than 4 GiB"))?;
-    out.put_u32(length);
-    out.put_slice(bytes);
-    Ok(())
-}
-
+/// Reads a payload. A bare one gets its envelope back.
 pub(super) fn read_payload(reader: &mut Reader<'_>, whole: &Bytes, meta: &Meta) -> Result<Payload> {
-    match reader.u8()? {
-        DELETED => Ok(Payload::Deleted),
-        INLINE => Ok(Payload::Inline(reader.long_bytes(whole)?)),
-        STORED => Ok(Payload::Stored {
-            realm: Realm::new(u128::from_be_bytes(reader.array()?)),
-            version: Version::read(reader)?,
-        }),
-        BARE => Ok(Payload::Inline(Envelope::seal(meta.codec, &meta.type_tag, reader.long()?)?)),
-        _ => Err(reader.corrupt("a payload of unknown kind")),
-    }
+    let Glimpse { kind, bytes } = glimpse(reader)?;
+    Ok(match kind {
+        INLINE => Payload::Inline(whole.slice_ref(bytes)),
+        BARE => Payload::Inline(Envelope::seal(meta.codec, &meta.type_tag, bytes)?),
+        STORED => {
+            let (realm, version) = pointer(&mut Reader::new(bytes, "record"))?;
+            Payload::Stored { realm, version }
+        }
+        _ => Payload::Deleted,
+    })
 }
 
-fn glimpse(reader: &mut Reader<'_>, meta: &Meta) -> Result<Glimpse> {
-    let (inline_bytes, stored) = match reader.u8()? {
-        DELETED => (0, None),
-        INLINE => (reader.long()?.len(), None),
+/// Checks a payload and passes it by.
+fn glimpse<'a>(reader: &mut Reader<'a>) -> Result<Glimpse<'a>> {
+    let head = reader.varint()?;
+    let (kind, length) = (head & 3, head >> 2);
+    let bytes = match kind {
+        DELETED | STORED if length > 0 => return Err(reader.corrupt("a payload of unknown kind")),
         STORED => {
-            let realm = Realm::new(u128::from_be_bytes(reader.array()?));
-            (0, Some((realm, Version::read(reader)?)))
+            let bytes = reader.slice(POINTER_BYTES)?;
+            pointer(&mut Reader::new(bytes, "record"))?;
+            bytes
         }
-        BARE => (Envelope::size(&meta.type_tag, reader.long()?.len()), None),
-        _ => return Err(reader.corrupt("a payload of unknown kind")),
+        _ => reader.slice(usize::try_from(length).map_err(|_| reader.corrupt("it ends too early"))?)?,
     };
-    Ok(Glimpse { inline_bytes, stored })
+    Ok(Glimpse { kind, bytes })
+}
+
+fn pointer(reader: &mut Reader<'_>) -> Result<(Realm, Version)> {
+    let realm = Realm::new(u128::from_be_bytes(reader.array()?));
+    Ok((realm, Version::read(reader)?))
 }

@@ -9,8 +9,6 @@ use super::{ClientId, CodecId, History, Payload, Point, Realm, Version};
 use crate::error::Result;
 
 const FORMAT: u8 = 2;
-/// It has no bare values, and all else is the same.
-const OLDEST_FORMAT: u8 = 1;
 
 /// The most earlier payloads that a record keeps, whatever its ref asks for.
 pub const MAX_HISTORY: u16 = 256;
@@ -145,10 +143,7 @@ impl Record {
     /// How many bytes [`encode`](Self::encode) gives.
     pub fn encoded_size(&self) -> usize {
         let reservation = if self.reservation.is_some() { 36 } else { 0 };
-        let history = match self.history.entries(&self.meta) {
-            Some(entries) => entries.len(),
-            None => self.history.iter().map(|(_, earlier)| 8 + payload_size(earlier)).sum(),
-        };
+        let history = self.history.entries(&self.meta).map_or(0, |entries| entries.len());
         28 + self.meta.type_tag.len() + reservation + payload_size(&self.payload) + history
     }
 
@@ -156,14 +151,18 @@ impl Record {
     ///
     /// ```text
     /// format u8 | realm 16 | codec u8 | history limit u16 | tag length u8, tag | payload
-    ///   | entries u16, each: point u64, payload | reservation | CRC-32 of all before
+    ///   | entries u16, each: step varint, payload | reservation | CRC-32 of all before
+    /// step: of the first entry its point, of the others how far it is before that of the entry in front
+    /// payload: head varint = 4 * length + kind, then by kind
+    ///   0 (deleted) | 1, an envelope of that length | 2, realm 16, version 36 (length 0)
+    ///   | 3, a value of that length (in entries only: its envelope has the record's codec and tag)
     /// reservation: 0 (none) | 1, client 16, number u64, lease in ms u32, since u64
-    /// payload: 0 (deleted) | 1, length u32, envelope | 2, realm 16, version 36
-    ///   | 3, length u32, value (in entries only: its envelope has the record's codec and tag)
+    /// varint: seven bits a byte, the lowest first, 128 added to all bytes but the last
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] if a payload is a shared value, which has no bytes.
+    /// [`ErrorKind::Unsupported`] if a payload is a shared value, which has no bytes. [`ErrorKind::Corrupt`] if the points of the
+    /// history do not fall; those of [`succeed`](Self::succeed) do.
     ///
     /// # Panics
     /// If the type tag has more than 255 bytes; refs refuse such tags when they are made.
@@ -176,15 +175,7 @@ impl Record {
         put_short_text(&mut out, &self.meta.type_tag);
         put_payload(&mut out, &self.payload)?;
         out.put_u16(u16::try_from(self.history.len()).expect("succeed keeps at most MAX_HISTORY"));
-        match self.history.entries(&self.meta) {
-            Some(entries) => out.put_slice(entries),
-            None => {
-                for (point, payload) in &self.history {
-                    out.put_u64(point.number());
-                    put_payload(&mut out, payload)?;
-                }
-            }
-        }
+        out.put_slice(&self.history.entries(&self.meta)?);
         match &self.reservation {
             None => out.put_u8(0),
             Some(Reservation { holder, lease, since }) => {
@@ -207,7 +198,7 @@ impl Record {
     /// nothing is allocated by a length that they claim.
     pub fn decode(bytes: &Bytes) -> Result<Self> {
         let mut reader = Reader::new(bytes, "record");
-        reader.format_from(OLDEST_FORMAT, FORMAT)?;
+        reader.format(FORMAT)?;
         let realm = Realm::new(u128::from_be_bytes(reader.array()?));
         let codec = CodecId(reader.u8()?);
         let limit = reader.u16()?;

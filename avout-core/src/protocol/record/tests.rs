@@ -142,22 +142,21 @@ fn earlier_values_come_back_in_their_envelopes() {
     }
 }
 
-/// A record of the first format is read, and followed by one of the second.
+/// Points that do not fall are refused, and what is kept takes few bytes beside the values.
 #[test]
-fn reads_the_first_format() {
-    let history = vec![(Point::new(5), sealed("i64", b"old")), (Point::new(3), stored(1))].into();
-    let record = Record { history, ..Record::first(meta(3), sealed("i64", b"new")) };
-    let mut bytes = record.encode().expect("no shared value");
-    let end = bytes.len() - 4;
-    bytes[0] = 1;
-    let checksum = crc32fast::hash(&bytes[..end]).to_be_bytes();
-    bytes[end..].copy_from_slice(&checksum);
-    let read = Record::decode(&bytes.into()).expect("format 1");
-    assert_eq!(format!("{read:?}"), format!("{record:?}"));
-    let next = read.succeed(Point::new(8), meta(3), Payload::Deleted).record;
-    let again = Record::decode(&next.encode().expect("no shared value").into()).expect("format 2");
-    let points: Vec<u64> = again.payloads(Point::new(9)).map(|(point, _)| point.number()).collect();
-    assert_eq!(points, [9, 8, 5, 3]);
+fn a_history_is_small_and_in_order() {
+    for points in [[5, 5], [3, 5]] {
+        let history: History = points.map(|point| (Point::new(point), Payload::Deleted)).into_iter().collect();
+        let record = Record { history, ..Record::first(meta(3), Payload::Deleted) };
+        assert_eq!(record.encode().map_err(|error| error.kind()), Err(ErrorKind::Corrupt));
+    }
+    let first = Record::first(meta(8), sealed("i64", &[7; 16]));
+    let mut record = first.clone();
+    for n in 1..20 {
+        record = record.succeed(Point::new(1_000_000 + 60 * n), meta(8), sealed("i64", &[7; 16])).record;
+    }
+    // Of each a byte for its point, one for its length, and of the first two more for its point.
+    assert_eq!(record.encoded_size() - first.encoded_size(), 8 * 18 + 2);
 }
 
 /// A record of another format is refused by its number.
