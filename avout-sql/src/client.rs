@@ -258,7 +258,7 @@ impl Client {
     pub(crate) async fn resolve(&self, receipt: crate::outcome::Receipt) -> Result<avout_core::protocol::Resolution> {
         self.usable()?;
         let (reply, answer) = oneshot::channel();
-        self.queue.send(Message::Resolve(receipt, reply)).map_err(|_| closed())?;
+        self.queue.send(Message::Resolve(Box::new((receipt, reply)))).map_err(|_| closed())?;
         answer.await.unwrap_or_else(|_| Err(closed()))
     }
 

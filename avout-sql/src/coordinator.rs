@@ -13,7 +13,7 @@ use crate::outcome::{self, Receipt};
 use crate::poller;
 use crate::records::{self, Keys, RawSnapshot, SMALL_READ};
 use crate::watch::{RefWatcher, Registration, Table};
-use crate::work::{Batch, Work};
+use crate::work::{Batch, Conflicts, Work};
 
 /// Orders commits with SQLite's write lock.
 ///
@@ -192,16 +192,21 @@ impl Work for CommitWork {
     }
 
     /// Writes the last line, which is as expected or writes nothing, when all others are known to be as expected. Nobody else
-    /// can write meanwhile, so a conflict leaves nothing behind, and no savepoint is needed.
+    /// can write meanwhile, so a conflict leaves nothing behind, and no savepoint is needed. To look at the others first costs
+    /// as much as to write them; so where conflicts are unexpected they are written at once, each on its condition.
     fn apply(&self, batch: &mut Batch<'_>) -> Result<Outcome> {
         let connection = batch.connection;
         let (last, others) = self.lines.split_last().expect("a commit that writes nothing is not sent here");
         let point = batch.coming_point()?;
-        if !are_as_expected(connection, others)? || !last.write(connection, point)? {
+        let looks = batch.conflicts() != Conflicts::Unexpected;
+        if looks && (!are_as_expected(connection, others)? || !last.write(connection, point)?) {
+            batch.conflict();
             return self.conflict(batch);
         }
-        for line in others.iter().filter(|line| !matches!(line.write, Write::Nothing)) {
+        let left = if looks { others } else { &self.lines };
+        for line in left.iter().filter(|line| !looks || !matches!(line.write, Write::Nothing)) {
             if !line.write(connection, point)? {
+                batch.conflict();
                 return Err(records::broken(&line.key));
             }
         }

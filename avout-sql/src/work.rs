@@ -20,7 +20,8 @@ pub(crate) trait Work: Send + 'static {
 
     /// Does it, or finds that it cannot be done and writes nothing.
     ///
-    /// An error rolls the whole batch back, and the others are done again without this one; so it is called more than once.
+    /// An error rolls the whole batch back, and the others are done again without this one; so it is called more than once. So it
+    /// is where a conflict was [`Unexpected`](Conflicts::Unexpected): all are done again then.
     fn apply(&self, batch: &mut Batch<'_>) -> Result<Self::Answer>;
 }
 
@@ -33,11 +34,32 @@ pub(crate) struct Batch<'a> {
     clock: i64,
     wrote: bool,
     changes: Vec<Change>,
+    conflicts: Conflicts,
+}
+
+/// What is expected of conflicts in a batch, and what came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Conflicts {
+    /// None is expected: works write before they have looked whether all is as they need it. A conflict then undoes the batch.
+    Unexpected,
+    /// Works look first.
+    Possible,
+    /// There was one.
+    Seen,
 }
 
 impl<'a> Batch<'a> {
-    pub(crate) fn new(connection: &'a Connection, clock: i64) -> Self {
-        Self { connection, began: clock, clock, wrote: false, changes: Vec::new() }
+    pub(crate) fn new(connection: &'a Connection, clock: i64, conflicts: Conflicts) -> Self {
+        Self { connection, began: clock, clock, wrote: false, changes: Vec::new(), conflicts }
+    }
+
+    pub(crate) fn conflicts(&self) -> Conflicts {
+        self.conflicts
+    }
+
+    /// Notes a conflict.
+    pub(crate) fn conflict(&mut self) {
+        self.conflicts = Conflicts::Seen;
     }
 
     /// The point of the state as it is now.

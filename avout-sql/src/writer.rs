@@ -16,7 +16,7 @@ use crate::log::Log;
 use crate::outcome::{self, Clock, Receipt};
 use crate::schema;
 use crate::watch::Change;
-use crate::work::{Batch, Job};
+use crate::work::{Batch, Conflicts, Job};
 
 /// The most requests in one SQLite transaction.
 const MAX_JOBS: usize = 256;
@@ -24,12 +24,16 @@ const MAX_JOBS: usize = 256;
 /// The most bytes in one SQLite transaction, but for the last request.
 const MAX_BYTES: usize = 8 << 20;
 
+/// After so many requests without a conflict none is expected.
+const CALM: usize = 64;
+
 /// How long a closing client waits for the lock, to remove its row. It may as well stay.
 const CLOSING: Duration = Duration::from_millis(100);
 
+/// What is seldom sent lies in a box: the queue has room for the largest everywhere.
 pub(crate) enum Message {
     Job(Box<dyn Job>),
-    Resolve(Receipt, oneshot::Sender<Result<Resolution>>),
+    Resolve(Box<(Receipt, oneshot::Sender<Result<Resolution>>)>),
     /// There is work left from a batch on another thread.
     Wake,
     /// Ends the thread, and closes these connections before its own.
@@ -78,6 +82,8 @@ pub(crate) struct Writer {
     /// The batch in that row.
     number: i64,
     pace: Pace,
+    /// How many requests were done since the last conflict.
+    calm: usize,
     log: Log,
     /// What must be done before anything else.
     unsettled: Option<Unsettled>,
@@ -108,7 +114,8 @@ pub(crate) fn serve(writer: &SharedWriter, queue: &Receiver<Message>) {
                 held = other;
                 writer.batch(jobs);
             }
-            Message::Resolve(receipt, reply) => {
+            Message::Resolve(asked) => {
+                let (receipt, reply) = *asked;
                 let _ = reply.send(writer.resolve(&receipt));
             }
             Message::Wake => {}
@@ -136,6 +143,7 @@ impl Writer {
             registered: true,
             number: 0,
             pace: Pace::new(),
+            calm: 0,
             log: Log::default(),
             unsettled: None,
         };
@@ -296,16 +304,36 @@ impl Writer {
 
     /// Begins a transaction, for whose lock it waits so long, and does all jobs in it. `None` if they wrote nothing. An error
     /// says whether it is of one of the jobs.
-    fn apply(&self, jobs: &mut [Box<dyn Job>], timeout: Duration) -> Result<Option<Applied>, (Error, bool)> {
+    fn apply(&mut self, jobs: &mut [Box<dyn Job>], timeout: Duration) -> Result<Option<Applied>, (Error, bool)> {
+        let mut conflicts = if self.calm < CALM { Conflicts::Possible } else { Conflicts::Unexpected };
+        loop {
+            let expected = conflicts;
+            let result = self.apply_to(jobs, timeout, &mut conflicts);
+            self.calm = if conflicts == Conflicts::Seen { 0 } else { self.calm.saturating_add(jobs.len()) };
+            match result {
+                Err(_) if (expected, conflicts) == (Conflicts::Unexpected, Conflicts::Seen) => {}
+                result => return result,
+            }
+            roll_back(&self.connection);
+            conflicts = Conflicts::Possible;
+        }
+    }
+
+    fn apply_to(
+        &self,
+        jobs: &mut [Box<dyn Job>],
+        timeout: Duration,
+        conflicts: &mut Conflicts,
+    ) -> Result<Option<Applied>, (Error, bool)> {
         let connection = &self.connection;
         let all = |error| (classify(error), false);
         let one = |error| (classify(error), true);
         patiently(timeout, || run(connection, "BEGIN IMMEDIATE")).map_err(all)?;
         let clock = Clock::read(connection).map_err(all)?;
-        let mut batch = Batch::new(connection, clock.point);
-        for job in jobs {
-            job.apply(&mut batch).map_err(|error| (error, true))?;
-        }
+        let mut batch = Batch::new(connection, clock.point, *conflicts);
+        let applied = jobs.iter_mut().try_for_each(|job| job.apply(&mut batch));
+        *conflicts = batch.conflicts();
+        applied.map_err(|error| (error, true))?;
         if !batch.wrote() {
             return Ok(None);
         }

@@ -12,6 +12,7 @@ use tokio::runtime::{Builder, Handle, RuntimeFlavor};
 
 use crate::faults::Fault;
 use crate::outcome::Receipt as Own;
+use crate::writer::CALM;
 use crate::{Backend, Coordinator};
 
 fn put(revision: Option<&Revision>) -> Commit {
@@ -324,4 +325,41 @@ async fn a_transaction_is_done_by_its_caller_beside_the_sweeper() {
         false
     });
     assert!(task.await.expect("no panic"), "each was done by the writer's thread");
+}
+
+/// After many commits without a conflict they are written before all is looked at. A conflict among them still leaves nothing
+/// behind, of whichever of its keys it is, and the others of its batch are committed.
+#[tokio::test]
+async fn an_unexpected_conflict_leaves_nothing_behind() {
+    let setup = Setup::new().await;
+    let coordinator = &setup.backend.coordinator;
+    let read = async |keys: &[Key]| {
+        let snapshot = coordinator.read(keys, None).await.expect("a snapshot");
+        snapshot.entries.into_iter().map(|entry| entry.map(|entry| entry.revision)).collect::<Vec<_>>()
+    };
+    let keys = ["/a", "/b", "/c", "/other"].map(|name| Key::new(name).expect("a key"));
+    for key in &keys {
+        committed(coordinator.commit(&put_at(key.clone(), None)).await);
+    }
+    for stale in 0..3 {
+        let old = revision(coordinator).await;
+        for _ in 0..2 * CALM {
+            let now = revision(coordinator).await;
+            committed(coordinator.commit(&put(now.as_ref())).await);
+        }
+        let before = read(&keys).await;
+        let mut commit = Commit::default();
+        for (index, key) in keys[..3].iter().enumerate() {
+            let revision = if index == stale { old.clone() } else { before[index].clone() };
+            commit.puts.extend(put_at(key.clone(), revision.as_ref()).puts);
+        }
+        let others = put_at(keys[3].clone(), before[3].as_ref());
+        let (conflict, other) = tokio::join!(coordinator.commit(&commit), coordinator.commit(&others));
+        let CommitOutcome::Conflict(conflict) = conflict.expect("an outcome") else {
+            panic!("committed on an old revision of {}", keys[stale]);
+        };
+        assert_eq!(conflict.stale, [keys[stale].clone()]);
+        committed(other);
+        assert_eq!(read(&keys[..3]).await, before[..3]);
+    }
 }
