@@ -76,14 +76,20 @@ pub(crate) async fn a_read_that_is_held_holds_up_no_others() -> Outcome {
     let pair = Pair::open(open(&redis.url(&namespace())).await?, "pair").await?;
     pair.bump().await?;
     for given_up in 0..4 {
-        let mut held: Vec<_> = (0..4).map(|_| Box::pin(pair.a().get())).collect();
-        for read in &mut held {
+        let mut held = Vec::new();
+        for _ in 0..1_000 {
+            let mut read = Box::pin(pair.a().get());
             tokio::select! {
                 biased;
-                _ = read => panic!("no reply comes before the request"),
-                () = std::future::ready(()) => {}
+                // On a busy machine the reply is there before this thread has looked twice.
+                value = &mut read => assert_eq!(value?, 1),
+                () = std::future::ready(()) => held.push(read),
+            }
+            if held.len() == 4 {
+                break;
             }
         }
+        assert_eq!(held.len(), 4, "reads are answered before they wait");
         held.truncate(4 - given_up);
         assert_eq!(within(Duration::from_secs(60), "a read", pair.read()).await?, 1);
         for read in held {
