@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use avout_core::{Error, ErrorKind, Result};
+use rusqlite::Connection;
 
 /// What tells a file from another one that has its name later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +42,21 @@ struct Companions {
 pub(crate) struct Lengths {
     pub(crate) file: u64,
     pub(crate) log: u64,
+}
+
+impl Lengths {
+    pub(crate) fn of(connection: &Connection) -> rusqlite::Result<Self> {
+        let (pages, page): (i64, i64) = connection.query_row(
+            "SELECT page_count, page_size FROM pragma_page_count, pragma_page_size",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )?;
+        // This does nothing but count the frames in the log, and those that are in the file too.
+        let (frames, copied): (i64, i64) =
+            connection.query_row("PRAGMA wal_checkpoint(NOOP)", [], |row| Ok((row.get(1)?, row.get(2)?)))?;
+        let log = if frames > copied { 32 + frames * (24 + page) } else { 0 };
+        Ok(Self { file: (pages * page).unsigned_abs(), log: log.unsigned_abs() })
+    }
 }
 
 /// Only one thread at a time makes a file: see [`File::prepare`].

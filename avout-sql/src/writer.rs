@@ -276,7 +276,7 @@ impl Writer {
         let Some(file) = &self.shared.file else {
             return Ok(());
         };
-        file.check_all(|| lengths(&self.connection).ok())
+        file.check_all(|| Lengths::of(&self.connection).ok())
     }
 
     fn attempt(&mut self, jobs: &mut [Box<dyn Job>]) -> Result<Vec<Change>, Failure> {
@@ -473,19 +473,6 @@ impl Writer {
             }
         }
     }
-}
-
-/// How long the file and its log have to be.
-fn lengths(connection: &Connection) -> rusqlite::Result<Lengths> {
-    let (pages, page): (i64, i64) =
-        connection.query_row("SELECT page_count, page_size FROM pragma_page_count, pragma_page_size", [], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })?;
-    // This does nothing but count the frames in the log, and those that are in the file too.
-    let (frames, copied): (i64, i64) =
-        connection.query_row("PRAGMA wal_checkpoint(NOOP)", [], |row| Ok((row.get(1)?, row.get(2)?)))?;
-    let log = if frames > copied { 32 + frames * (24 + page) } else { 0 };
-    Ok(Lengths { file: (pages * page).unsigned_abs(), log: log.unsigned_abs() })
 }
 
 /// The jobs that wait, within the limits of a batch, and a message of another kind that came behind them.
