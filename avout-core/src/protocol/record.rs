@@ -161,8 +161,11 @@ impl Record {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] if a payload is a shared value, which has no bytes. [`ErrorKind::Corrupt`] if the points of the
-    /// history do not fall; those of [`succeed`](Self::succeed) do.
+    /// [`Unsupported`] if a payload is a shared value, which has no bytes. [`Corrupt`] if the points of the history do not fall;
+    /// those of [`succeed`](Self::succeed) do.
+    ///
+    /// [`Unsupported`]: crate::ErrorKind::Unsupported
+    /// [`Corrupt`]: crate::ErrorKind::Corrupt
     ///
     /// # Panics
     /// If the type tag has more than 255 bytes; refs refuse such tags when they are made.
@@ -194,7 +197,7 @@ impl Record {
     /// `bytes`, not copies.
     ///
     /// # Errors
-    /// [`ErrorKind::Corrupt`] says what is wrong with the bytes. They are taken as untrusted:
+    /// [`Corrupt`](crate::ErrorKind::Corrupt) says what is wrong with the bytes. They are taken as untrusted:
     /// nothing is allocated by a length that they claim.
     pub fn decode(bytes: &Bytes) -> Result<Self> {
         let mut reader = Reader::new(bytes, "record");
