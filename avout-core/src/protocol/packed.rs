@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::{BufMut, Bytes};
 
-use super::bytes::{Reader, put_varint, varint_size};
+use super::bytes::{Reader, put_varint};
 use super::record::{MAX_HISTORY_BYTES, Meta};
 use super::{Envelope, Payload, Point, Realm, Version};
 use crate::error::{Error, ErrorKind, Result};
@@ -93,7 +93,7 @@ impl Packed {
         self.unpacked.get_or_init(|| {
             let mut reader = Reader::new(&self.entries, "record");
             let mut points = Points::default();
-            let entry = |_| Ok((points.read(&mut reader)?, read_payload(&mut reader, &self.entries, &self.meta)?));
+            let entry = |_| Ok((points.read(&mut reader)?, glimpse(&mut reader)?.payload(&self.entries, &self.meta)?));
             let entries: Result<_> = (0..self.length).map(entry).collect();
             entries.expect(CHECKED)
         })
@@ -174,7 +174,35 @@ fn step(newer: Point, older: Point) -> Option<u64> {
     newer.number().checked_sub(older.number()).filter(|step| *step > 0)
 }
 
-impl Glimpse<'_> {
+impl<'a> Glimpse<'a> {
+    /// Behind a head.
+    fn at(reader: &mut Reader<'a>, kind: u64, length: u64) -> Result<Self> {
+        let bytes = match kind {
+            INLINE | BARE => reader.slice(usize::try_from(length).map_err(|_| reader.corrupt("it ends too early"))?)?,
+            STORED if length == 0 => {
+                let bytes = reader.slice(POINTER_BYTES)?;
+                pointer(&mut Reader::new(bytes, "record"))?;
+                bytes
+            }
+            DELETED if length == 0 => &[],
+            _ => return Err(reader.corrupt("a payload of unknown kind")),
+        };
+        Ok(Self { kind, bytes })
+    }
+
+    /// The payload; a bare value gets its envelope back.
+    fn payload(self, whole: &Bytes, meta: &Meta) -> Result<Payload> {
+        Ok(match self.kind {
+            INLINE => Payload::Inline(whole.slice_ref(self.bytes)),
+            BARE => Payload::Inline(Envelope::seal(meta.codec, &meta.type_tag, self.bytes)?),
+            STORED => {
+                let (realm, version) = pointer(&mut Reader::new(self.bytes, "record"))?;
+                Payload::Stored { realm, version }
+            }
+            _ => Payload::Deleted,
+        })
+    }
+
     /// As [`Payload::inline_bytes`].
     fn inline_bytes(&self, meta: &Meta) -> usize {
         match self.kind {
@@ -193,7 +221,7 @@ impl Glimpse<'_> {
 /// How many bytes [`put_payload`] writes.
 pub(super) fn payload_size(payload: &Payload) -> usize {
     match payload {
-        Payload::Inline(bytes) => varint_size(head(INLINE, bytes.len())) + bytes.len(),
+        Payload::Inline(bytes) => 5 + bytes.len(),
         Payload::Stored { .. } => 1 + POINTER_BYTES,
         Payload::Shared(_) | Payload::Deleted => 1,
     }
@@ -202,73 +230,74 @@ pub(super) fn payload_size(payload: &Payload) -> usize {
 /// A realm and a version.
 const POINTER_BYTES: usize = 16 + Version::ENCODED_BYTES;
 
-/// What stands in front of a payload: its kind, and how many bytes of a value follow.
-fn head(kind: u64, length: usize) -> u64 {
-    (length as u64) << 2 | kind
+/// The kind of a payload, and how many bytes of a value it has.
+fn head(payload: &Payload) -> Result<(u64, usize)> {
+    match payload {
+        Payload::Deleted => Ok((DELETED, 0)),
+        Payload::Inline(bytes) => Ok((INLINE, bytes.len())),
+        Payload::Stored { .. } => Ok((STORED, 0)),
+        Payload::Shared(_) => Err(Error::new(
+            ErrorKind::Unsupported,
+            "a value with the in-process codec can be kept in the memory of this process only",
+        )),
+    }
 }
 
-/// Writes a payload; an inline value without its envelope, if the record's meta says all that the envelope does.
+/// What stands behind the head.
+fn put_rest(out: &mut Vec<u8>, payload: &Payload) {
+    match payload {
+        Payload::Inline(bytes) => out.put_slice(bytes),
+        Payload::Stored { realm, version } => {
+            out.put_u128(realm.number());
+            out.put_slice(&version.encode());
+        }
+        Payload::Shared(_) | Payload::Deleted => {}
+    }
+}
+
+/// Writes an earlier payload; an inline value without its envelope, if the record's meta says all that the envelope does.
 fn put_entry(out: &mut Vec<u8>, payload: &Payload, meta: &Meta) -> Result<()> {
     if let Payload::Inline(bytes) = payload
         && let Some(value) = Envelope::value_of(bytes, meta.codec, &meta.type_tag)
     {
-        put_varint(out, head(BARE, value.len()));
+        put_varint(out, (value.len() as u64) << 2 | BARE);
         out.put_slice(value);
         return Ok(());
     }
-    put_payload(out, payload)
-}
-
-pub(super) fn put_payload(out: &mut Vec<u8>, payload: &Payload) -> Result<()> {
-    match payload {
-        Payload::Deleted => put_varint(out, head(DELETED, 0)),
-        Payload::Inline(bytes) => {
-            put_varint(out, head(INLINE, bytes.len()));
-            out.put_slice(bytes);
-        }
-        Payload::Stored { realm, version } => {
-            put_varint(out, head(STORED, 0));
-            out.put_u128(realm.number());
-            out.put_slice(&version.encode());
-        }
-        Payload::Shared(_) => {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                "a value with the in-process codec can be kept in the memory of this process only",
-            ));
-        }
-    }
+    let (kind, length) = head(payload)?;
+    put_varint(out, (length as u64) << 2 | kind);
+    put_rest(out, payload);
     Ok(())
 }
 
-/// Reads a payload. A bare one gets its envelope back.
-pub(super) fn read_payload(reader: &mut Reader<'_>, whole: &Bytes, meta: &Meta) -> Result<Payload> {
-    let Glimpse { kind, bytes } = glimpse(reader)?;
-    Ok(match kind {
-        INLINE => Payload::Inline(whole.slice_ref(bytes)),
-        BARE => Payload::Inline(Envelope::seal(meta.codec, &meta.type_tag, bytes)?),
-        STORED => {
-            let (realm, version) = pointer(&mut Reader::new(bytes, "record"))?;
-            Payload::Stored { realm, version }
-        }
-        _ => Payload::Deleted,
-    })
+/// Writes the current payload. Its head has a fixed size, so that what a record has beside its value does not depend on that.
+pub(super) fn put_payload(out: &mut Vec<u8>, payload: &Payload) -> Result<()> {
+    let (kind, length) = head(payload)?;
+    out.put_u8(kind as u8);
+    if kind == INLINE {
+        let length = u32::try_from(length)
+            .map_err(|_| Error::new(ErrorKind::TooLarge, "an inline value has less than 4 GiB"))?;
+        out.put_u32(length);
+    }
+    put_rest(out, payload);
+    Ok(())
 }
 
-/// Checks a payload and passes it by.
+/// Reads the current payload.
+pub(super) fn read_payload(reader: &mut Reader<'_>, whole: &Bytes, meta: &Meta) -> Result<Payload> {
+    let kind = reader.u8()?.into();
+    let length = match kind {
+        INLINE => reader.u32()?.into(),
+        BARE => return Err(reader.corrupt("a payload of unknown kind")),
+        _ => 0,
+    };
+    Glimpse::at(reader, kind, length)?.payload(whole, meta)
+}
+
+/// Checks an earlier payload and passes it by.
 fn glimpse<'a>(reader: &mut Reader<'a>) -> Result<Glimpse<'a>> {
     let head = reader.varint()?;
-    let (kind, length) = (head & 3, head >> 2);
-    let bytes = match kind {
-        DELETED | STORED if length > 0 => return Err(reader.corrupt("a payload of unknown kind")),
-        STORED => {
-            let bytes = reader.slice(POINTER_BYTES)?;
-            pointer(&mut Reader::new(bytes, "record"))?;
-            bytes
-        }
-        _ => reader.slice(usize::try_from(length).map_err(|_| reader.corrupt("it ends too early"))?)?,
-    };
-    Ok(Glimpse { kind, bytes })
+    Glimpse::at(reader, head & 3, head >> 2)
 }
 
 fn pointer(reader: &mut Reader<'_>) -> Result<(Realm, Version)> {

@@ -151,11 +151,11 @@ impl Record {
     ///
     /// ```text
     /// format u8 | realm 16 | codec u8 | history limit u16 | tag length u8, tag | payload
-    ///   | entries u16, each: step varint, payload | reservation | CRC-32 of all before
+    ///   | entries u16, each: step varint, earlier | reservation | CRC-32 of all before
     /// step: of the first entry its point, of the others how far it is before that of the entry in front
-    /// payload: head varint = 4 * length + kind, then by kind
-    ///   0 (deleted) | 1, an envelope of that length | 2, realm 16, version 36 (length 0)
-    ///   | 3, a value of that length (in entries only: its envelope has the record's codec and tag)
+    /// payload: 0 (deleted) | 1, length u32, envelope | 2, realm 16, version 36
+    /// earlier: 4 * length + kind as varint, then by kind 0 (deleted) nothing | 1, an envelope of that length
+    ///   | 2, realm 16, version 36 | 3, a value of that length without its envelope; the length of 0 and 2 is 0
     /// reservation: 0 (none) | 1, client 16, number u64, lease in ms u32, since u64
     /// varint: seven bits a byte, the lowest first, 128 added to all bytes but the last
     /// ```
