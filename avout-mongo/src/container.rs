@@ -3,7 +3,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use avout_core::Result;
 use avout_core::backend::{self, Kind, StateContainer, StoreCapabilities, VersionedStateContainer};
-use avout_core::protocol::{Key, Realm};
+use avout_core::protocol::{Key, Realm, Version};
 
 use crate::atom::Atom;
 use crate::client::Client;
@@ -55,5 +55,9 @@ impl backend::Store for Store {
             Kind::Ref => values::keys(&self.client, prefix).await,
         };
         keys.map_err(|error| error.during("keys"))
+    }
+
+    async fn delete_states_at(&self, values: &[(Key, Version)]) -> Result<()> {
+        values::delete_all(&self.client, values).await.map_err(|error| error.during("delete states at"))
     }
 }

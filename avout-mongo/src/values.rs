@@ -31,6 +31,9 @@ use crate::schema::majority;
 
 const DUPLICATE_KEY: i32 = 11000;
 
+/// How many values one request deletes: each takes up to about a kilobyte of it.
+const MAX_DELETES: usize = 1000;
+
 pub(crate) struct Values {
     client: Arc<Client>,
     key: Key,
@@ -47,7 +50,7 @@ impl Values {
     }
 
     fn id(&self, version: &Version) -> RawDocumentBuf {
-        rawdoc! { "k": self.key.as_str(), "v": binary(version.encode().to_vec()) }
+        id(&self.key, version)
     }
 
     async fn read(&self, version: &Version) -> Result<Option<Bytes>> {
@@ -107,16 +110,38 @@ impl Values {
             None => Err(Error::new(ErrorKind::Unavailable, "the value is being written or deleted by somebody else")),
         }
     }
+}
 
-    async fn delete(&self, ids: RawDocumentBuf) -> Result<()> {
-        self.client.usable()?;
-        let mut deletes = RawArrayBuf::new();
-        deletes.push(rawdoc! { "q": { "_id": ids }, "limit": 0 });
-        let names = &self.client.names;
-        let command = rawdoc! { "delete": names.values.as_str(), "deletes": deletes, "writeConcern": majority() };
-        let reply = self.client.run(command).await.map_err(|failure| failure.unapplied())?;
-        confirmed(&reply)
+/// The name of a value.
+fn id(key: &Key, version: &Version) -> RawDocumentBuf {
+    rawdoc! { "k": key.as_str(), "v": binary(version.encode().to_vec()) }
+}
+
+/// The names of a value and all its chunks.
+fn ids_of(key: &Key, version: &Version) -> RawDocumentBuf {
+    let mut last = id(key, version);
+    last.append(cstr!("t"), RawBson::MaxKey);
+    rawdoc! { "$gte": id(key, version), "$lt": last }
+}
+
+/// Deletes the documents with these ids, in one request.
+async fn delete(client: &Client, ids: impl Iterator<Item = RawDocumentBuf>) -> Result<()> {
+    client.usable()?;
+    let mut deletes = RawArrayBuf::new();
+    ids.for_each(|ids| deletes.push(rawdoc! { "q": { "_id": ids }, "limit": 0 }));
+    let command = rawdoc! {
+        "delete": client.names.values.as_str(), "deletes": deletes, "ordered": false, "writeConcern": majority(),
+    };
+    let reply = client.run(command).await.map_err(|failure| failure.unapplied())?;
+    confirmed(&reply)
+}
+
+/// Deletes values.
+pub(crate) async fn delete_all(client: &Client, values: &[(Key, Version)]) -> Result<()> {
+    for values in values.chunks(MAX_DELETES) {
+        delete(client, values.iter().map(|(key, version)| ids_of(key, version))).await?;
     }
+    Ok(())
 }
 
 /// An outcome that stays open is harmless here: all may be repeated.
@@ -136,7 +161,7 @@ impl VersionedStateContainer for Values {
     async fn destroy(&self) -> Result<()> {
         let key = self.key.as_str();
         let ids = rawdoc! { "$gte": { "k": key }, "$lt": { "k": key, "v": RawBson::MaxKey } };
-        self.delete(ids).await.map_err(self.at("destroy"))
+        delete(&self.client, [ids].into_iter()).await.map_err(self.at("destroy"))
     }
 
     async fn state_at(&self, version: &Version) -> Result<Option<State>> {
@@ -149,10 +174,7 @@ impl VersionedStateContainer for Values {
     }
 
     async fn delete_state_at(&self, version: &Version) -> Result<()> {
-        let mut last = self.id(version);
-        last.append(cstr!("t"), RawBson::MaxKey);
-        let ids = rawdoc! { "$gte": self.id(version), "$lt": last };
-        self.delete(ids).await.map_err(self.at("delete state at"))
+        delete(&self.client, [ids_of(&self.key, version)].into_iter()).await.map_err(self.at("delete state at"))
     }
 
     async fn versions(&self) -> Result<Vec<Version>> {

@@ -18,6 +18,7 @@ laws! { "versioned_state_container":
     writing_again_the_same_changes_nothing,
     another_value_never_takes_the_place_of_the_first,
     delete_removes_one_and_is_idempotent,
+    many_are_deleted_at_once_and_no_others,
     versions_are_listed_in_order,
     versions_that_differ_in_one_part_are_kept_apart,
     hostile_keys_are_kept_apart,
@@ -116,6 +117,32 @@ async fn delete_removes_one_and_is_idempotent(ctx: Ctx) -> Outcome {
         assert_eq!(container.versions().await?, [version(1), version(3)]);
         for n in [1, 3] {
             assert!(value(&**container, &version(n)).await? == big(100_000, n as u8), "another version was deleted");
+        }
+    }
+    Ok(())
+}
+
+/// `delete_states_at` removes these values, for everyone, and no others, whichever of them are there; it may be repeated.
+async fn many_are_deleted_at_once_and_no_others(ctx: Ctx) -> Outcome {
+    let [one, two] = ctx.stores().await?;
+    let keys = ["/a", "/a/b", "/c"].map(key);
+    for key in &keys {
+        for n in 1..=4 {
+            one.versioned_state(key).set_state_at(&version(n), State::Bytes(big(100_000, n as u8))).await?;
+        }
+    }
+    let gone = [(0, 2), (0, 3), (1, 1), (2, 9), (0, 2)].map(|(of, n)| (keys[of].clone(), version(n)));
+    for gone in [&gone[..], &gone[..], &[]] {
+        two.delete_states_at(gone).await?;
+    }
+    for (key, kept) in keys.iter().zip([&[1, 4][..], &[2, 3, 4], &[1, 2, 3, 4]]) {
+        let container = one.versioned_state(key);
+        assert_eq!(container.versions().await?, kept.iter().copied().map(version).collect::<Vec<_>>(), "of {key}");
+        for n in kept {
+            assert!(value(&*container, &version(*n)).await? == big(100_000, *n as u8), "value {n} of {key} is another");
+        }
+        for n in (1..=9).filter(|n| !kept.contains(n)) {
+            assert!(container.state_at(&version(n)).await?.is_none(), "value {n} of {key} is found");
         }
     }
     Ok(())

@@ -2,6 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::join_all;
 
 use crate::error::Result;
 use crate::protocol::{Key, Realm, Revision, State, Version};
@@ -65,6 +66,23 @@ pub trait Store: Send + Sync + 'static {
     /// # Cancel safety
     /// Safe.
     async fn keys(&self, kind: Kind, prefix: &Key) -> Result<Vec<Key>>;
+
+    /// Deletes these values of refs, those that are there: the same as
+    /// [`delete_state_at`](VersionedStateContainer::delete_state_at) of each. The default is that, all at once; a store that
+    /// can do it in fewer requests does so.
+    ///
+    /// # Errors
+    /// Those of `delete_state_at`. Values may have been deleted all the same.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    async fn delete_states_at(&self, values: &[(Key, Version)]) -> Result<()> {
+        let deletes = values.iter().map(|(key, version)| {
+            let container = self.versioned_state(key);
+            async move { container.delete_state_at(version).await }
+        });
+        join_all(deletes).await.into_iter().collect()
+    }
 }
 
 /// How a compare-and-set ended.

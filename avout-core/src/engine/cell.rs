@@ -1,12 +1,13 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
 
+use super::floor::KnownFloor;
 use crate::backend::Store;
 use crate::error::{Error, ErrorKind, Result};
-use crate::protocol::{ClientId, Key, Meta, Shared, State};
+use crate::protocol::{ClientId, Entry, Key, Meta, Shared, State};
 
 /// Turns values of one type into bytes and back; the handles make it, so that the engine knows no types.
 pub(crate) trait Coder: Send + Sync {
@@ -41,7 +42,17 @@ pub(crate) struct Cell {
     validator: RwLock<Option<Validator>>,
     /// Whether there has ever been a validator: commits of all threads ask.
     validated: AtomicBool,
+    left: Mutex<Option<Box<Left>>>,
 }
+
+/// The record as a blind write of this client left it, and the floor under which it did.
+struct Left {
+    floor: KnownFloor,
+    entry: Entry,
+}
+
+/// The largest record that is kept from one blind write for the next.
+const MAX_LEFT: usize = 16 << 10;
 
 impl Cell {
     pub(crate) fn new(
@@ -54,7 +65,8 @@ impl Cell {
         validator: Option<Validator>,
     ) -> Self {
         let validated = AtomicBool::new(validator.is_some());
-        Self { key, client, meta, store, inline, coder, validator: RwLock::new(validator), validated }
+        let (validator, left) = (RwLock::new(validator), Mutex::default());
+        Self { key, client, meta, store, inline, coder, validator, validated, left }
     }
 
     /// The same, but for values that were checked already.
@@ -130,6 +142,20 @@ impl Cell {
         let bytes = self.coder.encode(value).map_err(|error| error.at(&self.key))?;
         self.check_size(bytes.len(), capabilities.max_value)?;
         Ok(State::Bytes(bytes))
+    }
+
+    /// Keeps what a blind write has left, for the next one.
+    pub(super) fn leave(&self, floor: &KnownFloor, entry: Entry) {
+        if entry.record.encoded_size() <= MAX_LEFT {
+            let left = Box::new(Left { floor: floor.clone(), entry });
+            *self.left.lock().unwrap_or_else(PoisonError::into_inner) = Some(left);
+        }
+    }
+
+    /// Takes what the last blind write has left, if it was under one of these floors.
+    pub(super) fn take_left(&self, holds: impl Fn(&KnownFloor) -> bool) -> Option<Entry> {
+        let left = self.left.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        holds(&left.floor).then_some(left.entry)
     }
 
     pub(crate) fn check_size(&self, size: usize, limit: usize) -> Result<()> {

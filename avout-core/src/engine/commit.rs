@@ -172,6 +172,13 @@ impl Engine {
             return Ok(lost);
         }
         for repeated in 0.. {
+            if repeated == 0
+                && !plan.has_bases()
+                && !planted::is(&self.config, Bug::LeftForgotten)
+                && let Some(floor) = floor.clone().or_else(|| self.floor.get())
+            {
+                plan.assume_bases(|left| *left == floor || planted::is(&self.config, Bug::LeftOutlivesFloor));
+            }
             if !plan.has_bases()
                 && let Some(lost) =
                     Box::pin(self.fill_bases(&mut plan, attempt.read_point, isolation, deadline)).await?
@@ -204,7 +211,11 @@ impl Engine {
             };
             let mut version = None;
             let prepared =
-                self.prepare(&plan, &mut || *version.get_or_insert_with(|| self.version(&mut lease, &floor)))?;
+                match self.prepare(&plan, &mut || *version.get_or_insert_with(|| self.version(&mut lease, &floor))) {
+                    // What is there now may have room for it.
+                    Err(_) if plan.doubt_bases() => continue,
+                    prepared => prepared?,
+                };
             if version.is_none()
                 && let Some(lease) = &mut lease
             {
@@ -220,7 +231,10 @@ impl Engine {
                 commit.checks.push(Check { key: Floor::key(), revision: floor.revision.clone() });
             }
             commit.puts.extend(lease.as_ref().map(Lease::put));
-            self.check_commit(&commit)?;
+            match self.check_commit(&commit) {
+                Err(_) if plan.doubt_bases() => continue,
+                checked => checked?,
+            }
             failpoints::reach(Failpoint::BeforeValueWrite).await;
             let written = match prepared.values.is_empty() {
                 true => Ok(Prewritten::none(self)),
@@ -250,6 +264,10 @@ impl Engine {
                     self.forget(&prepared.trimmed);
                     self.janitor.delete(prepared.trimmed);
                     let point = done.point;
+                    // Where others write too it would only be in the way.
+                    if repeated == 0 && !self.capabilities.in_process {
+                        plan.leave_bases(&floor, &commit, &done, &*self.coordinator);
+                    }
                     if let Some(sent) = sent.filter(|_| !planted::is(&self.config, Bug::HandOverLost)) {
                         leave(&run.tickets, plan.left(sent, floor, commit, done, &*self.coordinator));
                     }

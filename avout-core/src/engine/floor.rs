@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::protocol::{Entry, Floor, Revision};
 
 /// The floor as this client last saw it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct KnownFloor {
     pub(crate) epoch: u64,
     /// `None`: there is no floor record yet.

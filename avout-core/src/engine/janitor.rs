@@ -1,19 +1,21 @@
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use tokio::sync::Notify;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::backend::Store;
-use crate::protocol::{Key, Version};
+use crate::protocol::{Key, Realm, Version};
 
 /// How many values may wait to be deleted; what comes on top is left to the sweeper.
 const WAITING: usize = 64 * 1024;
 /// How many are deleted at once, so that stores which group their writes keep up with the commits.
-const AT_ONCE: usize = 64;
-/// How long the first of them waits for others, so that stores which group their writes are not kept from those of transactions.
+const AT_ONCE: usize = 256;
+/// How long the first of them waits for others, so that transactions are seldom held up by it, and stores have few requests.
 const GATHER: Duration = Duration::from_millis(100);
 
 /// A value that nothing points at any more, or never will.
@@ -29,6 +31,8 @@ pub(crate) struct Janitor(Mutex<Option<Worker>>);
 
 struct Worker {
     garbage: Sender<Garbage>,
+    /// There is no time to wait for others.
+    hurry: Arc<Notify>,
     task: JoinHandle<()>,
 }
 
@@ -43,15 +47,20 @@ impl Janitor {
             let Ok(runtime) = tokio::runtime::Handle::try_current() else {
                 return;
             };
-            let (sender, receiver) = channel(WAITING);
-            *worker = Some(Worker { garbage: sender, task: runtime.spawn(work(receiver)) });
+            let (garbage, receiver) = channel(WAITING);
+            let hurry = Arc::new(Notify::new());
+            let task = runtime.spawn(work(receiver, Arc::clone(&hurry)));
+            *worker = Some(Worker { garbage, hurry, task });
         }
         if let Some(worker) = &*worker {
             for item in garbage {
                 if let Err(error) = worker.garbage.try_send(item) {
                     tracing::debug!(%error, "values are left to the sweeper");
-                    return;
+                    break;
                 }
+            }
+            if worker.garbage.capacity() < WAITING / 2 {
+                worker.hurry.notify_one();
             }
         }
     }
@@ -59,8 +68,9 @@ impl Janitor {
     /// Deletes what is waiting, and ends.
     pub(crate) async fn close(&self) {
         let worker = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(Worker { garbage, task }) = worker {
+        if let Some(Worker { garbage, hurry, task }) = worker {
             drop(garbage);
+            hurry.notify_one();
             if let Err(error) = task.await {
                 tracing::debug!(%error, "the janitor ended early");
             }
@@ -76,22 +86,36 @@ impl Drop for Janitor {
     }
 }
 
-async fn work(mut garbage: Receiver<Garbage>) {
+async fn work(mut garbage: Receiver<Garbage>, hurry: Arc<Notify>) {
     let mut batch = Vec::with_capacity(AT_ONCE);
     while garbage.recv_many(&mut batch, AT_ONCE).await > 0 {
-        let others = async {
-            while let room @ 1.. = AT_ONCE - batch.len() {
-                if garbage.recv_many(&mut batch, room).await == 0 {
-                    break;
-                }
+        // Not in the queue: what comes meanwhile wakes nobody.
+        let _ = timeout(GATHER, hurry.notified()).await;
+        loop {
+            while batch.len() < AT_ONCE
+                && let Ok(more) = garbage.try_recv()
+            {
+                batch.push(more);
             }
-        };
-        let _ = timeout(GATHER, others).await;
-        join_all(batch.drain(..).map(async |Garbage { store, key, version }| {
-            if let Err(error) = store.versioned_state(&key).delete_state_at(&version).await {
-                tracing::debug!(%key, %version, %error, "a value is left to the sweeper");
+            if batch.is_empty() {
+                break;
             }
-        }))
-        .await;
+            delete(batch.drain(..)).await;
+        }
     }
+}
+
+/// Deletes values, those of each store together.
+async fn delete(garbage: impl Iterator<Item = Garbage>) {
+    let mut stores: BTreeMap<Realm, (Arc<dyn Store>, Vec<(Key, Version)>)> = BTreeMap::new();
+    for Garbage { store, key, version } in garbage {
+        let (_, values) = stores.entry(store.realm()).or_insert_with(|| (store, Vec::new()));
+        values.push((key, version));
+    }
+    join_all(stores.values().map(async |(store, values)| {
+        if let Err(error) = store.delete_states_at(values).await {
+            tracing::debug!(realm = %store.realm(), %error, "values are left to the sweeper");
+        }
+    }))
+    .await;
 }

@@ -26,6 +26,8 @@ pub(super) struct Planned {
     pub(super) computed: Option<Shared>,
     /// The value does not depend on what the body saw: if only such keys are stale the commit is made again without the body.
     pub(super) soft: bool,
+    /// `base` was not read, but is what the last blind write of this client has left.
+    assumed: bool,
 }
 
 impl Plan {
@@ -79,6 +81,49 @@ impl Plan {
     pub(super) fn keys_without_base(&self) -> Vec<Key> {
         let unknown = self.writes.iter().filter(|planned| planned.base.is_none());
         unknown.map(|planned| planned.write.cell.key.clone()).collect()
+    }
+
+    /// Takes what this client's last blind writes have left for the bases that are not known: if it is what is there still, there
+    /// is no need to read it. All of them or none, for one read serves for all. Under a later floor than it was left under its
+    /// revision may stand for something else; `holds` says under which floors it is of use.
+    pub(super) fn assume_bases(&mut self, holds: impl Fn(&KnownFloor) -> bool) {
+        let unknown = || self.writes.iter().enumerate().filter(|(_, planned)| planned.base.is_none());
+        let left = |(at, planned): (usize, &Planned)| {
+            let entry = planned.is_blind_set().then(|| planned.write.cell.take_left(&holds)).flatten()?;
+            Some((at, entry))
+        };
+        let Some(left) = unknown().map(left).collect::<Option<Vec<_>>>() else { return };
+        for (at, entry) in left {
+            self.writes[at].base = Some(Some(entry));
+            self.writes[at].assumed = true;
+        }
+    }
+
+    /// Takes the assumed bases away again; whether there were any.
+    pub(super) fn doubt_bases(&mut self) -> bool {
+        let mut any = false;
+        for planned in self.writes.iter_mut().filter(|planned| planned.assumed) {
+            planned.base = None;
+            planned.assumed = false;
+            any = true;
+        }
+        any
+    }
+
+    /// Keeps what its blind writes have left, after it was committed.
+    pub(super) fn leave_bases(
+        &self,
+        floor: &KnownFloor,
+        commit: &Commit,
+        done: &Committed,
+        coordinator: &dyn Coordinator,
+    ) {
+        let puts = commit.puts.iter().zip(&done.revisions);
+        for (planned, (put, revision)) in self.writes.iter().zip(puts).filter(|(planned, _)| planned.is_blind_set()) {
+            let point = coordinator.entry_point(revision, done.point);
+            let entry = Entry { revision: revision.clone(), point, record: Arc::clone(&put.record) };
+            planned.write.cell.leave(floor, entry);
+        }
     }
 
     pub(super) fn write_of(&mut self, key: &Key) -> Option<&mut Planned> {
@@ -209,15 +254,21 @@ impl Planned {
             Action::Commute { provisional, .. } => seen.as_ref().map(|_| Arc::clone(provisional)),
             Action::Destroy => None,
         };
-        Self { write, base: seen.map(|seen| seen.entry), computed, soft }
+        Self { write, base: seen.map(|seen| seen.entry), computed, soft, assumed: false }
     }
 
     /// Takes in another base, after the one before was stale.
     pub(super) fn rebase(&mut self, entry: Option<Entry>) {
         self.base = Some(entry);
+        self.assumed = false;
         if matches!(self.write.action, Action::Commute { .. }) {
             self.computed = None;
         }
+    }
+
+    /// Whether it sets a value, whatever was there.
+    fn is_blind_set(&self) -> bool {
+        self.soft && matches!(self.write.action, Action::Set(_))
     }
 
     /// The current entry of a known base.

@@ -49,6 +49,10 @@ pub enum Bug {
     DoomForgotten,
     /// What was only read is checked under `Isolation::Snapshot` too.
     SnapshotChecksReads,
+    /// What a blind write has left is not kept for the next one.
+    LeftForgotten,
+    /// What a blind write has left is used under any floor.
+    LeftOutlivesFloor,
     /// A commit's error is taken for success.
     ErrorSwallowed,
     /// An unknown outcome is told as a failure.

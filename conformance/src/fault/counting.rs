@@ -224,6 +224,11 @@ impl Store for CountingStore {
         add(&self.tally.lists, 1);
         self.inner.keys(kind, prefix).await
     }
+
+    async fn delete_states_at(&self, values: &[(Key, Version)]) -> Result<()> {
+        add(&self.tally.value_deletes, values.len());
+        self.inner.delete_states_at(values).await
+    }
 }
 
 struct Container<C: ?Sized> {

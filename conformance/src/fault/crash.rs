@@ -212,6 +212,10 @@ impl Store for CrashAtStore {
     async fn keys(&self, kind: Kind, prefix: &Key) -> Result<Vec<Key>> {
         self.point.call(self.inner.keys(kind, prefix)).await
     }
+
+    async fn delete_states_at(&self, values: &[(Key, Version)]) -> Result<()> {
+        self.point.call(self.inner.delete_states_at(values)).await
+    }
 }
 
 struct Container<C: ?Sized> {

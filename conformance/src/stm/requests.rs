@@ -1,8 +1,8 @@
 //! How many requests a transaction makes.
 
-use avout_core::Stm;
+use avout_core::{ErrorKind, Stm};
 
-use super::bench::{Runs, client, counted, rigged, set_aside};
+use super::bench::{Runs, client, counted, large, refused_at, rigged, set_aside, small};
 use crate::fault::Counts;
 use crate::law::{Ctx, Outcome, laws};
 
@@ -13,6 +13,7 @@ laws! { "stm":
     a_second_read_of_a_ref_is_free,
     a_read_only_transaction_makes_no_commit,
     a_blind_set_is_one_read_and_one_commit,
+    a_blind_set_after_another_is_one_commit,
     a_lone_get_is_one_read,
     opening_an_existing_ref_is_one_read,
     making_a_ref_is_one_read_and_one_commit,
@@ -137,6 +138,44 @@ async fn a_blind_set_is_one_read_and_one_commit(ctx: Ctx) -> Outcome {
     })
     .await?;
     assert_requests(counting.take(), 1, 1, "two sets");
+    Ok(())
+}
+
+/// What a blind set has left need not be read by the next one, as long as nobody else writes: it is one commit. Whoever writes
+/// between, the value that was set last is there, after all that were there before it.
+async fn a_blind_set_after_another_is_one_commit(ctx: Ctx) -> Outcome {
+    let (stm, _, _) = small(&ctx).await?;
+    let other = client(&ctx).await?;
+    let r = stm.create_ref("/r", 0_i64).await?;
+    let s = stm.create_ref("/s", large(0)).await?;
+    let of_other = other.open_ref::<i64>("/r").await?;
+    let set = async |n: u8| {
+        let before = stm.stats();
+        stm.dosync(async |tx| {
+            tx.set(&r, i64::from(n)).await?;
+            tx.set(&s, large(n)).await
+        })
+        .await?;
+        let after = stm.stats();
+        Ok::<_, avout_core::Error>((after.reads - before.reads, after.commits - before.commits))
+    };
+    assert_eq!(set(1).await?, (1, 1), "reads and commits of the first");
+    for n in 2..4 {
+        assert_eq!(set(n).await?, (0, 1), "reads and commits of set {n}");
+    }
+    of_other.set(4).await?;
+    set(5).await?;
+    set(6).await?;
+    assert_eq!(set(7).await?, (0, 1), "reads and commits, some time after somebody else wrote");
+    assert_eq!((r.get().await?, s.get().await?), (7, large(7)));
+    let past: Vec<Option<i64>> = r.history().await?.into_iter().map(|past| past.value).collect();
+    assert_eq!(past, (0..8).rev().map(Some).collect::<Vec<_>>(), "the values, newest first");
+
+    of_other.destroy().await?;
+    refused_at(r.set(8).await, ErrorKind::NotFound, r.key(), "a blind set of a ref that is gone");
+    other.create_ref("/r", 9_i64).await?;
+    set(10).await?;
+    assert_eq!((r.get().await?, s.get().await?), (10, large(10)));
     Ok(())
 }
 

@@ -104,6 +104,10 @@ impl Store for RiggedStore {
     async fn keys(&self, kind: Kind, prefix: &Key) -> Result<Vec<Key>> {
         self.inner.keys(kind, prefix).await
     }
+
+    async fn delete_states_at(&self, values: &[(Key, Version)]) -> Result<()> {
+        self.inner.delete_states_at(values).await
+    }
 }
 
 struct Container<C: ?Sized> {

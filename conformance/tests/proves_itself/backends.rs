@@ -276,8 +276,20 @@ const BREAKS: &[(Fault, &[&str])] = &[
             "versioned_state_container::a_concurrent_repeat_is_no_error",
         ],
     ),
-    (Fault::DeleteIgnored, &["versioned_state_container::delete_removes_one_and_is_idempotent"]),
-    (Fault::DeleteTakesAll, &["versioned_state_container::delete_removes_one_and_is_idempotent"]),
+    (
+        Fault::DeleteIgnored,
+        &[
+            "versioned_state_container::delete_removes_one_and_is_idempotent",
+            "versioned_state_container::many_are_deleted_at_once_and_no_others",
+        ],
+    ),
+    (
+        Fault::DeleteTakesAll,
+        &[
+            "versioned_state_container::delete_removes_one_and_is_idempotent",
+            "versioned_state_container::many_are_deleted_at_once_and_no_others",
+        ],
+    ),
     (Fault::VersionsUnordered, &["versioned_state_container::versions_are_listed_in_order"]),
     (Fault::VersionPartIgnored, &["versioned_state_container::versions_that_differ_in_one_part_are_kept_apart"]),
     (
