@@ -204,6 +204,7 @@ impl World {
         let second = self.store(1, &link);
         let mut builder = Stm::builder(coordinator, self.store(0, &link))
             .seed(self.draw(u64::MAX))
+            .client_id(u128::from(self.draw(u64::MAX)))
             .cache_bytes(self.0.knobs.cache_bytes)
             .deadline(self.0.knobs.deadline.filter(|_| !link.is_sure()));
         if let Some(configure) = &self.0.configure {

@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::backend::Store;
-use crate::protocol::{Key, Realm, Version};
+use crate::protocol::{Key, Version};
 
 /// How many values may wait to be deleted; what comes on top is left to the sweeper.
 const WAITING: usize = 64 * 1024;
@@ -107,12 +106,14 @@ async fn work(mut garbage: Receiver<Garbage>, hurry: Arc<Notify>) {
 
 /// Deletes values, those of each store together.
 async fn delete(garbage: impl Iterator<Item = Garbage>) {
-    let mut stores: BTreeMap<Realm, (Arc<dyn Store>, Vec<(Key, Version)>)> = BTreeMap::new();
+    let mut stores: Vec<(Arc<dyn Store>, Vec<(Key, Version)>)> = Vec::new();
     for Garbage { store, key, version } in garbage {
-        let (_, values) = stores.entry(store.realm()).or_insert_with(|| (store, Vec::new()));
-        values.push((key, version));
+        match stores.iter_mut().find(|(other, _)| other.realm() == store.realm()) {
+            Some((_, values)) => values.push((key, version)),
+            None => stores.push((store, vec![(key, version)])),
+        }
     }
-    join_all(stores.values().map(async |(store, values)| {
+    join_all(stores.iter().map(async |(store, values)| {
         if let Err(error) = store.delete_states_at(values).await {
             tracing::debug!(realm = %store.realm(), %error, "values are left to the sweeper");
         }

@@ -100,7 +100,7 @@ impl Engine {
     pub(crate) fn new(coordinator: Arc<dyn Coordinator>, home: Arc<dyn Store>, config: Config) -> Arc<Self> {
         let capabilities = coordinator.capabilities().clone();
         Arc::new_cyclic(|own| Self {
-            client: ClientId::of(capabilities.realm),
+            client: ClientId::of(capabilities.realm, config.client.unwrap_or_else(rand::random)),
             stores: RwLock::new(HashMap::from([(home.realm(), Arc::clone(&home))])),
             floor: FloorCell::default(),
             slots: Slots::default(),

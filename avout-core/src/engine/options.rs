@@ -32,6 +32,9 @@ pub struct Config {
     pub sweep_every: Option<Duration>,
     /// The seed of back-off times; `None`: drawn from the operating system.
     pub seed: Option<u64>,
+    /// The random part of the client's id, for simulations, whose runs repeat; no two clients may have the same.
+    #[doc(hidden)]
+    pub client: Option<u128>,
     /// A mistake to make, for tests that must find it.
     #[cfg(feature = "planted-bugs")]
     #[doc(hidden)]
@@ -47,6 +50,7 @@ impl Default for Config {
             session_ttl: Duration::from_secs(10),
             sweep_every: Some(Duration::from_secs(3600)),
             seed: None,
+            client: None,
             #[cfg(feature = "planted-bugs")]
             planted: None,
         }

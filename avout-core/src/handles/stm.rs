@@ -390,6 +390,13 @@ impl StmBuilder {
         self
     }
 
+    /// The random part of the client's id, for simulations, whose runs repeat. No two clients may have the same.
+    #[doc(hidden)]
+    pub fn client_id(mut self, random: u128) -> Self {
+        self.config.client = Some(random);
+        self
+    }
+
     /// Has the client make a mistake, for tests that must find it.
     #[cfg(feature = "planted-bugs")]
     #[doc(hidden)]

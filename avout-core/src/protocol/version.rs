@@ -69,10 +69,9 @@ impl ClientId {
     /// The bits that tell the coordinator.
     const MARK: u128 = (1 << 48) - 1;
 
-    /// A random id for a client of this coordinator. 48 bits of it are the coordinator's: where several coordinators keep
-    /// values in one store, the sweeper of each knows its own.
-    pub fn of(coordinator: Realm) -> Self {
-        let random: u128 = rand::random();
+    /// The id for a client of this coordinator, from 80 random bits. The other 48 are the coordinator's: where several
+    /// coordinators keep values in one store, the sweeper of each knows its own.
+    pub fn of(coordinator: Realm, random: u128) -> Self {
         Self(random << 48 | coordinator.0 & Self::MARK)
     }
 
@@ -177,7 +176,7 @@ mod tests {
     #[test]
     fn a_client_is_of_its_coordinator() {
         let (one, other) = (Realm::random(), Realm::random());
-        let (a, b) = (ClientId::of(one), ClientId::of(one));
+        let (a, b) = (ClientId::of(one, 1), ClientId::of(one, 2));
         assert!(a != b && a.is_of(one) && b.is_of(one) && !a.is_of(other));
     }
 
