@@ -1,5 +1,6 @@
-//! One transaction over all stores, with ZooKeeper as the coordinator, and beside it each of the requests that it consists of, made
-//! by itself through the backends' traits: the read of all records, each store's write of a value, and the commit.
+//! One transaction over all stores, with ZooKeeper as the coordinator, which reads what it changes or does not, and beside it each
+//! of the requests that it consists of, made by itself through the backends' traits: the read of all records, each store's
+//! write of a value, the commit; and all of them one after the other.
 //!
 //! The parts use the client's own connections, and values, records and numbers of keys of the same sizes. They delete nothing; the
 //! transaction has values deleted in the background that have left the history, and that is in its time.
@@ -20,10 +21,13 @@ use crate::values::{Page, Sample, Small};
 
 pub(crate) const SIZES: [usize; 2] = [16, 4 << 10];
 
+/// The transaction that sets what it has not read.
+pub(crate) const BLIND: &str = "avout, blind";
+
 /// So many transactions fill the history of a ref.
 const FILLED: usize = 10;
 
-/// The transaction, as "avout", and its parts.
+/// The transaction, as "avout" and as "avout, blind", and its parts.
 pub(crate) fn contenders(env: &Rc<Env>, spec: Spec) -> Result<Vec<(&'static str, Run)>, Failure> {
     match spec.size {
         16 => of::<Small>(env, spec),
@@ -59,15 +63,21 @@ fn of<V: Sample>(env: &Rc<Env>, spec: Spec) -> Result<Vec<(&'static str, Run)>, 
     let parts = env.many.block_on(Parts::like(&stm, &refs, &stores))?;
 
     let mut runs: Vec<(&'static str, Run)> = Vec::new();
-    let transaction = {
-        let env = Rc::clone(env);
-        move |pace| {
+    for (name, reads) in [("avout", true), (BLIND, false)] {
+        let (env, stm, refs) = (Rc::clone(env), stm.clone(), Arc::clone(&refs));
+        let transaction = move |pace| {
             let before = stm.stats();
             let run = |_, mut meter: Meter| {
                 let (stm, refs) = (stm.clone(), Arc::clone(&refs));
                 async move {
+                    let mut value = V::of(spec.size);
                     while meter.go_in_turn().await {
-                        change(&stm, &refs).await?;
+                        if reads {
+                            change(&stm, &refs).await?;
+                        } else {
+                            value = value.bump();
+                            replace(&stm, &refs, &value).await?;
+                        }
                     }
                     Ok(meter)
                 }
@@ -75,9 +85,9 @@ fn of<V: Sample>(env: &Rc<Env>, spec: Spec) -> Result<Vec<(&'static str, Run)>, 
             let mut round = env.many.block_on(tasks(1, pace, run))?;
             round.effort = effort(&before, &stm.stats());
             Ok(round)
-        }
-    };
-    runs.push(("avout", Box::new(transaction)));
+        };
+        runs.push((name, Box::new(transaction)));
+    }
     let read = parts.clone();
     runs.push(("read", parts.run(env, move |meter| read.clone().read(meter))));
     for (n, (name, _)) in stores.iter().enumerate() {
@@ -88,6 +98,8 @@ fn of<V: Sample>(env: &Rc<Env>, spec: Spec) -> Result<Vec<(&'static str, Run)>, 
     runs.push(("writes: all", parts.run(env, move |meter| writes.clone().write_all(meter))));
     let commit = parts.clone();
     runs.push(("commit", parts.run(env, move |meter| commit.clone().commit(meter))));
+    let all = parts.clone();
+    runs.push(("by hand", parts.run(env, move |meter| all.clone().one_after_the_other(meter))));
     Ok(runs)
 }
 
@@ -96,6 +108,18 @@ async fn change<V: Sample>(stm: &Stm, refs: &[Ref<V>]) -> Result<(), Failure> {
     stm.dosync(async |tx| {
         for (r, value) in refs.iter().zip(tx.get_many(refs).await?) {
             tx.set(r, value.bump()).await?;
+        }
+        Ok(())
+    })
+    .await?;
+    Ok(())
+}
+
+/// A value to each store, and one commit.
+async fn replace<V: Sample>(stm: &Stm, refs: &[Ref<V>], value: &V) -> Result<(), Failure> {
+    stm.dosync(async |tx| {
+        for r in refs {
+            tx.set(r, value.clone()).await?;
         }
         Ok(())
     })
@@ -171,34 +195,60 @@ impl Parts {
         Ok(meter)
     }
 
-    /// All at once, as the transaction does it.
     async fn write_all(self, mut meter: Meter) -> Result<Meter, Failure> {
         while meter.go_in_turn().await {
-            let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
-            let writes = self.values.iter().map(|(store, key, version, state)| {
-                let version = Version { sequence, ..*version };
-                async move { store.versioned_state(key).set_state_at(&version, state.clone()).await }
-            });
-            try_join_all(writes).await?;
+            self.all_at_once().await?;
         }
         Ok(meter)
     }
 
     async fn commit(mut self, mut meter: Meter) -> Result<Meter, Failure> {
+        self.look().await?;
+        while meter.go_in_turn().await {
+            self.commit_next().await?;
+        }
+        Ok(meter)
+    }
+
+    async fn one_after_the_other(mut self, mut meter: Meter) -> Result<Meter, Failure> {
+        self.look().await?;
+        while meter.go_in_turn().await {
+            std::hint::black_box(self.coordinator.read(&self.keys, None).await?);
+            self.all_at_once().await?;
+            self.commit_next().await?;
+        }
+        Ok(meter)
+    }
+
+    /// Writes to all stores at once, as the transaction does it.
+    async fn all_at_once(&self) -> Result<(), Failure> {
+        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
+        let writes = self.values.iter().map(|(store, key, version, state)| {
+            let version = Version { sequence, ..*version };
+            async move { store.versioned_state(key).set_state_at(&version, state.clone()).await }
+        });
+        try_join_all(writes).await?;
+        Ok(())
+    }
+
+    /// Finds out what the next commit is to expect.
+    async fn look(&mut self) -> Result<(), Failure> {
         let keys: Vec<Key> = self.puts.iter().map(|put| put.key.clone()).collect();
         let now = self.coordinator.read(&keys, None).await?;
         for (put, entry) in self.puts.iter_mut().zip(now.entries) {
             put.revision = entry.map(|entry| entry.revision);
         }
-        while meter.go_in_turn().await {
-            let commit = Commit { checks: vec![self.floor.clone()], puts: self.puts.clone(), deletes: Vec::new() };
-            let CommitOutcome::Committed(done) = self.coordinator.commit(&commit).await? else {
-                return Err("nobody else writes here".into());
-            };
-            for (put, revision) in self.puts.iter_mut().zip(done.revisions) {
-                put.revision = Some(revision);
-            }
+        Ok(())
+    }
+
+    async fn commit_next(&mut self) -> Result<(), Failure> {
+        let commit = Commit { checks: vec![self.floor.clone()], puts: self.puts.clone(), deletes: Vec::new() };
+        let CommitOutcome::Committed(done) = self.coordinator.commit(&commit).await? else {
+            return Err("nobody else writes here".into());
+        };
+        for (put, revision) in self.puts.iter_mut().zip(done.revisions) {
+            put.revision = Some(revision);
         }
-        Ok(meter)
+        Ok(())
     }
 }

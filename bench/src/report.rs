@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::contest::{Contender, Spec, Store, Workload};
 use crate::growth::Size;
 use crate::measure::{Failure, Round};
+use crate::mixed;
 
 /// All that was measured.
 #[derive(Default, Serialize)]
@@ -119,11 +120,12 @@ impl Row {
     }
 }
 
-/// The p50 of a mixed transaction, as a multiple of that of the slowest store's write and these requests together: the median of
-/// the ratios of neighbouring rounds.
-pub(crate) fn to_parts(rows: &[Row], spec: Spec, requests: &[&str]) -> Option<f64> {
+/// The p50 of a mixed transaction, as a multiple of that of the slowest store's write, the commit, and the read if it makes one: the
+/// median of the ratios of neighbouring rounds.
+pub(crate) fn to_parts(rows: &[Row], spec: Spec, name: &str) -> Option<f64> {
     let of = |name: &str| rows.iter().find(|row| row.spec == spec && row.name == name);
-    let (all, requests) = (of("avout")?, requests.iter().map(|name| of(name)).collect::<Option<Vec<_>>>()?);
+    let requests = if name == mixed::BLIND { &["commit"][..] } else { &["read", "commit"] };
+    let (all, requests) = (of(name)?, requests.iter().map(|name| of(name)).collect::<Option<Vec<_>>>()?);
     let writes: Vec<&Row> = rows.iter().filter(|row| row.spec == spec && row.name.starts_with("write: ")).collect();
     let ratio = |(n, round): (usize, &Summary)| {
         let requests = requests.iter().map(|row| Some(row.rounds.get(n)?.p50)).sum::<Option<f64>>()?;
@@ -155,7 +157,8 @@ impl Report {
 
 fn compare(row: &Row, rows: &[Row]) -> Option<Ratio> {
     if row.spec.workload == Workload::Mixed {
-        return (row.name == "avout").then(|| to_parts(rows, row.spec, &["commit"])).flatten().map(Ratio::Time);
+        let whole = ["avout", mixed::BLIND, "by hand"].contains(&row.name);
+        return whole.then(|| to_parts(rows, row.spec, row.name)).flatten().map(Ratio::Time);
     }
     let floor = row.spec.store.floor();
     if row.name == floor {

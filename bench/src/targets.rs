@@ -141,14 +141,14 @@ pub(crate) fn targets(report: &Report) -> Vec<Target> {
     );
     for size in mixed::SIZES {
         let spec = Spec { store: Zk, workload: Workload::Mixed, tasks: 1, size };
-        for (requests, limit, what) in [
-            (&["commit"][..], 1.3, "the slowest store's write and the commit, without the read"),
-            (&["read", "commit"], 1.3, "the read, the slowest store's write and the commit"),
+        for (name, how, parts) in [
+            (mixed::BLIND, "set without a read", "the slowest store's write and the commit"),
+            ("avout", "read and set", "the read, the slowest store's write and the commit"),
         ] {
             target(
-                &format!("five stores, {}: time, as a multiple of that of {what}", bytes(size as u64)),
-                AtMost(limit),
-                to_parts(&report.rows, spec, requests),
+                &format!("five stores, {}, {how}: time, as a multiple of that of {parts}", bytes(size as u64)),
+                AtMost(1.3),
+                to_parts(&report.rows, spec, name),
             );
         }
     }
