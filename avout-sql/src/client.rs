@@ -10,6 +10,7 @@ use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
 use crate::connection::{connect, patiently, roll_back};
+use crate::decoded::Decoded;
 use crate::error::{classify, with_path};
 use crate::file::File;
 use crate::here::Open;
@@ -33,6 +34,7 @@ pub(crate) struct Shared {
     pub(crate) file: Option<File>,
     pub(crate) realm: Realm,
     pub(crate) hub: Hub,
+    pub(crate) decoded: Decoded,
     /// Requests to write that are under way.
     pub(crate) open: Open,
     pub(crate) stats: Stats,
@@ -156,6 +158,7 @@ fn prepare_with(options: Options, file: Option<File>) -> Result<Prepared> {
         file,
         realm,
         hub: Hub::default(),
+        decoded: Decoded::default(),
         open: Open::default(),
         stats: Stats::default(),
         #[cfg(test)]
@@ -215,6 +218,12 @@ impl Client {
 
     /// Has the writer do this. If the future is dropped before its batch began it is not done, else it is done as a whole.
     pub(crate) async fn write<W: Work>(&self, work: W) -> Result<W::Answer> {
+        let (answer, _work) = self.write_and_return(work).await?;
+        Ok(answer)
+    }
+
+    /// The same, and gives the work back.
+    pub(crate) async fn write_and_return<W: Work>(&self, work: W) -> Result<(W::Answer, W)> {
         self.usable()?;
         let opened = self.shared.open.enter();
         let may_keep_caller = work.may_keep_caller();
@@ -228,8 +237,7 @@ impl Client {
         if let Some(job) = left {
             self.queue.send(Message::Job(job)).map_err(|_| closed())?;
         }
-        let (answer, _work) = answer.await.unwrap_or_else(|_| Err(self.no_answer()))?;
-        Ok(answer)
+        answer.await.unwrap_or_else(|_| Err(self.no_answer()))
     }
 
     /// Forgets that commits were slow.

@@ -7,7 +7,8 @@ use avout_core::{Error, ErrorKind, Result};
 use bytes::Bytes;
 use rusqlite::{Connection, params};
 
-use crate::client::{Client, MAX_BYTES};
+use crate::client::{Client, MAX_BYTES, Shared};
+use crate::decoded::Decoded;
 use crate::error::classify;
 use crate::outcome::{self, Receipt};
 use crate::poller;
@@ -56,9 +57,10 @@ impl backend::Coordinator for Coordinator {
     }
 
     async fn read(&self, keys: &[Key], _at: Option<Point>) -> Result<Snapshot> {
-        let owned = keys.to_vec();
-        let read = self.client.read(keys.len() <= SMALL_READ, move |c, _| records::read(c, &owned).map(Some));
-        read.await.and_then(|raw| raw.decode(keys)).map_err(|error| error.during("read"))
+        let (owned, shared) = (keys.to_vec(), Arc::clone(&self.client.shared));
+        let read = move |c: &Connection, _| records::read(c, &owned, &shared.decoded).map(Some);
+        let read = self.client.read(keys.len() <= SMALL_READ, read);
+        read.await.and_then(|raw| raw.decode(keys, &self.client.shared.decoded)).map_err(|error| error.during("read"))
     }
 
     async fn commit(&self, commit: &Commit) -> Result<CommitOutcome> {
@@ -92,12 +94,17 @@ impl backend::Coordinator for Coordinator {
 
 impl Coordinator {
     async fn send(&self, commit: &Commit) -> Result<CommitOutcome> {
-        let work = CommitWork::new(commit)?;
+        let decoded = &self.client.shared.decoded;
+        let work = CommitWork::new(commit, &self.client.shared)?;
         let outcome = if commit.puts.is_empty() && commit.deletes.is_empty() {
             // Nothing to write: a snapshot in which all is as expected is the moment of the commit.
             self.client.read(work.lines.len() <= SMALL_READ, move |c, _| work.check_alone(c).map(Some)).await?
         } else {
-            self.client.write(work).await?
+            let (outcome, work) = self.client.write_and_return(work).await?;
+            if let Outcome::Committed(_) = &outcome {
+                work.keep(commit, decoded);
+            }
+            outcome
         };
         match outcome {
             Outcome::Committed(number) => {
@@ -106,7 +113,7 @@ impl Coordinator {
             }
             Outcome::Conflict(stale, raw) => {
                 // A record that cannot be read is for the one who reads it to find.
-                let fresh = raw.decode(&stale).ok();
+                let fresh = raw.decode(&stale, decoded).ok();
                 Ok(CommitOutcome::Conflict(Conflict { stale, fresh }))
             }
         }
@@ -115,6 +122,7 @@ impl Coordinator {
 
 /// A commit as the writer takes it: owned, and encoded already.
 struct CommitWork {
+    shared: Arc<Shared>,
     lines: Vec<Line>,
     bytes: usize,
 }
@@ -138,7 +146,7 @@ enum Outcome {
 }
 
 impl CommitWork {
-    fn new(commit: &Commit) -> Result<Self> {
+    fn new(commit: &Commit, shared: &Arc<Shared>) -> Result<Self> {
         let mut bytes = 0;
         let mut lines = Vec::with_capacity(commit.len());
         let puts = commit.puts.iter().map(|put| Some(&put.record));
@@ -155,7 +163,17 @@ impl CommitWork {
         if bytes > MAX_BYTES {
             return Err(Error::new(ErrorKind::TooLarge, "a commit has at most 512 MiB"));
         }
-        Ok(Self { lines, bytes })
+        Ok(Self { shared: Arc::clone(shared), lines, bytes })
+    }
+
+    /// Keeps the records that it has put, beside what they were encoded to.
+    fn keep(self, commit: &Commit, decoded: &Decoded) {
+        let puts = self.lines.into_iter().skip(commit.checks.len()).zip(&commit.puts);
+        for (line, put) in puts {
+            if let Write::Put(bytes) = line.write {
+                decoded.keep(&put.key, bytes.into(), &put.record);
+            }
+        }
     }
 
     /// The lines whose key is not as expected, with their records. `None` if all are.
@@ -169,7 +187,7 @@ impl CommitWork {
         if stale.is_empty() {
             return Ok(None);
         }
-        let raw = records::read(connection, &stale)?;
+        let raw = records::read(connection, &stale, &self.shared.decoded)?;
         Ok(Some((stale, raw)))
     }
 

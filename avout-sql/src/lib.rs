@@ -40,6 +40,7 @@ mod client;
 mod connection;
 mod container;
 mod coordinator;
+mod decoded;
 mod error;
 #[cfg(test)]
 mod faults;

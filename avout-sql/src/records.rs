@@ -8,6 +8,7 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
 
 use crate::connection::run;
+use crate::decoded::Decoded;
 use crate::error::classify;
 use crate::outcome;
 use crate::watch::{Change, Spot, Table};
@@ -18,11 +19,12 @@ const ONE_STATEMENT: usize = 16;
 /// The most keys that are read on the thread of the caller.
 pub(crate) const SMALL_READ: usize = 64;
 
-/// A record as it lies in the file, which is decoded on the thread that wants it.
+/// A record as it was found, with its point.
 #[derive(Debug)]
-pub(crate) struct Raw {
-    point: i64,
-    record: Bytes,
+pub(crate) enum Raw {
+    /// As it lies in the file: it is decoded on the thread that wants it.
+    Bytes(i64, Bytes),
+    Known(i64, Arc<Record>),
 }
 
 /// Records that were current together.
@@ -33,13 +35,13 @@ pub(crate) struct RawSnapshot {
 }
 
 impl RawSnapshot {
-    /// Decodes the records of `keys`.
+    /// Decodes the records of `keys`, and keeps them.
     ///
     /// # Errors
     /// [`Corrupt`](avout_core::ErrorKind::Corrupt) names the first key whose record is not readable.
-    pub(crate) fn decode<'a>(self, keys: impl IntoIterator<Item = &'a Key>) -> Result<Snapshot> {
+    pub(crate) fn decode<'a>(self, keys: impl IntoIterator<Item = &'a Key>, decoded: &Decoded) -> Result<Snapshot> {
         let decode = |(raw, key): (Option<Raw>, &Key)| match raw {
-            Some(raw) => raw.decode().map(Some).map_err(|error| error.at(key)),
+            Some(raw) => raw.decode(key, decoded).map(Some).map_err(|error| error.at(key)),
             None => Ok(None),
         };
         let entries = self.entries.into_iter().zip(keys).map(decode).collect::<Result<_>>()?;
@@ -48,10 +50,16 @@ impl RawSnapshot {
 }
 
 impl Raw {
-    fn decode(self) -> Result<Entry> {
-        let point = outcome::point(self.point)?;
-        let record = Arc::new(Record::decode(&self.record)?);
-        Ok(Entry { revision: revision(self.point), point, record })
+    fn decode(self, key: &Key, decoded: &Decoded) -> Result<Entry> {
+        let (number, record) = match self {
+            Self::Known(number, record) => (number, record),
+            Self::Bytes(number, bytes) => {
+                let record = Arc::new(Record::decode(&bytes)?);
+                decoded.keep(key, bytes, &record);
+                (number, record)
+            }
+        };
+        Ok(Entry { revision: revision(number), point: outcome::point(number)?, record })
     }
 }
 
@@ -77,13 +85,13 @@ static STATEMENTS: LazyLock<Vec<String>> = LazyLock::new(|| {
 });
 
 /// Reads the records of `keys` and the clock, in one snapshot.
-pub(crate) fn read(connection: &Connection, keys: &[Key]) -> Result<RawSnapshot> {
+pub(crate) fn read(connection: &Connection, keys: &[Key], decoded: &Decoded) -> Result<RawSnapshot> {
     if let Some(sql) = STATEMENTS.get(keys.len()) {
-        return read_together(connection, sql, keys);
+        return read_together(connection, sql, keys, decoded);
     }
     in_one_snapshot(connection, || {
         let clock = outcome::clock(connection).map_err(classify)?;
-        let entries = keys.iter().map(|key| read_one(connection, key)).collect::<Result<_>>()?;
+        let entries = keys.iter().map(|key| read_one(connection, key, decoded)).collect::<Result<_>>()?;
         Ok(RawSnapshot { clock, entries })
     })
 }
@@ -100,7 +108,7 @@ pub(crate) fn in_one_snapshot<T>(connection: &Connection, f: impl FnOnce() -> Re
     result
 }
 
-fn read_together(connection: &Connection, sql: &str, keys: &[Key]) -> Result<RawSnapshot> {
+fn read_together(connection: &Connection, sql: &str, keys: &[Key], decoded: &Decoded) -> Result<RawSnapshot> {
     let mut clock = None;
     let mut entries: Vec<_> = std::iter::repeat_with(|| None).take(keys.len()).collect();
     let mut statement = connection.prepare_cached(sql).map_err(classify)?;
@@ -109,22 +117,29 @@ fn read_together(connection: &Connection, sql: &str, keys: &[Key]) -> Result<Raw
         let index: i64 = row.get(0).map_err(classify)?;
         match usize::try_from(index) {
             Err(_) => clock = Some(row.get(1).map_err(classify)?),
-            Ok(index) => entries[index] = Some(raw(row).map_err(|error| classify(error).at(&keys[index]))?),
+            Ok(index) => {
+                let key = &keys[index];
+                entries[index] = Some(raw(row, key, decoded).map_err(|error| classify(error).at(key))?);
+            }
         }
     }
     let clock = clock.ok_or_else(|| classify(rusqlite::Error::QueryReturnedNoRows))?;
     Ok(RawSnapshot { clock, entries })
 }
 
-fn raw(row: &Row<'_>) -> rusqlite::Result<Raw> {
-    Ok(Raw { point: row.get(1)?, record: row.get::<_, Vec<u8>>(2)?.into() })
+fn raw(row: &Row<'_>, key: &Key, decoded: &Decoded) -> rusqlite::Result<Raw> {
+    let (point, bytes) = (row.get(1)?, row.get_ref(2)?.as_blob()?);
+    Ok(match decoded.find(key, bytes) {
+        Some(record) => Raw::Known(point, record),
+        None => Raw::Bytes(point, Bytes::copy_from_slice(bytes)),
+    })
 }
 
 /// Reads one record. In a transaction of the caller's.
-pub(crate) fn read_one(connection: &Connection, key: &Key) -> Result<Option<Raw>> {
+fn read_one(connection: &Connection, key: &Key, decoded: &Decoded) -> Result<Option<Raw>> {
     connection
         .prepare_cached("SELECT 0, point, record FROM refs WHERE key = ?1")
-        .and_then(|mut statement| statement.query_row([key.as_str()], raw).optional())
+        .and_then(|mut statement| statement.query_row([key.as_str()], |row| raw(row, key, decoded)).optional())
         .map_err(|error| classify(error).at(key))
 }
 

@@ -104,16 +104,22 @@ async fn work(mut garbage: Receiver<Garbage>, hurry: Arc<Notify>) {
     }
 }
 
+/// Values of one store.
+struct Group {
+    store: Arc<dyn Store>,
+    values: Vec<(Key, Version)>,
+}
+
 /// Deletes values, those of each store together.
 async fn delete(garbage: impl Iterator<Item = Garbage>) {
-    let mut stores: Vec<(Arc<dyn Store>, Vec<(Key, Version)>)> = Vec::new();
+    let mut groups: Vec<Group> = Vec::new();
     for Garbage { store, key, version } in garbage {
-        match stores.iter_mut().find(|(other, _)| other.realm() == store.realm()) {
-            Some((_, values)) => values.push((key, version)),
-            None => stores.push((store, vec![(key, version)])),
+        match groups.iter_mut().find(|group| group.store.realm() == store.realm()) {
+            Some(group) => group.values.push((key, version)),
+            None => groups.push(Group { store, values: vec![(key, version)] }),
         }
     }
-    join_all(stores.iter().map(async |(store, values)| {
+    join_all(groups.iter().map(async |Group { store, values }| {
         if let Err(error) = store.delete_states_at(values).await {
             tracing::debug!(realm = %store.realm(), %error, "values are left to the sweeper");
         }
