@@ -164,24 +164,25 @@ impl Engine {
         run: &mut Standing,
     ) -> Result<Ended> {
         let deadline = run.deadline;
-        let floor = attempt.floor.take();
+        let mut floor = attempt.floor.take();
         if run.tickets.is_empty()
             && self.queues.any()
             && let Some(lost) = Box::pin(self.queue_if_hot(&mut plan, attempt.read_point, run)).await
         {
             return Ok(lost);
         }
+        // What is seen from here on is seen under this one: should it be raised meanwhile, the commit must not go by a later one.
+        floor = floor.or_else(|| self.floor.get());
+        if !plan.has_bases()
+            && !planted::is(&self.config, Bug::LeftForgotten)
+            && let Some(floor) = &floor
+        {
+            plan.assume_bases(|left| left == floor || planted::is(&self.config, Bug::LeftOutlivesFloor));
+        }
         for repeated in 0.. {
-            if repeated == 0
-                && !plan.has_bases()
-                && !planted::is(&self.config, Bug::LeftForgotten)
-                && let Some(floor) = floor.clone().or_else(|| self.floor.get())
-            {
-                plan.assume_bases(|left| *left == floor || planted::is(&self.config, Bug::LeftOutlivesFloor));
-            }
             if !plan.has_bases()
                 && let Some(lost) =
-                    Box::pin(self.fill_bases(&mut plan, attempt.read_point, isolation, deadline)).await?
+                    Box::pin(self.fill_bases(&mut plan, &mut floor, attempt.read_point, isolation, deadline)).await?
             {
                 return Ok(Ended::Lost { key: lost, primed: None });
             }
@@ -203,8 +204,11 @@ impl Engine {
             {
                 return Box::pin(self.refuse(&plan, error, deadline)).await;
             }
+            if planted::is(&self.config, Bug::FloorTakenLate) {
+                floor = self.floor.get();
+            }
             // A read brought it along, if nothing before did: at the latest that of the bases.
-            let floor = floor.clone().or_else(|| self.floor.get()).unwrap_or(KnownFloor { epoch: 0, revision: None });
+            let floor = floor.clone().unwrap_or(KnownFloor { epoch: 0, revision: None });
             let mut lease = match self.capabilities.definite_replies {
                 true => None,
                 false => Some(Box::pin(self.lease(floor.epoch, deadline)).await?),
@@ -380,10 +384,12 @@ impl Engine {
         Ok(floor)
     }
 
-    /// Reads the records that are written without having been read. Gives the key on which the attempt is lost.
+    /// Reads the records that are written without having been read, and the floor along with them if it is not known. Gives the
+    /// key on which the attempt is lost.
     async fn fill_bases(
         &self,
         plan: &mut Plan,
+        floor: &mut Option<KnownFloor>,
         read_point: Option<Point>,
         isolation: Isolation,
         deadline: Option<Instant>,
@@ -395,7 +401,10 @@ impl Engine {
             let bound = plan.writes.iter().any(|planned| planned.base.is_none() && !planned.soft);
             let at = read_point.filter(|_| native && bound);
             let snapshot = match self.read_with_floor(&keys, at, deadline).await {
-                Ok((snapshot, _)) => snapshot,
+                Ok((snapshot, known)) => {
+                    floor.get_or_insert(known);
+                    snapshot
+                }
                 Err(error) if at.is_some() && error.kind() == ErrorKind::TooOld => return Ok(keys.into_iter().next()),
                 Err(error) => return Err(error),
             };

@@ -15,6 +15,8 @@ pub enum Bug {
     CommuteUnchecked,
     /// Commits do not check the floor.
     FloorUnchecked,
+    /// A commit goes by the floor that is known when it is sent, and not by that under which its bases were read.
+    FloorTakenLate,
     /// A slot is used on under a later epoch.
     SlotKept,
     /// A sweep deletes values without having raised the floor.

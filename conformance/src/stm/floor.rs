@@ -5,7 +5,7 @@ use std::sync::Arc;
 use avout_core::protocol::{Floor, Put};
 use avout_core::{Coordinator, ErrorKind, Payload, Receipt};
 
-use super::bench::{INLINE, Runs, client, large, refused, rigged, roles};
+use super::bench::{INLINE, Runs, aside, client, eventually, gate, large, let_others_run, refused, rigged, roles};
 use super::rig::Rigged;
 use super::rig_store::RiggedStore;
 use crate::law::{Ctx, Outcome, laws};
@@ -15,6 +15,7 @@ laws! { "stm":
     an_attempt_from_below_the_floor_is_run_again,
     values_are_written_under_the_floors_epoch,
     what_a_blind_set_left_is_of_no_use_under_another_floor,
+    merged_commutes_from_below_the_floor_are_run_again,
     commutes_go_on_after_the_floor_was_raised,
     a_receipt_from_below_the_floor_tells_no_lie,
     a_floor_that_went_back_is_followed,
@@ -101,6 +102,48 @@ async fn what_a_blind_set_left_is_of_no_use_under_another_floor(ctx: Ctx) -> Out
         assert_eq!((after.reads - before.reads, after.commits - before.commits), (1, 1), "reads and commits");
         assert_eq!(r.get().await?, n + 20);
     }
+    Ok(())
+}
+
+/// Commutes that are merged and committed together read their record under the floor that was known before. If it is raised
+/// before the read's reply comes, they do not commit under the new one, though the client knows that by then: their bodies run
+/// again.
+async fn merged_commutes_from_below_the_floor_are_run_again(ctx: Ctx) -> Outcome {
+    let (coordinator, store) = roles(&ctx).await?;
+    let rig = Arc::new(Rigged::new(Arc::clone(&coordinator)).plain().small(INLINE));
+    let stm = ctx.stm(Arc::clone(&rig) as _, Arc::new(RiggedStore::new(store))).seed(ctx.seed).build();
+    let r = stm.create_ref("/r", 0_i64).await?;
+    let stored = stm.create_ref("/stored", large(0)).await?;
+
+    let (open, opened) = gate();
+    rig.before_commit(opened);
+    let commute = |runs: Arc<Runs>| {
+        let (stm, r) = (stm.clone(), r.clone());
+        tokio::spawn(async move {
+            stm.dosync(async |tx| {
+                runs.next();
+                tx.commute(&r, |n| n + 1).await
+            })
+            .await
+        })
+    };
+    let (of_first, of_second) = (Arc::new(Runs::default()), Arc::new(Runs::default()));
+    let first = commute(Arc::clone(&of_first));
+    let calls = rig.calls();
+    eventually("the first commits", || rig.calls() > calls).await;
+    let_others_run().await;
+    let second = commute(Arc::clone(&of_second));
+    eventually("the second has begun", || of_second.count() == 1).await;
+    let_others_run().await;
+    rig.after_read(aside(async move {
+        raise(&*coordinator).await.expect("the floor is raised");
+        stored.set(large(1)).await.expect("set under the new floor");
+    }));
+    drop(open);
+    first.await.expect("no panic")?;
+    second.await.expect("no panic")?;
+    assert_eq!(r.get().await?, 2);
+    assert_eq!((of_first.count(), of_second.count()), (1, 2), "runs of the first and the second");
     Ok(())
 }
 

@@ -40,6 +40,7 @@ struct Rules {
     watches: Then,
     hints: Then,
     poisoned: Option<Key>,
+    after_read: Option<BoxFuture<'static, ()>>,
     before_commit: Option<BoxFuture<'static, ()>>,
     after_lost: Option<BoxFuture<'static, ()>>,
 }
@@ -158,6 +159,11 @@ impl Rigged {
         lock(&self.rules).poisoned = key;
     }
 
+    /// Does this when the next read was made, before its reply.
+    pub(crate) fn after_read(&self, then: impl Future<Output = ()> + Send + 'static) {
+        lock(&self.rules).after_read = Some(Box::pin(then));
+    }
+
     /// Does this when the next commit is sent, before it is made.
     pub(crate) fn before_commit(&self, then: impl Future<Output = ()> + Send + 'static) {
         lock(&self.rules).before_commit = Some(Box::pin(then));
@@ -200,15 +206,19 @@ impl Coordinator for Rigged {
     }
 
     async fn read(&self, keys: &[Key], at: Option<Point>) -> Result<Snapshot> {
-        let (then, poisoned) = {
-            let rules = lock(&self.rules);
-            (rules.reads, rules.poisoned.clone())
+        let (then, poisoned, after) = {
+            let mut rules = lock(&self.rules);
+            (rules.reads, rules.poisoned.clone(), rules.after_read.take())
         };
         if let Some(key) = poisoned.filter(|key| keys.contains(key)) {
             self.calls.fetch_add(1, Ordering::SeqCst);
             return Err(Error::new(ErrorKind::Corrupt, "a record that cannot be read, by plan").at(&key));
         }
-        self.call(then, self.inner.read(keys, at)).await
+        let read = self.call(then, self.inner.read(keys, at)).await;
+        if let Some(after) = after {
+            after.await;
+        }
+        read
     }
 
     async fn commit(&self, commit: &Commit) -> Result<CommitOutcome> {
