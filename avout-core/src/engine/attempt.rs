@@ -26,7 +26,7 @@ pub(crate) struct Attempt {
     /// Grows with every key that is seen, so that an extension notices what was read beside it.
     pub(crate) generation: u64,
     /// Entries that a conflict gave for free, all current at one point.
-    pub(crate) primed: Option<Primed>,
+    pub(crate) primed: Option<Box<Primed>>,
     /// The floor when the attempt began.
     pub(crate) floor: Option<KnownFloor>,
     pub(crate) phase: Phase,
@@ -47,7 +47,7 @@ pub(crate) enum Phase {
     Ended,
 }
 
-/// Entries that were all current at one point.
+/// Entries that were all current at one point. Always in a box: most attempts have none, and have no room for them.
 pub(crate) struct Primed {
     /// The floor under which they were seen, or an earlier one. An attempt that uses them commits only under this one.
     pub(crate) floor: Option<KnownFloor>,
@@ -144,13 +144,14 @@ impl Primed {
         floor: Option<KnownFloor>,
         point: Point,
         entries: impl IntoIterator<Item = (Key, Option<Entry>)>,
-    ) -> Self {
-        Self { floor, point, entries: entries.into_iter().map(|(key, entry)| (key, Some(entry))).collect() }
+    ) -> Box<Self> {
+        let entries = entries.into_iter().map(|(key, entry)| (key, Some(entry))).collect();
+        Box::new(Self { floor, point, entries })
     }
 }
 
 impl Attempt {
-    pub(crate) fn new(primed: Option<Primed>, floor: Option<KnownFloor>) -> Self {
+    pub(crate) fn new(primed: Option<Box<Primed>>, floor: Option<KnownFloor>) -> Self {
         let floor = primed.as_ref().and_then(|primed| primed.floor.clone()).or(floor);
         Self { primed, floor, ..Self::default() }
     }

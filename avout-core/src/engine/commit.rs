@@ -26,7 +26,7 @@ pub(super) enum Ended {
     /// `None`: there was nothing to commit, and it took effect at its read point.
     Committed(Option<Point>),
     /// Another transaction came first.
-    Lost { key: Key, primed: Option<Primed> },
+    Lost { key: Key, primed: Option<Box<Primed>> },
 }
 
 /// What a transaction brings along from attempt to attempt.

@@ -36,6 +36,7 @@ mod time;
 mod wait;
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration;
@@ -210,7 +211,7 @@ impl Engine {
     {
         let mut tries = 0;
         loop {
-            let Ok(answer) = time::by(deadline, operation()).await else {
+            let Ok(answer) = time::by(deadline, pin!(operation())).await else {
                 return Err(Error::new(late, "no answer came by the deadline"));
             };
             match answer {

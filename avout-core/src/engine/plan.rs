@@ -236,7 +236,7 @@ impl Plan {
     }
 
     /// What the next attempt need not read, after a conflict that gave fresh entries.
-    pub(super) fn primed(self, conflict: Conflict, floor: KnownFloor) -> Option<Primed> {
+    pub(super) fn primed(self, conflict: Conflict, floor: KnownFloor) -> Option<Box<Primed>> {
         let fresh = conflict.fresh?;
         let checked = self.checks.into_iter();
         let written =

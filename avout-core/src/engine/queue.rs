@@ -167,7 +167,7 @@ pub(super) fn hold_all<'a>(tickets: &[Ticket], mut keys: impl Iterator<Item = &'
 }
 
 impl Left {
-    pub(super) fn primed(&self) -> Primed {
+    pub(super) fn primed(&self) -> Box<Primed> {
         Primed::new(self.floor.clone(), self.point, self.entries.iter().cloned())
     }
 }

@@ -37,7 +37,7 @@ impl Engine {
         keys: &[Key],
         holder: Holder,
         deadline: Option<Instant>,
-    ) -> Result<Option<Primed>> {
+    ) -> Result<Option<Box<Primed>>> {
         let lease = self.backoff.commit_time().saturating_mul(LEASE_COMMITS).clamp(SHORTEST_LEASE, LONGEST_LEASE);
         let floor = self.floor.get();
         let mut snapshot = self.read(keys, deadline).await?;
@@ -80,7 +80,7 @@ impl Engine {
         holder: Holder,
         lease: Duration,
         deadline: Option<Instant>,
-    ) -> Result<Option<Primed>> {
+    ) -> Result<Option<Box<Primed>>> {
         let floor = self.floor.get();
         let all: Vec<_> = keys.iter().zip(entries).collect();
         let mut reserved = false;

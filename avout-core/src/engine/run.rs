@@ -1,3 +1,4 @@
+use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -40,8 +41,11 @@ where
     let mut runner = Runner::new(engine, options);
     loop {
         let tx = runner.begin();
-        let body = IN_BODY.scope((), body(Arc::clone(&tx)));
-        let Ok(done) = by(runner.standing.deadline, body).await else {
+        let done = {
+            let body = pin!(IN_BODY.scope((), body(Arc::clone(&tx))));
+            by(runner.standing.deadline, body).await
+        };
+        let Ok(done) = done else {
             let error = runner.too_late(&tx);
             return Err(runner.end(error).into());
         };
@@ -82,7 +86,7 @@ struct Runner<'a> {
     losses: u32,
     /// The keys that it lost on, the last one at the end.
     lost_on: Vec<Key>,
-    primed: Option<Primed>,
+    primed: Option<Box<Primed>>,
 }
 
 impl<'a> Runner<'a> {
@@ -116,7 +120,7 @@ impl<'a> Runner<'a> {
     async fn settle(&mut self, tx: &TxInner, ok: bool) -> Result<Next> {
         let mut attempt = tx.end();
         match std::mem::replace(&mut attempt.phase, Phase::Ended) {
-            Phase::Doomed { .. } if ok && self.makes(Bug::DoomForgotten) => self.commit(attempt).await,
+            Phase::Doomed { .. } if ok && self.makes(Bug::DoomForgotten) => self.commit(&mut attempt).await,
             Phase::Doomed { key } => Box::pin(self.lost(attempt, key, None)).await,
             Phase::Retry => Box::pin(self.wait(attempt)).await,
             Phase::Running | Phase::Ended if !ok => {
@@ -127,41 +131,41 @@ impl<'a> Runner<'a> {
                 self.abort_all();
                 Ok(Next::Return)
             }
-            Phase::Running | Phase::Ended => self.commit(attempt).await,
+            Phase::Running | Phase::Ended => self.commit(&mut attempt).await,
         }
     }
 
-    async fn commit(&mut self, mut attempt: Attempt) -> Result<Next> {
+    async fn commit(&mut self, attempt: &mut Attempt) -> Result<Next> {
         let wasted = self.attempts == 1 && self.makes(Bug::AttemptWasted);
         let first = attempt.keys.iter().next().filter(|_| wasted).map(|(key, _)| key.clone());
         if let Some(key) = first {
-            return Box::pin(self.lost(attempt, key, None)).await;
+            return Box::pin(self.lost(std::mem::take(attempt), key, None)).await;
         }
-        match self.engine.commit(&mut attempt, self.options.isolation, &mut self.standing).await {
+        match self.engine.commit(attempt, self.options.isolation, &mut self.standing).await {
             Ok(Ended::Committed(point)) => {
                 self.engine.stats.committed();
                 let point = point.or(attempt.read_point).unwrap_or_default();
                 tracing::debug!(%point, attempts = self.attempts, elapsed = ?self.standing.begun.elapsed(), "committed");
-                for hook in attempt.on_commit.into_iter().chain(self.options.on_commit.drain(..)) {
+                for hook in attempt.on_commit.drain(..).chain(self.options.on_commit.drain(..)) {
                     hook(point);
                 }
                 Ok(Next::Return)
             }
-            Ok(Ended::Lost { key, primed }) => Box::pin(self.lost(attempt, key, primed)).await,
+            Ok(Ended::Lost { key, primed }) => Box::pin(self.lost(std::mem::take(attempt), key, primed)).await,
             Err(_) if self.makes(Bug::ErrorSwallowed) => Ok(Next::Return),
             Err(mut error) => {
                 if error.kind() == ErrorKind::OutcomeUnknown && self.makes(Bug::UnknownToldAsFailure) {
                     error = Error::new(ErrorKind::Unavailable, "taken for a failure");
                 }
                 if error.kind() != ErrorKind::OutcomeUnknown {
-                    self.abort(attempt);
+                    self.abort(std::mem::take(attempt));
                 }
                 Err(error.with_effort(self.attempts, self.standing.begun.elapsed()).during("dosync"))
             }
         }
     }
 
-    async fn lost(&mut self, attempt: Attempt, key: Key, primed: Option<Primed>) -> Result<Next> {
+    async fn lost(&mut self, attempt: Attempt, key: Key, primed: Option<Box<Primed>>) -> Result<Next> {
         let keys: Vec<Key> = match self.losses + 1 >= ESCALATES {
             true => attempt.keys.iter().map(|(key, _)| key.clone()).collect(),
             false => Vec::new(),

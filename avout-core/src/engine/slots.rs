@@ -216,7 +216,7 @@ impl Engine {
             let commit = Commit { deletes: some, ..Commit::default() };
             self.stats.commit();
             // What fails is left to the sweeper too.
-            match by(self.deadline(), self.coordinator.commit(&commit)).await {
+            match by(self.deadline(), self.coordinator.commit(&commit).as_mut()).await {
                 Ok(Ok(CommitOutcome::Committed(_))) => {}
                 Ok(Ok(CommitOutcome::Conflict(_))) => tracing::debug!("slots are retired already"),
                 Ok(Err(error)) => return tracing::debug!(%error, "slots are left"),

@@ -1,5 +1,5 @@
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::Pin;
 use std::task::Poll;
 
 use tokio::time::error::Elapsed;
@@ -7,8 +7,12 @@ use tokio::time::{Instant, timeout_at};
 
 /// Waits for `future` until the deadline. A timer is made only if there is something to wait for: in memory there is
 /// not, and the timer would cost more than the rest.
-pub(super) async fn by<F: Future>(deadline: Option<Instant>, future: F) -> Result<F::Output, Elapsed> {
-    let mut future = pin!(future);
+///
+/// The future stays where its caller has it: one that is handed over is moved, and has room twice.
+pub(super) async fn by<F: Future + ?Sized>(
+    deadline: Option<Instant>,
+    mut future: Pin<&mut F>,
+) -> Result<F::Output, Elapsed> {
     let Some(deadline) = deadline else {
         return Ok(future.await);
     };

@@ -26,7 +26,11 @@ impl Engine {
     ///
     /// # Cancel safety
     /// Safe: it changes nothing.
-    pub(super) async fn wait_for_change(&self, awaited: Awaited, deadline: Option<Instant>) -> Result<Option<Primed>> {
+    pub(super) async fn wait_for_change(
+        &self,
+        awaited: Awaited,
+        deadline: Option<Instant>,
+    ) -> Result<Option<Box<Primed>>> {
         let Awaited { keys, revisions, changed } = awaited;
         if keys.is_empty() {
             let message = "retry in a body that has read nothing: there is nothing to wait for";
