@@ -8,7 +8,6 @@ use bytes::Bytes;
 use rusqlite::{Connection, params};
 
 use crate::client::{Client, MAX_BYTES, Shared};
-use crate::decoded::Decoded;
 use crate::error::classify;
 use crate::outcome::{self, Receipt};
 use crate::poller;
@@ -102,7 +101,7 @@ impl Coordinator {
         } else {
             let (outcome, work) = self.client.write_and_return(work).await?;
             if let Outcome::Committed(_) = &outcome {
-                work.keep(commit, decoded);
+                work.keep(commit);
             }
             outcome
         };
@@ -167,11 +166,11 @@ impl CommitWork {
     }
 
     /// Keeps the records that it has put, beside what they were encoded to.
-    fn keep(self, commit: &Commit, decoded: &Decoded) {
+    fn keep(self, commit: &Commit) {
         let puts = self.lines.into_iter().skip(commit.checks.len()).zip(&commit.puts);
         for (line, put) in puts {
             if let Write::Put(bytes) = line.write {
-                decoded.keep(&put.key, bytes.into(), &put.record);
+                self.shared.decoded.keep(&put.key, bytes.into(), &put.record);
             }
         }
     }

@@ -42,11 +42,11 @@ pub(crate) struct Cell {
     validator: RwLock<Option<Validator>>,
     /// Whether there has ever been a validator: commits of all threads ask.
     validated: AtomicBool,
-    left: Mutex<Option<Box<Left>>>,
+    left: Mutex<Option<Box<LastLeft>>>,
 }
 
 /// The record as a blind write of this client left it, and the floor under which it did.
-struct Left {
+struct LastLeft {
     floor: KnownFloor,
     entry: Entry,
 }
@@ -147,7 +147,7 @@ impl Cell {
     /// Keeps what a blind write has left, for the next one.
     pub(super) fn leave(&self, floor: &KnownFloor, entry: Entry) {
         if entry.record.encoded_size() <= MAX_LEFT {
-            let left = Box::new(Left { floor: floor.clone(), entry });
+            let left = Box::new(LastLeft { floor: floor.clone(), entry });
             *self.left.lock().unwrap_or_else(PoisonError::into_inner) = Some(left);
         }
     }

@@ -164,7 +164,6 @@ impl Engine {
         run: &mut Standing,
     ) -> Result<Ended> {
         let deadline = run.deadline;
-        let mut floor = attempt.floor.take();
         if run.tickets.is_empty()
             && self.queues.any()
             && let Some(lost) = Box::pin(self.queue_if_hot(&mut plan, attempt.read_point, run)).await
@@ -172,7 +171,7 @@ impl Engine {
             return Ok(lost);
         }
         // What is seen from here on is seen under this one: should it be raised meanwhile, the commit must not go by a later one.
-        floor = floor.or_else(|| self.floor.get());
+        let mut floor = attempt.floor.take().or_else(|| self.floor.get());
         if !plan.has_bases()
             && !planted::is(&self.config, Bug::LeftForgotten)
             && let Some(floor) = &floor
@@ -217,7 +216,7 @@ impl Engine {
             let prepared =
                 match self.prepare(&plan, &mut || *version.get_or_insert_with(|| self.version(&mut lease, &floor))) {
                     // What is there now may have room for it.
-                    Err(_) if plan.doubt_bases() => continue,
+                    Err(_) if self.doubts_bases(&mut plan) => continue,
                     prepared => prepared?,
                 };
             if version.is_none()
@@ -236,7 +235,7 @@ impl Engine {
             }
             commit.puts.extend(lease.as_ref().map(Lease::put));
             match self.check_commit(&commit) {
-                Err(_) if plan.doubt_bases() => continue,
+                Err(_) if self.doubts_bases(&mut plan) => continue,
                 checked => checked?,
             }
             failpoints::reach(Failpoint::BeforeValueWrite).await;
@@ -382,6 +381,11 @@ impl Engine {
         let floor = KnownFloor::from_entry(entry.as_ref())?;
         self.floor.correct(&floor);
         Ok(floor)
+    }
+
+    /// Takes away bases that were assumed and not read: an error may not rest on them. Whether there were any.
+    fn doubts_bases(&self, plan: &mut Plan) -> bool {
+        !planted::is(&self.config, Bug::BasesUndoubted) && plan.doubt_bases()
     }
 
     /// Reads the records that are written without having been read, and the floor along with them if it is not known. Gives the

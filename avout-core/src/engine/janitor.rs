@@ -88,7 +88,7 @@ impl Drop for Janitor {
 async fn work(mut garbage: Receiver<Garbage>, hurry: Arc<Notify>) {
     let mut batch = Vec::with_capacity(AT_ONCE);
     while garbage.recv_many(&mut batch, AT_ONCE).await > 0 {
-        // Not in the queue: what comes meanwhile wakes nobody.
+        // Not in the queue: what comes meanwhile wakes nobody. Hurried or not, then it is time.
         let _ = timeout(GATHER, hurry.notified()).await;
         loop {
             while batch.len() < AT_ONCE

@@ -9,7 +9,7 @@ use super::options::Isolation;
 use super::queue::Left;
 use crate::backend::Coordinator;
 use crate::error::{Error, ErrorKind, Result};
-use crate::protocol::{Check, Commit, Committed, Conflict, Entry, Key, Payload, Shared};
+use crate::protocol::{Check, Commit, Committed, Conflict, Entry, Key, Payload, Put, Revision, Shared};
 
 /// What an ended attempt wants to commit.
 pub(super) struct Plan {
@@ -120,9 +120,7 @@ impl Plan {
     ) {
         let puts = commit.puts.iter().zip(&done.revisions);
         for (planned, (put, revision)) in self.writes.iter().zip(puts).filter(|(planned, _)| planned.is_blind_set()) {
-            let point = coordinator.entry_point(revision, done.point);
-            let entry = Entry { revision: revision.clone(), point, record: Arc::clone(&put.record) };
-            planned.write.cell.leave(floor, entry);
+            planned.write.cell.leave(floor, entry_of(put, revision, done, coordinator));
         }
     }
 
@@ -227,9 +225,9 @@ impl Plan {
         done: Committed,
         coordinator: &dyn Coordinator,
     ) -> Left {
-        let put = commit.puts.into_iter().zip(done.revisions).map(|(put, revision)| {
-            let point = coordinator.entry_point(&revision, done.point);
-            (put.key, Some(Entry { revision, point, record: put.record }))
+        let put = commit.puts.iter().zip(&done.revisions).map(|(put, revision)| {
+            let entry = entry_of(put, revision, &done, coordinator);
+            (put.key.clone(), Some(entry))
         });
         let entries = put.filter(|(key, _)| !key.is_bookkeeping()).chain(self.checks).collect();
         Left { sent, floor: Some(floor), point: done.point, entries }
@@ -245,6 +243,12 @@ impl Plan {
         let entries = checked.chain(written).chain(conflict.stale.into_iter().zip(fresh.entries));
         Some(Primed::new(Some(floor), fresh.point, entries))
     }
+}
+
+/// What a put has become.
+fn entry_of(put: &Put, revision: &Revision, done: &Committed, coordinator: &dyn Coordinator) -> Entry {
+    let point = coordinator.entry_point(revision, done.point);
+    Entry { revision: revision.clone(), point, record: Arc::clone(&put.record) }
 }
 
 impl Planned {

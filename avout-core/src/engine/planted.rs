@@ -53,6 +53,8 @@ pub enum Bug {
     SnapshotChecksReads,
     /// What a blind write has left is not kept for the next one.
     LeftForgotten,
+    /// An error rests on a record that a blind write has left and that is there no more.
+    BasesUndoubted,
     /// What a blind write has left is used under any floor.
     LeftOutlivesFloor,
     /// A commit's error is taken for success.

@@ -14,6 +14,7 @@ laws! { "stm":
     a_read_only_transaction_makes_no_commit,
     a_blind_set_is_one_read_and_one_commit,
     a_blind_set_after_another_is_one_commit,
+    no_error_rests_on_what_a_blind_set_left,
     a_lone_get_is_one_read,
     opening_an_existing_ref_is_one_read,
     making_a_ref_is_one_read_and_one_commit,
@@ -176,6 +177,22 @@ async fn a_blind_set_after_another_is_one_commit(ctx: Ctx) -> Outcome {
     other.create_ref("/r", 9_i64).await?;
     set(10).await?;
     assert_eq!((r.get().await?, s.get().await?), (10, large(10)));
+    Ok(())
+}
+
+/// What a blind set has left is no reason to refuse the next one: a record that would be too large with that history is made
+/// anew with the history that is there by then.
+async fn no_error_rests_on_what_a_blind_set_left(ctx: Ctx) -> Outcome {
+    let (stm, _) = rigged(&ctx, |rig| rig.limited(8, 700, 5000)).await?;
+    let other = client(&ctx).await?;
+    let r = stm.create_ref("/r", vec![0_u8; 100]).await?;
+    for n in 1..5 {
+        r.set(vec![n; 100]).await?;
+    }
+    let of_other = other.open_ref::<Vec<u8>>("/r").history(0).await?;
+    of_other.set(vec![5; 10]).await?;
+    r.set(vec![6; 400]).await?;
+    assert_eq!(r.get().await?, vec![6; 400]);
     Ok(())
 }
 

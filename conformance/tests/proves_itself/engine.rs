@@ -278,6 +278,7 @@ const BREAKS: &[(Break, &[&str])] = &[
         ],
     ),
     (Break::Engine(Bug::FloorTakenLate), &["stm::merged_commutes_from_below_the_floor_are_run_again"]),
+    (Break::Engine(Bug::BasesUndoubted), &["stm::no_error_rests_on_what_a_blind_set_left"]),
     (Break::Engine(Bug::LeftForgotten), &["stm::a_blind_set_after_another_is_one_commit"]),
     (Break::Engine(Bug::LeftOutlivesFloor), &["stm::what_a_blind_set_left_is_of_no_use_under_another_floor"]),
     (Break::Backend(Fault::TornCommit), &["stm::two_stores_change_as_one"]),
