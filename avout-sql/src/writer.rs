@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use avout_core::protocol::Resolution;
-use avout_core::{Error, ErrorKind, Receipt as CoreReceipt, Result};
+use avout_core::{Error, ErrorKind, Result};
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::oneshot;
 
@@ -202,14 +202,6 @@ impl Writer {
         self.pace = Pace::quick();
     }
 
-    /// Finds out how a batch ended that another thread left.
-    fn finish(&mut self) {
-        if let Some(Unsettled { job, error, number, changes }) = self.unsettled.take() {
-            let result = self.settle(error, number, changes);
-            self.answer(vec![job], result);
-        }
-    }
-
     /// Writes the log back to the file, if it is time.
     fn tidy(&mut self) {
         if self.log.is_long() && !self.stale {
@@ -361,20 +353,6 @@ impl Writer {
         }
     }
 
-    /// After a COMMIT that failed.
-    fn not_committed(&mut self, error: rusqlite::Error, Applied { changes, points }: Applied) -> Ended {
-        let definite = outcome::is_definite(&self.connection, &error);
-        roll_back(&self.connection);
-        let error = classify(error);
-        match points {
-            Some((_, number)) if !definite && self.shared.file.is_some() => {
-                self.stale = true;
-                Ended::Open { error, number, changes }
-            }
-            _ => Ended::Known(Failure::Never { each: error.kind() == ErrorKind::Full, error }),
-        }
-    }
-
     fn send_commit(&self) -> rusqlite::Result<()> {
         #[cfg(test)]
         if let Some(result) = self.shared.faults.commit(&self.connection) {
@@ -387,76 +365,6 @@ impl Writer {
     fn connect(&mut self) -> Result<()> {
         self.connection = self.shared.connect()?;
         self.log.follow(&mut self.connection)
-    }
-
-    /// Finds out how a COMMIT ended that failed.
-    fn settle(&mut self, error: Error, number: i64, changes: Vec<Change>) -> Result<Vec<Change>, Failure> {
-        for pause in [20, 100, 0] {
-            match self.look(number) {
-                Ok(true) => {
-                    self.number = number;
-                    return Ok(changes);
-                }
-                Ok(false) => {
-                    self.number = number + 1;
-                    return Err(Failure::Never { error, each: false });
-                }
-                Err(error) => tracing::warn!(%error, "the outcome of a batch is not known yet"),
-            }
-            std::thread::sleep(Duration::from_millis(pause));
-        }
-        Err(Failure::Unknown { error, number })
-    }
-
-    fn look(&mut self, number: i64) -> Result<bool> {
-        #[cfg(test)]
-        self.shared.faults.look()?;
-        self.check()?;
-        // The new connection is opened before the old one is closed: were that the last one to the file, the log would be
-        // recovered, with the frames of the failed commit in it.
-        let connection = self.shared.connect()?;
-        let happened = outcome::decide(&connection, self.shared.options.busy_timeout, &self.id, number)?;
-        self.connection = connection;
-        self.log.follow(&mut self.connection)?;
-        self.stale = false;
-        Ok(happened)
-    }
-
-    /// Tells the callers that the outcome is open, and goes on under another name, so that nothing this client does
-    /// touches the row that will tell.
-    fn give_receipts(&mut self, jobs: Vec<Box<dyn Job>>, error: Error, number: i64) {
-        let receipt = Receipt { realm: self.shared.realm, writer: self.id, batch: number, point: 0 };
-        self.id = rand::random();
-        self.registered = false;
-        self.number = 0;
-        self.stale = true;
-        let copy = copies(error);
-        for job in jobs {
-            let Some(point) = job.point() else {
-                // It wrote nothing, or a value that nothing points at. What it saw may never have been.
-                job.fail(copy());
-                continue;
-            };
-            let bytes = Receipt { point, ..receipt }.encode();
-            let error = Error::new(ErrorKind::OutcomeUnknown, "the commit was sent and it cannot be told how it ended")
-                .with_receipt(CoreReceipt::Native(bytes))
-                .with_source(copy());
-            job.fail(error);
-        }
-    }
-
-    fn resolve(&mut self, receipt: &Receipt) -> Result<Resolution> {
-        if receipt.realm != self.shared.realm {
-            return Err(Error::new(ErrorKind::Unsupported, "the receipt is of another store"));
-        }
-        self.ready()?;
-        let timeout = self.shared.options.busy_timeout;
-        let happened = outcome::decide(&self.connection, timeout, &receipt.writer, receipt.batch);
-        roll_back(&self.connection);
-        match happened? {
-            true => Ok(Resolution::Committed(outcome::point(receipt.point)?)),
-            false => Ok(Resolution::NotCommitted),
-        }
     }
 
     /// Removes the row of this client. Those that receipts name have other names.
@@ -499,3 +407,4 @@ fn fail(jobs: Vec<Box<dyn Job>>, error: Error) {
 
 #[cfg(test)]
 mod tests;
+mod unsettled;

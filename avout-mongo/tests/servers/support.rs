@@ -3,11 +3,14 @@
 use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use avout_conformance::servers::{Proxy, shared};
 use avout_core::{ErrorKind, Ref, Stm};
 use avout_mongo::{Backend, Options};
+
+/// How long steps are waited for: longer than any failover takes.
+const STEPS_DEADLINE: Duration = Duration::from_secs(120);
 
 pub(crate) type Outcome = Result<(), Box<dyn Error>>;
 
@@ -97,8 +100,10 @@ impl Load {
     /// Waits until so many more steps are acknowledged.
     pub(crate) async fn steps(&self, more: u64) {
         let goal = self.acknowledged.load(Ordering::SeqCst) + more;
+        let deadline = Instant::now() + STEPS_DEADLINE;
         while self.acknowledged.load(Ordering::SeqCst) < goal {
             assert!(!self.tasks.iter().all(tokio::task::JoinHandle::is_finished), "all tasks have ended");
+            assert!(Instant::now() < deadline, "{more} more steps took longer than {STEPS_DEADLINE:?}");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }

@@ -24,6 +24,13 @@ pub(crate) async fn client(ctx: &Ctx, ttl: Duration) -> Result<Stm, Failure> {
     Ok(ctx.stm(coordinator, store).seed(ctx.seed).session_ttl(ttl).build())
 }
 
+/// A new client that outlives the law, and whose commits take this long at least.
+pub(crate) async fn slow(ctx: &Ctx, commit: Duration) -> Result<Stm, Failure> {
+    let (coordinator, store) = roles(ctx).await?;
+    let rig = Arc::new(Rigged::new(coordinator).slow(commit));
+    Ok(ctx.stm(rig, store).seed(ctx.seed).session_ttl(LONG).build())
+}
+
 /// A new client that outlives the law, and what counts its requests.
 pub(crate) async fn counted(ctx: &Ctx) -> Result<(Stm, Arc<Counting>), Failure> {
     let (coordinator, store) = roles(ctx).await?;

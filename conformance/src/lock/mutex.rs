@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use avout_core::{ErrorKind, Lock};
 
-use super::bench::{LONG, client, until_status};
+use super::bench::{LONG, client, slow, until_status};
 use crate::law::{Ctx, Outcome, laws, together, within};
 use crate::stm::bench::{SOON, refused};
 
@@ -217,7 +217,7 @@ async fn it_is_not_destroyed_while_it_is_used(ctx: Ctx) -> Outcome {
 
 /// When `close` returns, what was dropped before is released.
 async fn close_waits_for_releases(ctx: Ctx) -> Outcome {
-    let (a, b) = (client(&ctx, LONG).await?, client(&ctx, LONG).await?);
+    let (a, b) = (slow(&ctx, Duration::from_millis(20)).await?, client(&ctx, LONG).await?);
     for _ in 0..3 {
         drop(a.lock("/lock")?.acquire().await?);
         a.close().await;

@@ -4,6 +4,7 @@
 mod backends;
 mod broken;
 mod engine;
+mod locks;
 mod promises;
 
 use std::collections::BTreeSet;

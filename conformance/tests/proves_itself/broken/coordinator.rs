@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use avout_core::backend::{self, CoordinatorCapabilities, Sessions, Wake, Watcher};
+use avout_core::backend::{self, CoordinatorCapabilities, Sessions, Watcher};
 use avout_core::protocol::{
     Commit, CommitOutcome, Committed, Conflict, Entry, History, Put, Realm, Record, Resolution, Snapshot,
 };
@@ -14,6 +14,7 @@ use avout_core::{Error, ErrorKind, Key, Payload, Point, Result, Revision};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use super::watch::Watch;
 use super::{Common, Fault, Watching};
 
 pub(super) fn wrap(
@@ -222,10 +223,11 @@ impl Coordinator {
                 std::mem::swap(&mut second.deletes, &mut first.deletes);
                 let outcome = self.translated(&first, |_| false).await?;
                 let CommitOutcome::Committed(mut done) = outcome else { return Ok(outcome) };
-                // Long enough for somebody to look.
+                // Long enough for somebody to look, on a busy machine too.
                 for _ in 0..20 {
                     tokio::task::yield_now().await;
                 }
+                tokio::time::sleep(Duration::from_millis(2)).await;
                 let CommitOutcome::Committed(rest) = self.translated(&second, |_| true).await? else {
                     panic!("a blind commit conflicts with nobody");
                 };
@@ -491,38 +493,4 @@ impl backend::Coordinator for Coordinator {
 fn rand_id() -> u64 {
     static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
     NEXT.fetch_add(1, Ordering::SeqCst)
-}
-
-struct Watch {
-    common: Arc<Common>,
-    id: u64,
-    notify: Arc<Notify>,
-    hints: u32,
-}
-
-#[async_trait]
-impl Watcher for Watch {
-    async fn changed(&mut self) -> Result<Wake> {
-        if self.common.is(Fault::OneHintOnly) && self.hints > 0 {
-            std::future::pending::<()>().await;
-        }
-        self.notify.notified().await;
-        if self.common.is(Fault::HintTakenByDroppedWait) {
-            tokio::time::sleep(Duration::from_micros(400)).await;
-        }
-        self.hints += 1;
-        Ok(Wake::Changed)
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        let mut watchers = lock(&self.common.watchers);
-        let gone = watchers.remove(&self.id);
-        if let Some(gone) = gone
-            && self.common.is(Fault::DroppedWatcherEndsAll)
-        {
-            watchers.retain(|_, other| !other.keys.iter().any(|key| gone.keys.contains(key)));
-        }
-    }
 }

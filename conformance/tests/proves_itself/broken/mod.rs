@@ -2,6 +2,7 @@
 
 mod coordinator;
 mod store;
+mod watch;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
