@@ -153,11 +153,12 @@ impl Barrier {
         before: Option<Claimant>,
         sent: &std::sync::Mutex<Instant>,
     ) -> Result<Option<(u64, bool)>> {
+        let begun = session.has_begun();
         self.hub
             .transact(async |tx| {
                 *sent.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Instant::now();
                 tx.0.see(&[self.arrived.key(), session.key()]).await?;
-                if !self.hub.enter(session, &tx).await? {
+                if !self.hub.enter(session, begun, &tx).await? {
                     return Ok(None);
                 }
                 let none = || Arrived { parties: self.parties, round: 1, line: Line::default() };

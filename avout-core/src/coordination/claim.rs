@@ -138,12 +138,13 @@ async fn obtain(
     loop {
         let session = hub.session().await?;
         let who = Claimant::new(session.id, claim.ticket);
+        let begun = session.has_begun();
         let sent = std::sync::Mutex::new(Instant::now());
         let joined = hub
             .transact(async |tx| {
                 *sent.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Instant::now();
                 let entry = Waiting { who, take: request.take, seat: claim.seat, label: request.label.clone() };
-                gate.join(&tx, &session, request, entry, before, wait).await
+                gate.join(&tx, (&session, begun), request, entry, before, wait).await
             })
             .await;
         let sent = sent.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -106,12 +106,12 @@ impl Gate {
         Ok(Open { gate: self, tx, found, holders, line: line.unwrap_or_default() })
     }
 
-    /// Enters a request: in the line, and at once among the holders if that is its turn. `before` is an earlier entry of
-    /// it, in a session that has ended.
+    /// Enters a request: in the line, and at once among the holders if that is its turn. The session with whether it had
+    /// begun before the transaction; `before` is an earlier entry of the request, in a session that has ended.
     pub(super) async fn join(
         &self,
         tx: &Tx,
-        session: &Session,
+        (session, begun): (&Session, bool),
         request: &Request,
         entry: Waiting,
         before: Option<Claimant>,
@@ -129,7 +129,7 @@ impl Gate {
             open.line.remove(who);
             return Ok(Joined::NotNow(observed(&open.holders, &open.line, who)));
         }
-        if !self.hub.enter(session, tx).await? {
+        if !self.hub.enter(session, begun, tx).await? {
             return Ok(Joined::Ended);
         }
         open.close(granted.into_iter().filter(|granted| granted.who != who).collect()).await?;

@@ -146,11 +146,13 @@ impl Hub {
         }
     }
 
-    /// Enters a session in a transaction that will rely on it. `false`: it has ended.
-    pub(super) async fn enter(&self, session: &Session, tx: &Tx) -> Result<bool> {
+    /// Enters a session in a transaction that will rely on it. `false`: it has ended. `begun`: what
+    /// [`has_begun`](Session::has_begun) said before the transaction.
+    pub(super) async fn enter(&self, session: &Session, begun: bool, tx: &Tx) -> Result<bool> {
+        let begun = begun || (self.makes(Bug::BegunMeanwhile) && session.has_begun());
         match self.engine.coordinator.sessions() {
             Some(_) => Ok(session.is_alive()),
-            None => session.enter(tx).await,
+            None => session.enter(begun, tx).await,
         }
     }
 

@@ -238,11 +238,12 @@ impl<T: Value + Serialize + DeserializeOwned> Queue<T> {
             let keys = [head.key().clone(), self.item(next)?.key().clone()];
             let mut watcher = engine.until(None, || engine.coordinator.watch(&keys)).await?;
             let (again, look_again) = self.inner.overdue().await?;
+            let begun = session.has_begun();
             let sent = Mutex::new(Instant::now());
             let got = hub
                 .transact(async |tx| {
                     *sent.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-                    if !hub.enter(&session, &tx).await? {
+                    if !hub.enter(&session, begun, &tx).await? {
                         return Ok(None);
                     }
                     self.take(&tx, who, hidden, &again).await.map(Some)

@@ -65,6 +65,11 @@ impl Session {
         self.vital().beating
     }
 
+    /// Whether its record was made. To be asked before the transaction that enters it: what that reads may be older than now.
+    pub(super) fn has_begun(&self) -> bool {
+        self.vital().begun
+    }
+
     pub(super) fn set_idle(&self) {
         self.vital().beating = false;
     }
@@ -82,17 +87,13 @@ impl Session {
     }
 
     /// In the transaction that enters the session somewhere: sees to it that observers begin to count anew if it was idle.
-    /// `false`: it was ended by others.
-    pub(super) async fn enter(&self, tx: &Tx) -> Result<bool> {
+    /// `false`: it was ended by others. `begun`: its record was made before the transaction began.
+    pub(super) async fn enter(&self, begun: bool, tx: &Tx) -> Result<bool> {
         let found = self.record.get(tx).await?;
-        let (beating, begun) = {
-            let vital = self.vital();
-            (vital.beating, vital.begun)
-        };
         if begun && found.is_none() {
             return Ok(false);
         }
-        if !beating {
+        if !self.is_beating() {
             self.beat(tx, found).await?;
         }
         Ok(true)

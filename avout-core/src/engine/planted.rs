@@ -127,6 +127,8 @@ pub enum Bug {
     DeadStay,
     /// Others are taken for dead at sight.
     LivingTakenForDead,
+    /// A session is taken for ended by a look from before it had begun.
+    BegunMeanwhile,
     /// A client does not notice that its session is late.
     LossUnnoticed,
     /// A request ends with the session that it was made in.

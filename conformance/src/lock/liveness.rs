@@ -7,7 +7,7 @@ use avout_core::ErrorKind;
 use super::bench::{LONG, Mortal, Noise, TTL, client, until_status};
 use crate::fault::{CrashAt, CrashPoint, Death, LossPlan, LossyReplies, Moment};
 use crate::law::{Ctx, Outcome, laws, needs, together, within};
-use crate::stm::bench::{SOON, refused, roles};
+use crate::stm::bench::{SOON, aside, refused, roles};
 use crate::stm::rig::Then;
 
 laws! { "lock":
@@ -20,6 +20,7 @@ laws! { "lock":
     a_required_commit_does_not_outlive_the_guard,
     a_waiter_that_was_cut_off_waits_on,
     an_idle_session_is_not_taken_for_dead,
+    requests_that_begin_a_session_together_share_it,
     lost_replies_leave_nothing_behind,
     whoever_dies_at_any_call_holds_nobody_up,
 }
@@ -218,6 +219,21 @@ async fn an_idle_session_is_not_taken_for_dead(ctx: Ctx) -> Outcome {
     }
     assert!(guard.is_held());
     guard.release().await?;
+    Ok(())
+}
+
+/// The first requests of a client come at once, and one of them is answered between another's look and its commit: they share
+/// the session that the one has begun, and both keep what they got.
+async fn requests_that_begin_a_session_together_share_it(ctx: Ctx) -> Outcome {
+    let Mortal { stm, rig } = Mortal::new(&ctx, LONG).await?;
+    let (first, second) = (stm.lock("/first")?, stm.lock("/second")?);
+    let (told, got) = tokio::sync::oneshot::channel();
+    rig.after_read(aside(async move { drop(told.send(first.acquire().await)) }));
+    let second = second.acquire().await?;
+    let first = got.await.expect("the first request was answered")?;
+    assert!(first.is_held() && second.is_held(), "both are held");
+    second.release().await?;
+    first.release().await?;
     Ok(())
 }
 

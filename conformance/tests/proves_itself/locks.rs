@@ -71,6 +71,7 @@ pub(crate) const BREAKS: &[(Break, &[&str])] = &[
         Break::Engine(Bug::LivingTakenForDead),
         &["lock::a_living_holder_keeps_it", "lock::an_idle_session_is_not_taken_for_dead"],
     ),
+    (Break::Engine(Bug::BegunMeanwhile), &["lock::requests_that_begin_a_session_together_share_it"]),
     (Break::Engine(Bug::LossUnnoticed), &["lock::who_was_cut_off_notices_before_others_have_it"]),
     (Break::Engine(Bug::RequestLostWithSession), &["lock::a_waiter_that_was_cut_off_waits_on"]),
     (Break::Engine(Bug::DropKeeps), &["lock::a_dropped_guard_is_released", "lock::a_dropped_request_leaves_nothing"]),
