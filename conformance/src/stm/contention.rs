@@ -8,7 +8,7 @@ use avout_core::{Error, Ref, Stm};
 use rand::RngExt as _;
 use tokio::time::Instant;
 
-use super::bench::{SOON, add_aside, client, clients, eventually, let_others_run};
+use super::bench::{SOON, add_aside, client, clients, eventually, let_others_run_at_once};
 use crate::law::{Ctx, Failure, Outcome, laws, together, within};
 use crate::sample::present;
 
@@ -169,7 +169,7 @@ async fn a_reservation_is_gone_with_the_commit(ctx: Ctx) -> Outcome {
                 let begun = tokio::spawn(async move { of_other.alter(|n| n + 1000).await });
                 waits.lock().expect("no panic under the lock").get_or_insert(begun);
                 // It comes to the reservation, and not past it.
-                let_others_run().await;
+                let_others_run_at_once().await;
                 tx.set(&r, 100).await?;
             }
             Ok::<_, Error>(tx.attempt() - 1)

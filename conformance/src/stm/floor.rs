@@ -5,10 +5,10 @@ use std::sync::Arc;
 use avout_core::protocol::{Floor, Put};
 use avout_core::{Coordinator, ErrorKind, Payload, Receipt};
 
-use super::bench::{INLINE, Runs, aside, client, eventually, gate, large, let_others_run, refused, rigged, roles};
+use super::bench::{INLINE, Runs, SOON, aside, client, gate, large, refused, rigged, roles};
 use super::rig::Rigged;
 use super::rig_store::RiggedStore;
-use crate::law::{Ctx, Outcome, laws};
+use crate::law::{Ctx, Outcome, laws, within};
 use crate::sample::{committed, entry, puts};
 
 laws! { "stm":
@@ -116,10 +116,14 @@ async fn merged_commutes_from_below_the_floor_are_run_again(ctx: Ctx) -> Outcome
     let stored = stm.create_ref("/stored", large(0)).await?;
 
     let (open, opened) = gate();
-    rig.before_commit(opened);
+    let (commits, is_committed) = gate();
+    rig.before_commit(async move {
+        drop(commits);
+        opened.await;
+    });
     let commute = |runs: Arc<Runs>| {
         let (stm, r) = (stm.clone(), r.clone());
-        tokio::spawn(async move {
+        Box::pin(async move {
             stm.dosync(async |tx| {
                 runs.next();
                 tx.commute(&r, |n| n + 1).await
@@ -128,13 +132,13 @@ async fn merged_commutes_from_below_the_floor_are_run_again(ctx: Ctx) -> Outcome
         })
     };
     let (of_first, of_second) = (Arc::new(Runs::default()), Arc::new(Runs::default()));
-    let first = commute(Arc::clone(&of_first));
-    let calls = rig.calls();
-    eventually("the first commits", || rig.calls() > calls).await;
-    let_others_run().await;
-    let second = commute(Arc::clone(&of_second));
-    eventually("the second has begun", || of_second.count() == 1).await;
-    let_others_run().await;
+    let first = tokio::spawn(commute(Arc::clone(&of_first)));
+    within(SOON, "the first's commit", is_committed).await;
+    let mut second = commute(Arc::clone(&of_second));
+    // Nothing holds it up before it waits for the first.
+    assert!(futures_util::poll!(second.as_mut()).is_pending());
+    assert_eq!(of_second.count(), 1, "the second has begun");
+    let second = tokio::spawn(second);
     rig.after_read(aside(async move {
         raise(&*coordinator).await.expect("the floor is raised");
         stored.set(large(1)).await.expect("set under the new floor");
