@@ -3,8 +3,8 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::Child;
 
-use avout_core::backend::{Coordinator as _, Wake};
-use avout_core::protocol::Key;
+use avout_core::backend::{Coordinator as _, Store as _, Wake};
+use avout_core::protocol::{Commit, Delete, Key, Revision, State};
 use avout_core::{ErrorKind, Result};
 
 use crate::support::*;
@@ -158,6 +158,44 @@ async fn many_clients_in_one_process() {
     }
     let backend = place.open().await;
     assert_eq!(both_counters(&backend.coordinator).await, [120; 2]);
+}
+
+/// Whoever commits, every client of the file reads it from then on, whatever it has read or written before.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_reads_what_others_commit() {
+    let place = Place::new();
+    let mut clients = [place.open().await, place.open().await, place.open().await];
+    let keys: Vec<Key> = (0..6).map(|n| key(&format!("/{n}"))).collect();
+    let mut current: Vec<Option<(u64, Revision)>> = vec![None; keys.len()];
+    for n in 0..2_000 {
+        let (by, at) = (rand::random_range(0..clients.len()), rand::random_range(0..keys.len()));
+        let c = &clients[by].coordinator;
+        match (rand::random_range(0..20), current[at].clone()) {
+            (0, _) => {
+                let left = std::mem::replace(&mut clients[by], place.open().await);
+                left.close().await;
+            }
+            (1, _) => {
+                let state = State::Bytes(vec![1].into());
+                clients[by].store.state(&key("/atom")).set_state(state).await.expect("an atom's write");
+            }
+            (2..5, Some((_, revision))) => {
+                let deletes = vec![Delete { key: keys[at].clone(), revision }];
+                committed(c.commit(&Commit { deletes, ..Commit::default() }).await);
+                current[at] = None;
+            }
+            (_, before) => {
+                let expected = before.as_ref().map(|(_, revision)| revision);
+                let done = committed(c.commit(&puts(&[(&keys[at], expected, n)])).await);
+                current[at] = Some((n, done.revisions[0].clone()));
+            }
+        }
+        for client in clients.iter().filter(|_| rand::random_bool(0.7)) {
+            let snapshot = client.coordinator.read(&keys, None).await.expect("a snapshot");
+            let found = snapshot.entries.iter().map(|entry| entry.as_ref().map(|e| (number(e), e.revision.clone())));
+            assert_eq!(found.collect::<Vec<_>>(), current, "after {n}");
+        }
+    }
 }
 
 /// While another process holds the lock for longer than the busy timeout writing is refused, reading
