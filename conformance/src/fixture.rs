@@ -72,7 +72,7 @@ pub trait Fixture: Send + Sync + 'static {
 
     /// After which time a law counts as hung.
     fn time_limit(&self) -> Duration {
-        Duration::from_secs(180)
+        Duration::from_secs(60)
     }
 
     /// How many laws run side by side; `None`: one for each processor. Laws that mostly wait for a server can be more.
