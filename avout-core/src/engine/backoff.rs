@@ -9,8 +9,9 @@ use rand::{RngExt, SeedableRng};
 /// Below this a pause is a yield: timers are no finer than a millisecond.
 const FINEST: Duration = Duration::from_micros(500);
 const LONGEST: Duration = Duration::from_secs(1);
-/// How long a loser keeps out of the way at most, in memory: some commits' time.
-const ASIDE: Duration = Duration::from_micros(8);
+/// How long a loser keeps out of the way at most, in memory: many commits' time, and no longer than a task may keep
+/// its thread.
+const ASIDE: Duration = Duration::from_micros(100);
 /// How often the pause after a loss is doubled at most: that many commits' time is room for all who may contend.
 const MOST_DOUBLINGS: u32 = 8;
 
@@ -48,8 +49,9 @@ impl Backoff {
         if pause < FINEST { Duration::ZERO } else { pause }
     }
 
-    /// Keeps out of the way of who came first, where a commit takes about a microsecond: nothing but to spin is as short. Two who race lose to each other again and again otherwise, and what they change goes from one
-    /// processor to the other each time.
+    /// Keeps out of the way of who came first, where a commit takes about a microsecond: nothing but to spin is as
+    /// short. Two who race lose to each other again and again otherwise, and what they change goes from one processor
+    /// to the other each time; so each works by itself for some time.
     pub(crate) fn stand_aside(&self) {
         let until = Instant::now() + self.jitter(ASIDE, 0);
         while Instant::now() < until {

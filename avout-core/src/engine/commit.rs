@@ -12,6 +12,7 @@ use super::merge::{Entered, Told};
 use super::options::Isolation;
 use super::plan::Plan;
 use super::planted::{self, Bug};
+use super::precedence::First;
 use super::prepare::{Prewritten, apply, validate};
 use super::queue::{Ticket, find_left, leave};
 use super::read::{Loaded, lost_value};
@@ -39,11 +40,13 @@ pub(super) struct Standing {
     pub(super) holder: Option<Holder>,
     /// Reserved revisions whose lease it has waited out.
     pub(super) waited_out: Vec<Revision>,
+    /// In memory: that others hold their commits back for it.
+    pub(super) first: Option<First>,
 }
 
 impl Standing {
     pub(super) fn new(deadline: Option<Instant>) -> Self {
-        Self { begun: Instant::now(), deadline, tickets: Vec::new(), holder: None, waited_out: Vec::new() }
+        Self { begun: Instant::now(), deadline, tickets: Vec::new(), holder: None, waited_out: Vec::new(), first: None }
     }
 }
 
@@ -81,6 +84,9 @@ impl Engine {
     /// what that may have to do. `Err` gives the plan back: there is something to wait for, to work out or to refuse.
     fn commit_at_once(&self, mut plan: Plan, attempt: &Attempt, run: &Standing) -> Result<Ended, Plan> {
         let capabilities = &self.capabilities;
+        if capabilities.in_process && run.first.is_none() {
+            self.precedence.wait();
+        }
         let is_ready = capabilities.in_process
             && capabilities.definite_replies
             && capabilities.unique_revisions

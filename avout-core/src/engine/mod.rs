@@ -23,6 +23,7 @@ mod merge;
 mod options;
 mod plan;
 pub(crate) mod planted;
+mod precedence;
 mod prepare;
 mod queue;
 mod read;
@@ -65,6 +66,7 @@ use floor::{FloorCell, KnownFloor};
 use janitor::Janitor;
 use merge::Merger;
 use planted::Bug as Planted;
+use precedence::Precedence;
 use queue::Queues;
 use slots::Slots;
 use stats::Counters;
@@ -91,6 +93,7 @@ pub(crate) struct Engine {
     backoff: Backoff,
     janitor: Janitor,
     queues: Arc<Queues>,
+    precedence: Precedence,
     merger: Merger,
     sweeper: Background,
     /// Itself, for the background sweeper.
@@ -111,6 +114,7 @@ impl Engine {
             capabilities,
             janitor: Janitor::default(),
             queues: Arc::default(),
+            precedence: Precedence::default(),
             merger: Merger::default(),
             stats: Counters::default(),
             coordinator,

@@ -8,6 +8,7 @@ use super::attempt::{AbortHook, Attempt, Phase, Primed};
 use super::commit::{Ended, Standing};
 use super::options::Options;
 use super::planted::{self, Bug};
+use super::precedence::{First, others_run};
 use super::queue::{find_left, hold_all};
 use super::time::by;
 use super::wait::Awaited;
@@ -170,6 +171,7 @@ impl<'a> Runner<'a> {
             true => attempt.keys.iter().map(|(key, _)| key.clone()).collect(),
             false => Vec::new(),
         };
+        self.standing.first = None;
         self.abort(attempt);
         self.engine.stats.conflict();
         tracing::debug!(%key, attempt = self.attempts, "lost to another transaction");
@@ -198,10 +200,11 @@ impl<'a> Runner<'a> {
         };
         if self.losses < queues {
             // Once with the entries that came with the conflict. If that is lost too, others race for the same.
-            if self.losses > 1 {
+            if self.losses > 1 && others_run() {
                 self.engine.backoff.stand_aside();
                 // The entries are stale by then.
                 self.primed = None;
+                self.standing.first = First::take(self.engine);
             }
             return Ok(Next::RunAgain);
         }
@@ -251,6 +254,7 @@ impl<'a> Runner<'a> {
         tracing::debug!(attempt = self.attempts, "waiting for a change of what was read");
         let awaited = Awaited::of(&attempt);
         self.standing.tickets.clear();
+        self.standing.first = None;
         self.abort(attempt);
         if self.makes(Bug::RetryAtOnce) {
             return Ok(Next::RunAgain);
