@@ -12,6 +12,8 @@ const LONGEST: Duration = Duration::from_secs(1);
 /// How long a loser keeps out of the way at most, in memory: many commits' time, and no longer than a task may keep
 /// its thread.
 const ASIDE: Duration = Duration::from_micros(100);
+/// The same for one that only reads, and so takes nothing away from those it races with: some commits' time.
+const READER_ASIDE: Duration = Duration::from_micros(8);
 /// How often the pause after a loss is doubled at most: that many commits' time is room for all who may contend.
 const MOST_DOUBLINGS: u32 = 8;
 
@@ -52,8 +54,8 @@ impl Backoff {
     /// Keeps out of the way of who came first, where a commit takes about a microsecond: nothing but to spin is as
     /// short. Two who race lose to each other again and again otherwise, and what they change goes from one processor
     /// to the other each time; so each works by itself for some time.
-    pub(crate) fn stand_aside(&self) {
-        let until = Instant::now() + self.jitter(ASIDE, 0);
+    pub(crate) fn stand_aside(&self, wrote: bool) {
+        let until = Instant::now() + self.jitter(if wrote { ASIDE } else { READER_ASIDE }, 0);
         while Instant::now() < until {
             hint::spin_loop();
         }

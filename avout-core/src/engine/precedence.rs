@@ -2,11 +2,10 @@
 //! to wait for; and a thread whose processor has the records in its cache wins nearly every race against another.
 
 use std::hint::spin_loop;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, ThreadId};
 use std::time::Instant;
-
-use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::Engine;
 
@@ -23,6 +22,10 @@ pub(super) struct Precedence {
     zero: Instant,
     /// Until when, in nanoseconds since `zero`. 0: nobody goes first.
     until: AtomicU64,
+    /// The first thread that something was lost on.
+    loser: OnceLock<ThreadId>,
+    /// Something was lost on another one too.
+    several: AtomicBool,
 }
 
 /// That a transaction goes first. Dropping it lets the others go on.
@@ -33,7 +36,7 @@ pub(super) struct First {
 
 impl Default for Precedence {
     fn default() -> Self {
-        Self { zero: Instant::now(), until: AtomicU64::new(0) }
+        Self { zero: Instant::now(), until: AtomicU64::new(0), loser: OnceLock::new(), several: AtomicBool::new(false) }
     }
 }
 
@@ -42,12 +45,34 @@ impl Precedence {
         u64::try_from(self.zero.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
+    /// Takes in that a transaction was lost here. Whether there are other threads to keep out of the way of: a thread
+    /// by itself would wait for nobody.
+    pub(super) fn lost(&self) -> bool {
+        if self.several.load(Ordering::Relaxed) {
+            return true;
+        }
+        let here = thread::current().id();
+        let several = *self.loser.get_or_init(|| here) != here;
+        if several {
+            self.several.store(true, Ordering::Relaxed);
+        }
+        several
+    }
+
+    /// Ends it for who goes first until then. Another may do so by now.
+    fn clear(&self, until: u64) {
+        let _ = self.until.compare_exchange(until, 0, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
     /// Holds a commit back for who goes first.
     pub(super) fn wait(&self) {
         loop {
             let until = self.until.load(Ordering::Relaxed);
-            if until == 0 || self.now() >= until {
+            if until == 0 {
                 return;
+            }
+            if self.now() >= until {
+                return self.clear(until);
             }
             spin_loop();
         }
@@ -70,16 +95,8 @@ impl First {
 
 impl Drop for First {
     fn drop(&mut self) {
-        // Another may have it by now.
-        let _ = self.engine.precedence.until.compare_exchange(self.until, 0, Ordering::Relaxed, Ordering::Relaxed);
+        self.engine.precedence.clear(self.until);
     }
-}
-
-/// Whether other threads run tasks while this one spins.
-pub(super) fn others_run() -> bool {
-    Handle::try_current().is_ok_and(|runtime| {
-        runtime.runtime_flavor() == RuntimeFlavor::MultiThread && runtime.metrics().num_workers() > 1
-    })
 }
 
 #[cfg(test)]
@@ -94,8 +111,19 @@ mod tests {
     #[test]
     fn nobody_waits_for_long_for_one_that_does_not_end() {
         let precedence = Precedence::default();
-        precedence.until.store(precedence.now() + LONGEST, Ordering::Relaxed);
+        let until = precedence.now() + LONGEST;
+        precedence.until.store(until, Ordering::Relaxed);
         precedence.wait();
-        assert!(precedence.now() >= precedence.until.load(Ordering::Relaxed));
+        assert!(precedence.now() >= until);
+        assert_eq!(precedence.until.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_thread_by_itself_has_nobody_to_wait_for() {
+        let precedence = Precedence::default();
+        assert!(!precedence.lost());
+        assert!(!precedence.lost());
+        thread::scope(|scope| assert!(scope.spawn(|| precedence.lost()).join().is_ok_and(|several| several)));
+        assert!(precedence.lost());
     }
 }

@@ -8,7 +8,7 @@ use super::attempt::{AbortHook, Attempt, Phase, Primed};
 use super::commit::{Ended, Standing};
 use super::options::Options;
 use super::planted::{self, Bug};
-use super::precedence::{First, others_run};
+use super::precedence::First;
 use super::queue::{find_left, hold_all};
 use super::time::by;
 use super::wait::Awaited;
@@ -122,7 +122,10 @@ impl<'a> Runner<'a> {
         let mut attempt = tx.end();
         match std::mem::replace(&mut attempt.phase, Phase::Ended) {
             Phase::Doomed { .. } if ok && self.makes(Bug::DoomForgotten) => self.commit(&mut attempt).await,
-            Phase::Doomed { key } => Box::pin(self.lost(attempt, key, None)).await,
+            Phase::Doomed { key } => {
+                let wrote = attempt.keys.iter().any(|(_, touched)| touched.write.is_some());
+                Box::pin(self.lost(attempt, key, None, wrote)).await
+            }
             Phase::Retry => Box::pin(self.wait(attempt)).await,
             Phase::Running | Phase::Ended if !ok => {
                 if self.makes(Bug::CommitHooksAnyway) {
@@ -140,7 +143,7 @@ impl<'a> Runner<'a> {
         let wasted = self.attempts == 1 && self.makes(Bug::AttemptWasted);
         let first = attempt.keys.iter().next().filter(|_| wasted).map(|(key, _)| key.clone());
         if let Some(key) = first {
-            return Box::pin(self.lost(std::mem::take(attempt), key, None)).await;
+            return Box::pin(self.lost(std::mem::take(attempt), key, None, true)).await;
         }
         match self.engine.commit(attempt, self.options.isolation, &mut self.standing).await {
             Ok(Ended::Committed(point)) => {
@@ -152,7 +155,7 @@ impl<'a> Runner<'a> {
                 }
                 Ok(Next::Return)
             }
-            Ok(Ended::Lost { key, primed }) => Box::pin(self.lost(std::mem::take(attempt), key, primed)).await,
+            Ok(Ended::Lost { key, primed }) => Box::pin(self.lost(std::mem::take(attempt), key, primed, true)).await,
             Err(_) if self.makes(Bug::ErrorSwallowed) => Ok(Next::Return),
             Err(mut error) => {
                 if error.kind() == ErrorKind::OutcomeUnknown && self.makes(Bug::UnknownToldAsFailure) {
@@ -166,7 +169,8 @@ impl<'a> Runner<'a> {
         }
     }
 
-    async fn lost(&mut self, attempt: Attempt, key: Key, primed: Option<Box<Primed>>) -> Result<Next> {
+    /// `wrote`: it wanted to change something, as far as it got.
+    async fn lost(&mut self, attempt: Attempt, key: Key, primed: Option<Box<Primed>>, wrote: bool) -> Result<Next> {
         let keys: Vec<Key> = match self.losses + 1 >= ESCALATES {
             true => attempt.keys.iter().map(|(key, _)| key.clone()).collect(),
             false => Vec::new(),
@@ -194,17 +198,17 @@ impl<'a> Runner<'a> {
                 false => Err(self.gave_up(self.timeout())),
             };
         }
-        let (queues, reserves) = match self.engine.capabilities.in_process {
-            true => (QUEUES_IN_MEMORY, RESERVES_IN_MEMORY),
-            false => (1, RESERVES),
+        let (queues, reserves, races) = match self.engine.capabilities.in_process {
+            true => (QUEUES_IN_MEMORY, RESERVES_IN_MEMORY, self.engine.precedence.lost()),
+            false => (1, RESERVES, false),
         };
         if self.losses < queues {
             // Once with the entries that came with the conflict. If that is lost too, others race for the same.
-            if self.losses > 1 && others_run() {
-                self.engine.backoff.stand_aside();
+            if self.losses > 1 && races {
+                self.engine.backoff.stand_aside(wrote);
                 // The entries are stale by then.
                 self.primed = None;
-                self.standing.first = First::take(self.engine);
+                self.standing.first = if wrote { First::take(self.engine) } else { None };
             }
             return Ok(Next::RunAgain);
         }
