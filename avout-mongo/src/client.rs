@@ -82,7 +82,8 @@ async fn connect(options: &Options) -> Result<mongodb::Client> {
     }
     driver.app_name.get_or_insert_with(|| "avout".into());
     driver.driver_info = Some(DriverInfo::builder().name(DRIVER).build());
-    driver.server_selection_timeout.get_or_insert(options.timeout);
+    // Shorter than the request's own, so that the driver gets to say why no server was found.
+    driver.server_selection_timeout.get_or_insert(options.timeout - options.timeout / 10);
     driver.connect_timeout.get_or_insert(options.timeout);
     driver.max_pool_size.get_or_insert(POOL);
     // Each request is sent once; the engine repeats what may be repeated.
