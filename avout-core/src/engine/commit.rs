@@ -14,7 +14,7 @@ use super::plan::Plan;
 use super::planted::{self, Bug};
 use super::precedence::First;
 use super::prepare::{Prewritten, apply, validate};
-use super::queue::{Ticket, find_left, leave};
+use super::queue::{Ticket, leave};
 use super::read::{Loaded, lost_value};
 use super::reserve::reserved_by_others;
 use super::send::Sent;
@@ -327,34 +327,6 @@ impl Engine {
             }
         }
         unreachable!("the loop above has no end but a return")
-    }
-
-    /// Waits in the queues of the plan's keys, where there are any. The transaction stands in none yet.
-    async fn queue_if_hot(&self, plan: &mut Plan, read_point: Option<Point>, run: &mut Standing) -> Option<Ended> {
-        let hot = self.queues.hot(plan.keys());
-        if hot.is_empty() {
-            return None;
-        }
-        if self.capabilities.in_process {
-            self.give_way(&hot, run.deadline).await;
-            return None;
-        }
-        self.queue_up(hot, plan, read_point, run).await
-    }
-
-    /// Waits in the queues of these keys of the plan. What was read may have changed meanwhile: `Some` if the attempt is lost.
-    async fn queue_up(
-        &self,
-        keys: Vec<Key>,
-        plan: &mut Plan,
-        read_point: Option<Point>,
-        run: &mut Standing,
-    ) -> Option<Ended> {
-        run.tickets = self.queue_for(keys, run.deadline).await;
-        // An older one tells nothing of what was read since.
-        let left = find_left(&run.tickets, run.begun).filter(|left| read_point.is_none_or(|read| read < left.point))?;
-        let key = plan.stale_by(&left)?;
-        Some(Ended::Lost { key, primed: Some(left.primed()) })
     }
 
     /// Takes a conflict in: `None` if only keys were stale that the body did not depend on, and the plan

@@ -93,7 +93,7 @@ pub(crate) struct Engine {
     backoff: Backoff,
     janitor: Janitor,
     queues: Arc<Queues>,
-    precedence: Precedence,
+    precedence: Arc<Precedence>,
     merger: Merger,
     sweeper: Background,
     /// Itself, for the background sweeper.
@@ -114,7 +114,7 @@ impl Engine {
             capabilities,
             janitor: Janitor::default(),
             queues: Arc::default(),
-            precedence: Precedence::default(),
+            precedence: Arc::default(),
             merger: Merger::default(),
             stats: Counters::default(),
             coordinator,

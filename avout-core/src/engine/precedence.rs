@@ -7,8 +7,6 @@ use std::sync::{Arc, OnceLock};
 use std::thread::{self, ThreadId};
 use std::time::Instant;
 
-use super::Engine;
-
 /// How long commits are held back at most for one attempt, in nanoseconds. It takes a few microseconds, unless its body
 /// waits for something or its thread has to.
 const LONGEST: u64 = 20_000;
@@ -30,7 +28,7 @@ pub(super) struct Precedence {
 
 /// That a transaction goes first. Dropping it lets the others go on.
 pub(super) struct First {
-    engine: Arc<Engine>,
+    precedence: Arc<Precedence>,
     until: u64,
 }
 
@@ -81,21 +79,20 @@ impl Precedence {
 
 impl First {
     /// `None`: another goes first.
-    pub(super) fn take(engine: &Arc<Engine>) -> Option<Self> {
-        let precedence = &engine.precedence;
+    pub(super) fn take(precedence: &Arc<Precedence>) -> Option<Self> {
         let (now, before) = (precedence.now(), precedence.until.load(Ordering::Relaxed));
         if now < before {
             return None;
         }
         let until = now + LONGEST;
         let taken = precedence.until.compare_exchange(before, until, Ordering::Relaxed, Ordering::Relaxed);
-        taken.ok().map(|_| Self { engine: Arc::clone(engine), until })
+        taken.ok().map(|_| Self { precedence: Arc::clone(precedence), until })
     }
 }
 
 impl Drop for First {
     fn drop(&mut self) {
-        self.engine.precedence.clear(self.until);
+        self.precedence.clear(self.until);
     }
 }
 
@@ -106,6 +103,27 @@ mod tests {
     #[test]
     fn nobody_waits_where_nobody_goes_first() {
         Precedence::default().wait();
+    }
+
+    #[test]
+    fn one_goes_first_until_it_ends() {
+        let precedence = Arc::new(Precedence::default());
+        // Longer than any test takes.
+        let until = u64::MAX;
+        precedence.until.store(until, Ordering::Relaxed);
+        let first = First { precedence: Arc::clone(&precedence), until };
+        assert!(First::take(&precedence).is_none(), "two go first");
+        drop(first);
+        assert!(First::take(&precedence).is_some(), "one that has ended still goes first");
+    }
+
+    #[test]
+    fn one_whose_time_is_over_ends_nobody_elses() {
+        let precedence = Arc::new(Precedence::default());
+        let late = First::take(&precedence);
+        precedence.until.store(u64::MAX, Ordering::Relaxed);
+        drop(late);
+        assert_eq!(precedence.until.load(Ordering::Relaxed), u64::MAX);
     }
 
     #[test]

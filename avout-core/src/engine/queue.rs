@@ -12,7 +12,9 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Engine;
 use super::attempt::Primed;
+use super::commit::{Ended, Standing};
 use super::floor::KnownFloor;
+use super::plan::Plan;
 use super::planted::{self, Bug};
 use crate::protocol::{Entry, Key, Point};
 
@@ -66,7 +68,7 @@ impl Queues {
     }
 
     /// Of these keys, those that have a queue.
-    pub(super) fn hot<'a>(&self, keys: impl Iterator<Item = &'a Key>) -> Vec<Key> {
+    fn hot<'a>(&self, keys: impl Iterator<Item = &'a Key>) -> Vec<Key> {
         let by_key = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
         keys.filter(|key| by_key.contains_key(*key)).cloned().collect()
     }
@@ -96,9 +98,42 @@ impl Drop for Ticket {
 }
 
 impl Engine {
+    /// Waits in the queues of the plan's keys, where there are any. The transaction stands in none yet.
+    pub(super) async fn queue_if_hot(
+        &self,
+        plan: &mut Plan,
+        read_point: Option<Point>,
+        run: &mut Standing,
+    ) -> Option<Ended> {
+        let hot = self.queues.hot(plan.keys());
+        if hot.is_empty() {
+            return None;
+        }
+        if self.capabilities.in_process {
+            self.give_way(&hot, run.deadline).await;
+            return None;
+        }
+        self.queue_up(hot, plan, read_point, run).await
+    }
+
+    /// Waits in the queues of these keys of the plan. What was read may have changed meanwhile: `Some` if the attempt is lost.
+    pub(super) async fn queue_up(
+        &self,
+        keys: Vec<Key>,
+        plan: &mut Plan,
+        read_point: Option<Point>,
+        run: &mut Standing,
+    ) -> Option<Ended> {
+        run.tickets = self.queue_for(keys, run.deadline).await;
+        // An older one tells nothing of what was read since.
+        let left = find_left(&run.tickets, run.begun).filter(|left| read_point.is_none_or(|read| read < left.point))?;
+        let key = plan.stale_by(&left)?;
+        Some(Ended::Lost { key, primed: Some(left.primed()) })
+    }
+
     /// Lets those go first who stand in the queues of these keys, without standing in line with them. In memory those
     /// who have not lost often only give way: if they all took turns nobody would race any more.
-    pub(super) async fn give_way(&self, keys: &[Key], deadline: Option<Instant>) {
+    async fn give_way(&self, keys: &[Key], deadline: Option<Instant>) {
         let until = Instant::now() + LEAST_PATIENCE;
         let until = deadline.map_or(until, |deadline| until.min(deadline));
         loop {

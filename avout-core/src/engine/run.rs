@@ -208,7 +208,7 @@ impl<'a> Runner<'a> {
                 self.engine.backoff.stand_aside(wrote);
                 // The entries are stale by then.
                 self.primed = None;
-                self.standing.first = if wrote { First::take(self.engine) } else { None };
+                self.standing.first = if wrote { First::take(&self.engine.precedence) } else { None };
             }
             return Ok(Next::RunAgain);
         }
