@@ -2,9 +2,11 @@
 //! compares as ever, whether it waited or not, and nobody waits without end.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedMutexGuard};
@@ -189,6 +191,21 @@ pub(super) fn leave(tickets: &[Ticket], left: Left) {
     }
 }
 
+/// Leaves these queues. Whoever is next there has their turn before the caller goes on, for all others wait for that one.
+pub(super) async fn hand_over(tickets: Vec<Ticket>) {
+    let awaited = tickets.iter().any(|ticket| ticket.queue.users.load(Ordering::Relaxed) > 1);
+    drop(tickets);
+    let mut first = awaited;
+    poll_fn(|context| {
+        if std::mem::take(&mut first) {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    })
+    .await;
+}
+
 /// What the last one in these queues left, if it was committed after this transaction began: then its point is one
 /// that the transaction may read at.
 pub(super) fn find_left(tickets: &[Ticket], begun: Instant) -> Option<Arc<Left>> {
@@ -204,5 +221,40 @@ pub(super) fn hold_all<'a>(tickets: &[Ticket], mut keys: impl Iterator<Item = &'
 impl Left {
     pub(super) fn primed(&self) -> Box<Primed> {
         Primed::new(self.floor.clone(), self.point, self.entries.iter().cloned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever is next is at work before the one who leaves goes on; where nobody waits nothing is waited for.
+    #[tokio::test]
+    async fn the_next_one_goes_first() {
+        let queues: Arc<Queues> = Arc::default();
+        let key = Key::new("/a").expect("a name");
+        let take = async |queues: &Arc<Queues>| {
+            let mut ticket = queues.join(&key);
+            ticket.turn = Some(Arc::clone(&ticket.queue.turn).lock_owned().await);
+            ticket
+        };
+        let ticket = take(&queues).await;
+        let works = Arc::new(AtomicUsize::new(0));
+        let next = {
+            let (queues, key, works) = (Arc::clone(&queues), key.clone(), Arc::clone(&works));
+            tokio::spawn(async move {
+                let ticket = queues.join(&key);
+                let _turn = ticket.queue.turn.lock().await;
+                works.store(1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+            })
+        };
+        tokio::task::yield_now().await;
+        hand_over(vec![ticket]).await;
+        assert_eq!(works.load(Ordering::Relaxed), 1);
+        next.await.expect("no panic");
+        assert!(!queues.any());
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(pin!(hand_over(vec![take(&queues).await])).poll(&mut context).is_ready());
     }
 }

@@ -9,7 +9,7 @@ use super::commit::{Ended, Standing};
 use super::options::Options;
 use super::planted::{self, Bug};
 use super::precedence::First;
-use super::queue::{find_left, hold_all};
+use super::queue::{find_left, hand_over, hold_all};
 use super::time::by;
 use super::wait::Awaited;
 use super::{Action, Cell, Engine, Function, Write};
@@ -152,6 +152,9 @@ impl<'a> Runner<'a> {
                 tracing::debug!(%point, attempts = self.attempts, elapsed = ?self.standing.begun.elapsed(), "committed");
                 for hook in attempt.on_commit.drain(..).chain(self.options.on_commit.drain(..)) {
                     hook(point);
+                }
+                if !self.standing.tickets.is_empty() {
+                    Box::pin(hand_over(std::mem::take(&mut self.standing.tickets))).await;
                 }
                 Ok(Next::Return)
             }
