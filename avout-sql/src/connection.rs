@@ -24,7 +24,7 @@ pub(crate) fn patiently<T>(timeout: Duration, f: impl FnOnce() -> T) -> T {
     result
 }
 
-/// After so many tries, which is about 40 ms, a lock is taken for one that is held for long.
+/// After so many tries, which is about 80 ms, a lock is taken for one that is held for long.
 const MANY_TRIES: i32 = 100;
 
 /// Decides whether to try a lock again, after a pause.
@@ -40,7 +40,7 @@ fn busy(tries: i32) -> bool {
     if left.is_zero() {
         return false;
     }
-    let longest = if tries < MANY_TRIES { 100 << tries.clamp(0, 3) } else { 3_200 };
+    let longest = if tries < MANY_TRIES { 100 << tries.clamp(0, 4) } else { 3_200 };
     thread::sleep(Duration::from_micros(rand::random_range(50..=longest)).min(left));
     true
 }
