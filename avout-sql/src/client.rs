@@ -10,10 +10,10 @@ use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
 use crate::connection::{connect, patiently, roll_back};
-use crate::decoded::Decoded;
 use crate::error::{classify, with_path};
 use crate::file::File;
 use crate::here::Open;
+use crate::known::Known;
 use crate::options::{Options, Place, Synchronous};
 use crate::readers::Readers;
 use crate::watch::Hub;
@@ -34,7 +34,7 @@ pub(crate) struct Shared {
     pub(crate) file: Option<File>,
     pub(crate) realm: Realm,
     pub(crate) hub: Hub,
-    pub(crate) decoded: Decoded,
+    pub(crate) known: Known,
     /// Requests to write that are under way.
     pub(crate) open: Open,
     pub(crate) stats: Stats,
@@ -158,7 +158,7 @@ fn prepare_with(options: Options, file: Option<File>) -> Result<Prepared> {
         file,
         realm,
         hub: Hub::default(),
-        decoded: Decoded::default(),
+        known: Known::default(),
         open: Open::default(),
         stats: Stats::default(),
         #[cfg(test)]

@@ -2,13 +2,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use avout_core::backend::{self, CoordinatorCapabilities, Watcher};
-use avout_core::protocol::{Commit, CommitOutcome, Committed, Conflict, Key, Point, Resolution, Snapshot};
+use avout_core::protocol::{Commit, CommitOutcome, Committed, Conflict, Key, Point, Record, Resolution, Snapshot};
 use avout_core::{Error, ErrorKind, Result};
 use bytes::Bytes;
 use rusqlite::{Connection, params};
 
 use crate::client::{Client, MAX_BYTES, Shared};
 use crate::error::classify;
+use crate::known::Kept;
 use crate::outcome::{self, Receipt};
 use crate::poller;
 use crate::records::{self, Keys, RawSnapshot, SMALL_READ};
@@ -57,9 +58,11 @@ impl backend::Coordinator for Coordinator {
 
     async fn read(&self, keys: &[Key], _at: Option<Point>) -> Result<Snapshot> {
         let (owned, shared) = (keys.to_vec(), Arc::clone(&self.client.shared));
-        let read = move |c: &Connection, _| records::read(c, &owned, &shared.decoded).map(Some);
+        // The next batch would tell if what is known of the file has been changed by another program.
+        let find = if shared.open.count() > 0 { records::current } else { records::read };
+        let read = move |c: &Connection, _| find(c, &owned, &shared.known).map(Some);
         let read = self.client.read(keys.len() <= SMALL_READ, read);
-        read.await.and_then(|raw| raw.decode(keys, &self.client.shared.decoded)).map_err(|error| error.during("read"))
+        read.await.and_then(|raw| raw.decode(keys, &self.client.shared.known)).map_err(|error| error.during("read"))
     }
 
     async fn commit(&self, commit: &Commit) -> Result<CommitOutcome> {
@@ -93,17 +96,12 @@ impl backend::Coordinator for Coordinator {
 
 impl Coordinator {
     async fn send(&self, commit: &Commit) -> Result<CommitOutcome> {
-        let decoded = &self.client.shared.decoded;
         let work = CommitWork::new(commit, &self.client.shared)?;
         let outcome = if commit.puts.is_empty() && commit.deletes.is_empty() {
             // Nothing to write: a snapshot in which all is as expected is the moment of the commit.
             self.client.read(work.lines.len() <= SMALL_READ, move |c, _| work.check_alone(c).map(Some)).await?
         } else {
-            let (outcome, work) = self.client.write_and_return(work).await?;
-            if let Outcome::Committed(_) = &outcome {
-                work.keep(commit);
-            }
-            outcome
+            self.client.write(work).await?
         };
         match outcome {
             Outcome::Committed(number) => {
@@ -112,7 +110,7 @@ impl Coordinator {
             }
             Outcome::Conflict(stale, raw) => {
                 // A record that cannot be read is for the one who reads it to find.
-                let fresh = raw.decode(&stale, decoded).ok();
+                let fresh = raw.decode(&stale, &self.client.shared.known).ok();
                 Ok(CommitOutcome::Conflict(Conflict { stale, fresh }))
             }
         }
@@ -134,7 +132,7 @@ struct Line {
 
 enum Write {
     Nothing,
-    Put(Vec<u8>),
+    Put(Bytes, Arc<Record>),
     Delete,
 }
 
@@ -152,27 +150,17 @@ impl CommitWork {
         let writes = commit.checks.iter().map(|_| None).chain(puts).chain(commit.deletes.iter().map(|_| None));
         for (index, ((key, revision), record)) in commit.expectations().zip(writes).enumerate() {
             let write = match record {
-                Some(record) => Write::Put(record.encode().map_err(|error| error.at(key))?),
+                Some(record) => Write::Put(record.encode().map_err(|error| error.at(key))?.into(), Arc::clone(record)),
                 None if index < commit.checks.len() => Write::Nothing,
                 None => Write::Delete,
             };
-            bytes += key.as_str().len() + if let Write::Put(record) = &write { record.len() } else { 0 };
+            bytes += key.as_str().len() + if let Write::Put(record, _) = &write { record.len() } else { 0 };
             lines.push(Line { key: key.clone(), expected: revision.map(records::expected), write });
         }
         if bytes > MAX_BYTES {
             return Err(Error::new(ErrorKind::TooLarge, "a commit has at most 512 MiB"));
         }
         Ok(Self { shared: Arc::clone(shared), lines, bytes })
-    }
-
-    /// Keeps the records that it has put, beside what they were encoded to.
-    fn keep(self, commit: &Commit) {
-        let puts = self.lines.into_iter().skip(commit.checks.len()).zip(&commit.puts);
-        for (line, put) in puts {
-            if let Write::Put(bytes) = line.write {
-                self.shared.decoded.keep(&put.key, bytes.into(), &put.record);
-            }
-        }
     }
 
     /// The lines whose key is not as expected, with their records. `None` if all are.
@@ -186,7 +174,7 @@ impl CommitWork {
         if stale.is_empty() {
             return Ok(None);
         }
-        let raw = records::read(connection, &stale, &self.shared.decoded)?;
+        let raw = records::read(connection, &stale, &self.shared.known)?;
         Ok(Some((stale, raw)))
     }
 
@@ -231,11 +219,21 @@ impl Work for CommitWork {
         for Line { key, write, .. } in &self.lines {
             match write {
                 Write::Nothing => {}
-                Write::Put(_) => batch.changed(Table::Refs, key, Some(point)),
+                Write::Put(..) => batch.changed(Table::Refs, key, Some(point)),
                 Write::Delete => batch.changed(Table::Refs, key, None),
             }
         }
         Ok(Outcome::Committed(point))
+    }
+
+    fn note(&mut self, point: i64, known: &mut Kept) {
+        for Line { key, write, .. } in &mut self.lines {
+            match write {
+                Write::Nothing => {}
+                Write::Put(bytes, record) => known.put(key, point, bytes, record),
+                Write::Delete => known.delete(key),
+            }
+        }
     }
 }
 
@@ -265,14 +263,14 @@ impl Line {
             (Write::Nothing, expected) => {
                 return Ok(records::point(connection, Table::Refs, &self.key)? == expected);
             }
-            (Write::Put(record), Some(expected)) => connection
+            (Write::Put(record, _), Some(expected)) => connection
                 .prepare_cached("UPDATE refs SET point = ?1, record = ?2 WHERE key = ?3 AND point = ?4")
-                .and_then(|mut statement| statement.execute(params![point, record, name, expected])),
-            (Write::Put(record), None) => connection
+                .and_then(|mut statement| statement.execute(params![point, &**record, name, expected])),
+            (Write::Put(record, _), None) => connection
                 .prepare_cached(
                     "INSERT INTO refs (key, point, record) VALUES (?1, ?2, ?3) ON CONFLICT (key) DO NOTHING",
                 )
-                .and_then(|mut statement| statement.execute(params![name, point, record])),
+                .and_then(|mut statement| statement.execute(params![name, point, &**record])),
             (Write::Delete, expected) => connection
                 .prepare_cached("DELETE FROM refs WHERE key = ?1 AND point = ?2")
                 .and_then(|mut statement| statement.execute(params![name, expected])),

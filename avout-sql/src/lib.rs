@@ -40,12 +40,12 @@ mod client;
 mod connection;
 mod container;
 mod coordinator;
-mod decoded;
 mod error;
 #[cfg(test)]
 mod faults;
 mod file;
 mod here;
+mod known;
 mod log;
 mod options;
 mod outcome;

@@ -205,6 +205,11 @@ pub(crate) fn clock(connection: &Connection) -> rusqlite::Result<i64> {
     connection.prepare_cached("SELECT point FROM refs WHERE id = 0")?.query_row([], |row| row.get(0))
 }
 
+/// A number that changes when another connection has committed anything, avout's or not. It means nothing to other connections.
+pub(crate) fn others(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))
+}
+
 /// Writes the clock in the middle of a batch, for one who reads it there.
 pub(crate) fn set_clock(connection: &Connection, point: i64) -> rusqlite::Result<()> {
     connection.prepare_cached("UPDATE refs SET point = ?1 WHERE id = 0")?.execute([point]).map(|_| ())

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
 
 use crate::connection::run;
-use crate::decoded::Decoded;
 use crate::error::classify;
+use crate::known::Known;
 use crate::outcome;
 use crate::watch::{Change, Spot, Table};
 
@@ -35,13 +35,13 @@ pub(crate) struct RawSnapshot {
 }
 
 impl RawSnapshot {
-    /// Decodes the records of `keys`, and keeps them.
+    /// Decodes the records of `keys`, and has them kept.
     ///
     /// # Errors
     /// [`Corrupt`](avout_core::ErrorKind::Corrupt) names the first key whose record is not readable.
-    pub(crate) fn decode<'a>(self, keys: impl IntoIterator<Item = &'a Key>, decoded: &Decoded) -> Result<Snapshot> {
+    pub(crate) fn decode<'a>(self, keys: impl IntoIterator<Item = &'a Key>, known: &Known) -> Result<Snapshot> {
         let decode = |(raw, key): (Option<Raw>, &Key)| match raw {
-            Some(raw) => raw.decode(key, decoded).map(Some).map_err(|error| error.at(key)),
+            Some(raw) => raw.decode(key, known, self.clock).map(Some).map_err(|error| error.at(key)),
             None => Ok(None),
         };
         let entries = self.entries.into_iter().zip(keys).map(decode).collect::<Result<_>>()?;
@@ -50,12 +50,12 @@ impl RawSnapshot {
 }
 
 impl Raw {
-    fn decode(self, key: &Key, decoded: &Decoded) -> Result<Entry> {
+    fn decode(self, key: &Key, known: &Known, clock: i64) -> Result<Entry> {
         let (number, record) = match self {
             Self::Known(number, record) => (number, record),
             Self::Bytes(number, bytes) => {
                 let record = Arc::new(Record::decode(&bytes)?);
-                decoded.keep(key, bytes, &record);
+                known.keep(key, number, bytes, &record, clock);
                 (number, record)
             }
         };
@@ -84,14 +84,30 @@ static STATEMENTS: LazyLock<Vec<String>> = LazyLock::new(|| {
     statements
 });
 
+/// The records of `keys` and the clock, as they are now: read, or known to be current. Where a batch is open on this connection,
+/// the clock has to be that of the batch.
+pub(crate) fn current(connection: &Connection, keys: &[Key], known: &Known) -> Result<RawSnapshot> {
+    if let Some((clock, records)) = known.current(keys, || outcome::clock(connection)).map_err(classify)? {
+        let entries = records.into_iter().map(|(point, record)| Some(Raw::Known(point, record))).collect();
+        return Ok(RawSnapshot { clock, entries });
+    }
+    let snapshot = read(connection, keys, known)?;
+    let found = keys.iter().zip(&snapshot.entries).filter_map(|(key, raw)| match raw {
+        Some(Raw::Known(point, _)) => Some((key, *point)),
+        Some(Raw::Bytes(..)) | None => None,
+    });
+    known.confirm(found, snapshot.clock);
+    Ok(snapshot)
+}
+
 /// Reads the records of `keys` and the clock, in one snapshot.
-pub(crate) fn read(connection: &Connection, keys: &[Key], decoded: &Decoded) -> Result<RawSnapshot> {
+pub(crate) fn read(connection: &Connection, keys: &[Key], known: &Known) -> Result<RawSnapshot> {
     if let Some(sql) = STATEMENTS.get(keys.len()) {
-        return read_together(connection, sql, keys, decoded);
+        return read_together(connection, sql, keys, known);
     }
     in_one_snapshot(connection, || {
         let clock = outcome::clock(connection).map_err(classify)?;
-        let entries = keys.iter().map(|key| read_one(connection, key, decoded)).collect::<Result<_>>()?;
+        let entries = keys.iter().map(|key| read_one(connection, key, known)).collect::<Result<_>>()?;
         Ok(RawSnapshot { clock, entries })
     })
 }
@@ -108,7 +124,7 @@ pub(crate) fn in_one_snapshot<T>(connection: &Connection, f: impl FnOnce() -> Re
     result
 }
 
-fn read_together(connection: &Connection, sql: &str, keys: &[Key], decoded: &Decoded) -> Result<RawSnapshot> {
+fn read_together(connection: &Connection, sql: &str, keys: &[Key], known: &Known) -> Result<RawSnapshot> {
     let mut clock = None;
     let mut entries: Vec<_> = std::iter::repeat_with(|| None).take(keys.len()).collect();
     let mut statement = connection.prepare_cached(sql).map_err(classify)?;
@@ -119,7 +135,7 @@ fn read_together(connection: &Connection, sql: &str, keys: &[Key], decoded: &Dec
             Err(_) => clock = Some(row.get(1).map_err(classify)?),
             Ok(index) => {
                 let key = &keys[index];
-                entries[index] = Some(raw(row, key, decoded).map_err(|error| classify(error).at(key))?);
+                entries[index] = Some(raw(row, key, known).map_err(|error| classify(error).at(key))?);
             }
         }
     }
@@ -127,19 +143,19 @@ fn read_together(connection: &Connection, sql: &str, keys: &[Key], decoded: &Dec
     Ok(RawSnapshot { clock, entries })
 }
 
-fn raw(row: &Row<'_>, key: &Key, decoded: &Decoded) -> rusqlite::Result<Raw> {
+fn raw(row: &Row<'_>, key: &Key, known: &Known) -> rusqlite::Result<Raw> {
     let (point, bytes) = (row.get(1)?, row.get_ref(2)?.as_blob()?);
-    Ok(match decoded.find(key, bytes) {
+    Ok(match known.find(key, bytes) {
         Some(record) => Raw::Known(point, record),
         None => Raw::Bytes(point, Bytes::copy_from_slice(bytes)),
     })
 }
 
 /// Reads one record. In a transaction of the caller's.
-fn read_one(connection: &Connection, key: &Key, decoded: &Decoded) -> Result<Option<Raw>> {
+fn read_one(connection: &Connection, key: &Key, known: &Known) -> Result<Option<Raw>> {
     connection
         .prepare_cached("SELECT 0, point, record FROM refs WHERE key = ?1")
-        .and_then(|mut statement| statement.query_row([key.as_str()], |row| raw(row, key, decoded)).optional())
+        .and_then(|mut statement| statement.query_row([key.as_str()], |row| raw(row, key, known)).optional())
         .map_err(|error| classify(error).at(key))
 }
 

@@ -3,6 +3,7 @@ use avout_core::{Error, ErrorKind, Result};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
+use crate::known::Kept;
 use crate::watch::{Change, Table};
 
 /// Something that the writer does inside a SQLite transaction that it shares with others.
@@ -23,6 +24,9 @@ pub(crate) trait Work: Send + 'static {
     /// An error rolls the whole batch back, and the others are done again without this one; so it is called more than once. So it
     /// is where a conflict was [`Unexpected`](Conflicts::Unexpected): all are done again then.
     fn apply(&self, batch: &mut Batch<'_>) -> Result<Self::Answer>;
+
+    /// Notes the records that it wrote at this point, once that is committed.
+    fn note(&mut self, _point: i64, _known: &mut Kept) {}
 }
 
 /// The transaction that the works of one batch share.
@@ -89,6 +93,11 @@ impl<'a> Batch<'a> {
         self.changes.push(Change { table, key: key.clone(), as_of: self.clock, point });
     }
 
+    /// The point that it began with.
+    pub(crate) fn began(&self) -> i64 {
+        self.began
+    }
+
     /// How many points were given out.
     pub(crate) fn points(&self) -> i64 {
         self.clock - self.began
@@ -112,6 +121,8 @@ pub(crate) trait Job: Send {
     fn apply(&mut self, batch: &mut Batch<'_>) -> Result<()>;
     /// The point that it took in the batch; `None` if it changed nothing that has a point.
     fn point(&self) -> Option<i64>;
+    /// Notes what the last `apply` wrote, once that is committed.
+    fn note(&mut self, known: &mut Kept);
     /// Gives the caller the answer of the last `apply`.
     fn succeed(self: Box<Self>);
     fn fail(self: Box<Self>, error: Error);
@@ -153,6 +164,12 @@ impl<W: Work> Job for Pending<W> {
 
     fn point(&self) -> Option<i64> {
         self.point
+    }
+
+    fn note(&mut self, known: &mut Kept) {
+        if let Some(point) = self.point {
+            self.work.note(point, known);
+        }
     }
 
     fn succeed(self: Box<Self>) {

@@ -12,6 +12,7 @@ use crate::connection::{patiently, roll_back, run};
 use crate::error::{classify, copies};
 use crate::file::Lengths;
 use crate::here::Pace;
+use crate::known::Kept;
 use crate::log::Log;
 use crate::outcome::{self, Clock, Receipt};
 use crate::schema;
@@ -62,6 +63,10 @@ enum Ended {
 /// What a transaction holds that is to be committed.
 struct Applied {
     changes: Vec<Change>,
+    /// Whether no other connection has written since the last batch of this one. `false` if nobody asked.
+    alone: bool,
+    /// The clock before.
+    began: i64,
     /// How many commits and atom writes took a point, and the number of the batch; `None` if none did.
     points: Option<(i64, i64)>,
 }
@@ -75,6 +80,8 @@ pub(crate) struct Writer {
     connection: Connection,
     /// The connection is not to be trusted any more.
     stale: bool,
+    /// What this connection says of commits by others, of whatever program, as of the last batch on its own thread.
+    others: Option<i64>,
     /// The name of this client's row in `writers`.
     id: [u8; 16],
     /// Whether that row was made.
@@ -139,6 +146,7 @@ impl Writer {
             shared,
             connection,
             stale: false,
+            others: None,
             id,
             registered: true,
             number: 0,
@@ -171,29 +179,30 @@ impl Writer {
         }
         let mut jobs = [job];
         let applied = self.apply(&mut jobs, Duration::ZERO);
-        let [job] = jobs;
         let Ok(applied) = applied else {
             roll_back(&self.connection);
+            let [job] = jobs;
             return Some(job);
         };
         let Some(applied) = applied else {
             roll_back(&self.connection);
-            job.succeed();
+            jobs.into_iter().for_each(|job| job.succeed());
             return None;
         };
         self.shared.stats.count_here();
         let result = match self.send_commit() {
-            Ok(()) => self.committed(applied),
+            Ok(()) => self.committed(applied, &mut jobs),
             Err(error) => match self.not_committed(error, applied) {
                 Ended::Known(failure) => Err(failure),
                 Ended::Open { error, number, changes } => {
+                    let [job] = jobs;
                     self.unsettled = Some(Unsettled { job, error, number, changes });
                     return None;
                 }
             },
         };
         self.pace.note(begun.elapsed());
-        self.answer(vec![job], result);
+        self.answer(jobs.into(), result);
         None
     }
 
@@ -273,13 +282,16 @@ impl Writer {
 
     fn attempt(&mut self, jobs: &mut [Box<dyn Job>]) -> Result<Vec<Change>, Failure> {
         match self.apply(jobs, self.shared.options.busy_timeout) {
-            Ok(Some(applied)) => match self.send_commit() {
-                Ok(()) => self.committed(applied),
-                Err(error) => match self.not_committed(error, applied) {
-                    Ended::Known(failure) => Err(failure),
-                    Ended::Open { error, number, changes } => self.settle(error, number, changes),
-                },
-            },
+            Ok(Some(mut applied)) => {
+                applied.alone = self.is_alone();
+                match self.send_commit() {
+                    Ok(()) => self.committed(applied, jobs),
+                    Err(error) => match self.not_committed(error, applied) {
+                        Ended::Known(failure) => Err(failure),
+                        Ended::Open { error, number, changes } => self.settle(error, number, changes),
+                    },
+                }
+            }
             Ok(None) => {
                 roll_back(&self.connection);
                 Ok(Vec::new())
@@ -329,25 +341,37 @@ impl Writer {
         if !batch.wrote() {
             return Ok(None);
         }
-        let mut points = None;
+        let (began, mut points) = (batch.began(), None);
         if batch.points() > 0 {
             let number = self.number + 1;
             let sealed = outcome::Batch { writer: self.id, number };
             clock.seal(connection, batch.point(), sealed).map_err(one)?;
             points = Some((batch.points(), number));
         }
-        Ok(Some(Applied { changes: batch.into_changes(), points }))
+        Ok(Some(Applied { changes: batch.into_changes(), alone: false, began, points }))
+    }
+
+    /// Whether no other connection has written since this was asked last. In a transaction that has the lock.
+    fn is_alone(&mut self) -> bool {
+        let now = outcome::others(&self.connection).ok();
+        let before = std::mem::replace(&mut self.others, now);
+        now.is_some() && before == now
     }
 
     /// After a COMMIT that succeeded.
-    fn committed(&mut self, Applied { changes, points }: Applied) -> Result<Vec<Change>, Failure> {
+    fn committed(&mut self, applied: Applied, jobs: &mut [Box<dyn Job>]) -> Result<Vec<Change>, Failure> {
+        let Applied { changes, alone, began, points } = applied;
         self.shared.stats.count(points.map_or(0, |(points, _)| points));
         if let Some((_, number)) = points {
             self.number = number;
         }
         // SQLite acknowledges commits to a file that is no longer there. Should it come back, so does the commit.
         match (self.check(), points) {
-            (Ok(()), _) => Ok(changes),
+            (Ok(()), points) => {
+                let note = |known: &mut Kept| jobs.iter_mut().for_each(|job| job.note(known));
+                self.shared.known.committed(alone, began, began + points.map_or(0, |(points, _)| points), note);
+                Ok(changes)
+            }
             (Err(error), None) => Err(Failure::Never { error, each: false }),
             (Err(error), Some((_, number))) => Err(Failure::Unknown { error, number }),
         }
@@ -364,6 +388,7 @@ impl Writer {
     /// Another connection, before the old one is closed.
     fn connect(&mut self) -> Result<()> {
         self.connection = self.shared.connect()?;
+        self.others = None;
         self.log.follow(&mut self.connection)
     }
 

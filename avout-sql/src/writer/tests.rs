@@ -8,6 +8,7 @@ use avout_core::protocol::{
 };
 use avout_core::{Error, ErrorKind, Point, Receipt, Result, Stm};
 use bytes::Bytes;
+use rusqlite::Connection;
 use tokio::runtime::{Builder, Handle, RuntimeFlavor};
 
 use crate::faults::Fault;
@@ -361,5 +362,44 @@ async fn an_unexpected_conflict_leaves_nothing_behind() {
         assert_eq!(conflict.stale, [keys[stale].clone()]);
         committed(other);
         assert_eq!(read(&keys[..3]).await, before[..3]);
+    }
+}
+
+/// What a client knows is not relied on any more once it has seen that another program has written, which may leave the clock alone,
+/// or that it has another connection, which cannot tell.
+#[tokio::test]
+async fn nothing_is_relied_on_after_another_program() {
+    let setup = Setup::new().await;
+    let coordinator = &setup.backend.coordinator;
+    let client = coordinator.client();
+    let keys = ["/a", "/b"].map(|name| Key::new(name).expect("a key"));
+    let mut names = (0..).map(|n| Key::new(format!("/{n}")).expect("a key"));
+    let mut known = async |key: &Key| {
+        let now = committed(coordinator.commit(&put_at(names.next().expect("one more"), None)).await);
+        let clock = || Ok::<_, Error>(i64::try_from(now.number()).expect("a small number"));
+        client.shared.known.current(std::slice::from_ref(key), clock).expect("a clock").is_some()
+    };
+    for event in 0..3 {
+        for key in &keys {
+            let now = coordinator.read(std::slice::from_ref(key), None).await.expect("a snapshot").entries.remove(0);
+            let put = put_at(key.clone(), now.map(|entry| entry.revision).as_ref());
+            committed(coordinator.commit(&put).await);
+        }
+        assert!(known(&keys[0]).await && known(&keys[1]).await);
+        match event {
+            0 => {
+                let failed = setup.fault(Fault::Lost, 0).await.expect_err("a commit that is lost");
+                assert_eq!(failed.kind(), ErrorKind::Unavailable);
+            }
+            1 => {
+                let failed = setup.fault(Fault::Lost, 9).await.expect_err("a commit that nobody can tell of");
+                assert_eq!(failed.kind(), ErrorKind::OutcomeUnknown);
+            }
+            _ => {
+                let other = Connection::open(setup.folder.path().join("state.db")).expect("a connection");
+                other.execute_batch("UPDATE refs SET record = x'00' WHERE key = '/a'").expect("a write");
+            }
+        }
+        assert!(!known(&keys[0]).await && !known(&keys[1]).await, "after event {event}");
     }
 }

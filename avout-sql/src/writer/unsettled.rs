@@ -22,7 +22,7 @@ impl Writer {
     }
 
     /// After a COMMIT that failed.
-    pub(super) fn not_committed(&mut self, error: rusqlite::Error, Applied { changes, points }: Applied) -> Ended {
+    pub(super) fn not_committed(&mut self, error: rusqlite::Error, Applied { changes, points, .. }: Applied) -> Ended {
         let definite = outcome::is_definite(&self.connection, &error);
         roll_back(&self.connection);
         let error = classify(error);
@@ -63,6 +63,7 @@ impl Writer {
         let connection = self.shared.connect()?;
         let happened = outcome::decide(&connection, self.shared.options.busy_timeout, &self.id, number)?;
         self.connection = connection;
+        self.others = None;
         self.log.follow(&mut self.connection)?;
         self.stale = false;
         Ok(happened)

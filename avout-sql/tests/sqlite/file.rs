@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::Instant;
 
 use avout_core::backend::{Coordinator as _, Store as _};
 use avout_core::protocol::{ClientId, Key, State, Version};
@@ -242,6 +243,30 @@ async fn a_damaged_record() {
     // A key that is none does not hide the others.
     raw(&place.file()).execute_batch("INSERT INTO refs VALUES (NULL, '/a//b', 1, x'00')").expect("a row");
     assert_eq!(c.list(&Key::root()).await.expect("keys"), [a, b]);
+}
+
+/// What another program changes and leaves the clock alone is found also by a client that is writing all the time, and could rely on
+/// what it has written itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_damaged_beside_a_writer() {
+    let place = Place::new();
+    let backend = place.open().await;
+    let c = &backend.coordinator;
+    let a = key("/a");
+    let mut revision = create(c, &a, 0).await;
+    let busy = keep_busy(c);
+    for n in 1..20 {
+        let done = committed(c.commit(&puts(&[(&a, Some(&revision), n)])).await);
+        revision = done.revisions[0].clone();
+        assert_eq!(read(c, &a).await.as_ref().map(number), Some(n));
+        raw(&place.file()).execute_batch("UPDATE refs SET record = x'0102' WHERE key = '/a'").expect("damage");
+        let deadline = Instant::now() + PATIENCE;
+        while c.read(std::slice::from_ref(&a), None).await.is_ok() {
+            assert!(Instant::now() < deadline, "the damage is not found");
+            tokio::task::yield_now().await;
+        }
+    }
+    drop(busy);
 }
 
 /// A file system for one test, of a few megabytes; ended with the test.

@@ -2,10 +2,13 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::Child;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use avout_core::backend::{Coordinator as _, Store as _, Wake};
 use avout_core::protocol::{Commit, Delete, Key, Revision, State};
 use avout_core::{ErrorKind, Result};
+use tokio::task::JoinSet;
 
 use crate::support::*;
 
@@ -160,18 +163,23 @@ async fn many_clients_in_one_process() {
     assert_eq!(both_counters(&backend.coordinator).await, [120; 2]);
 }
 
-/// Whoever commits, every client of the file reads it from then on, whatever it has read or written before.
+/// Whoever commits, every client of the file reads it from then on, whatever it has read or written before. One of them always
+/// has a commit under way.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_reads_what_others_commit() {
     let place = Place::new();
     let mut clients = [place.open().await, place.open().await, place.open().await];
+    let busy = keep_busy(&clients[0].coordinator);
     let keys: Vec<Key> = (0..6).map(|n| key(&format!("/{n}"))).collect();
     let mut current: Vec<Option<(u64, Revision)>> = vec![None; keys.len()];
-    for n in 0..2_000 {
-        let (by, at) = (rand::random_range(0..clients.len()), rand::random_range(0..keys.len()));
+    let mut by = 0;
+    for n in 0..4_000 {
+        // Now and then one is alone for long, and may rely on what it knows.
+        by = if rand::random_bool(if n % 1_000 < 500 { 0.6 } else { 0.02 }) { rand::random_range(0..3) } else { by };
+        let at = rand::random_range(0..keys.len());
         let c = &clients[by].coordinator;
         match (rand::random_range(0..20), current[at].clone()) {
-            (0, _) => {
+            (0, _) if by > 0 => {
                 let left = std::mem::replace(&mut clients[by], place.open().await);
                 left.close().await;
             }
@@ -191,10 +199,64 @@ async fn each_reads_what_others_commit() {
             }
         }
         for client in clients.iter().filter(|_| rand::random_bool(0.7)) {
-            let snapshot = client.coordinator.read(&keys, None).await.expect("a snapshot");
+            let some: Vec<usize> = (0..keys.len()).filter(|_| rand::random_bool(0.5)).collect();
+            let asked: Vec<Key> = some.iter().map(|at| keys[*at].clone()).collect();
+            let snapshot = client.coordinator.read(&asked, None).await.expect("a snapshot");
             let found = snapshot.entries.iter().map(|entry| entry.as_ref().map(|e| (number(e), e.revision.clone())));
-            assert_eq!(found.collect::<Vec<_>>(), current, "after {n}");
+            let expected: Vec<_> = some.iter().map(|at| current[*at].clone()).collect();
+            assert_eq!(found.collect::<Vec<_>>(), expected, "after {n}");
         }
+    }
+    drop(busy);
+}
+
+/// A read sees every commit that was acknowledged before it began, and each one whole, while two clients read and write as
+/// fast as they can, one of them alone for some of the time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_read_is_older_than_what_was_acknowledged() {
+    const PAIRS: usize = 4;
+    const ROUNDS: u64 = 400;
+    let place = Place::new();
+    let clients = Arc::new([place.open().await, place.open().await]);
+    let keys: Arc<Vec<Key>> = Arc::new((0..2 * PAIRS).map(|n| key(&format!("/{n}"))).collect());
+    let acknowledged: Arc<[AtomicU64; PAIRS]> = Arc::default();
+    let mut tasks = JoinSet::new();
+    for pair in 0..PAIRS {
+        let (clients, keys, acknowledged) = (Arc::clone(&clients), Arc::clone(&keys), Arc::clone(&acknowledged));
+        tasks.spawn(async move {
+            let (a, b) = (&keys[2 * pair], &keys[2 * pair + 1]);
+            let mut revisions: Option<Vec<Revision>> = None;
+            for n in 1..=ROUNDS {
+                let by = if n % 200 < 100 { 0 } else { rand::random_range(0..2) };
+                let [old_a, old_b] = [0, 1].map(|at| revisions.as_ref().map(|revisions| &revisions[at]));
+                let commit = puts(&[(a, old_a, n), (b, old_b, n)]);
+                revisions = Some(committed(clients[by].coordinator.commit(&commit).await).revisions);
+                acknowledged[pair].store(n, Ordering::SeqCst);
+            }
+        });
+    }
+    for reader in 0..4 {
+        let (clients, keys, acknowledged) = (Arc::clone(&clients), Arc::clone(&keys), Arc::clone(&acknowledged));
+        tasks.spawn(async move {
+            loop {
+                let before: Vec<u64> = acknowledged.iter().map(|n| n.load(Ordering::SeqCst)).collect();
+                // All, or one pair: those that nobody writes any more are known for longer.
+                let pairs = if rand::random() { 0..PAIRS } else { reader..reader + 1 };
+                let asked = &keys[2 * pairs.start..2 * pairs.end];
+                let snapshot = clients[reader % 2].coordinator.read(asked, None).await.expect("a snapshot");
+                for (pair, found) in pairs.zip(snapshot.entries.chunks(2)) {
+                    let [a, b] = [0, 1].map(|at| found[at].as_ref().map_or(0, number));
+                    assert!(a == b && a >= before[pair], "{a} and {b} after {}", before[pair]);
+                }
+                if before.iter().all(|n| *n == ROUNDS) {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+    while let Some(ended) = tasks.join_next().await {
+        ended.expect("no panic");
     }
 }
 

@@ -11,6 +11,7 @@ use avout_core::protocol::{
 };
 use avout_core::{ErrorKind, Result};
 use avout_sql::{Backend, Coordinator, Options};
+use tokio::task::JoinSet;
 
 /// How long a test waits for what must come.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -120,6 +121,21 @@ pub(crate) fn raw(path: &Path) -> avout_sql::rusqlite::Connection {
     let connection = avout_sql::rusqlite::Connection::open(path).expect("a connection");
     connection.busy_timeout(PATIENCE).expect("a timeout");
     connection
+}
+
+/// Commits without a pause, to keys that nobody else uses, until it is dropped. On a runtime with fewer threads than tasks, so that
+/// all is done by the writer's thread.
+pub(crate) fn keep_busy(coordinator: &Coordinator) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    for n in 0..=tokio::runtime::Handle::current().metrics().num_workers() {
+        let coordinator = coordinator.clone();
+        tasks.spawn(async move {
+            loop {
+                increment(&coordinator, &[key(&format!("/busy/{n}"))]).await.expect("a commit");
+            }
+        });
+    }
+    tasks
 }
 
 /// Waits until `done` says so.
