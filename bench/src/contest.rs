@@ -129,6 +129,14 @@ pub(crate) struct Spec {
     pub(crate) size: usize,
 }
 
+impl Spec {
+    /// Whether an operation may end without its task having waited for anything, so that others would not have their turn.
+    fn gives_way(&self) -> bool {
+        let only_reads = matches!(self.workload, Workload::ReadMostly | Workload::ReadMostlyQuiet);
+        self.tasks > 1 && (self.store == Store::Local || only_reads)
+    }
+}
+
 /// Runs one round.
 pub(crate) type Run = Box<dyn FnMut(Pace) -> Result<Round, Failure>>;
 
@@ -141,7 +149,7 @@ pub(crate) struct Contender {
 
 impl Contender {
     fn round(&mut self, time: Duration) -> Result<Round, Failure> {
-        (self.run)(Pace { time, stride: self.spec.store.stride(), fair: self.spec.tasks > 1 })
+        (self.run)(Pace { time, stride: self.spec.store.stride(), fair: self.spec.gives_way() })
     }
 }
 

@@ -15,8 +15,8 @@ pub(crate) struct Pace {
     /// Every how many operations one is timed. Reading the clock takes about 25 ns, which counts where an operation
     /// takes 200 ns.
     pub(crate) stride: u32,
-    /// Whether a task gives way to others before a timed operation. An operation on `local` never waits, so without this
-    /// the first tasks would run alone.
+    /// Whether a task gives way to others before a timed operation. An operation on `local`, or one that only reads, may never
+    /// wait, so without this the first tasks would run alone.
     pub(crate) fair: bool,
 }
 

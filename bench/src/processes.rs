@@ -154,7 +154,7 @@ pub(crate) fn child(name: &str, path: &Path, index: &str) -> Result<(), Failure>
 }
 
 fn pace(line: &str) -> Result<Pace, Failure> {
-    Ok(Pace { time: Duration::from_micros(line.parse()?), stride: 1, fair: true })
+    Ok(Pace { time: Duration::from_micros(line.parse()?), stride: 1, fair: false })
 }
 
 fn answer(round: Round) -> Answer {
