@@ -218,12 +218,6 @@ impl Client {
 
     /// Has the writer do this. If the future is dropped before its batch began it is not done, else it is done as a whole.
     pub(crate) async fn write<W: Work>(&self, work: W) -> Result<W::Answer> {
-        let (answer, _work) = self.write_and_return(work).await?;
-        Ok(answer)
-    }
-
-    /// The same, and gives the work back.
-    pub(crate) async fn write_and_return<W: Work>(&self, work: W) -> Result<(W::Answer, W)> {
         self.usable()?;
         let opened = self.shared.open.enter();
         let may_keep_caller = work.may_keep_caller();
@@ -237,7 +231,8 @@ impl Client {
         if let Some(job) = left {
             self.queue.send(Message::Job(job)).map_err(|_| closed())?;
         }
-        answer.await.unwrap_or_else(|_| Err(self.no_answer()))
+        let (answer, _work) = answer.await.unwrap_or_else(|_| Err(self.no_answer()))?;
+        Ok(answer)
     }
 
     /// Forgets that commits were slow.

@@ -63,8 +63,8 @@ enum Ended {
 /// What a transaction holds that is to be committed.
 struct Applied {
     changes: Vec<Change>,
-    /// Whether no other connection has written since the last batch of this one. `false` if nobody asked.
-    alone: bool,
+    /// What its connection says of commits by others; `None` if it was not asked.
+    others: Option<i64>,
     /// The clock before.
     began: i64,
     /// How many commits and atom writes took a point, and the number of the batch; `None` if none did.
@@ -80,7 +80,8 @@ pub(crate) struct Writer {
     connection: Connection,
     /// The connection is not to be trusted any more.
     stale: bool,
-    /// What this connection says of commits by others, of whatever program, as of the last batch on its own thread.
+    /// What this connection said of commits by others, of whatever program, in the last batch that was committed. `None` if it was
+    /// not asked, or is another connection now.
     others: Option<i64>,
     /// The name of this client's row in `writers`.
     id: [u8; 16],
@@ -283,7 +284,7 @@ impl Writer {
     fn attempt(&mut self, jobs: &mut [Box<dyn Job>]) -> Result<Vec<Change>, Failure> {
         match self.apply(jobs, self.shared.options.busy_timeout) {
             Ok(Some(mut applied)) => {
-                applied.alone = self.is_alone();
+                applied.others = outcome::others(&self.connection).ok();
                 match self.send_commit() {
                     Ok(()) => self.committed(applied, jobs),
                     Err(error) => match self.not_committed(error, applied) {
@@ -348,19 +349,12 @@ impl Writer {
             clock.seal(connection, batch.point(), sealed).map_err(one)?;
             points = Some((batch.points(), number));
         }
-        Ok(Some(Applied { changes: batch.into_changes(), alone: false, began, points }))
-    }
-
-    /// Whether no other connection has written since this was asked last. In a transaction that has the lock.
-    fn is_alone(&mut self) -> bool {
-        let now = outcome::others(&self.connection).ok();
-        let before = std::mem::replace(&mut self.others, now);
-        now.is_some() && before == now
+        Ok(Some(Applied { changes: batch.into_changes(), others: None, began, points }))
     }
 
     /// After a COMMIT that succeeded.
     fn committed(&mut self, applied: Applied, jobs: &mut [Box<dyn Job>]) -> Result<Vec<Change>, Failure> {
-        let Applied { changes, alone, began, points } = applied;
+        let Applied { changes, others, began, points } = applied;
         self.shared.stats.count(points.map_or(0, |(points, _)| points));
         if let Some((_, number)) = points {
             self.number = number;
@@ -368,6 +362,9 @@ impl Writer {
         // SQLite acknowledges commits to a file that is no longer there. Should it come back, so does the commit.
         match (self.check(), points) {
             (Ok(()), points) => {
+                // A batch that failed takes nothing in: the next one still sees what was written before it.
+                let alone = others.is_some() && others == self.others;
+                self.others = others;
                 let note = |known: &mut Kept| jobs.iter_mut().for_each(|job| job.note(known));
                 self.shared.known.committed(alone, began, began + points.map_or(0, |(points, _)| points), note);
                 Ok(changes)

@@ -195,6 +195,7 @@ pub(super) fn leave(tickets: &[Ticket], left: Left) {
 pub(super) async fn hand_over(tickets: Vec<Ticket>) {
     let awaited = tickets.iter().any(|ticket| ticket.queue.users.load(Ordering::Relaxed) > 1);
     drop(tickets);
+    // Not tokio's `yield_now`, which lets all that is ready have its turn first, and the driver.
     let mut first = awaited;
     poll_fn(|context| {
         if std::mem::take(&mut first) {

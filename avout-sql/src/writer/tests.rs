@@ -379,7 +379,8 @@ async fn nothing_is_relied_on_after_another_program() {
         let clock = || Ok::<_, Error>(i64::try_from(now.number()).expect("a small number"));
         client.shared.known.current(std::slice::from_ref(key), clock).expect("a clock").is_some()
     };
-    for event in 0..3 {
+    let other = Connection::open(setup.folder.path().join("state.db")).expect("a connection");
+    for event in 0..4 {
         for key in &keys {
             let now = coordinator.read(std::slice::from_ref(key), None).await.expect("a snapshot").entries.remove(0);
             let put = put_at(key.clone(), now.map(|entry| entry.revision).as_ref());
@@ -395,10 +396,12 @@ async fn nothing_is_relied_on_after_another_program() {
                 let failed = setup.fault(Fault::Lost, 9).await.expect_err("a commit that nobody can tell of");
                 assert_eq!(failed.kind(), ErrorKind::OutcomeUnknown);
             }
-            _ => {
-                let other = Connection::open(setup.folder.path().join("state.db")).expect("a connection");
-                other.execute_batch("UPDATE refs SET record = x'00' WHERE key = '/a'").expect("a write");
+            2 => {
+                other.execute_batch("INSERT INTO refs (key, point, record) VALUES ('/x', 1, x'00')").expect("a write");
+                let failed = setup.fault(Fault::Full, 0).await.expect_err("a commit that is too much");
+                assert_eq!(failed.kind(), ErrorKind::Full);
             }
+            _ => other.execute_batch("UPDATE refs SET record = x'00' WHERE key = '/a'").expect("a write"),
         }
         assert!(!known(&keys[0]).await && !known(&keys[1]).await, "after event {event}");
     }
