@@ -7,6 +7,7 @@
 mod coordinator;
 mod sessions;
 mod store;
+pub mod tasks;
 mod url;
 mod watch;
 

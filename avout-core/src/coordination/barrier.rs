@@ -127,7 +127,7 @@ impl Barrier {
         refuse_nested("wait")?;
         let (reply, mut done) = oneshot::channel();
         let (stop, stopped) = oneshot::channel();
-        tokio::spawn(drive(self.clone(), Stop { reply, stopped }));
+        self.hub.spawn(drive(self.clone(), Stop { reply, stopped }));
         let answer = match deadline {
             None => (&mut done).await,
             Some(deadline) => match timeout_at(deadline, &mut done).await {

@@ -1,7 +1,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -38,7 +37,6 @@ pub(super) struct Hold {
     pub(super) session: Arc<Session>,
     pub(super) who: Claimant,
     pub(super) token: u64,
-    runtime: Handle,
 }
 
 impl Gate {
@@ -53,7 +51,7 @@ impl Gate {
         let wait = !matches!(patience, Patience::Now);
         let (reply, mut granted) = oneshot::channel();
         let (stop, stopped) = oneshot::channel::<()>();
-        tokio::spawn(drive(self.clone(), request, wait, reply, stopped));
+        self.hub.spawn(drive(self.clone(), request, wait, reply, stopped));
         let deadline = match patience {
             Patience::Unlimited => None,
             Patience::Until(deadline) => Some(deadline),
@@ -293,7 +291,7 @@ impl Hold {
         hub.let_go(self.who.ticket);
         let (gate, session, who) = (self.gate.clone(), Arc::clone(&self.session), self.who);
         let (told, task) = oneshot::channel();
-        hub.background(&self.runtime, async move {
+        hub.background(async move {
             // Nobody listens if the guard was dropped. A claim that could not be given back ends with its session.
             let _ = told.send(give_back(&gate, &session, who).await);
             drop(claim);
@@ -308,7 +306,7 @@ impl Hold {
     pub(super) async fn take_less(self, take: u32) -> Result<Self> {
         refuse_nested("downgrade")?;
         let (told, done) = oneshot::channel();
-        self.runtime.clone().spawn(async move {
+        Arc::clone(&self.gate.hub).spawn(async move {
             let answer = match self.gate.take_less(self.who, take).await {
                 Ok(true) => Ok(self),
                 Ok(false) => Err(lost(&self.gate.key)),
@@ -328,7 +326,7 @@ impl Hold {
 
     /// The opposite of [`dissolve`](Self::dissolve).
     pub(super) fn assemble(gate: Gate, claim: Claim, session: Arc<Session>, who: Claimant, token: u64) -> Self {
-        Self { gate, claim: Some(claim), session, who, token, runtime: Handle::current() }
+        Self { gate, claim: Some(claim), session, who, token }
     }
 }
 

@@ -175,7 +175,7 @@ impl Condition {
         let (reply, done) = oneshot::channel();
         let (stop, stopped) = oneshot::channel();
         let deadline = deadline.filter(|_| !self.gate.hub.makes(Bug::WaitEndless));
-        tokio::spawn(drive(self.clone(), guard.0, deadline, Stop { reply, stopped }));
+        self.gate.hub.spawn(drive(self.clone(), guard.0, deadline, Stop { reply, stopped }));
         let done = done.await;
         drop(stop);
         let closed = |_| Error::new(ErrorKind::Closed, "the runtime was shut down while it waited");

@@ -2,7 +2,6 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::runtime::Handle;
 
 use super::hub::Claim;
 use super::queue::{Inner, Queue};
@@ -47,7 +46,6 @@ struct Ticket {
     who: Claimant,
     number: u64,
     times: u32,
-    runtime: Handle,
 }
 
 impl Drop for Ticket {
@@ -57,7 +55,7 @@ impl Drop for Ticket {
         };
         let (inner, session) = (Arc::clone(&self.inner), Arc::clone(&self.session));
         let (number, who, times) = (self.number, self.who, self.times);
-        self.inner.hub.background(&self.runtime, async move {
+        self.inner.hub.background(async move {
             if let Err(error) = inner.expose(number, who, times).await {
                 tracing::warn!(key = %inner.key, %error, "a value could not be handed back: the session ends");
                 inner.hub.lose(&session);
@@ -78,7 +76,7 @@ impl<T: Value + Serialize + DeserializeOwned> Delivery<T> {
         value: T,
     ) -> Self {
         let inner = Arc::clone(&queue.inner);
-        let out = Ticket { inner, claim: Some(claim), session, who, number, times, runtime: Handle::current() };
+        let out = Ticket { inner, claim: Some(claim), session, who, number, times };
         Self { queue, out, value }
     }
 

@@ -2,7 +2,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
@@ -159,7 +158,7 @@ impl Hub {
     /// A transaction that was begun at `sent` has entered the session: from now on it is kept alive while there are claims.
     pub(super) fn entered(self: &Arc<Self>, session: &Arc<Session>, sent: Instant) {
         if session.entered(sent) {
-            task::spawn(beat(Arc::clone(self), Arc::clone(session)));
+            self.spawn(beat(Arc::clone(self), Arc::clone(session)));
         }
     }
 
@@ -176,7 +175,7 @@ impl Hub {
                 tracing::warn!(session = %session.id, "the session ended: what it held is lost");
             }
             let (hub, session) = (Arc::clone(self), Arc::clone(session));
-            self.background(&Handle::current(), async move { hub.retire(&session).await });
+            self.background(async move { hub.retire(&session).await });
         }
     }
 
@@ -221,10 +220,14 @@ impl Hub {
         Ok(self.observer.judge(asked + hours, found))
     }
 
+    /// Runs a task that goes on when the runtime ends from which it was started.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> task::JoinHandle<()> {
+        self.engine.config.tasks.spawn(task)
+    }
+
     /// Does something that gives back what was taken, in a task of its own, which [`close`](Companion::close) waits for.
     pub(super) fn background(
         self: &Arc<Self>,
-        runtime: &Handle,
         work: impl Future<Output = ()> + Send + 'static,
     ) -> task::JoinHandle<()> {
         struct Busy(Arc<Hub>);
@@ -235,7 +238,7 @@ impl Hub {
         }
         self.busy.send_modify(|busy| *busy += 1);
         let busy = Busy(Arc::clone(self));
-        runtime.spawn(async move {
+        self.spawn(async move {
             work.await;
             drop(busy);
         })

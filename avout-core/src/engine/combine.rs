@@ -7,6 +7,7 @@ use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, oneshot};
 
 use super::{Cell, failpoints};
+use crate::backend::tasks::Tasks;
 use crate::backend::{CasOutcome, StateContainer};
 use crate::error::{ErrorKind, Result};
 use crate::protocol::{Revision, Shared};
@@ -114,9 +115,15 @@ impl Lead {
 
     /// The write took effect: what was built on it is written next, in a task of its own, since it is many tasks' business
     /// and must not end with one of them.
-    pub(crate) fn done(mut self, revision: Revision, cell: &Arc<Cell>, container: &Arc<dyn StateContainer>) {
+    pub(crate) fn done(
+        mut self,
+        tasks: &Tasks,
+        revision: Revision,
+        cell: &Arc<Cell>,
+        container: &Arc<dyn StateContainer>,
+    ) {
         if let Some((next, tip)) = self.take_next() {
-            tokio::spawn(write_on(self, next, tip, revision, Arc::clone(cell), Arc::clone(container)));
+            tasks.spawn_near(write_on(self, next, tip, revision, Arc::clone(cell), Arc::clone(container)));
         }
     }
 

@@ -109,7 +109,7 @@ impl Engine {
         match self.send_now(&commit) {
             Some(CommitOutcome::Committed(done)) => {
                 self.forget(&prepared.trimmed);
-                self.janitor.delete(prepared.trimmed);
+                self.janitor.delete(&self.config.tasks, prepared.trimmed);
                 Ok(Ended::Committed(Some(done.point)))
             }
             Some(CommitOutcome::Conflict(conflict)) => match plan.lost_on(&conflict.stale, None) {
@@ -271,7 +271,7 @@ impl Engine {
                     failpoints::reach(Failpoint::BetweenCommitAndCleanUp).await;
                     prewritten.committed();
                     self.forget(&prepared.trimmed);
-                    self.janitor.delete(prepared.trimmed);
+                    self.janitor.delete(&self.config.tasks, prepared.trimmed);
                     let point = done.point;
                     // Where others write too it would only be in the way.
                     if repeated == 0 && !self.capabilities.in_process {
@@ -286,7 +286,7 @@ impl Engine {
                     failpoints::reach(Failpoint::BetweenCommitAndCleanUp).await;
                     prewritten.committed();
                     self.forget(&prepared.trimmed);
-                    self.janitor.delete(prepared.trimmed);
+                    self.janitor.delete(&self.config.tasks, prepared.trimmed);
                     return Ok(Ended::Committed(Some(point)));
                 }
                 Ok(Sent::Outcome(CommitOutcome::Conflict(conflict))) => {

@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::backend::Store;
+use crate::backend::tasks::Tasks;
 use crate::protocol::{Key, Version};
 
 /// How many values may wait to be deleted; what comes on top is left to the sweeper.
@@ -36,19 +37,16 @@ struct Worker {
 }
 
 impl Janitor {
-    /// Deletes these values some time soon. Outside a runtime they are left to the sweeper.
-    pub(crate) fn delete(&self, garbage: Vec<Garbage>) {
+    /// Deletes these values some time soon.
+    pub(crate) fn delete(&self, tasks: &Tasks, garbage: Vec<Garbage>) {
         if garbage.is_empty() {
             return;
         }
         let mut worker = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if worker.as_ref().is_none_or(|worker| worker.task.is_finished()) {
-            let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-                return;
-            };
             let (garbage, receiver) = channel(WAITING);
             let hurry = Arc::new(Notify::new());
-            let task = runtime.spawn(work(receiver, Arc::clone(&hurry)));
+            let task = tasks.spawn(work(receiver, Arc::clone(&hurry)));
             *worker = Some(Worker { garbage, hurry, task });
         }
         if let Some(worker) = &*worker {

@@ -150,8 +150,9 @@ impl Lead {
         }
         let waiting = self.take();
         if !waiting.is_empty() {
+            let tasks = &engine.config.tasks;
             let engine = Arc::clone(engine);
-            tokio::spawn(async move {
+            tasks.spawn_near(async move {
                 let mut waiting = waiting;
                 while !waiting.is_empty() {
                     engine.commit_merged(waiting).await;

@@ -164,7 +164,7 @@ impl Engine {
         let floor = KnownFloor::from_entry(snapshot.entries.pop().flatten().as_ref())?;
         self.floor.learn(&floor);
         if let Some(every) = self.config.sweep_every {
-            self.sweeper.start(&self.own, every, &floor);
+            self.sweeper.start(&self.config.tasks, &self.own, every, &floor);
         }
         Ok((snapshot, floor))
     }

@@ -2,6 +2,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use super::attempt::{AbortHook, CommitHook};
+use crate::backend::tasks::Tasks;
 
 /// What a transaction is protected from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,6 +36,9 @@ pub struct Config {
     /// The random part of the client's id, for simulations, whose runs repeat; no two clients may have the same.
     #[doc(hidden)]
     pub client: Option<u128>,
+    /// How what goes on in the background is run.
+    #[doc(hidden)]
+    pub tasks: Tasks,
     /// A mistake to make, for tests that must find it.
     #[cfg(feature = "planted-bugs")]
     #[doc(hidden)]
@@ -51,6 +55,7 @@ impl Default for Config {
             sweep_every: Some(Duration::from_secs(3600)),
             seed: None,
             client: None,
+            tasks: Tasks::default(),
             #[cfg(feature = "planted-bugs")]
             planted: None,
         }

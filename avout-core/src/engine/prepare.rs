@@ -68,7 +68,7 @@ impl Drop for Prewritten<'_> {
                 key: value.cell.key.clone(),
                 version: value.version,
             });
-            self.engine.janitor.delete(garbage.collect());
+            self.engine.janitor.delete(&self.engine.config.tasks, garbage.collect());
         }
     }
 }

@@ -295,7 +295,7 @@ impl AtomCore {
         match self.compare_and_set(Some(revision), &new, deadline).await? {
             Ok(revision) => {
                 if let Some(lead) = lead {
-                    lead.done(revision, &self.cell, &self.container);
+                    lead.done(&self.engine.config.tasks, revision, &self.cell, &self.container);
                 }
                 Ok(Some(Some(out)))
             }

@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::{AsStore, AtomBuilder, MessagePack, RefBuilder, Snapshot, Transaction, Tx};
+use crate::backend::tasks::Tasks;
 use crate::backend::{Coordinator, Kind, Store};
 use crate::engine::{Config, Engine, Stats, SweepReport, refuse_nested};
 #[cfg(doc)]
@@ -394,6 +395,13 @@ impl StmBuilder {
     #[doc(hidden)]
     pub fn client_id(mut self, random: u128) -> Self {
         self.config.client = Some(random);
+        self
+    }
+
+    /// How what goes on in the background is run, for simulations.
+    #[doc(hidden)]
+    pub fn tasks(mut self, tasks: Tasks) -> Self {
+        self.config.tasks = tasks;
         self
     }
 

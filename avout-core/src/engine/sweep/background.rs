@@ -5,6 +5,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use super::{Engine, KnownFloor, Sweep};
+use crate::backend::tasks::Tasks;
 
 /// Of the time that a background sweep takes it works one part in this many.
 const SHARE: u32 = 10;
@@ -23,13 +24,11 @@ enum State {
 }
 
 impl Background {
-    /// Begins, if it has not begun or ended yet. Outside a runtime nothing happens.
-    pub(in crate::engine) fn start(&self, engine: &Weak<Engine>, every: Duration, floor: &KnownFloor) {
+    /// Begins, if it has not begun or ended yet.
+    pub(in crate::engine) fn start(&self, tasks: &Tasks, engine: &Weak<Engine>, every: Duration, floor: &KnownFloor) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if matches!(*state, State::Idle)
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
-            *state = State::Running(runtime.spawn(work(Weak::clone(engine), every, floor.clone())));
+        if matches!(*state, State::Idle) {
+            *state = State::Running(tasks.spawn(work(Weak::clone(engine), every, floor.clone())));
         }
     }
 
