@@ -33,3 +33,29 @@ fn imports_go_one_way() {
         }
     }
 }
+
+/// Tasks and timers are made in `backend/tasks.rs` and `backend/time.rs`, so that none ends with a caller's runtime, or panics without one.
+#[test]
+fn tasks_and_timers_are_of_no_caller() {
+    const OF_CALLERS: &[&str] = &[
+        "tokio::spawn",
+        "task::spawn",
+        "Handle::current()",
+        "time::{Instant, ",
+        "tokio::time::sleep",
+        "tokio::time::timeout",
+    ];
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for file in rust_files(&source) {
+        let name = file.strip_prefix(&source).expect("a file of the crate").to_string_lossy().replace('\\', "/");
+        if ["backend/tasks.rs", "backend/time.rs"].contains(&&*name) || name.ends_with("/tests.rs") {
+            continue;
+        }
+        let text = fs::read_to_string(&file).expect("a source file");
+        let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+        for line in code.lines().map(str::trim).filter(|line| !line.starts_with("//")) {
+            let found = OF_CALLERS.iter().find(|word| line.contains(*word));
+            assert!(found.is_none(), "{name}: use backend::tasks or backend::time: {line}");
+        }
+    }
+}

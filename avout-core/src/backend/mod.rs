@@ -8,6 +8,7 @@ mod coordinator;
 mod sessions;
 mod store;
 pub mod tasks;
+pub mod time;
 mod url;
 mod watch;
 

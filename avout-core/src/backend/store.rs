@@ -4,6 +4,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::future::join_all;
 
+use super::time::sleep;
 use crate::error::Result;
 use crate::protocol::{Key, Realm, Revision, State, Version};
 
@@ -137,7 +138,7 @@ pub trait StateContainer: Send + Sync {
     async fn changed(&self, since: Option<Revision>) -> Result<()> {
         let mut pause = Duration::from_millis(10);
         while self.state().await?.map(|(_, revision)| revision) == since {
-            tokio::time::sleep(pause).await;
+            sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(1));
         }
         Ok(())

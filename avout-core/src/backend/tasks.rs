@@ -5,12 +5,20 @@
 //! executor of another kind. So it runs on a thread of the library's own.
 
 use std::fmt;
-use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::{Context, Poll};
 use std::thread;
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle, RuntimeFlavor};
 use tokio::task::JoinHandle;
+
+use super::time::{HeldClock, is_clock_paused};
+
+/// How often the library's thread wakes up for nothing.
+const OFTEN: Duration = Duration::from_secs(5);
 
 /// A task without a result.
 pub type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -29,20 +37,17 @@ impl Tasks {
 
     /// Runs a task to its end, whatever becomes of the caller and of its runtime.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
-        self.spawn_on(&runtime(), task)
-    }
-
-    /// Runs a task beside the caller, for what is short and done often: it may end early with the caller's runtime.
-    pub(crate) fn spawn_near(&self, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
-        // A runtime of one thread runs only while somebody waits on it.
-        let near = Handle::try_current().ok().filter(|current| current.runtime_flavor() == RuntimeFlavor::MultiThread);
-        self.spawn_on(&near.unwrap_or_else(runtime), task)
-    }
-
-    fn spawn_on(&self, runtime: &Handle, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
         match &self.wrap {
-            None => runtime.spawn(task),
-            Some(wrap) => runtime.spawn(wrap(Box::pin(task))),
+            None => runtime().spawn(task),
+            Some(wrap) => runtime().spawn(wrap(Box::pin(task))),
+        }
+    }
+
+    /// Runs a task beside the caller, for what is short and done often.
+    pub(crate) fn spawn_near(&self, task: impl Future<Output = ()> + Send + 'static) {
+        match &self.wrap {
+            None => spawn_near(task),
+            Some(wrap) => spawn_near(wrap(Box::pin(task))),
         }
     }
 }
@@ -60,34 +65,108 @@ impl fmt::Debug for Tasks {
 /// # Panics
 /// If the system cannot start a thread.
 pub fn runtime() -> Handle {
-    static OWN: OnceLock<Handle> = OnceLock::new();
     match Handle::try_current() {
         Ok(current) if is_clock_paused() => current,
-        _ => OWN.get_or_init(start).clone(),
+        _ => connections(),
+    }
+}
+
+/// Runs a task beside the caller, for what is short and done often: on the caller's runtime, if that has threads of its own. If it ends
+/// before the task does, the task goes on with [`connections`].
+pub fn spawn_near(task: impl Future<Output = ()> + Send + 'static) {
+    match Handle::try_current() {
+        Ok(current) if current.runtime_flavor() == RuntimeFlavor::MultiThread => {
+            current.spawn(Moving(Some(Box::pin(task))));
+        }
+        // A runtime of one thread runs only while somebody waits on it.
+        _ => drop(runtime().spawn(task)),
+    }
+}
+
+/// A task that goes on elsewhere when its runtime drops it.
+struct Moving(Option<Task>);
+
+impl Future for Moving {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        // One that panics is not put back.
+        let Some(mut task) = self.0.take() else {
+            return Poll::Ready(());
+        };
+        let polled = task.as_mut().poll(context);
+        if polled.is_pending() {
+            self.0 = Some(task);
+        }
+        polled
+    }
+}
+
+impl Drop for Moving {
+    fn drop(&mut self) {
+        if let Some(task) = self.0.take() {
+            connections().spawn(task);
+        }
+    }
+}
+
+/// The runtime for connections to servers: the library's own, whose clock always runs, since a server's does.
+///
+/// # Panics
+/// If the system cannot start a thread.
+pub fn connections() -> Handle {
+    static OWN: OnceLock<(u32, Handle)> = OnceLock::new();
+    static OF_CHILD: Mutex<Option<(u32, Handle)>> = Mutex::new(None);
+    let process = std::process::id();
+    let (of, handle) = OWN.get_or_init(|| (process, start()));
+    if *of == process {
+        return handle.clone();
+    }
+    // Threads do not survive a fork: a child that opens clients of its own has a thread of its own.
+    let mut own = OF_CHILD.lock().unwrap_or_else(PoisonError::into_inner);
+    match &*own {
+        Some((of, handle)) if *of == process => handle.clone(),
+        _ => own.insert((process, start())).1.clone(),
     }
 }
 
 fn start() -> Handle {
     let runtime = Builder::new_current_thread().enable_all().build().expect("the system can make a runtime");
     let handle = runtime.handle().clone();
+    // A timer that is due before all others wakes the thread when it is made. Since there is always one soon, that is seldom so.
+    let run = async {
+        loop {
+            tokio::time::sleep(OFTEN).await;
+        }
+    };
     thread::Builder::new()
         .name("avout".into())
-        .spawn(move || runtime.block_on(std::future::pending::<()>()))
+        .spawn(move || runtime.block_on(run))
         .expect("the system can start a thread");
     handle
 }
 
-/// Whether tokio's clock stands still (`tokio::time::pause`, in tests): it is then not between two looks at the system's.
-pub fn is_clock_paused() -> bool {
-    let before = std::time::Instant::now();
-    let now = tokio::time::Instant::now().into_std();
-    !(before..=std::time::Instant::now()).contains(&now)
+/// Polls a future with [`connections`] around it, whoever polls: what a driver spawns, and the sockets and timers that it makes, belong
+/// there. So it works under any executor, and nothing of it ends with the caller's.
+pub async fn inside<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    let runtime = connections();
+    poll_fn(|context| {
+        let _context = runtime.enter();
+        future.as_mut().poll(context)
+    })
+    .await
+}
+
+/// The same for a request to a server, whose answer comes by the server's clock: a paused clock is held meanwhile.
+pub async fn request<F: Future>(future: F) -> F::Output {
+    let _held = HeldClock::here();
+    inside(future).await
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
     use tokio::sync::oneshot;
 
     /// A task goes on when the runtime that it was started from has ended.
@@ -102,6 +181,27 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(1)).await;
                 done.send(()).expect("somebody listens");
             });
+        });
+        drop(caller);
+        go.send(()).expect("it listens");
+        end.blocking_recv().expect("the task came to its end");
+    }
+
+    /// A task that was begun beside its caller goes on when the caller's runtime ends.
+    #[test]
+    fn tasks_beside_the_caller_move_on() {
+        let (go, gone) = oneshot::channel::<()>();
+        let (begun, has_begun) = oneshot::channel();
+        let (done, end) = oneshot::channel();
+        let caller = Builder::new_multi_thread().worker_threads(1).build().expect("a runtime");
+        caller.block_on(async {
+            spawn_near(async move {
+                begun.send(thread::current().id()).expect("somebody listens");
+                gone.await.expect("it is told");
+                super::super::time::sleep(Duration::from_millis(1)).await;
+                done.send(thread::current().id()).expect("somebody listens");
+            });
+            assert_ne!(has_begun.await.expect("it begins"), thread::current().id());
         });
         drop(caller);
         go.send(()).expect("it listens");

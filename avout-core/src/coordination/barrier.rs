@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::Instant;
 
 use super::claim::Stop;
 use super::gate::own_key;
@@ -11,6 +11,7 @@ use super::hub::{Claim, Hub};
 use super::rules::{Claimant, Holders, Line, Waiting, observed, responsible};
 use super::session::Session;
 use crate::backend::Watcher;
+use crate::backend::time::{sleep, sleep_until, timeout_at};
 use crate::engine::planted::Bug;
 use crate::engine::refuse_nested;
 use crate::error::{Error, ErrorKind, Result};

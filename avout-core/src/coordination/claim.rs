@@ -2,13 +2,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::Instant;
 
 use super::gate::{Gate, Joined, Place, Request};
 use super::hub::Claim;
 use super::rules::{Claimant, Line, Waiting};
 use super::session::{Session, seat};
 use crate::backend::Watcher;
+use crate::backend::time::{sleep, sleep_until, timeout_at};
 use crate::engine::planted::Bug;
 use crate::engine::refuse_nested;
 use crate::error::{Error, ErrorKind, Result};
@@ -238,7 +239,7 @@ pub(super) async fn wait_for_grant<T>(
                 Err(error) if error.kind() == ErrorKind::Unavailable => sleep(gate.hub.tick() / 8).await,
                 Err(error) => return Err(error),
             },
-            () = tokio::time::sleep_until(next_look.max(Instant::now() + TURN)) => watcher = Some(watching),
+            () = sleep_until(next_look.max(Instant::now() + TURN)) => watcher = Some(watching),
         }
     }
 }

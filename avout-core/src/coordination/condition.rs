@@ -2,13 +2,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::claim::{Hold, Stop, Waited, lost, wait_for_grant};
 use super::gate::Gate;
 use super::lock::{Lock, LockGuard};
 use super::rules::{Claimant, Line, Waiting};
 use super::session::Session;
+use crate::backend::time::timeout_at;
 use crate::engine::planted::Bug;
 use crate::engine::refuse_nested;
 use crate::error::{Error, ErrorKind, Result};

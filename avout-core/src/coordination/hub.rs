@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task;
-use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio::time::Instant;
 
 use super::session::{Dead, Observer, Session, record};
+use crate::backend::time::{sleep, sleep_until, timeout, timeout_at};
 use crate::engine::planted::{self, Bug};
 use crate::engine::{Engine, Options, run};
 use crate::error::{Error, ErrorKind, Result};

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::Instant;
 
 use super::delivery::Delivery;
 use super::gate::own_key;
 use super::hub::Hub;
 use super::rules::Claimant;
+use crate::backend::time::{sleep_until, timeout_at};
 use crate::engine::{Options, refuse_nested, run};
 use crate::error::{Error, ErrorKind, Result};
 use crate::handles::{Own, Stm, Tx, Value};

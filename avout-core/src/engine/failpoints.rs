@@ -21,7 +21,8 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use rustix::process::{Signal, getpid, kill_process};
-use tokio::time::{sleep, timeout};
+
+use crate::backend::time::{sleep, timeout};
 
 /// The variable that says what a process does where.
 const VARIABLE: &str = "AVOUT_FAILPOINTS";

@@ -5,6 +5,7 @@ use super::planted::{self, Bug};
 use super::read::{Loaded, lost_value};
 use super::{Cell, Engine};
 use crate::backend::Watcher;
+use crate::backend::time::sleep;
 use crate::error::{ErrorKind, Result};
 use crate::protocol::{Entry, Payload, Point, Shared};
 
@@ -128,7 +129,7 @@ impl Follower {
             Err(error) if error.kind() == ErrorKind::Unavailable => {
                 tracing::debug!(key = %self.cell.key, %error, "a watch was lost, watching again");
                 self.watcher = None;
-                tokio::time::sleep(self.engine.backoff.outage(0)).await;
+                sleep(self.engine.backoff.outage(0)).await;
                 Ok(())
             }
             Err(error) => Err(error),

@@ -5,10 +5,10 @@ use futures_util::future::join_all;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
 
 use crate::backend::Store;
 use crate::backend::tasks::Tasks;
+use crate::backend::time::timeout;
 use crate::protocol::{Key, Version};
 
 /// How many values may wait to be deleted; what comes on top is left to the sweeper.

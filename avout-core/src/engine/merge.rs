@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::attempt::{Action, Attempt, Write};
 use super::commit::{Ended, Standing};
@@ -16,6 +16,7 @@ use super::plan::Plan;
 use super::planted::{self, Bug};
 use super::prepare::unknown_outcome;
 use super::{Cell, Engine, Function};
+use crate::backend::time::timeout_at;
 use crate::error::{Error, ErrorKind};
 use crate::protocol::{Key, Point, Shared};
 

@@ -57,6 +57,7 @@ pub(crate) use run::{TxInner, refuse_nested, run};
 pub use stats::Stats;
 pub use sweep::{Skipped, SweepReport};
 
+use crate::backend::time::sleep;
 use crate::backend::{Coordinator, CoordinatorCapabilities, Store};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{ClientId, Entry, Floor, Key, Point, Realm, Snapshot};
@@ -237,7 +238,7 @@ impl Engine {
         if deadline.is_some_and(|deadline| Instant::now() + pause >= deadline) {
             return false;
         }
-        tokio::time::sleep(pause).await;
+        sleep(pause).await;
         true
     }
 

@@ -10,7 +10,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedMutexGuard};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::Engine;
 use super::attempt::Primed;
@@ -18,6 +18,7 @@ use super::commit::{Ended, Standing};
 use super::floor::KnownFloor;
 use super::plan::Plan;
 use super::planted::{self, Bug};
+use crate::backend::time::timeout_at;
 use crate::protocol::{Entry, Key, Point};
 
 /// How many commits' time to wait for each that is ahead.

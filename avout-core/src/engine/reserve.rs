@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::Engine;
 use super::attempt::Primed;
@@ -13,6 +13,7 @@ use super::commit::{Ended, Standing};
 use super::plan::Plan;
 use super::planted::{self, Bug};
 use super::queue::Left;
+use crate::backend::time::timeout_at;
 use crate::error::Result;
 use crate::protocol::{Check, Commit, CommitOutcome, Entry, Floor, Holder, Key, Put, Reservation, Revision};
 

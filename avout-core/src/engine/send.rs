@@ -1,12 +1,13 @@
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::floor::KnownFloor;
 use super::planted::{self, Bug};
 use super::prepare::unknown_outcome;
 use super::slots::Lease;
 use super::{Engine, failpoints};
+use crate::backend::time::timeout_at;
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Commit, CommitOutcome, Point, Receipt, Resolution};
 

@@ -2,8 +2,10 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::Poll;
 
+use tokio::time::Instant;
 use tokio::time::error::Elapsed;
-use tokio::time::{Instant, timeout_at};
+
+use crate::backend::time::timeout_at;
 
 /// Waits for `future` until the deadline. A timer is made only if there is something to wait for: in memory there is
 /// not, and the timer would cost more than the rest.

@@ -1,8 +1,9 @@
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::Engine;
 use super::attempt::{Attempt, Primed};
 use crate::backend::Watcher;
+use crate::backend::time::timeout_at;
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Key, Revision};
 

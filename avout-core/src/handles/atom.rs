@@ -168,10 +168,10 @@ impl<T: Value> Atom<T> {
         Ok(Changes::from_source(AtomSource { core, since, last }))
     }
 
-    /// Calls `f` with changes from now on, in a task of its own, until [`remove_watch`](Self::remove_watch) or until the last
+    /// Calls `f` with changes from now on, one after the other, until [`remove_watch`](Self::remove_watch) or until the last
     /// clone of this handle is dropped. A watch of the same name is replaced.
     ///
-    /// `f` must not block for long. A panic in it is logged, and the watch goes on.
+    /// `f` is called on a thread that may block, as that of [`Ref::add_watch`](crate::Ref::add_watch).
     #[doc(alias = "add-watch!!")]
     pub async fn add_watch(
         &self,
@@ -179,7 +179,7 @@ impl<T: Value> Atom<T> {
         f: impl Fn(&Change<T>) + Send + Sync + 'static,
     ) -> Result<()> {
         let changes = self.watch().await?;
-        self.inner.watches.add(name.into(), changes, f);
+        self.inner.watches.add(&self.inner.core.engine.config.tasks, name.into(), changes, f);
         Ok(())
     }
 

@@ -137,11 +137,12 @@ impl<T: Value> Ref<T> {
         Ok(Changes::from_source(Follower::begin(Arc::clone(engine), Arc::clone(cell)).await?))
     }
 
-    /// Calls `f` with every change that is committed from now on, in a task of its own, until
+    /// Calls `f` with every change that is committed from now on, one after the other, until
     /// [`remove_watch`](Self::remove_watch) or until the last clone of this handle is dropped. A watch of the same
     /// name is replaced.
     ///
-    /// `f` must not block for long; while it runs, its next change waits. A panic in it is logged, and the watch goes on.
+    /// `f` is called on a thread that may block; while it runs, its next change waits. The calls go on when the runtime ends from which the
+    /// watch was added. As long as there is that runtime, `tokio::spawn` in `f` is for it. A panic in `f` is logged, and the watch goes on.
     ///
     /// # Errors
     /// As [`watch`](Self::watch).
@@ -152,7 +153,7 @@ impl<T: Value> Ref<T> {
         f: impl Fn(&Change<T>) + Send + Sync + 'static,
     ) -> Result<()> {
         let changes = self.watch().await?;
-        self.inner.watches.add(name.into(), changes, f);
+        self.inner.watches.add(&self.inner.engine.config.tasks, name.into(), changes, f);
         Ok(())
     }
 

@@ -16,6 +16,11 @@ use crate::protocol::{Entry, Key, Payload, Receipt, Resolution};
 ///
 /// It is a cheap handle, to be cloned and shared by all tasks of a process.
 ///
+/// # Runtimes
+/// A client belongs to no runtime: it can be kept in a `static`, and used from any number of tokio's runtimes, which may end, and from
+/// other executors. What goes on in the background runs on a thread of the library's own, but where tokio's clock is paused: there it
+/// runs on the paused runtime, on simulated time.
+///
 /// # Examples
 /// In a service: state in a struct, transactions in its methods, errors of the application's own.
 /// ```

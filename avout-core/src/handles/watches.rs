@@ -4,9 +4,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use super::{Change, Changes, Value};
+use crate::backend::tasks::{Tasks, runtime};
+use crate::backend::time::sleep;
 
 /// How long a watch rests after an error.
 const AFTER_ERROR: Duration = Duration::from_millis(10);
@@ -30,9 +33,16 @@ impl Drop for Task {
 
 impl Watches {
     /// Calls `f` with each change, in place of the watch that had this name.
-    pub(super) fn add<T: Value>(&self, name: String, changes: Changes<T>, f: impl Fn(&Change<T>) + Send + 'static) {
+    pub(super) fn add<T: Value>(
+        &self,
+        tasks: &Tasks,
+        name: String,
+        changes: Changes<T>,
+        f: impl Fn(&Change<T>) + Send + Sync + 'static,
+    ) {
         let removed = Arc::new(AtomicBool::new(false));
-        let handle = tokio::spawn(watch(name.clone(), changes, f, Arc::clone(&removed)));
+        let call = Call { name: name.clone(), f, removed: Arc::clone(&removed), runtime: Handle::try_current().ok() };
+        let handle = tasks.spawn(watch(changes, Arc::new(call)));
         let task = Task { handle, removed };
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name, task);
     }
@@ -43,21 +53,46 @@ impl Watches {
     }
 }
 
-async fn watch<T: Value>(name: String, mut changes: Changes<T>, f: impl Fn(&Change<T>), removed: Arc<AtomicBool>) {
+/// How a watch is called.
+struct Call<F> {
+    name: String,
+    f: F,
+    removed: Arc<AtomicBool>,
+    /// Where the watch was added: what the function spawns is meant to run there.
+    runtime: Option<Handle>,
+}
+
+impl<F> Call<F> {
+    fn call<T>(&self, change: &Change<T>)
+    where
+        F: Fn(&Change<T>),
+    {
+        let _context = self.runtime.as_ref().map(Handle::enter);
+        // It may have been removed while this call waited for a thread.
+        if !self.removed.load(Ordering::SeqCst) && catch_unwind(AssertUnwindSafe(|| (self.f)(change))).is_err() {
+            tracing::error!(watch = self.name, "a watch panicked; it is told of the next change all the same");
+        }
+    }
+}
+
+async fn watch<T: Value, F>(mut changes: Changes<T>, call: Arc<Call<F>>)
+where
+    F: Fn(&Change<T>) + Send + Sync + 'static,
+{
     while let Some(change) = changes.next().await {
-        if removed.load(Ordering::SeqCst) {
+        if call.removed.load(Ordering::SeqCst) {
             return;
         }
         match change {
             Ok(change) => {
-                if catch_unwind(AssertUnwindSafe(|| f(&change))).is_err() {
-                    tracing::error!(watch = name, "a watch panicked; it is told of the next change all the same");
-                }
+                // On a thread that may block: the function may take its time.
+                let call = Arc::clone(&call);
+                let _ = runtime().spawn_blocking(move || call.call(&change)).await;
             }
             Err(error) => {
-                tracing::error!(watch = name, %error, "a change could not be told");
+                tracing::error!(watch = call.name, %error, "a change could not be told");
                 // A watcher may fail at once, again and again.
-                tokio::time::sleep(AFTER_ERROR).await;
+                sleep(AFTER_ERROR).await;
             }
         }
     }

@@ -2,10 +2,11 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::{Engine, KnownFloor, Sweep};
 use crate::backend::tasks::Tasks;
+use crate::backend::time::sleep;
 
 /// Of the time that a background sweep takes it works one part in this many.
 const SHARE: u32 = 10;

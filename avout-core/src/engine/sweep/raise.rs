@@ -1,6 +1,7 @@
 use super::super::planted::{self, Bug};
 use super::look::Look;
 use super::{Engine, KnownFloor};
+use crate::backend::time::sleep;
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Check, Commit, CommitOutcome, Floor, Put, Turn};
 
@@ -57,7 +58,7 @@ impl Engine {
                 true if conflict => return Ok(Raised::Others(now)),
                 true => return Ok(Raised::Own(now)),
                 false if conflict => return Ok(Raised::Not),
-                false => tokio::time::sleep(self.backoff.outage(tries)).await,
+                false => sleep(self.backoff.outage(tries)).await,
             }
         }
         Err(Error::new(ErrorKind::Unavailable, "the floor could not be raised: replies are lost again and again"))
