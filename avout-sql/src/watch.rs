@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use avout_core::Result;
+use avout_core::backend::time::from_others;
 use avout_core::backend::{Wake, Watcher};
 use avout_core::protocol::Key;
 use tokio::sync::Notify;
@@ -209,7 +210,7 @@ impl Registration {
             return Err(closed());
         }
         // A `Notified` that is dropped after it was woken gives the wake-up back, and nothing is awaited after it.
-        self.signal.bell.notified().await;
+        from_others(self.signal.bell.notified()).await;
         if hub.is_closed() {
             return Err(closed());
         }
