@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
-use avout_core::backend::{CoordinatorCapabilities, StoreCapabilities};
+use avout_core::backend::{CoordinatorCapabilities, StoreCapabilities, tasks};
 use avout_core::protocol::{Realm, SessionId};
 use avout_core::{Error, ErrorKind, Result};
 use redis::aio::MultiplexedConnection;
@@ -72,6 +72,10 @@ impl Lane {
 
 /// Opens a namespace.
 pub(crate) async fn open(options: Options) -> Result<Backend> {
+    tasks::request(open_now(options)).await.map_err(|error| error.during("open"))
+}
+
+async fn open_now(options: Options) -> Result<Backend> {
     let connector = Connector::new(&options).await?;
     let client = Arc::new_cyclic(|client| Client {
         names: Names::new(&options.namespace),
@@ -86,7 +90,7 @@ pub(crate) async fn open(options: Options) -> Result<Backend> {
         sessions: Mutex::default(),
         options,
     });
-    client.connected().await.map_err(|error| error.during("open"))?;
+    client.connected().await?;
     Ok(Backend::new(client))
 }
 
@@ -137,7 +141,7 @@ impl Client {
         let at = if self.lanes.len() == 1 { 0 } else { self.next.fetch_add(1, Ordering::Relaxed) % self.lanes.len() };
         match self.lanes[at].current() {
             Some(link) => Ok(link),
-            None => self.connect(&self.lanes[at]).await,
+            None => self.connect(at).await,
         }
     }
 
@@ -163,7 +167,7 @@ impl Client {
         // Set before the wait, so that it stays if this future is dropped.
         let number = self.writes.fetch_add(1, Ordering::Relaxed);
         self.unconfirmed.fetch_max(number, Ordering::AcqRel);
-        self.wait(link, number).await.map_err(|source| {
+        tasks::request(self.wait(link, number)).await.map_err(|source| {
             // A write with another connection may have been confirmed meanwhile that came before this one.
             let number = self.writes.fetch_add(1, Ordering::Relaxed);
             self.unconfirmed.fetch_max(number, Ordering::AcqRel);
@@ -198,7 +202,14 @@ impl Client {
         Ok(())
     }
 
-    async fn connect(&self, lane: &Lane) -> Result<Arc<Link>> {
+    /// A task of its own makes the connection, since others wait for it too: the caller may stay away between two looks.
+    async fn connect(&self, at: usize) -> Result<Arc<Link>> {
+        let client = self.hub.client()?;
+        let made = tasks::connections().spawn(async move { client.make_link(&client.lanes[at]).await }).await;
+        made.map_err(|error| Error::new(ErrorKind::Unavailable, "no connection was made").with_source(error))?
+    }
+
+    async fn make_link(&self, lane: &Lane) -> Result<Arc<Link>> {
         let asked = Instant::now();
         let mut turn = lane.turn.lock().await;
         if let Some(link) = lane.current() {
@@ -255,29 +266,32 @@ impl Client {
         lost: ErrorKind,
         arguments: impl Fn(&mut Cmd, &Head),
     ) -> Result<(Value, Head, Arc<Link>)> {
-        for _ in 0..TRIES {
-            let link = self.link().await?;
-            let Some(seen) = self.history.seen(link.era) else {
-                link.kill();
-                continue;
-            };
-            let head = Self::head(&link, seen);
-            let mut cmd = link.scripts.call(script, keys, size.0, size.1);
-            arguments(&mut cmd, &head);
-            match cmd.query_async::<Value>(&mut link.connection.clone()).await {
-                Ok(Value::Int(0 | 1)) => link.kill(),
-                Ok(Value::Int(2)) => return Err(Error::new(ErrorKind::Full, NO_POINTS)),
-                Ok(reply) => return Ok((reply, head, link)),
-                Err(error) if error.kind() == redis::ErrorKind::Server(ServerErrorKind::NoScript) => {
-                    Loaded::load(&mut link.connection.clone())
-                        .await
-                        .map_err(|error| self.failed(&link, error, ErrorKind::Unavailable))?;
+        tasks::request(async {
+            for _ in 0..TRIES {
+                let link = self.link().await?;
+                let Some(seen) = self.history.seen(link.era) else {
+                    link.kill();
+                    continue;
+                };
+                let head = Self::head(&link, seen);
+                let mut cmd = link.scripts.call(script, keys, size.0, size.1);
+                arguments(&mut cmd, &head);
+                match cmd.query_async::<Value>(&mut link.connection.clone()).await {
+                    Ok(Value::Int(0 | 1)) => link.kill(),
+                    Ok(Value::Int(2)) => return Err(Error::new(ErrorKind::Full, NO_POINTS)),
+                    Ok(reply) => return Ok((reply, head, link)),
+                    Err(error) if error.kind() == redis::ErrorKind::Server(ServerErrorKind::NoScript) => {
+                        Loaded::load(&mut link.connection.clone())
+                            .await
+                            .map_err(|error| self.failed(&link, error, ErrorKind::Unavailable))?;
+                    }
+                    Err(error) if moved(&error).is_some() => link.kill(),
+                    Err(error) => return Err(self.failed(&link, error, lost)),
                 }
-                Err(error) if moved(&error).is_some() => link.kill(),
-                Err(error) => return Err(self.failed(&link, error, lost)),
             }
-        }
-        Err(unsteady())
+            Err(unsteady())
+        })
+        .await
     }
 
     /// Reads fields of the cells, all at one moment, with the clock of that moment.
@@ -285,28 +299,31 @@ impl Client {
         &self,
         fields: impl Iterator<Item = &'a str> + Clone,
     ) -> Result<(Clock, std::vec::IntoIter<Value>)> {
-        for _ in 0..TRIES {
-            let link = self.link().await?;
-            let Some(seen) = self.history.seen(link.era) else {
-                link.kill();
-                continue;
-            };
-            let mut reply = match link.read(&self.names.cells, fields.clone()).await {
-                Some(Ok(reply)) => reply.into_iter(),
-                Some(Err(error)) if moved(&error).is_some() => {
+        tasks::request(async {
+            for _ in 0..TRIES {
+                let link = self.link().await?;
+                let Some(seen) = self.history.seen(link.era) else {
                     link.kill();
                     continue;
+                };
+                let mut reply = match link.read(&self.names.cells, fields.clone()).await {
+                    Some(Ok(reply)) => reply.into_iter(),
+                    Some(Err(error)) if moved(&error).is_some() => {
+                        link.kill();
+                        continue;
+                    }
+                    Some(Err(error)) => return Err(self.failed(&link, error, ErrorKind::Unavailable)),
+                    None => continue,
+                };
+                let clock = reply.next();
+                match self.check(&link, seen, clock.as_ref()) {
+                    Some(clock) => return Ok((clock, reply)),
+                    None => link.kill(),
                 }
-                Some(Err(error)) => return Err(self.failed(&link, error, ErrorKind::Unavailable)),
-                None => continue,
-            };
-            let clock = reply.next();
-            match self.check(&link, seen, clock.as_ref()) {
-                Some(clock) => return Ok((clock, reply)),
-                None => link.kill(),
             }
-        }
-        Err(unsteady())
+            Err(unsteady())
+        })
+        .await
     }
 
     /// Looks at one key of the namespace, as [`look_all`](Self::look_all) does.
@@ -318,32 +335,35 @@ impl Client {
     /// Looks at keys of the namespace, and then at the clock. The replies are not older than the call; the clock tells
     /// whether they are of the right namespace at all.
     pub(crate) async fn look_all(&self, commands: &[Cmd]) -> Result<Vec<Value>> {
-        for _ in 0..TRIES {
-            let link = self.link().await?;
-            let Some(seen) = self.history.seen(link.era) else {
-                link.kill();
-                continue;
-            };
-            let mut pipe = redis::pipe();
-            for command in commands {
-                pipe.add_command(command.clone());
-            }
-            pipe.cmd("HGET").arg(&self.names.cells).arg(CLOCK);
-            let mut replies = match pipe.query_async::<Vec<Value>>(&mut link.connection.clone()).await {
-                Ok(replies) => replies,
-                Err(error) if moved(&error).is_some() => {
+        tasks::request(async {
+            for _ in 0..TRIES {
+                let link = self.link().await?;
+                let Some(seen) = self.history.seen(link.era) else {
                     link.kill();
                     continue;
+                };
+                let mut pipe = redis::pipe();
+                for command in commands {
+                    pipe.add_command(command.clone());
                 }
-                Err(error) => return Err(self.failed(&link, error, ErrorKind::Unavailable)),
-            };
-            match self.check(&link, seen, replies.pop().as_ref()) {
-                Some(_) if replies.len() == commands.len() => return Ok(replies),
-                Some(_) => return Err(Error::new(ErrorKind::Unavailable, "the server left replies out")),
-                None => link.kill(),
+                pipe.cmd("HGET").arg(&self.names.cells).arg(CLOCK);
+                let mut replies = match pipe.query_async::<Vec<Value>>(&mut link.connection.clone()).await {
+                    Ok(replies) => replies,
+                    Err(error) if moved(&error).is_some() => {
+                        link.kill();
+                        continue;
+                    }
+                    Err(error) => return Err(self.failed(&link, error, ErrorKind::Unavailable)),
+                };
+                match self.check(&link, seen, replies.pop().as_ref()) {
+                    Some(_) if replies.len() == commands.len() => return Ok(replies),
+                    Some(_) => return Err(Error::new(ErrorKind::Unavailable, "the server left replies out")),
+                    None => link.kill(),
+                }
             }
-        }
-        Err(unsteady())
+            Err(unsteady())
+        })
+        .await
     }
 
     /// Has the server tell what is committed from now on. `connection` listens already, and goes where `link` does.

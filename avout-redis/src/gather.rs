@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use avout_core::backend::tasks;
 use redis::{Cmd, RedisResult, Value};
 use tokio::sync::oneshot;
 
@@ -48,7 +49,7 @@ impl Drop for UnderWay<'_> {
 impl Link {
     /// Reads the clock and these fields of the cells, all at one moment after the call.
     ///
-    /// `None`: it was not sent, or its reply not taken, since the runtime has ended that was to do so.
+    /// `None`: the task that was to send it has ended.
     pub(crate) async fn read<'a>(
         self: &Arc<Self>,
         cells: &str,
@@ -81,7 +82,7 @@ impl Link {
             return None;
         }
         let batch = open.get_or_insert_with(|| {
-            tokio::spawn(send(Arc::clone(self)));
+            tasks::connections().spawn(send(Arc::clone(self)));
             Batch { request: begin(cells), fields: 0, parts: Vec::new() }
         });
         for field in fields {

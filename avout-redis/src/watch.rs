@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use avout_core::backend::{Wake, Watcher};
+use avout_core::backend::time::from_others;
+use avout_core::backend::{Wake, Watcher, tasks};
 use avout_core::{Error, ErrorKind, Result};
 use redis::aio::MultiplexedConnection;
 use redis::{PushInfo, PushKind, Value};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{sleep, timeout};
 
 use crate::client::Client;
 use crate::error::classify;
@@ -120,7 +121,7 @@ impl Watch {
     /// Safe: a `Notified` that is dropped after it was woken gives the wake-up back, and nothing is awaited after it.
     pub(crate) async fn rung(&self) -> Result<Wake> {
         if !self.signal.gone.load(Ordering::Acquire) {
-            self.signal.bell.notified().await;
+            from_others(self.signal.bell.notified()).await;
         }
         if self.signal.gone.load(Ordering::Acquire) {
             return Err(lost_namespace());
@@ -141,9 +142,13 @@ impl Hub {
         Self { client, watched: Arc::default(), listener: Mutex::default() }
     }
 
+    pub(crate) fn client(&self) -> Result<Arc<Client>> {
+        self.client.upgrade().ok_or_else(closed)
+    }
+
     /// Watches channels: what is published after the return rings.
     pub(crate) async fn watch(&self, mut channels: Vec<String>) -> Result<Watch> {
-        let client = self.client.upgrade().ok_or_else(closed)?;
+        let client = self.client()?;
         channels.sort_unstable();
         channels.dedup();
         let signal = Arc::<Signal>::default();
@@ -161,10 +166,10 @@ impl Hub {
             requests: requests.clone(),
             _client: Arc::clone(&client),
         };
-        let limit = Instant::now() + client.options.connect_timeout + client.options.timeout;
+        let limit = client.options.connect_timeout + client.options.timeout;
         let (done, answer) = oneshot::channel();
         let _ = requests.send(Request::Watch(channels, done));
-        match timeout_at(limit, answer).await {
+        match tasks::request(async { timeout(limit, answer).await }).await {
             Ok(Ok(answer)) => answer.map(|()| watch),
             Ok(Err(_)) | Err(_) => Err(Error::new(ErrorKind::Unavailable, "the server does not answer")),
         }
@@ -179,14 +184,14 @@ impl Hub {
 
     fn listener(&self) -> mpsc::UnboundedSender<Request> {
         let mut listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
-        // The runtime that it was started on may have ended.
+        // It may have panicked.
         if let Some(listener) = listener.as_ref().filter(|listener| !listener.task.is_finished()) {
             return listener.requests.clone();
         }
         let (requests, todo) = mpsc::unbounded_channel();
         let task =
             Task { client: Weak::clone(&self.client), watched: Arc::clone(&self.watched), todo, waiting: Vec::new() };
-        let task = tokio::spawn(task.run()).abort_handle();
+        let task = tasks::connections().spawn(task.run()).abort_handle();
         *listener = Some(Listener { requests: requests.clone(), task });
         requests
     }
