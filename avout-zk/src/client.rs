@@ -3,6 +3,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use avout_core::backend::tasks;
 use avout_core::{Error, ErrorKind, Result};
 use futures_util::future::Either;
 use tokio::sync::{Notify, watch};
@@ -54,7 +55,6 @@ pub(crate) enum State {
 }
 
 impl Client {
-    /// Must be called inside a tokio runtime.
     pub(crate) fn new(options: Options) -> Self {
         let paths = Paths::new(options.namespace.clone());
         let links = (0..options.connections).map(|_| Link::new(options.clone())).collect();
@@ -101,13 +101,7 @@ impl Client {
     where
         F: Future<Output = Result<T, ZkError>>,
     {
-        let link = self.link();
-        let (zk, _) = link.session(self.options.timeout).await?;
-        let _busy = Busy::new(&link.load);
-        match timeout(self.options.timeout, request(zk)).await {
-            Ok(answer) => Ok(answer),
-            Err(_) => Err(Error::new(ErrorKind::Unavailable, "the server did not answer within the timeout")),
-        }
+        self.request(ErrorKind::Unavailable, request).await
     }
 
     /// Brings the server up to all that was acknowledged before: what is asked behind it of the same session shows that. It is
@@ -133,13 +127,21 @@ impl Client {
     where
         F: Future<Output = Result<T, E>>,
     {
-        let link = self.link();
-        let (zk, _) = link.session(self.options.timeout).await?;
-        let _busy = Busy::new(&link.load);
-        match timeout(self.options.timeout, request(zk)).await {
-            Ok(answer) => Ok(answer),
-            Err(_) => Err(Error::new(ErrorKind::OutcomeUnknown, "the server did not answer within the timeout")),
-        }
+        self.request(ErrorKind::OutcomeUnknown, request).await
+    }
+
+    async fn request<T, F>(&self, late: ErrorKind, request: impl FnOnce(Arc<Zk>) -> F) -> Result<T>
+    where
+        F: Future<Output = T>,
+    {
+        let answered = async {
+            let link = self.link();
+            let (zk, _) = link.session(self.options.timeout).await?;
+            let _busy = Busy::new(&link.load);
+            let answer = timeout(self.options.timeout, request(zk)).await;
+            answer.map_err(|_| Error::new(late, "the server did not answer within the timeout"))
+        };
+        tasks::request(answered).await
     }
 
     /// Ends all sessions; later requests are [`Closed`](ErrorKind::Closed).
@@ -177,7 +179,7 @@ impl Link {
     fn new(options: Options) -> Self {
         let state = Arc::new(watch::Sender::new(State::Idle));
         let wanted = Arc::new(Notify::new());
-        let task = tokio::spawn(keep(options, Arc::clone(&state), Arc::clone(&wanted))).abort_handle();
+        let task = tasks::connections().spawn(keep(options, Arc::clone(&state), Arc::clone(&wanted))).abort_handle();
         Self { state, load: AtomicUsize::new(0), wanted, task }
     }
 

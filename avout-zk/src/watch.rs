@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use avout_core::Result;
-use avout_core::backend::{Wake, Watcher};
+use avout_core::backend::time::from_others;
+use avout_core::backend::{Wake, Watcher, tasks};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
@@ -49,10 +50,9 @@ struct Signal {
 }
 
 impl Hub {
-    /// Must be called inside a tokio runtime.
     pub(crate) fn new(client: &Client) -> Arc<Self> {
         let hub = Arc::new(Self { watched: Mutex::default(), task: Mutex::default() });
-        let task = tokio::spawn(renew(Arc::downgrade(&hub), client.watching()));
+        let task = tasks::connections().spawn(renew(Arc::downgrade(&hub), client.watching()));
         *hub.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task.abort_handle());
         hub
     }
@@ -93,7 +93,7 @@ impl Hub {
         if let Some(entry) = watched.get_mut(path)
             && entry.turn <= turn
         {
-            let task = tokio::spawn(pass_on(Arc::downgrade(self), path.to_owned(), events));
+            let task = tasks::connections().spawn(pass_on(Arc::downgrade(self), path.to_owned(), events));
             entry.turn = turn;
             entry.listener = Some(Listener(task.abort_handle()));
         }
@@ -199,6 +199,10 @@ impl Registration {
     /// renew                           turn 2: nothing is noted
     /// ```
     pub(crate) async fn arm(&self) -> Result<()> {
+        tasks::request(self.arm_all()).await
+    }
+
+    async fn arm_all(&self) -> Result<()> {
         loop {
             let (zk, turn) = self.client.watching_session().await?;
             let unarmed = self.hub.unarmed(&self.paths, turn);
@@ -217,7 +221,7 @@ impl Registration {
     /// Waits for the bell.
     pub(crate) async fn changed(&self) -> Result<Wake> {
         if !self.signal.closed.load(Ordering::Acquire) {
-            self.signal.bell.notified().await;
+            from_others(self.signal.bell.notified()).await;
         }
         if self.signal.closed.load(Ordering::Acquire) {
             return Err(closed());
