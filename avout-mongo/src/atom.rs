@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use avout_core::backend::time::sleep;
 use avout_core::backend::{CasOutcome, StateContainer};
 use avout_core::protocol::{Key, Revision, State};
 use avout_core::{Error, ErrorKind, Result};
@@ -247,7 +248,7 @@ impl StateContainer for Atom {
         }
         let mut pause = std::time::Duration::from_millis(10);
         while !look().await.map_err(&at)? {
-            tokio::time::sleep(pause).await;
+            sleep(pause).await;
             pause = (pause * 2).min(std::time::Duration::from_secs(1));
         }
         Ok(())

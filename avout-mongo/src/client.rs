@@ -1,7 +1,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use avout_core::backend::{CoordinatorCapabilities, StoreCapabilities};
+use avout_core::backend::{CoordinatorCapabilities, StoreCapabilities, tasks};
 use avout_core::protocol::{Point, Realm};
 use avout_core::{Error, ErrorKind, Result};
 use mongodb::bson::{Bson, Document, RawDocumentBuf, Timestamp};
@@ -29,7 +29,7 @@ pub(crate) const MAX_KEYS: usize = 8192;
 /// The largest value. It lies in chunks.
 pub(crate) const MAX_VALUE: usize = 512 << 20;
 
-/// The most connections to a server, unless the URL says `maxPoolSize`.
+/// The most connections to a server for requests, unless the URL says `maxPoolSize`.
 const POOL: u32 = 100;
 
 /// One client of a namespace: what the coordinator, the store, their containers and watchers share. It ends with the
@@ -64,12 +64,12 @@ impl Names {
 }
 
 pub(crate) async fn open(options: Options) -> Result<Backend> {
-    let client = Client::open(options, true).await.map_err(|error| error.during("open"))?;
+    let client = tasks::request(Client::open(options, true)).await.map_err(|error| error.during("open"))?;
     Ok(Backend::new(client))
 }
 
 pub(crate) async fn open_store(options: Options) -> Result<Store> {
-    let client = Client::open(options, false).await.map_err(|error| error.during("open"))?;
+    let client = tasks::request(Client::open(options, false)).await.map_err(|error| error.during("open"))?;
     Ok(Store::new(client))
 }
 
@@ -85,7 +85,12 @@ async fn connect(options: &Options) -> Result<mongodb::Client> {
     // Shorter than the request's own, so that the driver gets to say why no server was found.
     driver.server_selection_timeout.get_or_insert(options.timeout - options.timeout / 10);
     driver.connect_timeout.get_or_insert(options.timeout);
-    driver.max_pool_size.get_or_insert(POOL);
+    // One more for the change stream, which always waits for an answer: a pool of one would have none left for requests. By MongoDB's
+    // specification 0 is no limit, and this driver would have no connection at all.
+    driver.max_pool_size = Some(match driver.max_pool_size.unwrap_or(POOL) {
+        0 => u32::MAX,
+        requests => requests.saturating_add(1),
+    });
     // Each request is sent once; the engine repeats what may be repeated.
     driver.retry_writes = Some(false);
     driver.retry_reads = Some(false);
@@ -223,8 +228,12 @@ impl Failure {
     }
 }
 
-async fn bounded<T>(timeout: Duration, request: impl Future<Output = mongodb::error::Result<T>>) -> Result<T, Failure> {
-    match tokio::time::timeout(timeout, request).await {
+/// Makes a request with the driver, whose future may be polled by any executor.
+pub(crate) async fn bounded<T>(
+    timeout: Duration,
+    request: impl Future<Output = mongodb::error::Result<T>>,
+) -> Result<T, Failure> {
+    match tasks::request(async { tokio::time::timeout(timeout, request).await }).await {
         Ok(reply) => reply.map_err(Failure::Driver),
         Err(_) => Err(Failure::Late),
     }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use avout_core::backend::tasks;
 use avout_core::protocol::{Commit, CommitOutcome, Committed, Floor, Key, Point, Revision};
 use avout_core::{Error, ErrorKind, Payload, Result};
 use mongodb::ClientSession;
@@ -21,6 +22,7 @@ use mongodb::bson::raw::cstr;
 use mongodb::bson::{Bson, Document, RawArrayBuf, RawDocumentBuf, rawdoc};
 use mongodb::error::{ErrorKind as Driver, TRANSIENT_TRANSACTION_ERROR};
 use rand::seq::SliceRandom as _;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::abandoned::Looks;
@@ -96,9 +98,11 @@ pub(crate) async fn send(client: &Arc<Client>, commit: &Commit) -> Result<Commit
     client.usable()?;
     let work = Work::new(client, commit)?;
     let client = Arc::clone(client);
-    let task = tokio::spawn(async move { work.run(&client).await });
-    let ended = |error| Error::new(ErrorKind::OutcomeUnknown, "the runtime ended before the commit").with_source(error);
-    task.await.map_err(ended)?
+    let (reply, ended) = oneshot::channel();
+    // Whoever gave up needs no reply.
+    tasks::spawn_near(tasks::inside(async move { drop(reply.send(work.run(&client).await)) }));
+    let early = |_| Error::new(ErrorKind::OutcomeUnknown, "the task of the commit ended early");
+    tasks::request(ended).await.map_err(early)?
 }
 
 /// A commit that is ready to be sent.
@@ -333,7 +337,7 @@ impl Session {
     /// effect, this does nothing. If nobody can be reached, whoever it keeps from its keys ends it: see `abandoned.rs`.
     fn abandon(mut self, client: &Arc<Client>) {
         let client = Arc::clone(client);
-        tokio::spawn(async move {
+        tasks::connections().spawn(async move {
             for tries in 0..ABORTS {
                 let command = self.part(rawdoc! { "abortTransaction": 1 }, false);
                 match client.run_in(&client.admin, &mut self.session, command).await {

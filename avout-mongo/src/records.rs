@@ -19,8 +19,7 @@ use mongodb::bson::spec::BinarySubtype;
 use mongodb::bson::{Binary, Bson, Document, RawArrayBuf, doc, rawdoc};
 use mongodb::options::ReadConcern;
 
-use crate::client::{Client, Failure, MAX_RECORD, point};
-use crate::error::classify;
+use crate::client::{Client, Failure, MAX_RECORD, bounded, point};
 use crate::schema;
 
 /// From this size on a reply may have been cut to MongoDB's 16 MiB.
@@ -158,10 +157,7 @@ pub(crate) async fn keys(client: &Client, collection: &str, prefix: &Key) -> Res
         let documents: Vec<Document> = find.await?.try_collect().await?;
         mongodb::error::Result::Ok(documents)
     };
-    let documents = match tokio::time::timeout(client.options.timeout.saturating_mul(6), all).await {
-        Ok(documents) => documents.map_err(classify)?,
-        Err(_) => return Err(Failure::Late.unapplied()),
-    };
+    let documents = bounded(client.options.timeout.saturating_mul(6), all).await.map_err(Failure::unapplied)?;
     Ok(sorted(documents.iter().map(|document| document.get_str("_id").ok())))
 }
 

@@ -23,9 +23,8 @@ use mongodb::bson::{Bson, Document, RawArrayBuf, RawDocumentBuf, doc, rawdoc};
 use mongodb::options::ReadConcern;
 
 use crate::chunks::{CHUNK, Chunks, bytes_of, find};
-use crate::client::{Client, Failure, WriteErrors};
+use crate::client::{Client, Failure, WriteErrors, bounded};
 use crate::documents;
-use crate::error::classify;
 use crate::records::{binary, sorted, strange};
 use crate::schema::majority;
 
@@ -199,10 +198,7 @@ async fn ids(client: &Client, filter: Document) -> Result<Vec<Document>> {
         let documents: Vec<Document> = find.await?.try_collect().await?;
         mongodb::error::Result::Ok(documents)
     };
-    let documents = match tokio::time::timeout(client.options.timeout.saturating_mul(6), all).await {
-        Ok(documents) => documents.map_err(classify)?,
-        Err(_) => return Err(Failure::Late.unapplied()),
-    };
+    let documents = bounded(client.options.timeout.saturating_mul(6), all).await.map_err(Failure::unapplied)?;
     Ok(documents.into_iter().filter_map(|document| document.get_document("_id").ok().cloned()).collect())
 }
 

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use avout_core::backend::{Wake, Watcher};
+use avout_core::backend::time::from_others;
+use avout_core::backend::{Wake, Watcher, tasks};
 use avout_core::protocol::Key;
 use avout_core::{Error, Result};
 use futures_util::StreamExt as _;
@@ -56,7 +57,7 @@ impl Bell {
     async fn rung(&self) -> Wake {
         loop {
             match self.state.swap(QUIET, Ordering::AcqRel) {
-                QUIET => self.notify.notified().await,
+                QUIET => from_others(self.notify.notified()).await,
                 LOST => return Wake::Lost,
                 _ => return Wake::Changed,
             }
@@ -124,10 +125,10 @@ impl Hub {
                 listeners.by_spot.entry(spot.clone()).or_default().push(Arc::clone(&bell));
             }
             listeners.count += 1;
-            // A task ends with its runtime too.
+            // It may have panicked.
             if listeners.task.as_ref().is_none_or(AbortHandle::is_finished) {
                 self.status.send_replace(Status::Closed);
-                listeners.task = Some(tokio::spawn(Arc::clone(self).run()).abort_handle());
+                listeners.task = Some(tasks::connections().spawn(Arc::clone(self).run()).abort_handle());
             }
         }
         let listener = Listener { hub: Arc::clone(self), spots, bell };
@@ -136,7 +137,7 @@ impl Hub {
             Status::Open => true,
             Status::Failed(number, _) => *number > failures,
         };
-        match tokio::time::timeout(timeout, status.wait_for(settled)).await {
+        match tasks::request(async { tokio::time::timeout(timeout, status.wait_for(settled)).await }).await {
             Err(_) | Ok(Err(_)) => Err(Failure::Late.unapplied()),
             Ok(Ok(status)) => match &*status {
                 Status::Failed(_, error) => Err(Error::new(error.kind(), error.to_string())),

@@ -20,9 +20,9 @@ use lost::{
     a_transaction_of_others_is_waited_for,
 };
 use sanity::{
-    a_hello_is_three_requests, a_stand_alone_server_is_a_store, checks_and_writes_of_others_conflict,
-    commits_of_different_keys_run_side_by_side, credentials_are_needed_and_never_shown, nobody_there_is_unavailable,
-    tls_checks_the_certificate,
+    a_hello_is_three_requests, a_small_pool_serves_a_watch_and_requests, a_stand_alone_server_is_a_store,
+    checks_and_writes_of_others_conflict, commits_of_different_keys_run_side_by_side,
+    credentials_are_needed_and_never_shown, nobody_there_is_unavailable, tls_checks_the_certificate,
 };
 
 avout_conformance::server_tests![
@@ -30,6 +30,7 @@ avout_conformance::server_tests![
     commits_of_different_keys_run_side_by_side,
     checks_and_writes_of_others_conflict,
     a_stand_alone_server_is_a_store,
+    a_small_pool_serves_a_watch_and_requests,
     credentials_are_needed_and_never_shown,
     nobody_there_is_unavailable,
     tls_checks_the_certificate,

@@ -1,7 +1,7 @@
 //! Requests, conflicts, and servers that do not fit.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use avout_conformance::servers::{Action, Direction, Mongo};
 use avout_core::ErrorKind;
@@ -194,5 +194,34 @@ pub(crate) async fn tls_checks_the_certificate() -> Outcome {
     }
     let error = open(&url("/nowhere.pem")).await.expect_err("no such file");
     assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error:?}");
+    Ok(())
+}
+
+/// However few connections the URL allows, a watch leaves some for requests.
+pub(crate) async fn a_small_pool_serves_a_watch_and_requests() -> Outcome {
+    for pool in 0..=2 {
+        let url = with(&shared_url(&format!("pool_{pool}")).await?, &format!("maxPoolSize={pool}"));
+        let stm = client(&url, 10).await?;
+        let count = stm.create_or_open_ref("/count", 0_i64).await?;
+        let mut changes = count.watch().await?;
+        let tasks: Vec<_> = (0..10)
+            .map(|_| {
+                let count = count.clone();
+                tokio::spawn(async move {
+                    let begun = Instant::now();
+                    count.alter(|n| n + 1).await.map(|_| begun.elapsed())
+                })
+            })
+            .collect();
+        for task in tasks {
+            let took = task.await??;
+            assert!(took < Duration::from_secs(8), "maxPoolSize={pool}: a change took {took:?}");
+        }
+        assert_eq!(count.get().await?, 10, "maxPoolSize={pool}");
+        let mut last = 0;
+        while last < 10 {
+            last = changes.next().await.expect("the watch goes on")?.new.expect("it exists");
+        }
+    }
     Ok(())
 }
