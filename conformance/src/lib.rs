@@ -40,6 +40,7 @@ mod lock;
 mod mixed;
 mod registry;
 mod runner;
+mod runtimes;
 mod sample;
 #[cfg(all(unix, feature = "servers"))]
 pub mod servers;

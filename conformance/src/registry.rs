@@ -1,5 +1,5 @@
 use crate::law::Law;
-use crate::{coordinator, lock, mixed, state_container, stm, sweep, versioned_state_container, watch};
+use crate::{coordinator, lock, mixed, runtimes, state_container, stm, sweep, versioned_state_container, watch};
 
 /// The files of laws, group by group.
 ///
@@ -49,6 +49,8 @@ const FILES: &[&[Law]] = &[
     lock::liveness::LAWS,
     lock::cost::LAWS,
     lock::others::LAWS,
+    runtimes::ended::LAWS,
+    runtimes::others::LAWS,
 ];
 
 /// All laws, in the order of their groups.
