@@ -1,7 +1,7 @@
 //! One client of a namespace: its connections, and how a request is made.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
@@ -10,11 +10,13 @@ use avout_core::protocol::{Realm, SessionId};
 use avout_core::{Error, ErrorKind, Result};
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisError, ServerErrorKind, Value};
+use tokio::task::JoinError;
 
 use crate::Backend;
 use crate::cell::{CLOCK, Clock, WATCHED};
 use crate::error::{classify, is_answer, moved};
 use crate::history::History;
+use crate::lanes::{Home, Lane, Lanes};
 use crate::link::{Connector, Found, Link, NO_POINTS, milliseconds};
 use crate::names::Names;
 use crate::options::Options;
@@ -40,8 +42,7 @@ pub(crate) struct Client {
     pub(crate) history: History,
     pub(crate) hub: Hub,
     connector: Connector,
-    lanes: Vec<Lane>,
-    next: AtomicUsize,
+    lanes: Lanes,
     opened: OnceLock<Opened>,
     /// Not 0: replicas have not confirmed a write. It grows with each such write.
     unconfirmed: AtomicU64,
@@ -56,41 +57,26 @@ struct Opened {
     stores: StoreCapabilities,
 }
 
-/// The place of one connection, which is made again when it broke.
-#[derive(Default)]
-struct Lane {
-    link: Mutex<Option<Arc<Link>>>,
-    /// Held by who makes the connection; it tells of the last failure.
-    turn: tokio::sync::Mutex<Option<(Instant, ErrorKind, String)>>,
-}
-
-impl Lane {
-    fn current(&self) -> Option<Arc<Link>> {
-        self.link.lock().unwrap_or_else(PoisonError::into_inner).as_ref().filter(|link| !link.is_dead()).cloned()
-    }
-}
-
 /// Opens a namespace.
 pub(crate) async fn open(options: Options) -> Result<Backend> {
-    tasks::request(open_now(options)).await.map_err(|error| error.during("open"))
+    tasks::request(open_at(Home::here(), options)).await.map_err(|error| error.during("open"))
 }
 
-async fn open_now(options: Options) -> Result<Backend> {
+async fn open_at(home: Home, options: Options) -> Result<Backend> {
     let connector = Connector::new(&options).await?;
     let client = Arc::new_cyclic(|client| Client {
         names: Names::new(&options.namespace),
         history: History::new(),
         hub: Hub::new(client.clone()),
         connector,
-        lanes: (0..options.connections).map(|_| Lane::default()).collect(),
-        next: AtomicUsize::new(0),
+        lanes: Lanes::new(options.connections),
         opened: OnceLock::new(),
         unconfirmed: AtomicU64::new(0),
         writes: AtomicU64::new(1),
         sessions: Mutex::default(),
         options,
     });
-    client.connected().await?;
+    client.connected(&home).await?;
     Ok(Backend::new(client))
 }
 
@@ -124,8 +110,8 @@ impl Client {
     /// # Errors
     /// As for entering the namespace; nothing was sent of the request. [`StoreLost`](ErrorKind::StoreLost) with
     /// [`LostCommits`](crate::LostCommits) is told to one caller.
-    async fn link(&self) -> Result<Arc<Link>> {
-        let link = self.connected().await?;
+    async fn link(&self, home: &Home) -> Result<Arc<Link>> {
+        let link = self.connected(home).await?;
         if let Some(lost) = self.history.take_lost() {
             let message = "the server has lost commits that it had acknowledged; the client goes on with what is left";
             return Err(Error::new(ErrorKind::StoreLost, message).with_source(lost));
@@ -137,22 +123,22 @@ impl Client {
     }
 
     /// A connection that has entered the namespace, made if need be. What may be news of a loss stays untold.
-    pub(crate) async fn connected(&self) -> Result<Arc<Link>> {
-        let at = if self.lanes.len() == 1 { 0 } else { self.next.fetch_add(1, Ordering::Relaxed) % self.lanes.len() };
-        match self.lanes[at].current() {
+    async fn connected(&self, home: &Home) -> Result<Arc<Link>> {
+        let (lanes, at) = self.lanes.of(home);
+        match lanes[at].current() {
             Some(link) => Ok(link),
-            None => self.connect(at).await,
+            None => self.connect(home, lanes, at).await,
         }
     }
 
     /// The same, after those connections were given up that are broken and that nobody has used since.
     pub(crate) async fn verified(&self) -> Result<Arc<Link>> {
-        for link in self.lanes.iter().filter_map(Lane::current) {
+        for link in self.lanes.links() {
             if redis::cmd("PING").exec_async(&mut link.connection.clone()).await.is_err() {
                 link.kill();
             }
         }
-        self.connected().await
+        self.connected(&Home::here()).await
     }
 
     /// Waits until as many replicas as the options say have what was just written with this link.
@@ -203,13 +189,20 @@ impl Client {
     }
 
     /// A task of its own makes the connection, since others wait for it too: the caller may stay away between two looks.
-    async fn connect(&self, at: usize) -> Result<Arc<Link>> {
-        let client = self.hub.client()?;
-        let made = tasks::connections().spawn(async move { client.make_link(&client.lanes[at]).await }).await;
+    async fn connect(&self, home: &Home, lanes: Arc<[Lane]>, at: usize) -> Result<Arc<Link>> {
+        let make = |home: Home| {
+            let (client, lanes) = (self.hub.client(), Arc::clone(&lanes));
+            home.runtime().spawn(async move { client?.make_link(&lanes[at], home).await })
+        };
+        let mut made = make(home.clone()).await;
+        // A runtime that was built without the network or time. The library's has both.
+        if made.as_ref().is_err_and(JoinError::is_panic) {
+            made = make(Home::library()).await;
+        }
         made.map_err(|error| Error::new(ErrorKind::Unavailable, "no connection was made").with_source(error))?
     }
 
-    async fn make_link(&self, lane: &Lane) -> Result<Arc<Link>> {
+    async fn make_link(&self, lane: &Lane, home: Home) -> Result<Arc<Link>> {
         let asked = Instant::now();
         let mut turn = lane.turn.lock().await;
         if let Some(link) = lane.current() {
@@ -219,11 +212,11 @@ impl Client {
         if let Some((_, kind, message)) = turn.as_ref().filter(|(at, ..)| *at >= asked) {
             return Err(Error::new(*kind, message.clone()));
         }
-        match self.enter().await {
+        match self.enter(home).await {
             Ok(link) => {
                 *turn = None;
                 let link = Arc::new(link);
-                let earlier = lane.link.lock().unwrap_or_else(PoisonError::into_inner).replace(Arc::clone(&link));
+                let earlier = lane.put(Arc::clone(&link));
                 if earlier.is_some_and(|earlier| earlier.era != link.era || earlier.address != link.address) {
                     self.hub.reconnect();
                 }
@@ -236,12 +229,13 @@ impl Client {
         }
     }
 
-    async fn enter(&self) -> Result<Link> {
+    async fn enter(&self, home: Home) -> Result<Link> {
         let realm = self.opened.get().map(|opened| opened.realm);
         let limit = self.options.connect_timeout;
         let entering = self.connector.enter(&self.options, &self.names, &self.history, realm);
         let late = || Error::new(ErrorKind::Unavailable, format!("no connection could be made within {limit:?}"));
-        let (link, found) = tokio::time::timeout(limit, entering).await.map_err(|_| late())??;
+        let (mut link, found) = tokio::time::timeout(limit, entering).await.map_err(|_| late())??;
+        link.home = home;
         self.opened.get_or_init(|| Opened::new(found));
         Ok(link)
     }
@@ -266,9 +260,10 @@ impl Client {
         lost: ErrorKind,
         arguments: impl Fn(&mut Cmd, &Head),
     ) -> Result<(Value, Head, Arc<Link>)> {
+        let home = Home::here();
         tasks::request(async {
             for _ in 0..TRIES {
-                let link = self.link().await?;
+                let link = self.link(&home).await?;
                 let Some(seen) = self.history.seen(link.era) else {
                     link.kill();
                     continue;
@@ -299,9 +294,10 @@ impl Client {
         &self,
         fields: impl Iterator<Item = &'a str> + Clone,
     ) -> Result<(Clock, std::vec::IntoIter<Value>)> {
+        let home = Home::here();
         tasks::request(async {
             for _ in 0..TRIES {
-                let link = self.link().await?;
+                let link = self.link(&home).await?;
                 let Some(seen) = self.history.seen(link.era) else {
                     link.kill();
                     continue;
@@ -335,9 +331,10 @@ impl Client {
     /// Looks at keys of the namespace, and then at the clock. The replies are not older than the call; the clock tells
     /// whether they are of the right namespace at all.
     pub(crate) async fn look_all(&self, commands: &[Cmd]) -> Result<Vec<Value>> {
+        let home = Home::here();
         tasks::request(async {
             for _ in 0..TRIES {
-                let link = self.link().await?;
+                let link = self.link(&home).await?;
                 let Some(seen) = self.history.seen(link.era) else {
                     link.kill();
                     continue;
@@ -418,7 +415,8 @@ impl Client {
 
     /// Whether the namespace is surely gone from the server.
     pub(crate) async fn is_gone(&self) -> bool {
-        let link = match self.connected().await {
+        let home = Home::here();
+        let link = match self.connected(&home).await {
             Ok(link) => link,
             Err(error) => return error.kind() == ErrorKind::StoreLost,
         };
@@ -430,7 +428,7 @@ impl Client {
         }
         // Entering again tells for sure.
         link.kill();
-        self.connected().await.is_err_and(|error| error.kind() == ErrorKind::StoreLost)
+        self.connected(&home).await.is_err_and(|error| error.kind() == ErrorKind::StoreLost)
     }
 }
 

@@ -49,7 +49,7 @@ impl Drop for UnderWay<'_> {
 impl Link {
     /// Reads the clock and these fields of the cells, all at one moment after the call.
     ///
-    /// `None`: the task that was to send it has ended.
+    /// `None`: it was not sent, or its reply not taken, since the runtime has ended that was to do so.
     pub(crate) async fn read<'a>(
         self: &Arc<Self>,
         cells: &str,
@@ -82,7 +82,7 @@ impl Link {
             return None;
         }
         let batch = open.get_or_insert_with(|| {
-            tasks::connections().spawn(send(Arc::clone(self)));
+            self.home.runtime().spawn(tasks::inside(send(Arc::clone(self))));
             Batch { request: begin(cells), fields: 0, parts: Vec::new() }
         });
         for field in fields {

@@ -35,6 +35,7 @@ mod coordinator;
 mod error;
 mod gather;
 mod history;
+mod lanes;
 mod link;
 mod names;
 mod options;

@@ -18,6 +18,7 @@ use crate::cell::Clock;
 use crate::error::{OLD, classify, moved};
 use crate::gather::Gathering;
 use crate::history::{Entered, Era, History, Survived};
+use crate::lanes::Home;
 use crate::names::Names;
 use crate::options::{Address, Credentials, Options, Topology};
 use crate::scripts::{Loaded, Script};
@@ -38,6 +39,8 @@ pub(crate) struct Link {
     pub(crate) era: Era,
     pub(crate) address: Address,
     pub(crate) gathering: Gathering,
+    /// What drives it.
+    pub(crate) home: Home,
     dead: AtomicBool,
 }
 
@@ -312,6 +315,7 @@ impl Connector {
             era,
             address: address.clone(),
             gathering: Gathering::default(),
+            home: Home::library(),
             dead: AtomicBool::new(false),
         };
         Ok((link, Found { realm, durable }))

@@ -290,6 +290,9 @@ impl Options {
 
     /// How many connections carry requests, from 1 to 64. 1 unless set: each carries any number of requests at a time, so more
     /// are of use only where large values hold up small ones.
+    ///
+    /// Each of tokio's runtimes with several threads has so many for the requests of its own tasks; all other callers, and what the client
+    /// does in the background, share as many.
     #[must_use]
     pub fn connections(mut self, connections: usize) -> Self {
         self.connections = connections.clamp(1, MAX_CONNECTIONS);
