@@ -85,12 +85,8 @@ async fn connect(options: &Options) -> Result<mongodb::Client> {
     // Shorter than the request's own, so that the driver gets to say why no server was found.
     driver.server_selection_timeout.get_or_insert(options.timeout - options.timeout / 10);
     driver.connect_timeout.get_or_insert(options.timeout);
-    // One more for the change stream, which always waits for an answer: a pool of one would have none left for requests. By MongoDB's
-    // specification 0 is no limit, and this driver would have no connection at all.
-    driver.max_pool_size = Some(match driver.max_pool_size.unwrap_or(POOL) {
-        0 => u32::MAX,
-        requests => requests.saturating_add(1),
-    });
+    // One more for the change stream, which always waits for an answer: a pool of one would have none left for requests.
+    driver.max_pool_size = Some(driver.max_pool_size.unwrap_or(POOL).saturating_add(1));
     // Each request is sent once; the engine repeats what may be repeated.
     driver.retry_writes = Some(false);
     driver.retry_reads = Some(false);
