@@ -367,7 +367,8 @@ impl StmBuilder {
         self
     }
 
-    /// How many bytes of values from stores are kept in memory. 32 MiB by default; 0 keeps none.
+    /// How many bytes of values from stores are kept in memory. 32 MiB by default; 0 keeps none. Values of a store in the same
+    /// process are not among them.
     pub fn cache_bytes(mut self, bytes: u64) -> Self {
         self.config.cache_bytes = bytes;
         self
