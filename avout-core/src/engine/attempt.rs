@@ -387,6 +387,17 @@ impl Attempt {
         }
     }
 
+    /// What the body came to know, but for what was made part of a plan.
+    pub(crate) fn known(&self) -> impl Iterator<Item = (&Key, &Seen)> {
+        let known = self.keys.iter().filter(|(_, touched)| touched.read || touched.ensured);
+        known.filter_map(|(key, touched)| Some((key, touched.seen.as_ref()?)))
+    }
+
+    /// The keys with a pending write.
+    pub(crate) fn written(&self) -> impl Iterator<Item = &Key> {
+        self.keys.iter().filter(|(_, touched)| touched.write.is_some()).map(|(key, _)| key)
+    }
+
     /// The pending write of a key.
     pub(crate) fn write(&self, key: &Key) -> Option<&Write> {
         self.keys.get(key).and_then(|touched| touched.write.as_ref())

@@ -10,17 +10,17 @@ use super::failpoints::{self, Failpoint};
 use super::floor::KnownFloor;
 use super::merge::{Entered, Told};
 use super::options::Isolation;
-use super::plan::Plan;
+use super::plan::{Plan, Planned};
 use super::planted::{self, Bug};
 use super::precedence::First;
 use super::prepare::{Prewritten, apply, validate};
 use super::queue::{Ticket, leave};
 use super::read::{Loaded, lost_value};
-use super::reserve::reserved_by_others;
+use super::reserve::Reserved;
 use super::send::Sent;
 use super::slots::Lease;
-use crate::error::{Error, ErrorKind, Result};
-use crate::protocol::{Check, Commit, CommitOutcome, Conflict, Floor, Holder, Key, Payload, Point, Revision, Version};
+use crate::error::{ErrorKind, Result};
+use crate::protocol::{Check, Commit, CommitOutcome, Conflict, Entry, Floor, Holder, Key, Payload, Point, Version};
 
 /// How an attempt ended that its body did not give up.
 pub(super) enum Ended {
@@ -38,15 +38,15 @@ pub(super) struct Standing {
     pub(super) tickets: Vec<Ticket>,
     /// Who it is in reservations of its own.
     pub(super) holder: Option<Holder>,
-    /// Reserved revisions whose lease it has waited out.
-    pub(super) waited_out: Vec<Revision>,
+    /// What it has reserved last.
+    pub(super) reserved: Option<Reserved>,
     /// In memory: that others hold their commits back for it.
     pub(super) first: Option<First>,
 }
 
 impl Standing {
     pub(super) fn new(deadline: Option<Instant>) -> Self {
-        Self { begun: Instant::now(), deadline, tickets: Vec::new(), holder: None, waited_out: Vec::new(), first: None }
+        Self { begun: Instant::now(), deadline, tickets: Vec::new(), holder: None, reserved: None, first: None }
     }
 }
 
@@ -96,7 +96,7 @@ impl Engine {
             && plan.has_bases()
             && plan.has_values()
             && plan.check_bases().is_ok()
-            && !reserved_by_others(&plan, run)
+            && !self.reserved_by_others(&plan, run)
             && validate(&plan).is_ok();
         let no_version = &mut || unreachable!("an inline value has no version in memory");
         let Some(Ok(prepared)) = is_ready.then(|| self.prepare(&plan, no_version)) else {
@@ -138,8 +138,10 @@ impl Engine {
         isolation: Isolation,
         run: &'a mut Standing,
     ) -> Pin<Box<dyn Future<Output = Result<Ended>> + Send + 'a>> {
-        // In memory a commit is shorter than what it takes to merge it with others.
-        if self.capabilities.in_process || planted::is(&self.config, Bug::Apart) {
+        // In memory a commit is shorter than what it takes to merge it with others. And an error of one that has read something is
+        // to be held against that.
+        let alone = self.capabilities.in_process || attempt.known().next().is_some();
+        if alone || planted::is(&self.config, Bug::Apart) {
             return Box::pin(self.commit_plan(plan, attempt, isolation, run));
         }
         match self.merger.enter(&plan, run.deadline) {
@@ -192,22 +194,25 @@ impl Engine {
                 return Ok(Ended::Lost { key: lost, primed: None });
             }
             if let Err(error) = plan.check_bases() {
-                return Box::pin(self.refuse(&plan, error, deadline)).await;
+                return Box::pin(self.refuse(error, &plan, attempt, floor.as_ref(), deadline)).await;
             }
-            if reserved_by_others(&plan, run)
+            if self.reserved_by_others(&plan, run)
                 && let Some(lost) = Box::pin(self.yield_to_reservations(&mut plan, run)).await?
             {
                 return Ok(lost);
             }
             let valued = match plan.has_values() {
-                true => Ok(()),
+                true => Ok(None),
                 false => Box::pin(self.final_values(&mut plan, deadline)).await,
             };
-            let valid = valued.and_then(|()| validate(&plan));
+            if let Ok(Some(key)) = valued {
+                return Ok(Ended::Lost { key, primed: None });
+            }
+            let valid = valued.and_then(|_| validate(&plan));
             if let Err(error) = valid
                 && !planted::is(&self.config, Bug::ValidatorsSkipped)
             {
-                return Box::pin(self.refuse(&plan, error, deadline)).await;
+                return Box::pin(self.refuse(error, &plan, attempt, floor.as_ref(), deadline)).await;
             }
             if planted::is(&self.config, Bug::FloorTakenLate) {
                 floor = self.floor.get();
@@ -223,7 +228,10 @@ impl Engine {
                 match self.prepare(&plan, &mut || *version.get_or_insert_with(|| self.version(&mut lease, &floor))) {
                     // What is there now may have room for it.
                     Err(_) if self.doubts_bases(&mut plan) => continue,
-                    prepared => prepared?,
+                    Err(error) => {
+                        return Box::pin(self.refuse(error, &plan, attempt, Some(&floor), deadline)).await;
+                    }
+                    Ok(prepared) => prepared,
                 };
             if version.is_none()
                 && let Some(lease) = &mut lease
@@ -242,7 +250,8 @@ impl Engine {
             commit.puts.extend(lease.as_ref().map(Lease::put));
             match self.check_commit(&commit) {
                 Err(_) if self.doubts_bases(&mut plan) => continue,
-                checked => checked?,
+                Err(error) => return Box::pin(self.refuse(error, &plan, attempt, Some(&floor), deadline)).await,
+                Ok(()) => {}
             }
             failpoints::reach(Failpoint::BeforeValueWrite).await;
             let written = match prepared.values.is_empty() {
@@ -293,6 +302,13 @@ impl Engine {
                     prewritten.discard();
                     conflict
                 }
+                Ok(Sent::Undecided(conflict, unknown)) => match self.is_untouched(&plan, deadline).await {
+                    true => {
+                        prewritten.discard();
+                        conflict
+                    }
+                    false => return Err(unknown),
+                },
                 Ok(Sent::NotCommitted(reason)) => {
                     tracing::debug!(%reason, "not committed, trying again");
                     prewritten.discard();
@@ -353,6 +369,18 @@ impl Engine {
         Ok(None)
     }
 
+    /// Whether a record is as it was that a commit of this plan would have replaced: then it did not take effect.
+    async fn is_untouched(&self, plan: &Plan, deadline: Option<Instant>) -> bool {
+        let keys: Vec<Key> = plan.writes.iter().map(|planned| planned.write.cell.key.clone()).collect();
+        let Ok(now) = self.read(&keys, deadline).await else { return false };
+        let is_base = |(planned, now): (&Planned, &Option<Entry>)| match (planned.base(), now) {
+            (Some(base), Some(now)) => (&base.revision, base.point) == (&now.revision, now.point),
+            (None, None) => true,
+            _ => false,
+        };
+        plan.writes.iter().zip(&now.entries).any(is_base)
+    }
+
     /// The floor as it is now, whatever was known of it.
     pub(super) async fn refresh_floor(&self) -> Result<KnownFloor> {
         let entry = self.entry(&Floor::key(), self.deadline()).await?;
@@ -402,38 +430,31 @@ impl Engine {
                     return Ok(Some(key.clone()));
                 }
                 planned.rebase(entry);
+                // As of the read point, or not changed since. What is not there may have been removed since.
+                planned.seen =
+                    isolation == Isolation::Snapshot && !planned.soft && (at.is_some() || planned.base().is_some());
             }
         }
         Ok(None)
     }
 
-    /// Ends an attempt with an error that rests on records which the body did not see. If what the body did see has changed
-    /// since, no moment had both, and the attempt is lost instead.
-    async fn refuse(&self, plan: &Plan, error: Error, deadline: Option<Instant>) -> Result<Ended> {
-        let consistent = plan.checks.is_empty() || plan.writes.iter().all(|planned| !planned.soft);
-        if consistent || error.kind() == ErrorKind::Unavailable {
-            return Err(error);
-        }
-        let keys: Vec<Key> = plan.keys().cloned().collect();
-        let now = self.read(&keys, deadline).await?.entries;
-        match plan.first_changed(&keys, &now) {
-            Some(key) => Ok(Ended::Lost { key, primed: None }),
-            None => Err(error),
-        }
-    }
-
-    /// Makes the values to be written: applies commuted functions to what is there now.
-    async fn final_values(&self, plan: &mut Plan, deadline: Option<Instant>) -> Result<()> {
+    /// Makes the values to be written: applies commuted functions to what is there now. Gives the key on which the attempt is lost:
+    /// others replace its value faster than it can be read.
+    async fn final_values(&self, plan: &mut Plan, deadline: Option<Instant>) -> Result<Option<Key>> {
         for planned in &mut plan.writes {
             if matches!(planned.write.action, Action::Destroy) {
                 continue;
             }
-            while planned.computed.is_none() {
+            for tries in 0.. {
+                if planned.computed.is_some() {
+                    break;
+                }
                 let cell = &planned.write.cell;
                 let payload = planned.base().map(|entry| &entry.record.payload);
                 match self.load(cell, payload, deadline).await? {
                     Loaded::Value(current) => planned.computed = Some(apply(&planned.write.action, &current)?),
                     Loaded::Absent => return Err(super::read::absent(&cell.key)),
+                    Loaded::Gone(..) if tries > 0 => return Ok(Some(cell.key.clone())),
                     Loaded::Gone(realm, version) => {
                         let entry = self.entry(&cell.key, deadline).await?;
                         let still = entry.as_ref().is_some_and(|entry| {
@@ -448,7 +469,7 @@ impl Engine {
                 }
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// A name for the values of one commit request.

@@ -1,8 +1,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::options::Options;
 use super::planted::{self, Bug};
-use super::read::{Loaded, lost_value};
+use super::read::Loaded;
+use super::run::run;
 use super::{Cell, Engine};
 use crate::backend::Watcher;
 use crate::backend::time::sleep;
@@ -38,22 +40,15 @@ impl Follower {
     pub(crate) async fn begin(engine: Arc<Engine>, cell: Arc<Cell>) -> Result<Self> {
         let deadline = engine.deadline();
         let watcher = engine.watch(std::slice::from_ref(&cell.key), deadline).await?;
-        loop {
-            let snapshot = engine.read(std::slice::from_ref(&cell.key), deadline).await?;
-            let entry = snapshot.entries.first().and_then(Option::as_ref);
-            let last = match engine.load(&cell, entry.map(|entry| &entry.record.payload), deadline).await? {
-                Loaded::Value(value) => Some(value),
-                Loaded::Absent => None,
-                Loaded::Gone(realm, version) if engine.points_at(&cell.key, &version, deadline).await? => {
-                    return Err(lost_value(&cell.key, realm, &version));
-                }
-                Loaded::Gone(..) => continue,
-            };
-            // All that a key which is absent now will ever hold comes after this.
-            let told = entry.map_or(Point::ZERO, |entry| entry.record.since(entry.point));
-            let (waiting, skipped, look) = (VecDeque::new(), false, false);
-            return Ok(Self { engine, cell, watcher: Some(watcher), told, last, waiting, skipped, look });
-        }
+        // A transaction, for that has its turn where others replace the value faster than it is read.
+        let options = Options::new(&engine.config);
+        let (last, told) = run(&engine, options, |tx| {
+            let cell = Arc::clone(&cell);
+            async move { tx.current(&cell).await }
+        })
+        .await?;
+        let (waiting, skipped, look) = (VecDeque::new(), false, false);
+        Ok(Self { engine, cell, watcher: Some(watcher), told, last, waiting, skipped, look })
     }
 
     /// The next step. Waits through outages.

@@ -19,6 +19,7 @@ mod floor;
 mod follow;
 mod janitor;
 mod keymap;
+mod leases;
 mod merge;
 mod options;
 mod plan;
@@ -27,6 +28,7 @@ mod precedence;
 mod prepare;
 mod queue;
 mod read;
+mod refuse;
 mod reserve;
 mod run;
 mod send;
@@ -65,6 +67,7 @@ use backoff::Backoff;
 use cache::ValueCache;
 use floor::{FloorCell, KnownFloor};
 use janitor::Janitor;
+use leases::Leases;
 use merge::Merger;
 use planted::Bug as Planted;
 use precedence::Precedence;
@@ -93,6 +96,7 @@ pub(crate) struct Engine {
     cache: ValueCache,
     backoff: Backoff,
     janitor: Janitor,
+    leases: Leases,
     queues: Arc<Queues>,
     precedence: Arc<Precedence>,
     merger: Merger,
@@ -114,6 +118,7 @@ impl Engine {
             backoff: Backoff::new(config.seed, capabilities.in_process),
             capabilities,
             janitor: Janitor::default(),
+            leases: Leases::default(),
             queues: Arc::default(),
             precedence: Arc::default(),
             merger: Merger::default(),

@@ -26,6 +26,10 @@ pub(super) struct Planned {
     pub(super) computed: Option<Shared>,
     /// The value does not depend on what the body saw: if only such keys are stale the commit is made again without the body.
     pub(super) soft: bool,
+    /// The body came to know what was there.
+    read: bool,
+    /// `base` was current at the attempt's read point.
+    pub(super) seen: bool,
     /// `base` was not read, but is what the last blind write of this client has left.
     assumed: bool,
 }
@@ -52,12 +56,13 @@ impl Plan {
                 if historical && !soft {
                     return Err(key.clone());
                 }
-                plan.writes.push(Planned::new(write, seen.take().filter(|_| !historical), soft));
-            } else if checked && let Some(seen) = seen {
+                let read = *read || touched.ensured;
+                plan.writes.push(Planned::new(write, seen.take().filter(|_| !historical), soft, read));
+            } else if checked && seen.is_some() {
                 if historical {
                     return Err(key.clone());
                 }
-                plan.checks.push((key.clone(), seen.entry.take()));
+                plan.checks.push((key.clone(), seen.take().and_then(|seen| seen.entry)));
             }
         }
         Ok(plan)
@@ -65,7 +70,7 @@ impl Plan {
 
     /// One write that depends on nothing that was seen.
     pub(super) fn blind(write: Write) -> Self {
-        Self { checks: Vec::new(), writes: vec![Planned::new(write, None, true)] }
+        Self { checks: Vec::new(), writes: vec![Planned::new(write, None, true, false)] }
     }
 
     /// Whether each write's record is known.
@@ -174,20 +179,23 @@ impl Plan {
         self.writes.iter().try_for_each(Planned::check_base)
     }
 
-    /// Of its keys, with their entries now, the first that is not as the plan expects it.
-    pub(super) fn first_changed(&self, keys: &[Key], now: &[Option<Entry>]) -> Option<Key> {
-        let checked = self.checks.iter().map(|(_, entry)| entry.as_ref());
-        let expected = checked.chain(self.writes.iter().map(Planned::base));
-        let revision = |entry: Option<&Entry>| entry.map(|entry| entry.revision.clone());
-        let mut compared = keys.iter().zip(now).zip(expected);
-        let changed = compared.find(|((_, now), expected)| revision(now.as_ref()) != revision(*expected));
-        changed.map(|((key, _), _)| key.clone())
+    /// The records that an error of its commit rests on and that were not seen at the attempt's read point, each as it was.
+    pub(super) fn unseen(&self, error: &Error) -> impl Iterator<Item = (&Key, Option<&Entry>)> {
+        let rests = |planned: &&Planned| error.key().is_none_or(|key| *key == planned.write.cell.key);
+        let unseen = self.writes.iter().filter(|planned| !planned.seen).filter(rests);
+        unseen.map(|planned| (&planned.write.cell.key, planned.base()))
     }
 
-    /// Every entry that its commit will compare.
-    pub(super) fn entries(&self) -> impl Iterator<Item = (&Key, &Entry)> {
-        let written = self.writes.iter().filter_map(|planned| Some((&planned.write.cell.key, planned.base()?)));
-        self.checks.iter().filter_map(|(key, entry)| Some((key, entry.as_ref()?))).chain(written)
+    /// Of what the body came to know, what the commit compares, each as it was.
+    pub(super) fn known(&self) -> impl Iterator<Item = (&Key, Option<&Entry>)> {
+        let checked = self.checks.iter().map(|(key, entry)| (key, entry.as_ref()));
+        let read = self.writes.iter().filter(|planned| planned.read && planned.seen);
+        checked.chain(read.map(|planned| (&planned.write.cell.key, planned.base())))
+    }
+
+    /// The records that it replaces.
+    pub(super) fn bases(&self) -> impl Iterator<Item = (&Key, &Entry)> {
+        self.writes.iter().filter_map(|planned| Some((&planned.write.cell.key, planned.base()?)))
     }
 
     /// Compares with entries that were committed since: the first key on which the plan is lost. Where the body did not
@@ -252,18 +260,20 @@ fn entry_of(put: &Put, revision: &Revision, done: &Committed, coordinator: &dyn 
 }
 
 impl Planned {
-    fn new(write: Write, seen: Option<Seen>, soft: bool) -> Self {
+    fn new(write: Write, seen: Option<Seen>, soft: bool, read: bool) -> Self {
         let computed = match &write.action {
             Action::Set(value) | Action::Create(value) => Some(Arc::clone(value)),
             Action::Commute { provisional, .. } => seen.as_ref().map(|_| Arc::clone(provisional)),
             Action::Destroy => None,
         };
-        Self { write, base: seen.map(|seen| seen.entry), computed, soft, assumed: false }
+        let (seen, base) = (seen.is_some(), seen.map(|seen| seen.entry));
+        Self { write, base, computed, soft, read, seen, assumed: false }
     }
 
     /// Takes in another base, after the one before was stale.
     pub(super) fn rebase(&mut self, entry: Option<Entry>) {
         self.base = Some(entry);
+        self.seen = false;
         self.assumed = false;
         if matches!(self.write.action, Action::Commute { .. }) {
             self.computed = None;

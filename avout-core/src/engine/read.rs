@@ -9,7 +9,7 @@ use super::planted::{self, Bug};
 use super::run::TxInner;
 use super::{Cell, Engine};
 use crate::error::{Error, ErrorKind, Result};
-use crate::protocol::{Entry, Key, Payload, Realm, Shared, State, Version};
+use crate::protocol::{Entry, Key, Payload, Point, Realm, Shared, State, Version};
 
 /// A payload's value, or why there is none.
 pub(crate) enum Loaded {
@@ -269,6 +269,41 @@ impl TxInner {
                 Err(self.attempt().doom(&cell.key))
             }
         }
+    }
+
+    /// The value of a cell, and where it took effect; no value: there is no ref.
+    pub(crate) async fn current(&self, cell: &Arc<Cell>) -> Result<(Option<Shared>, Point)> {
+        self.see(&[&cell.key]).await?;
+        let entry = {
+            let mut attempt = self.attempt();
+            attempt.keys.entry(&cell.key).seen.as_ref().and_then(|seen| seen.entry.clone())
+        };
+        // All that a key which is absent now will ever hold comes after this.
+        let since = entry.map_or(Point::ZERO, |entry| entry.record.since(entry.point));
+        match self.one(cell).await {
+            Ok(value) => Ok((Some(value), since)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok((None, since)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The values that a ref's record holds, newest first, each with the point where it took effect; no value: it did not exist.
+    pub(crate) async fn past(&self, cell: &Arc<Cell>) -> Result<Vec<(Point, Option<Shared>)>> {
+        let (current, since) = self.current(cell).await?;
+        let Some(entry) = self.attempt().keys.entry(&cell.key).seen.as_ref().and_then(|seen| seen.entry.clone()) else {
+            return Ok(Vec::new());
+        };
+        let mut past = vec![(since, current)];
+        for (point, payload) in &entry.record.history {
+            let value = match self.engine.load(cell, Some(payload), self.deadline).await? {
+                Loaded::Value(value) => Some(value),
+                Loaded::Absent => None,
+                // It was trimmed since the record was read, and so was all that is older.
+                Loaded::Gone(..) => break,
+            };
+            past.push((point, value));
+        }
+        Ok(past)
     }
 
     /// The entry of a key that was seen, if the ref exists. The commit then protects what was found.

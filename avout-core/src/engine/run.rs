@@ -1,6 +1,7 @@
 use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -48,12 +49,12 @@ where
         };
         let Ok(done) = done else {
             let error = runner.too_late(&tx);
-            return Err(runner.end(error).into());
+            return Err(runner.end(error).await.into());
         };
         match runner.settle(&tx, done.is_ok()).await {
             Ok(Next::Return) => return done,
             Ok(Next::RunAgain) => {}
-            Err(error) => return Err(runner.end(error).into()),
+            Err(error) => return Err(runner.end(error).await.into()),
         }
     }
 }
@@ -87,6 +88,10 @@ struct Runner<'a> {
     losses: u32,
     /// The keys that it lost on, the last one at the end.
     lost_on: Vec<Key>,
+    /// When the attempt began, if one was lost before.
+    began: Option<Instant>,
+    /// How long the longest of the attempts took that were lost.
+    longest: Duration,
     primed: Option<Box<Primed>>,
 }
 
@@ -101,11 +106,13 @@ impl<'a> Runner<'a> {
             options.max_attempts = None;
         }
         standing.deadline = options.deadline.and_then(|deadline| standing.begun.checked_add(deadline));
-        Self { engine, options, standing, attempts: 0, losses: 0, lost_on: Vec::new(), primed: None }
+        let (lost_on, longest) = (Vec::new(), Duration::ZERO);
+        Self { engine, options, standing, attempts: 0, losses: 0, lost_on, began: None, longest, primed: None }
     }
 
     fn begin(&mut self) -> Arc<TxInner> {
         self.attempts += 1;
+        self.began = (self.losses > 0).then(Instant::now);
         self.engine.stats.attempt();
         tracing::trace!(attempt = self.attempts, "running the body");
         Arc::new(TxInner {
@@ -133,6 +140,7 @@ impl<'a> Runner<'a> {
                 }
                 self.abort(attempt);
                 self.abort_all();
+                self.release(&[]).await;
                 Ok(Next::Return)
             }
             Phase::Running | Phase::Ended => self.commit(&mut attempt).await,
@@ -145,6 +153,10 @@ impl<'a> Runner<'a> {
         if let Some(key) = first {
             return Box::pin(self.lost(std::mem::take(attempt), key, None, true)).await;
         }
+        let written = match &self.standing.reserved {
+            None => Vec::new(),
+            Some(_) => attempt.written().cloned().collect(),
+        };
         match self.engine.commit(attempt, self.options.isolation, &mut self.standing).await {
             Ok(Ended::Committed(point)) => {
                 self.engine.stats.committed();
@@ -156,6 +168,7 @@ impl<'a> Runner<'a> {
                 if !self.standing.tickets.is_empty() {
                     Box::pin(hand_over(std::mem::take(&mut self.standing.tickets))).await;
                 }
+                self.release(&written).await;
                 Ok(Next::Return)
             }
             Ok(Ended::Lost { key, primed }) => Box::pin(self.lost(std::mem::take(attempt), key, primed, true)).await,
@@ -184,6 +197,7 @@ impl<'a> Runner<'a> {
         tracing::debug!(%key, attempt = self.attempts, "lost to another transaction");
         self.primed = primed;
         self.losses += 1;
+        self.longest = self.longest.max(self.began.map_or(Duration::ZERO, |began| began.elapsed()));
         if self.options.max_attempts.is_some_and(|limit| self.losses >= limit) {
             let error = Error::new(ErrorKind::Contended, "lost to other transactions as often as was allowed");
             return Err(self.gave_up(error.at(&key)));
@@ -229,13 +243,21 @@ impl<'a> Runner<'a> {
         let number = self.engine.sequence.fetch_add(1, Ordering::Relaxed);
         let holder = *self.standing.holder.get_or_insert(Holder { client: self.engine.client, number });
         tracing::debug!(losses = self.losses, "lost again and again, reserving");
-        match self.engine.reserve(keys, holder, self.standing.deadline).await {
-            Ok(Some(primed)) => {
+        match self.engine.reserve(keys, holder, self.longest, self.standing.deadline).await {
+            Ok(Some((reserved, primed))) => {
+                self.standing.reserved = Some(reserved);
                 self.primed = Some(primed);
                 Ok(true)
             }
             Ok(None) => Ok(false),
             Err(error) => Err(self.gave_up(error)),
+        }
+    }
+
+    /// Ends what it has reserved, but for what it has `written`: nobody is to wait for that any more.
+    async fn release(&mut self, written: &[Key]) {
+        if let Some(reserved) = self.standing.reserved.take() {
+            Box::pin(self.engine.release(reserved, written)).await;
         }
     }
 
@@ -263,6 +285,7 @@ impl<'a> Runner<'a> {
         self.standing.tickets.clear();
         self.standing.first = None;
         self.abort(attempt);
+        self.release(&[]).await;
         if self.makes(Bug::RetryAtOnce) {
             return Ok(Next::RunAgain);
         }
@@ -283,10 +306,11 @@ impl<'a> Runner<'a> {
     }
 
     /// Gives the whole transaction up.
-    fn end(&mut self, error: Error) -> Error {
+    async fn end(&mut self, error: Error) -> Error {
         if error.kind() != ErrorKind::OutcomeUnknown {
             self.abort_all();
         }
+        self.release(&[]).await;
         error
     }
 

@@ -9,7 +9,7 @@ use super::slots::Lease;
 use super::{Engine, failpoints};
 use crate::backend::time::timeout_at;
 use crate::error::{Error, ErrorKind, Result};
-use crate::protocol::{Commit, CommitOutcome, Point, Receipt, Resolution};
+use crate::protocol::{Commit, CommitOutcome, Conflict, Point, Receipt, Resolution};
 
 /// How long after the deadline a commit in flight is still waited for, and after that its outcome is looked for.
 const GRACE: Duration = Duration::from_secs(1);
@@ -21,6 +21,9 @@ pub(super) enum Sent {
     Resolved(Point),
     /// It did not take effect, for this reason, and the same may be tried again.
     NotCommitted(Error),
+    /// The answer was a conflict on its slot, and what else is in that is not known. If a copy of the request came first it took
+    /// effect.
+    Undecided(Conflict, Error),
 }
 
 impl Engine {
@@ -54,24 +57,22 @@ impl Engine {
         };
         match reply {
             Ok(outcome) => {
-                if let Some(mut lease) = lease {
-                    match &outcome {
-                        CommitOutcome::Committed(done) => {
-                            lease.committed(done.revisions.last().cloned().expect("the slot's put has a revision"));
-                        }
-                        // Somebody fenced it with a receipt, or a copy of the request came first: the slot tells.
-                        CommitOutcome::Conflict(conflict) if conflict.stale.contains(lease.key()) => {
-                            match Box::pin(self.decide(&mut lease, floor.epoch, late)).await {
-                                Ok(resolution) => return Ok(resolved(resolution, None)),
-                                // Others use it, or it was retired. It is never ours again.
-                                Err(_) => lease.abandon(),
-                            }
-                        }
-                        CommitOutcome::Conflict(_) => lease.untouched(),
+                self.backoff.measured(begun.elapsed());
+                let Some(mut lease) = lease else { return Ok(Sent::Outcome(outcome)) };
+                match outcome {
+                    CommitOutcome::Committed(done) => {
+                        lease.committed(done.revisions.last().cloned().expect("the slot's put has a revision"));
+                        Ok(Sent::Outcome(CommitOutcome::Committed(done)))
+                    }
+                    // Somebody fenced it with a receipt, or a copy of the request came first: the slot tells.
+                    CommitOutcome::Conflict(conflict) if conflict.stale.contains(lease.key()) => {
+                        Box::pin(self.decide_conflict(conflict, lease, floor, late)).await
+                    }
+                    CommitOutcome::Conflict(conflict) => {
+                        lease.untouched();
+                        Ok(Sent::Outcome(CommitOutcome::Conflict(conflict)))
                     }
                 }
-                self.backoff.measured(begun.elapsed());
-                Ok(Sent::Outcome(outcome))
             }
             Err(error) if error.kind() == ErrorKind::OutcomeUnknown => {
                 tracing::warn!(%error, "the reply to a commit was lost, finding out");
@@ -91,6 +92,25 @@ impl Engine {
                     ErrorKind::Unavailable => Ok(Sent::NotCommitted(error)),
                     _ => Err(error),
                 }
+            }
+        }
+    }
+
+    /// What became of a commit that was answered with a conflict on its own slot.
+    async fn decide_conflict(
+        &self,
+        conflict: Conflict,
+        mut lease: Lease<'_>,
+        floor: &KnownFloor,
+        late: Option<Instant>,
+    ) -> Result<Sent> {
+        match self.decide(&mut lease, floor.epoch, late).await {
+            Ok(resolution) => Ok(resolved(resolution, None)),
+            // It cannot be read now, or others use it, or it was retired. It is never ours again.
+            Err(cause) => {
+                let unknown = unknown_outcome(None).with_receipt(lease.receipt(self, floor.epoch)).with_source(cause);
+                lease.abandon();
+                Ok(Sent::Undecided(conflict, unknown))
             }
         }
     }

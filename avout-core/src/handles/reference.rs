@@ -96,24 +96,12 @@ impl<T: Value> Ref<T> {
     /// # Cancel safety
     /// Safe.
     pub async fn history(&self) -> Result<Vec<Past<T>>> {
-        use crate::engine::Loaded;
         refuse_nested("history")?;
-        let RefInner { engine, cell, .. } = &*self.inner;
-        let deadline = engine.deadline();
-        let Some(entry) = engine.entry(&cell.key, deadline).await? else {
-            return Ok(Vec::new());
-        };
-        let mut past = Vec::with_capacity(entry.record.history.len() + 1);
-        for (point, payload) in entry.record.payloads(entry.point) {
-            let value = match engine.load(cell, Some(payload), deadline).await? {
-                Loaded::Value(value) => Some(cloned(value)?),
-                Loaded::Absent => None,
-                // It was trimmed since the record was read, and so was all that is older.
-                Loaded::Gone(..) => break,
-            };
-            past.push(Past { point, value });
-        }
-        Ok(past)
+        let past = self.transact(async |tx| tx.0.past(&self.inner.cell).await).await?;
+        let past = past
+            .into_iter()
+            .map(|(point, value)| -> Result<Past<T>> { Ok(Past { point, value: value.map(cloned).transpose()? }) });
+        past.collect()
     }
 
     /// Replaces this handle's validator, which clones share. Other handles keep theirs.

@@ -52,7 +52,7 @@ pub struct Record {
 pub struct Reservation {
     /// The transaction that made it.
     pub holder: Holder,
-    /// How long the others wait at most, each by its own clock.
+    /// How long the others wait at most, each by its own clock. Zero: it is over, nobody waits.
     pub lease: Duration,
     /// Where the current payload took effect, which is earlier than the entry's point.
     pub since: Point,
@@ -97,6 +97,19 @@ impl Record {
     pub fn reserved(&self, point: Point, holder: Holder, lease: Duration) -> Self {
         let reservation = Reservation { holder, lease, since: self.since(point) };
         Self { reservation: Some(reservation), ..self.clone() }
+    }
+
+    /// Whether this transaction has a reservation in it.
+    pub fn is_reserved_by(&self, holder: Holder) -> bool {
+        self.reservation.as_ref().is_some_and(|reservation| reservation.holder == holder)
+    }
+
+    /// The same record with its reservation over. It does not go before the record is written: where the payload took effect is told
+    /// by nothing else.
+    #[must_use]
+    pub fn released(&self) -> Self {
+        let over = |reservation: &Reservation| Reservation { lease: Duration::ZERO, ..reservation.clone() };
+        Self { reservation: self.reservation.as_ref().map(over), ..self.clone() }
     }
 
     /// The record after this one, whose entry's point is `point`: `payload` in front, this one's payload

@@ -27,6 +27,7 @@ laws! { "stm":
     a_resolved_commit_can_never_take_effect,
     slots_are_used_again,
     a_slot_fenced_by_another_is_not_used_again,
+    a_conflict_on_its_own_slot_that_nothing_decides_is_unknown,
 }
 
 async fn counter(ctx: &Ctx, plan: LossPlan) -> Result<(Stm, Arc<LossyReplies>, Ref<i64>), Failure> {
@@ -345,5 +346,38 @@ async fn a_slot_fenced_by_another_is_not_used_again(ctx: Ctx) -> Outcome {
         r.alter(|n| n + 1).await?;
     }
     assert_eq!(r.get().await?, fences.len() as i64);
+    Ok(())
+}
+
+/// A commit that arrived twice is answered with a conflict on its own slot. If the slot cannot be read by then, or tells nothing
+/// any more, its outcome is unknown, with a receipt: it is not made again.
+async fn a_conflict_on_its_own_slot_that_nothing_decides_is_unknown(ctx: Ctx) -> Outcome {
+    let plain = client(&ctx).await?;
+    plain.create_ref("/r", 0_i64).await?;
+    for retired in [false, true] {
+        let (stm, rig) = rigged(&ctx, Rigged::plain).await?;
+        let r = stm.open_ref::<i64>("/r").await?;
+        r.set(0).await?;
+        let (sweeper, reads) = (plain.clone(), Arc::clone(&rig));
+        rig.copied(async move {
+            if !retired {
+                return reads.reads(Then::Fail(ErrorKind::Unavailable));
+            }
+            for _ in 0..3 {
+                sweeper.sweep().await.expect("a sweep");
+            }
+        });
+        let alter =
+            stm.transaction().deadline(Duration::from_millis(200)).dosync(async |tx| tx.alter(&r, |n| n + 1).await);
+        let error = refused(within(SOON, "the commit", alter).await, ErrorKind::OutcomeUnknown, "a commit");
+        rig.reads(Then::Pass);
+        assert_eq!(r.get().await?, 1, "how often it was made");
+        let receipt = error.receipt().expect("a receipt").clone();
+        match retired {
+            true => drop(refused(stm.resolve(&receipt).await, ErrorKind::Unsupported, "a slot that was retired")),
+            false => assert!(matches!(stm.resolve(&receipt).await?, Resolution::Committed(_))),
+        }
+        assert_eq!(r.alter(|n| n + 1).await?, 2, "the client goes on");
+    }
     Ok(())
 }

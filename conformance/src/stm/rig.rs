@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use avout_core::backend::{Coordinator, CoordinatorCapabilities, Sessions, Wake, Watcher};
-use avout_core::protocol::{Commit, CommitOutcome, Resolution, SessionId, Snapshot};
+use avout_core::protocol::{Commit, CommitOutcome, Conflict, Resolution, SessionId, Snapshot};
 use avout_core::{Error, ErrorKind, Key, Point, Result, Revision};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -42,6 +42,7 @@ struct Rules {
     poisoned: Option<Key>,
     after_read: Option<BoxFuture<'static, ()>>,
     before_commit: Option<BoxFuture<'static, ()>>,
+    copied: Option<BoxFuture<'static, ()>>,
     after_lost: Option<BoxFuture<'static, ()>>,
 }
 
@@ -169,6 +170,11 @@ impl Rigged {
         lock(&self.rules).before_commit = Some(Box::pin(then));
     }
 
+    /// Makes the next commit twice, with this in between, and gives the second answer.
+    pub(crate) fn copied(&self, then: impl Future<Output = ()> + Send + 'static) {
+        lock(&self.rules).copied = Some(Box::pin(then));
+    }
+
     /// Does this when the next commit's outcome is unknown, before that is told.
     pub(crate) fn after_lost(&self, then: impl Future<Output = ()> + Send + 'static) {
         lock(&self.rules).after_lost = Some(Box::pin(then));
@@ -222,15 +228,22 @@ impl Coordinator for Rigged {
     }
 
     async fn commit(&self, commit: &Commit) -> Result<CommitOutcome> {
-        let (then, before) = {
+        let (then, before, copied) = {
             let mut rules = lock(&self.rules);
-            (rules.commits, rules.before_commit.take())
+            (rules.commits, rules.before_commit.take(), rules.copied.take())
         };
         if let Some(before) = before {
             before.await;
         }
         if !self.commit_time.is_zero() {
             tokio::time::sleep(self.commit_time).await;
+        }
+        if let Some(between) = copied {
+            self.inner.commit(commit).await?;
+            between.await;
+            self.inner.commit(commit).await?;
+            let stale = commit.puts.iter().map(|put| put.key.clone()).collect();
+            return Ok(CommitOutcome::Conflict(Conflict { stale, fresh: None }));
         }
         let done = self.call(then, self.inner.commit(commit)).await;
         let lost = done.as_ref().is_err_and(|error| error.kind() == ErrorKind::OutcomeUnknown);

@@ -1,4 +1,5 @@
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use avout_core::backend::{CasOutcome, Kind, StateContainer, Store, StoreCapabilities, VersionedStateContainer};
@@ -14,6 +15,7 @@ pub(crate) struct RiggedStore {
     inner: Arc<dyn Store>,
     capabilities: StoreCapabilities,
     yields: bool,
+    read_time: Duration,
     rules: Arc<Mutex<Rules>>,
     before_write: BeforeWrite,
     meets: Option<Arc<Barrier>>,
@@ -35,12 +37,15 @@ impl RiggedStore {
     pub(crate) fn new(inner: Arc<dyn Store>) -> Self {
         let mut capabilities = inner.capabilities();
         capabilities.in_process = false;
-        Self { inner, capabilities, yields: false, rules: Arc::default(), before_write: Arc::default(), meets: None }
+        let (yields, read_time) = (false, Duration::ZERO);
+        let (rules, before_write) = (Arc::default(), Arc::default());
+        Self { inner, capabilities, yields, read_time, rules, before_write, meets: None }
     }
 
     fn container<C: ?Sized>(&self, inner: Arc<C>) -> Container<C> {
         let (rules, before_write) = (Arc::clone(&self.rules), Arc::clone(&self.before_write));
-        Container { inner, rules, before_write, yields: self.yields, meets: self.meets.clone() }
+        let (yields, read_time, meets) = (self.yields, self.read_time, self.meets.clone());
+        Container { inner, rules, before_write, yields, read_time, meets }
     }
 
     /// As if it took values of at most this many bytes.
@@ -52,6 +57,12 @@ impl RiggedStore {
     /// Yields before and after each call for a ref's value.
     pub(crate) fn yielding(mut self) -> Self {
         self.yields = true;
+        self
+    }
+
+    /// Each read of a ref's value takes this long before it is made.
+    pub(crate) fn slow(mut self, read_time: Duration) -> Self {
+        self.read_time = read_time;
         self
     }
 
@@ -115,6 +126,7 @@ struct Container<C: ?Sized> {
     rules: Arc<Mutex<Rules>>,
     before_write: BeforeWrite,
     yields: bool,
+    read_time: Duration,
     meets: Option<Arc<Barrier>>,
 }
 
@@ -178,6 +190,9 @@ impl VersionedStateContainer for Container<dyn VersionedStateContainer> {
     }
 
     async fn state_at(&self, version: &Version) -> Result<Option<State>> {
+        if !self.read_time.is_zero() {
+            tokio::time::sleep(self.read_time).await;
+        }
         self.call(self.rules().value_reads, self.inner.state_at(version)).await
     }
 

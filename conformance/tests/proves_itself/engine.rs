@@ -21,6 +21,9 @@ const BREAKS: &[(Break, &[&str])] = &[
         Break::Backend(Fault::LostWrite),
         &[
             "stm::a_body_reads_what_it_has_commuted",
+            "stm::an_error_about_a_write_is_of_the_moment_that_was_read",
+            "stm::a_refusal_of_what_was_applied_again_is_of_the_moment_that_was_read",
+            "stm::a_reservation_of_what_is_only_read_is_gone_with_the_commit",
             "stm::writes_are_seen_by_nobody_before_the_commit",
             "stm::ref_methods_are_transactions_of_their_own",
             "stm::a_transaction_of_many_refs_commits_as_one",
@@ -182,6 +185,7 @@ const BREAKS: &[(Break, &[&str])] = &[
         Break::Engine(Bug::ErrorSwallowed),
         &[
             "stm::a_commute_of_a_ref_destroyed_meanwhile_is_not_found",
+            "stm::an_error_of_the_moment_that_was_read_is_told_at_once",
             "stm::limits_of_the_coordinator_are_checked_before_sending",
             "stm::values_too_large_for_the_store_are_refused",
         ],
@@ -214,6 +218,7 @@ const BREAKS: &[(Break, &[&str])] = &[
         Break::Engine(Bug::UnknownToldAsFailure),
         &[
             "stm::no_hook_is_called_while_the_outcome_is_unknown",
+            "stm::a_conflict_on_its_own_slot_that_nothing_decides_is_unknown",
             "stm::a_receipt_is_resolved_from_its_text",
             "stm::a_resolved_commit_can_never_take_effect",
             "stm::a_commit_that_hangs_is_given_up_at_the_deadline",
@@ -356,6 +361,8 @@ const BREAKS: &[(Break, &[&str])] = &[
             "stm::a_long_transaction_commits_among_short_ones_of_another_client",
             "stm::a_reservation_of_the_dead_holds_others_up_for_a_lease",
             "stm::a_reservation_is_gone_with_the_commit",
+            "stm::a_reservation_of_what_is_only_read_holds_up_nobody_who_reads_it",
+            "stm::a_slow_reader_of_a_ref_without_history_has_its_turn",
         ],
     ),
     (Break::Engine(Bug::ReservationEndless), &["stm::a_reservation_of_the_dead_holds_others_up_for_a_lease"]),

@@ -169,7 +169,7 @@ fn names_an_unknown_format() {
     assert!(error.to_string().contains("format 9"), "{error}");
 }
 
-/// A reservation changes nothing of what was current when, and the next record is without it.
+/// A reservation changes nothing of what was current when, nor does its end, and the next record is without it.
 #[test]
 fn a_reservation_leaves_the_values() {
     let record = Record::first(meta(3), inline(b"a")).succeed(Point::new(5), meta(3), inline(b"b")).record;
@@ -179,6 +179,14 @@ fn a_reservation_leaves_the_values() {
         let shown = |record: &Record, point| format!("{:?}", record.at(Point::new(point), Point::new(at)));
         assert_eq!(shown(&record, 7), shown(&reserved, 9));
         assert_eq!(shown(&record, 7), shown(&again, 11));
+    }
+    let over = again.released();
+    assert_eq!(over.reservation.as_ref().map(|over| over.lease), Some(Duration::ZERO));
+    let bytes = Bytes::from(over.encode().expect("no shared value"));
+    assert_eq!(Record::decode(&bytes).expect("whole").reservation, over.reservation);
+    for at in 0..14 {
+        let shown = |record: &Record, point| format!("{:?}", record.at(Point::new(point), Point::new(at)));
+        assert_eq!(shown(&again, 11), shown(&over, 13));
     }
     let next = again.succeed(Point::new(11), meta(3), inline(b"c")).record;
     assert_eq!(next.reservation, None);
