@@ -53,6 +53,9 @@ const FILES: &[&[Law]] = &[
     lock::others::LAWS,
     runtimes::ended::LAWS,
     runtimes::others::LAWS,
+    lock::crowds::LAWS,
+    lock::outage::LAWS,
+    lock::stalls::LAWS,
 ];
 
 /// All laws, in the order of their groups.

@@ -2,27 +2,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use super::claim::Stop;
 use super::gate::own_key;
 use super::hub::{Claim, Hub};
 use super::rules::{Claimant, Holders, Line, Waiting, observed, responsible};
-use super::session::Session;
+use super::session::{Dead, Session};
 use crate::backend::Watcher;
 use crate::backend::time::{sleep, sleep_until, timeout_at};
 use crate::engine::planted::Bug;
 use crate::engine::refuse_nested;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handles::{Own, Stm};
-use crate::protocol::{Key, SessionId};
+use crate::protocol::{Heartbeat, Key, SessionId};
 
 /// A place where a number of parties wait for each other, again and again, over all processes; made by
 /// [`Stm::barrier`](crate::Stm::barrier).
 ///
 /// When the last one arrives all go on, and the next round begins. A party that goes away or dies before that has not arrived: others
-/// wait for one in its place.
+/// wait for one in its place. One that was only taken for dead, as its process was paused, arrives anew when it goes on.
 ///
 /// # Examples
 /// ```
@@ -68,6 +68,52 @@ struct Arrived {
     /// The round that they wait for.
     round: u64,
     line: Line,
+    /// Those taken back because they were taken for dead, the latest last: they may come back and ask.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    evicted: Vec<Evicted>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Evicted {
+    #[serde(rename = "w")]
+    who: Claimant,
+    /// The round that it had arrived in.
+    #[serde(rename = "r")]
+    round: u64,
+}
+
+/// How many that were taken for dead are remembered: most of them are.
+const EVICTED: usize = 32;
+
+/// How many sessions are ended in one commit at most.
+const ENDED_AT_ONCE: usize = 64;
+
+/// Where a party stands.
+enum Place {
+    Waits,
+    /// The round is complete with it.
+    Passed,
+    /// It was taken for dead before the round was complete.
+    Evicted,
+}
+
+impl Arrived {
+    /// Where a party stands that had arrived in a round. An error: too many were taken for dead since to remember it.
+    fn place(&self, round: u64, who: Claimant) -> Result<Place> {
+        if self.evicted.iter().any(|evicted| evicted.who == who) {
+            return Ok(Place::Evicted);
+        }
+        if self.round == round {
+            return Ok(if self.line.position(who).is_some() { Place::Waits } else { Place::Evicted });
+        }
+        match self.evicted.first() {
+            Some(first) if self.evicted.len() == EVICTED && first.round >= round => {
+                let message = "it was away for so long that nobody knows whether the round was complete with it";
+                Err(Error::new(ErrorKind::OutcomeUnknown, message))
+            }
+            _ => Ok(Place::Passed),
+        }
+    }
 }
 
 /// What waits looks again no sooner than this, but for a hint.
@@ -101,6 +147,8 @@ impl Barrier {
     ///
     /// # Errors
     /// [`Mismatch`](ErrorKind::Mismatch), [`Nested`](ErrorKind::Nested), and what the store refuses for good.
+    /// [`OutcomeUnknown`](ErrorKind::OutcomeUnknown): this process was paused for so long that nobody knows any more whether the round was
+    /// complete with it.
     ///
     /// # Cancel safety
     /// Dropped, it has not arrived, unless all others had.
@@ -127,7 +175,7 @@ impl Barrier {
     async fn wait_until(&self, deadline: Option<Instant>) -> Result<Option<Passed>> {
         refuse_nested("wait")?;
         let (reply, mut done) = oneshot::channel();
-        let (stop, stopped) = oneshot::channel();
+        let (stop, stopped) = watch::channel(());
         self.hub.spawn(drive(self.clone(), Stop { reply, stopped }));
         let answer = match deadline {
             None => (&mut done).await,
@@ -146,29 +194,34 @@ impl Barrier {
         answer.map_err(closed)?.map_err(|error| error.at(&self.key).during("wait"))
     }
 
-    /// Arrives. The round, and whether that completed it; `None`: the session has ended.
+    /// Arrives. The round, and whether that completed it; `None`: the session has ended. `None` around that: nobody wants it any more.
     async fn arrive(
         &self,
         session: &Session,
         who: Claimant,
         before: Option<Claimant>,
         sent: &std::sync::Mutex<Instant>,
-    ) -> Result<Option<(u64, bool)>> {
+        wanted: &watch::Receiver<()>,
+    ) -> Result<Option<Option<(u64, bool)>>> {
         let begun = session.has_begun();
         self.hub
-            .transact(async |tx| {
+            .transact_wanted(wanted, async |tx| {
                 *sent.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Instant::now();
                 tx.0.see(&[self.arrived.key(), session.key()]).await?;
                 if !self.hub.enter(session, begun, &tx).await? {
                     return Ok(None);
                 }
-                let none = || Arrived { parties: self.parties, round: 1, line: Line::default() };
-                let mut here = self.arrived.get(&tx).await?.unwrap_or_else(none);
+                let (line, evicted) = (Line::default(), Vec::new());
+                let none = Arrived { parties: self.parties, round: 1, line, evicted };
+                let mut here = self.arrived.get(&tx).await?.unwrap_or(none);
                 if here.parties != self.parties {
                     let message = format!("it was made for {} parties, and is used for {}", here.parties, self.parties);
                     return Err(Error::new(ErrorKind::Mismatch, message));
                 }
-                before.map(|before| here.line.remove(before));
+                if let Some(before) = before {
+                    here.line.remove(before);
+                    here.evicted.retain(|evicted| evicted.who != before);
+                }
                 here.line.waiting.push(Waiting { who, take: 0, seat: 0, label: String::new() });
                 let round = here.round;
                 let early = usize::from(self.hub.makes(Bug::BarrierEarly));
@@ -184,32 +237,38 @@ impl Barrier {
             .await
     }
 
-    async fn has_passed(&self, round: u64) -> Result<bool> {
-        let passed = self.hub.transact(async |tx| self.passed.get(&tx).await).await?;
-        Ok(passed.is_some_and(|passed| passed >= round))
+    /// Where a party stands that has arrived. Until the round is complete this reads one small record.
+    async fn place(&self, round: u64, who: Claimant) -> Result<Place> {
+        self.hub
+            .transact(async |tx| {
+                if self.passed.get(&tx).await?.is_none_or(|passed| passed < round) {
+                    return Ok(Place::Waits);
+                }
+                self.arrived.get(&tx).await?.map_or(Ok(Place::Passed), |here| here.place(round, who))
+            })
+            .await
     }
 
-    /// Takes parties back that have arrived in this round. `false`: the round is complete.
-    async fn take_back(&self, round: u64, who: impl Fn(&Waiting) -> bool) -> Result<bool> {
+    /// Takes a party back that has arrived. `false`: the round is complete with it.
+    async fn take_back(&self, round: u64, who: Claimant) -> Result<bool> {
         self.hub
             .transact(async |tx| {
                 let Some(mut here) = self.arrived.get(&tx).await? else {
                     return Ok(false);
                 };
-                if here.round != round {
-                    return Ok(false);
-                }
-                let before = here.line.waiting.len();
-                here.line.waiting.retain(|waiting| !who(waiting));
-                if here.line.waiting.len() < before {
+                let place = here.place(round, who)?;
+                let before = here.evicted.len();
+                here.evicted.retain(|evicted| evicted.who != who);
+                if here.line.remove(who) || here.evicted.len() < before {
                     self.arrived.put(&tx, here).await?;
                 }
-                Ok(true)
+                Ok(!matches!(place, Place::Passed))
             })
             .await
     }
 
-    /// Takes those back that have died, as far as that is this one's business.
+    /// Takes those back that have died, as far as that is this one's business, and ends their sessions in the same commit: one that is only
+    /// late finds out, and arrives again.
     async fn look_after(&self, who: Claimant, round: u64) -> Result<()> {
         let here = self.hub.transact(async |tx| self.arrived.get(&tx).await).await?;
         let Some(here) = here.filter(|here| here.round == round) else {
@@ -226,12 +285,42 @@ impl Barrier {
         // It is the last now itself, and all others, round the circle, are ahead of it.
         line.waiting.pop();
         let dead = self.hub.judge(&observed(&nobody, &line, end)).await?;
-        let dead: Vec<SessionId> = dead.into_iter().map(|dead| dead.session).collect();
-        let mine = responsible(&nobody, &line, end, &dead);
-        if !mine.is_empty() {
-            self.take_back(round, |waiting| mine.contains(&waiting.who.session())).await?;
+        let sessions: Vec<SessionId> = dead.iter().map(|dead| dead.session).collect();
+        let mine = responsible(&nobody, &line, end, &sessions);
+        let dead: Vec<Dead> = dead.into_iter().filter(|dead| mine.contains(&dead.session)).collect();
+        for some in dead.chunks(self.hub.at_once(ENDED_AT_ONCE)) {
+            self.hub.clear_seats_of(self.evict(round, some).await?);
         }
         Ok(())
+    }
+
+    /// Gives those that it has ended.
+    async fn evict(&self, round: u64, dead: &[Dead]) -> Result<Vec<Dead>> {
+        let records: Vec<Key> = dead.iter().map(|dead| Heartbeat::key(dead.session)).collect();
+        self.hub
+            .transact(async |tx| {
+                tx.0.see(&records.iter().chain([self.arrived.key()]).collect::<Vec<_>>()).await?;
+                let Some(mut here) = self.arrived.get(&tx).await?.filter(|here| here.round == round) else {
+                    return Ok(Vec::new());
+                };
+                let mut ended = Vec::new();
+                for dead in dead {
+                    let is_theirs = |waiting: &Waiting| waiting.who.session() == dead.session;
+                    if here.line.waiting.iter().any(is_theirs) && dead.end(&self.hub.engine, &tx).await? {
+                        tracing::info!(key = %self.key, session = %dead.session, "took back a party that died");
+                        let evicted = here.line.waiting.extract_if(.., |waiting| is_theirs(waiting));
+                        here.evicted.extend(evicted.map(|waiting| Evicted { who: waiting.who, round }));
+                        ended.push(dead.clone());
+                    }
+                }
+                let beyond = here.evicted.len().saturating_sub(EVICTED);
+                here.evicted.drain(..beyond);
+                if !ended.is_empty() {
+                    self.arrived.put(&tx, here).await?;
+                }
+                Ok(ended)
+            })
+            .await
     }
 }
 
@@ -244,19 +333,27 @@ async fn drive(barrier: Barrier, mut stop: Stop<Option<Passed>>) {
 
 async fn wait(barrier: &Barrier, claim: &Claim, stop: &mut Stop<Option<Passed>>) -> Result<Option<Passed>> {
     let hub = &barrier.hub;
-    let mut before = None;
+    let mut before: Option<Claimant> = None;
     loop {
-        let session = hub.session().await?;
+        // Of an earlier place nothing is left: it was taken back.
+        let Some(session) = stop.unless(hub.session()).await else {
+            return Ok(None);
+        };
+        let session = session?;
         let who = Claimant::new(session.id, claim.ticket);
         let sent = std::sync::Mutex::new(Instant::now());
-        let arrived = barrier.arrive(&session, who, before, &sent).await.inspect_err(|error| {
+        let arrived = barrier.arrive(&session, who, before, &sent, &stop.stopped).await.inspect_err(|error| {
             if error.kind() == ErrorKind::OutcomeUnknown {
                 hub.lose(&session);
             }
         })?;
-        let Some((round, is_last)) = arrived else {
-            hub.lose(&session);
-            continue;
+        let (round, is_last) = match arrived {
+            Some(Some(arrived)) => arrived,
+            Some(None) => {
+                hub.lose(&session);
+                continue;
+            }
+            None => return Ok(None),
         };
         hub.entered(&session, sent.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner));
         if is_last {
@@ -267,20 +364,20 @@ async fn wait(barrier: &Barrier, claim: &Claim, stop: &mut Stop<Option<Passed>>)
             Ok(Some(false)) => {
                 // The session ended: whether it counted is known when it is taken back.
                 hub.lose(&session);
-                if !barrier.take_back(round, |waiting| waiting.who == who).await? {
+                if !barrier.take_back(round, who).await? {
                     return Ok(Some(Passed { is_last, round }));
                 }
                 before = Some(who);
             }
             Ok(None) => {
-                let back = barrier.take_back(round, |waiting| waiting.who == who).await;
+                let back = barrier.take_back(round, who).await;
                 if back.is_err() {
                     hub.lose(&session);
                 }
                 return Ok((!back?).then_some(Passed { is_last, round }));
             }
             Err(error) => {
-                if barrier.take_back(round, |waiting| waiting.who == who).await.is_err() {
+                if barrier.take_back(round, who).await.is_err() {
                     hub.lose(&session);
                 }
                 return Err(error);
@@ -306,8 +403,10 @@ async fn wait_for_others(
             Some(watcher) => watcher,
             None => engine.until(None, || engine.coordinator.watch(&keys)).await?,
         };
-        if barrier.has_passed(round).await? {
-            return Ok(Some(true));
+        match barrier.place(round, who).await? {
+            Place::Passed => return Ok(Some(true)),
+            Place::Evicted => return Ok(Some(false)),
+            Place::Waits => {}
         }
         if Instant::now() >= next_look {
             next_look = Instant::now() + barrier.hub.tick();

@@ -1,11 +1,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use super::gate::{Gate, Joined, Place, Request};
-use super::hub::Claim;
+use super::hub::{Claim, gone};
 use super::rules::{Claimant, Line, Waiting};
 use super::session::{Session, seat};
 use crate::backend::Watcher;
@@ -51,8 +51,8 @@ impl Gate {
         }
         let wait = !matches!(patience, Patience::Now);
         let (reply, mut granted) = oneshot::channel();
-        let (stop, stopped) = oneshot::channel::<()>();
-        self.hub.spawn(drive(self.clone(), request, wait, reply, stopped));
+        let (stop, stopped) = watch::channel(());
+        self.hub.spawn(drive(self.clone(), request, wait, Stop { reply, stopped }));
         let deadline = match patience {
             Patience::Unlimited => None,
             Patience::Until(deadline) => Some(deadline),
@@ -66,12 +66,13 @@ impl Gate {
                     drop(stop);
                     // It may be granted at the last moment. If the store is out of reach it is taken back in the background.
                     match timeout_at(Instant::now() + GRACE, granted).await {
-                        Ok(answer) => answer,
-                        Err(_) if wait => return Ok(None),
-                        Err(_) => {
+                        // That it was given up says nothing of whether it is free.
+                        Ok(Ok(Ok(None))) | Err(_) if !wait => {
                             let message = "the store did not answer in time: whether it is free is not known";
                             return Err(Error::new(ErrorKind::Unavailable, message).at(&self.key));
                         }
+                        Ok(answer) => answer,
+                        Err(_) => return Ok(None),
                     }
                 }
             },
@@ -91,28 +92,28 @@ pub(super) enum Waited {
 /// Whoever asked has gone away, or wants no longer.
 pub(super) struct Stop<T> {
     pub(super) reply: oneshot::Sender<Result<T>>,
-    pub(super) stopped: oneshot::Receiver<()>,
+    /// Its sender is with whoever asked, and says so by its end.
+    pub(super) stopped: watch::Receiver<()>,
 }
 
 impl<T> Stop<T> {
     pub(super) async fn called(&mut self) {
+        gone(&mut self.stopped).await;
+    }
+
+    /// Does something that may be dropped, unless nobody wants it any more.
+    pub(super) async fn unless<R>(&mut self, work: impl Future<Output = R>) -> Option<R> {
         tokio::select! {
-            () = self.reply.closed() => {}
-            _ = &mut self.stopped => {}
+            biased;
+            () = self.called() => None,
+            done = work => Some(done),
         }
     }
 }
 
 /// A request from its beginning to its end.
-async fn drive(
-    gate: Gate,
-    request: Request,
-    wait: bool,
-    reply: oneshot::Sender<Result<Option<Hold>>>,
-    stopped: oneshot::Receiver<()>,
-) {
+async fn drive(gate: Gate, request: Request, wait: bool, mut stop: Stop<Option<Hold>>) {
     let claim = gate.hub.claim();
-    let mut stop = Stop { reply, stopped };
     let done = obtain(&gate, &claim, &request, wait, &mut stop).await;
     let answer = match done {
         Ok(Some((session, who, token))) => Ok(Some(Hold::assemble(gate, claim, session, who, token))),
@@ -135,12 +136,15 @@ async fn obtain(
     let hub = &gate.hub;
     let mut before = None;
     loop {
-        let session = hub.session().await?;
+        let Some(session) = stop.unless(hub.session()).await else {
+            return withdraw(gate, before).await;
+        };
+        let session = session?;
         let who = Claimant::new(session.id, claim.ticket);
         let begun = session.has_begun();
         let sent = std::sync::Mutex::new(Instant::now());
         let joined = hub
-            .transact(async |tx| {
+            .transact_wanted(&stop.stopped, async |tx| {
                 *sent.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Instant::now();
                 let entry = Waiting { who, take: request.take, seat: claim.seat, label: request.label.clone() };
                 gate.join(&tx, (&session, begun), request, entry, before, wait).await
@@ -148,7 +152,8 @@ async fn obtain(
             .await;
         let sent = sent.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         let joined = match joined {
-            Ok(joined) => joined,
+            Ok(Some(joined)) => joined,
+            Ok(None) => return withdraw(gate, before).await,
             Err(error) => {
                 if error.kind() == ErrorKind::OutcomeUnknown {
                     // It may have a place that nobody knows of: the session ends, and with it all its places.
@@ -159,11 +164,11 @@ async fn obtain(
         };
         match joined {
             Joined::Ended => hub.lose(&session),
-            Joined::NotNow(in_the_way) => {
-                if !clear(gate, &in_the_way).await? {
-                    return Ok(None);
-                }
-            }
+            Joined::NotNow(in_the_way) => match stop.unless(clear(gate, &in_the_way)).await {
+                Some(Ok(true)) => {}
+                Some(Err(error)) => return Err(error),
+                Some(Ok(false)) | None => return Ok(None),
+            },
             Joined::Granted(token) => {
                 hub.entered(&session, sent);
                 if session.is_alive() {
@@ -190,6 +195,14 @@ async fn obtain(
             }
         }
     }
+}
+
+/// Nobody wants it any more before it was entered: nothing is left of it but an earlier entry in a session that has ended.
+async fn withdraw(gate: &Gate, before: Option<Claimant>) -> Result<Option<Obtained>> {
+    if let Some(before) = before {
+        gate.leave(before).await?;
+    }
+    Ok(None)
 }
 
 /// Removes those in the way of one who does not wait, as far as they are dead. `true`: some were.

@@ -1,20 +1,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use super::claim::{Hold, Stop, Waited, lost, wait_for_grant};
 use super::gate::Gate;
 use super::lock::{Lock, LockGuard};
 use super::rules::{Claimant, Line, Waiting};
-use super::session::Session;
+use super::session::{Dead, Session};
 use crate::backend::time::timeout_at;
 use crate::engine::planted::Bug;
 use crate::engine::refuse_nested;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handles::Own;
-use crate::protocol::{Key, SessionId};
+use crate::protocol::{Heartbeat, Key, SessionId};
 
 /// A place to wait, while a [`Lock`] is released, until another holder of the lock notifies; made by [`Lock::condition`].
 ///
@@ -78,6 +78,12 @@ impl Lock {
         Ok(Condition { gate: gate.clone(), parked: Own::new(&gate.hub.engine, key, "line") })
     }
 }
+
+/// What one says of itself in the lock's line that was not notified: its time was over.
+const TIMED_OUT: &str = "timed out";
+
+/// How many sessions are ended in one commit at most.
+const ENDED_AT_ONCE: usize = 64;
 
 /// What a wait ends with: the guard, and whether its time was over.
 type Ended = (Hold, bool);
@@ -145,7 +151,9 @@ impl Condition {
         let mut sessions: Vec<SessionId> = parked.waiting.iter().map(|waiting| waiting.who.session()).collect();
         sessions.sort_unstable();
         sessions.dedup();
-        let dead: Vec<SessionId> = hub.judge(&sessions).await?.into_iter().map(|dead| dead.session).collect();
+        for some in hub.judge(&sessions).await?.chunks(hub.at_once(ENDED_AT_ONCE)) {
+            self.evict(some).await.map_err(|error| error.during("notify"))?;
+        }
         hub.transact_soon(async |tx| {
             let mut open = self.gate.open(&tx, &[self.parked.key()]).await?;
             if open.holders.of(guard.0.who).is_none() {
@@ -153,7 +161,6 @@ impl Condition {
             }
             let mut parked = self.parked.get(&tx).await?.unwrap_or_default();
             let before = parked.waiting.len();
-            parked.waiting.retain(|waiting| !dead.contains(&waiting.who.session()));
             let notified: Vec<Waiting> = parked.waiting.drain(..parked.waiting.len().min(most)).collect();
             let count = notified.len();
             match hub.makes(Bug::NotifiedStay) {
@@ -174,7 +181,7 @@ impl Condition {
         refuse_nested("wait")?;
         self.check(&guard)?;
         let (reply, done) = oneshot::channel();
-        let (stop, stopped) = oneshot::channel();
+        let (stop, stopped) = watch::channel(());
         let deadline = deadline.filter(|_| !self.gate.hub.makes(Bug::WaitEndless));
         self.gate.hub.spawn(drive(self.clone(), guard.0, deadline, Stop { reply, stopped }));
         let done = done.await;
@@ -197,10 +204,35 @@ impl Condition {
         Err(Error::new(ErrorKind::Misuse, message).at(&self.gate.key))
     }
 
-    /// Gives the lock back and begins to wait, in one commit. `false`: the lock was lost.
-    async fn park(&self, who: Claimant, seat: u32) -> Result<bool> {
+    /// Removes those that have died, and ends their sessions in the same commit: one that is only late finds out, and does not wait for a
+    /// notification that will never come.
+    async fn evict(&self, dead: &[Dead]) -> Result<()> {
         let hub = &self.gate.hub;
-        hub.transact(async |tx| {
+        let records: Vec<Key> = dead.iter().map(|dead| Heartbeat::key(dead.session)).collect();
+        let evicted = hub.transact_soon(async |tx| {
+            tx.0.see(&records.iter().chain([self.parked.key()]).collect::<Vec<_>>()).await?;
+            let mut parked = self.parked.get(&tx).await?.unwrap_or_default();
+            let mut evicted = Vec::new();
+            for dead in dead {
+                let is_theirs = |waiting: &Waiting| waiting.who.session() == dead.session;
+                if parked.waiting.iter().any(is_theirs) && dead.end(&hub.engine, &tx).await? {
+                    parked.waiting.retain(|waiting| !is_theirs(waiting));
+                    evicted.push(dead.clone());
+                }
+            }
+            if !evicted.is_empty() {
+                self.parked.put(&tx, parked).await?;
+            }
+            Ok(evicted)
+        });
+        hub.clear_seats_of(evicted.await?);
+        Ok(())
+    }
+
+    /// Gives the lock back and begins to wait, in one commit. `Some(false)`: the lock was lost. `None`: nobody wants to wait any more.
+    async fn park(&self, who: Claimant, seat: u32, wanted: &watch::Receiver<()>) -> Result<Option<bool>> {
+        let hub = &self.gate.hub;
+        hub.transact_wanted(wanted, async |tx| {
             let mut open = self.gate.open(&tx, &[self.parked.key()]).await?;
             if !open.holders.remove(who) {
                 return Ok(false);
@@ -215,34 +247,46 @@ impl Condition {
         .await
     }
 
-    /// Ends the wait. `into_line`: it goes to the end of the lock's line, if it still waits here, and else it goes away, and hands on
-    /// what it was notified of. `false`: it did not wait here any more.
-    async fn unpark(&self, who: Claimant, into_line: bool) -> Result<bool> {
+    /// Its time is over: it goes to the end of the lock's line, if it still waits here. `false`: it did not any more.
+    async fn time_out(&self, who: Claimant) -> Result<bool> {
         let hub = &self.gate.hub;
         hub.transact(async |tx| {
             let mut open = self.gate.open(&tx, &[self.parked.key()]).await?;
             let mut parked = self.parked.get(&tx).await?.unwrap_or_default();
-            let at = parked.position(who);
-            match at {
-                Some(at) => {
-                    let waiting = parked.waiting.remove(at);
-                    if into_line {
-                        open.line.waiting.push(waiting);
-                    }
-                    self.parked.put(&tx, parked).await?;
-                }
-                None if into_line => return Ok(false),
-                None => {
-                    if open.remove(who) && !parked.waiting.is_empty() {
-                        open.line.waiting.push(parked.waiting.remove(0));
-                        self.parked.put(&tx, parked).await?;
-                    }
-                }
-            }
+            let Some(at) = parked.position(who) else {
+                return Ok(false);
+            };
+            let waiting = parked.waiting.remove(at);
+            open.line.waiting.push(Waiting { label: TIMED_OUT.to_owned(), ..waiting });
+            self.parked.put(&tx, parked).await?;
             let granted = open.advance();
             let granted = granted.into_iter().filter(|granted| granted.who != who).collect();
             open.close(granted).await?;
-            Ok(at.is_some())
+            Ok(true)
+        })
+        .await
+    }
+
+    /// Ends the wait wherever it stands, and hands on what it was notified of. `token`: that of its guard from before the wait.
+    async fn leave(&self, who: Claimant, token: u64) -> Result<()> {
+        let hub = &self.gate.hub;
+        hub.transact(async |tx| {
+            let mut open = self.gate.open(&tx, &[self.parked.key()]).await?;
+            let mut parked = self.parked.get(&tx).await?.unwrap_or_default();
+            let in_line = open.line.waiting.iter().find(|waiting| waiting.who == who).map(|waiting| &waiting.label);
+            // One that holds the lock as it did before has not begun to wait.
+            let held = open.holders.of(who).filter(|held| held.token != token).map(|held| &held.label);
+            let notified = in_line.or(held).is_some_and(|label| label != TIMED_OUT);
+            let mut changed = parked.remove(who);
+            if open.remove(who) && notified && !parked.waiting.is_empty() {
+                open.line.waiting.push(parked.waiting.remove(0));
+                changed = true;
+            }
+            if changed {
+                self.parked.put(&tx, parked).await?;
+            }
+            let granted = open.advance();
+            open.close(granted).await
         })
         .await
     }
@@ -250,20 +294,22 @@ impl Condition {
 
 /// A wait from its beginning to its end.
 async fn drive(condition: Condition, hold: Hold, deadline: Option<Instant>, mut stop: Stop<Ended>) {
-    let key = condition.gate.key.clone();
+    let (key, before) = (condition.gate.key.clone(), hold.token);
     let Some((gate, claim, session, who)) = hold.dissolve() else {
         return;
     };
-    let waited = match condition.park(who, claim.seat).await {
-        Ok(true) => wait(&condition, &session, who, claim.seat, deadline, &mut stop).await,
-        Ok(false) => Err(lost(&key)),
+    session.take_seat(claim.seat);
+    let waited = match condition.park(who, claim.seat, &stop.stopped).await {
+        Ok(Some(true)) => wait(&condition, &session, who, claim.seat, deadline, &mut stop).await,
+        Ok(Some(false)) => Err(lost(&key)),
+        Ok(None) => Err(nobody_waits()),
         Err(error) => Err(error),
     };
     let answer = match waited {
         Ok(Some((token, timed_out))) => Ok((Hold::assemble(gate, claim, session, who, token), timed_out)),
         ended => {
             // Wherever it stands now, it is to stand nowhere.
-            if condition.unpark(who, false).await.is_err() {
+            if condition.leave(who, before).await.is_err() {
                 gate.hub.lose(&session);
             }
             Err(ended.err().unwrap_or_else(|| lost(&key)))
@@ -272,7 +318,7 @@ async fn drive(condition: Condition, hold: Hold, deadline: Option<Instant>, mut 
     if let Err(Ok((hold, timed_out))) = stop.reply.send(answer) {
         // Nobody is there to go on: whatever it was notified of is for another.
         if !timed_out && let Some((gate, claim, session, who)) = hold.dissolve() {
-            if condition.unpark(who, false).await.is_err() {
+            if condition.leave(who, before).await.is_err() {
                 gate.hub.lose(&session);
             }
             drop(claim);
@@ -298,7 +344,7 @@ async fn wait(
                 Ok(waited) => waited,
                 Err(_) => {
                     deadline = None;
-                    timed_out = condition.unpark(who, true).await?;
+                    timed_out = condition.time_out(who).await?;
                     continue;
                 }
             },
@@ -309,9 +355,13 @@ async fn wait(
                 gate.hub.lose(session);
                 Ok(None)
             }
-            Waited::Stopped => Err(Error::new(ErrorKind::Aborted, "nobody waits any more")),
+            Waited::Stopped => Err(nobody_waits()),
         };
     }
+}
+
+fn nobody_waits() -> Error {
+    Error::new(ErrorKind::Aborted, "nobody waits any more")
 }
 
 impl std::fmt::Debug for Condition {

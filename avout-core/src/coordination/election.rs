@@ -5,6 +5,7 @@ use super::gate::{Gate, Request};
 use super::guard::guard;
 use super::hub::Hub;
 use super::lock::timed_out;
+use super::rules::Holders;
 use crate::backend::Watcher;
 use crate::engine::refuse_nested;
 use crate::error::{Error, ErrorKind, Result};
@@ -108,7 +109,8 @@ impl Election {
     /// As [`Stm::dosync`](crate::Stm::dosync).
     pub async fn leader(&self) -> Result<Option<Leader>> {
         refuse_nested("leader")?;
-        leader(&self.0).await
+        let gate = &self.0;
+        gate.hub.transact_soon(async |tx| gate.holders().get(&tx).await).await.map(leader)
     }
 
     /// Follows who leads, from now on. The first that it tells is the present one.
@@ -160,7 +162,7 @@ impl Leaders {
             if self.watcher.is_none() {
                 self.watcher = Some(engine.until(None, || engine.coordinator.watch(&keys)).await?);
             }
-            let now = leader(&self.gate).await?;
+            let now = leader(self.gate.hub.transact(async |tx| self.gate.holders().get(&tx).await).await?);
             if self.told.as_ref() != Some(&now) {
                 self.told = Some(now.clone());
                 return Ok(now);
@@ -177,10 +179,9 @@ impl Leaders {
     }
 }
 
-async fn leader(gate: &Gate) -> Result<Option<Leader>> {
-    let holders = gate.hub.transact_soon(async |tx| gate.holders().get(&tx).await).await?;
-    let held = holders.and_then(|holders| holders.held.into_iter().next());
-    Ok(held.map(|held| Leader { name: held.label, term: held.token }))
+fn leader(holders: Option<Holders>) -> Option<Leader> {
+    let held = holders?.held.into_iter().next()?;
+    Some(Leader { name: held.label, term: held.token })
 }
 
 impl std::fmt::Debug for Election {

@@ -7,10 +7,13 @@ use crate::engine::planted::Bug;
 use crate::engine::refuse_nested;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handles::{Own, Tx};
-use crate::protocol::{Key, SessionId};
+use crate::protocol::{Heartbeat, Key, SessionId};
 
 /// How many are granted in one commit at most: each has a seat to be written.
 const GRANTED_AT_ONCE: usize = 16;
+
+/// How many sessions are ended in one commit at most: each has a record to be removed.
+const ENDED_AT_ONCE: usize = 64;
 
 /// What there is to be held under one key, and the line before it: two records, each step on them one transaction.
 #[derive(Clone)]
@@ -122,12 +125,16 @@ impl Gate {
         if let Some(before) = before {
             open.remove(before);
         }
+        let seat = entry.seat;
         open.line.waiting.push(Waiting { take: request.take, ..entry });
         let granted = open.advance();
         let token = open.holders.of(who).map(|held| held.token);
         if token.is_none() && !wait {
             open.line.remove(who);
             return Ok(Joined::NotNow(observed(&open.holders, &open.line, who)));
+        }
+        if token.is_none() {
+            session.take_seat(seat);
         }
         if !self.hub.enter(session, begun, tx).await? {
             return Ok(Joined::Ended);
@@ -166,7 +173,7 @@ impl Gate {
                     return Ok(None);
                 }
                 let granted = open.advance();
-                let more = granted.len() == GRANTED_AT_ONCE;
+                let more = self.maybe_more(&granted);
                 open.close(granted).await?;
                 Ok(Some(more))
             })
@@ -186,7 +193,7 @@ impl Gate {
             };
             held.take = held.take.min(take);
             let granted = open.advance();
-            let more = granted.len() == GRANTED_AT_ONCE;
+            let more = self.maybe_more(&granted);
             open.close(granted).await?;
             Ok(Some(more))
         });
@@ -200,17 +207,22 @@ impl Gate {
     /// Grants what is free and was not granted, as when there were more to be granted than fit into one commit.
     pub(super) async fn settle(&self) -> Result<()> {
         loop {
-            let granted = self.hub.transact(async |tx| {
+            let more = self.hub.transact(async |tx| {
                 let mut open = self.open(&tx, &[]).await?;
                 let granted = open.advance();
-                let many = granted.len();
+                let more = self.maybe_more(&granted);
                 open.close(granted).await?;
-                Ok(many)
+                Ok(more)
             });
-            if granted.await? < GRANTED_AT_ONCE {
+            if !more.await? {
                 return Ok(());
             }
         }
+    }
+
+    /// Whether as many were granted as fit into one commit.
+    fn maybe_more(&self, granted: &[Waiting]) -> bool {
+        granted.len() == self.hub.at_once(GRANTED_AT_ONCE)
     }
 
     /// Looks after those who are in the way of a request: removes those that are dead, as far as that is this one's business.
@@ -233,22 +245,39 @@ impl Gate {
     /// Removes the entries of dead sessions, and ends these in the same commit: one that is only late finds out that it lost
     /// all that it had.
     pub(super) async fn evict(&self, dead: &[Dead]) -> Result<bool> {
-        self.hub
-            .transact(async |tx| {
-                let mut open = self.open(&tx, &[]).await?;
-                let mut evicted = false;
-                for dead in dead {
-                    let (mut holders, mut line) = (open.holders.clone(), open.line.clone());
-                    if evict(&mut holders, &mut line, dead.session) && dead.end(&self.hub.engine, &tx).await? {
-                        tracing::info!(key = %self.key, session = %dead.session, "removed a session that ended");
-                        (open.holders, open.line, evicted) = (holders, line, true);
-                    }
-                }
-                let granted = open.advance();
-                open.close(granted).await?;
-                Ok(evicted)
-            })
-            .await
+        let (mut evicted, mut more) = (Vec::new(), false);
+        for some in dead.chunks(self.hub.at_once(ENDED_AT_ONCE)) {
+            let (mut ended, left) = self.hub.transact(async |tx| self.evict_some(&tx, some).await).await?;
+            evicted.append(&mut ended);
+            more |= left;
+        }
+        if more {
+            self.settle().await?;
+        }
+        let any = !evicted.is_empty();
+        self.hub.clear_seats_of(evicted);
+        Ok(any)
+    }
+
+    /// Gives those that were removed, and whether more can be granted.
+    async fn evict_some(&self, tx: &Tx, dead: &[Dead]) -> Result<(Vec<Dead>, bool)> {
+        let records: Vec<Key> = dead.iter().map(|dead| Heartbeat::key(dead.session)).collect();
+        let mut open = self.open(tx, &records.iter().collect::<Vec<_>>()).await?;
+        let mut ended = Vec::new();
+        for dead in dead {
+            let (mut holders, mut line) = (open.holders.clone(), open.line.clone());
+            if evict(&mut holders, &mut line, dead.session) && dead.end(&self.hub.engine, tx).await? {
+                tracing::info!(key = %self.key, session = %dead.session, "removed a session that ended");
+                (open.holders, open.line) = (holders, line);
+                ended.push(dead.clone());
+            }
+        }
+        // A commit that takes few keys has no room for seats beside the sessions.
+        let is_full = dead.len() + GRANTED_AT_ONCE > self.hub.at_once(usize::MAX);
+        let granted = if is_full { Vec::new() } else { open.advance() };
+        let more = is_full || self.maybe_more(&granted);
+        open.close(granted).await?;
+        Ok((ended, more))
     }
 
     /// Who uses it, at one moment.
@@ -288,8 +317,6 @@ impl Open<'_> {
 
     /// Grants what is free to those first in the line.
     pub(super) fn advance(&mut self) -> Vec<Waiting> {
-        // The two records, the session, the slot, the floor, and what a caller adds.
-        let room = self.gate.hub.engine.capabilities.max_keys.saturating_sub(8).max(1);
         let hub = &self.gate.hub;
         if hub.makes(Bug::LockForAll) {
             return self.advance_all();
@@ -306,7 +333,7 @@ impl Open<'_> {
         if hub.makes(Bug::TokensStand) {
             self.holders.grants = 0;
         }
-        let granted = advance(&mut self.holders, &mut self.line, GRANTED_AT_ONCE.min(room));
+        let granted = advance(&mut self.holders, &mut self.line, hub.at_once(GRANTED_AT_ONCE));
         if granted.is_empty() {
             self.holders.grants = before;
         }

@@ -56,6 +56,11 @@ impl Drop for Claim {
     }
 }
 
+/// Waits until the sender has gone.
+pub(super) async fn gone(wanted: &mut watch::Receiver<()>) {
+    while wanted.changed().await.is_ok() {}
+}
+
 /// How long is waited after an error that may pass.
 const AFTER_ERROR: Duration = Duration::from_millis(20);
 
@@ -103,6 +108,35 @@ impl Hub {
     {
         let options = Options { deadline: None, max_attempts: None, ..Options::new(&self.engine.config) };
         run(&self.engine, options, |tx| body(Tx(tx))).await
+    }
+
+    /// The same for as long as somebody wants it, which the end of `wanted`'s sender says. `None`: nobody did any more, and
+    /// nothing has happened. Once its commit is sent it is waited for all the same.
+    pub(super) async fn transact_wanted<T, F, Fut>(&self, wanted: &watch::Receiver<()>, body: F) -> Result<Option<T>>
+    where
+        F: Fn(Tx) -> Fut,
+        Fut: Future<Output = Result<T>>,
+    {
+        let wanted_by = Some(wanted.clone());
+        let options =
+            Options { deadline: None, max_attempts: None, wanted: wanted_by, ..Options::new(&self.engine.config) };
+        let done = run(&self.engine, options, |tx| {
+            let (mut wanted, work) = (wanted.clone(), body(Tx(tx)));
+            async move {
+                tokio::select! {
+                    biased;
+                    () = gone(&mut wanted) => Err(Error::abort("nobody wants it any more")),
+                    done = work => done,
+                }
+            }
+        });
+        match done.await {
+            Ok(done) => Ok(Some(done)),
+            Err(error) => match error.kind() {
+                ErrorKind::Aborted | ErrorKind::Unavailable if wanted.has_changed().is_err() => Ok(None),
+                _ => Err(error),
+            },
+        }
     }
 
     /// The same until the client's deadline.
@@ -186,20 +220,32 @@ impl Hub {
             Some(native) => native.end(session.id).await,
             None => self.transact_soon(async |tx| record(&self.engine, session.id).remove(&tx).await).await,
         };
-        if let Err(error) = retired {
+        let cleared = self.clear_seats(session.id, session.seats()).await;
+        if let Err(error) = retired.and(cleared) {
             tracing::debug!(session = %session.id, %error, "the end of a session is left for others to notice");
         }
     }
 
-    /// Which of these sessions are dead. One request.
+    /// Of something that takes a key each, how many fit into a commit beside the two records of a gate, the session, the slot, the
+    /// floor, and what a caller adds; but no more than `most`.
+    pub(super) fn at_once(&self, most: usize) -> usize {
+        self.engine.capabilities.max_keys.saturating_sub(8).clamp(1, most)
+    }
+
+    /// Which of these sessions are dead. One request for each 256 of them.
     pub(super) async fn judge(&self, sessions: &[SessionId]) -> Result<Vec<Dead>> {
-        /// Of more the rest is looked at another time.
-        const AT_ONCE: usize = 64;
-        let limit = self.engine.capabilities.max_keys.saturating_sub(1).clamp(1, AT_ONCE);
-        let sessions = &sessions[..sessions.len().min(limit)];
-        if sessions.is_empty() || self.makes(Bug::DeadStay) {
-            return Ok(Vec::new());
+        const AT_ONCE: usize = 256;
+        let mut dead = Vec::new();
+        if self.makes(Bug::DeadStay) {
+            return Ok(dead);
         }
+        for some in sessions.chunks(self.at_once(AT_ONCE)) {
+            dead.append(&mut self.judge_some(some).await?);
+        }
+        Ok(dead)
+    }
+
+    async fn judge_some(&self, sessions: &[SessionId]) -> Result<Vec<Dead>> {
         if let Some(native) = self.engine.coordinator.sessions() {
             let alive = self.engine.until(None, || native.alive(sessions)).await?;
             let dead = sessions.iter().zip(alive).filter(|(_, alive)| !alive);
@@ -218,7 +264,7 @@ impl Hub {
             })
             .await?;
         let hours = Duration::from_secs(if self.makes(Bug::LivingTakenForDead) { 36_000 } else { 0 });
-        Ok(self.observer.judge(asked + hours, found))
+        Ok(self.observer.judge(asked + hours, found, self.tick() * 8))
     }
 
     /// Runs a task that goes on when the runtime ends from which it was started.

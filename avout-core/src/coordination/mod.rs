@@ -19,6 +19,7 @@ mod once;
 mod queue;
 mod rules;
 mod rw_lock;
+mod seats;
 mod semaphore;
 mod session;
 

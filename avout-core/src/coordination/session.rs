@@ -1,26 +1,17 @@
 //! Sessions: whether a client is alive, as others see it and as it knows itself. See `docs/protocol.md#sessions`.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::handles::{Own, Tx};
-use crate::protocol::{Key, SessionId};
-
-/// The heartbeat record of a session.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Heartbeat {
-    /// Grows while the session is in use.
-    beat: u64,
-    /// How long the session lives without a change of the record, in milliseconds.
-    ttl: u64,
-}
+use crate::protocol::{Heartbeat, Key, SessionId};
 
 /// A session of this client.
 pub(super) struct Session {
@@ -28,6 +19,8 @@ pub(super) struct Session {
     pub(super) ttl: Duration,
     record: Own<Heartbeat>,
     vital: Mutex<Vital>,
+    /// Seats from this number on were never waited in.
+    seats: AtomicU32,
     lost: watch::Sender<bool>,
 }
 
@@ -43,7 +36,8 @@ struct Vital {
 impl Session {
     pub(super) fn new(engine: &Engine, id: SessionId, ttl: Duration) -> Self {
         let vital = Vital { renewed: Instant::now(), beating: false, begun: false };
-        Self { id, ttl, record: record(engine, id), vital: Mutex::new(vital), lost: watch::Sender::new(false) }
+        let (vital, seats) = (Mutex::new(vital), AtomicU32::new(0));
+        Self { id, ttl, record: record(engine, id), vital, seats, lost: watch::Sender::new(false) }
     }
 
     fn vital(&self) -> MutexGuard<'_, Vital> {
@@ -128,7 +122,17 @@ impl Session {
     async fn beat(&self, tx: &Tx, found: Option<Heartbeat>) -> Result<()> {
         let ttl = u64::try_from(self.ttl.as_millis()).unwrap_or(u64::MAX);
         let beat = found.map_or(0, |found| found.beat) + 1;
-        self.record.put(tx, Heartbeat { beat, ttl }).await
+        self.record.put(tx, Heartbeat { beat, ttl, seats: self.seats() }).await
+    }
+
+    /// Takes note that somebody may write to this seat. Those who end the session for this client learn of it with a sign of life.
+    pub(super) fn take_seat(&self, number: u32) {
+        self.seats.fetch_max(number.saturating_add(1), Ordering::Relaxed);
+    }
+
+    /// The numbers of its seats are smaller than this.
+    pub(super) fn seats(&self) -> u32 {
+        self.seats.load(Ordering::Relaxed)
     }
 
     pub(super) fn key(&self) -> &Key {
@@ -138,12 +142,12 @@ impl Session {
 
 /// The record of a session.
 pub(super) fn record(engine: &Engine, id: SessionId) -> Own<Heartbeat> {
-    Own::new(engine, Key::reserved(&format!("sessions/{id}")), "session")
+    Own::new(engine, Heartbeat::key(id), Heartbeat::TAG)
 }
 
 /// A key that one waiter of a session watches: whoever grants it what it waits for writes there.
 pub(super) fn seat(engine: &Engine, id: SessionId, number: u32) -> Own<u64> {
-    Own::new(engine, Key::reserved(&format!("sessions/{id}/seats/{number}")), "seat")
+    Own::new(engine, Heartbeat::seat(id, number), "seat")
 }
 
 /// A session that is taken for dead.
@@ -152,11 +156,13 @@ pub(super) struct Dead {
     pub(super) session: SessionId,
     /// What its record has said for too long; `None`: there is no record.
     beat: Option<u64>,
+    /// How many seats it has had, as far as its record says.
+    pub(super) seats: u32,
 }
 
 impl Dead {
     pub(super) fn gone(session: SessionId) -> Self {
-        Self { session, beat: None }
+        Self { session, beat: None, seats: 0 }
     }
 
     /// In the transaction that removes the session's entries: ends it. `false`: it has shown a sign of life meanwhile.
@@ -181,20 +187,25 @@ struct Sight {
     seen: Instant,
 }
 
-/// So many sessions are remembered; of more, those that were not looked at for longest are forgotten.
+/// So many sessions are remembered; of more, only those that were looked at of late.
 const REMEMBERED: usize = 4096;
 
 impl Observer {
     /// Takes in what a look showed that began at `asked`, and gives those that are dead: the record is gone, or has not changed
-    /// between two looks that lie further apart than its time to live.
-    pub(super) fn judge(&self, asked: Instant, found: Vec<(SessionId, Option<Heartbeat>)>) -> Vec<Dead> {
+    /// between two looks that lie further apart than its time to live. Whoever waits looks again within `of_late`.
+    pub(super) fn judge(
+        &self,
+        asked: Instant,
+        found: Vec<(SessionId, Option<Heartbeat>)>,
+        of_late: Duration,
+    ) -> Vec<Dead> {
         let now = Instant::now();
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut dead = Vec::new();
         for (session, found) in found {
-            let Some(Heartbeat { beat, ttl }) = found else {
+            let Some(Heartbeat { beat, ttl, seats }) = found else {
                 seen.remove(&session);
-                dead.push(Dead { session, beat: None });
+                dead.push(Dead::gone(session));
                 continue;
             };
             let sight = seen.entry(session).or_insert(Sight { beat, since: now, seen: now });
@@ -205,14 +216,11 @@ impl Observer {
             // Clocks of two machines may run at slightly different speeds.
             let ttl = Duration::from_millis(ttl);
             if asked.saturating_duration_since(sight.since) >= ttl + ttl / 16 {
-                dead.push(Dead { session, beat: Some(beat) });
+                dead.push(Dead { session, beat: Some(beat), seats });
             }
         }
         if seen.len() > REMEMBERED {
-            let mut looks: Vec<Instant> = seen.values().map(|sight| sight.seen).collect();
-            looks.sort_unstable();
-            let oldest = looks[looks.len() / 2];
-            seen.retain(|_, sight| sight.seen > oldest);
+            seen.retain(|_, sight| now.saturating_duration_since(sight.seen) <= of_late);
         }
         dead
     }
@@ -223,7 +231,7 @@ mod tests {
     use super::*;
 
     fn beat(beat: u64) -> Option<Heartbeat> {
-        Some(Heartbeat { beat, ttl: 1000 })
+        Some(Heartbeat { beat, ttl: 1000, seats: 0 })
     }
 
     /// A session is dead once its record has not changed for its time to live by the observer's clock, and at once if there is none.
@@ -231,7 +239,7 @@ mod tests {
     async fn judges_by_what_it_has_seen() {
         let observer = Observer::default();
         let session = SessionId::new(1);
-        let look = |found| observer.judge(Instant::now(), vec![(session, found)]).len();
+        let look = |found| observer.judge(Instant::now(), vec![(session, found)], Duration::from_secs(2)).len();
         assert_eq!(look(beat(1)), 0, "the first look, whenever the record was written");
         tokio::time::advance(Duration::from_millis(900)).await;
         assert_eq!(look(beat(2)), 0);
@@ -241,5 +249,24 @@ mod tests {
         assert_eq!(look(beat(2)), 1);
         assert_eq!(look(beat(3)), 0, "it is up to others whether it was too late");
         assert_eq!(look(None), 1);
+    }
+
+    /// None of a crowd is forgotten while it is looked at, however large it is and however few are looked at in one request.
+    #[tokio::test(start_paused = true)]
+    async fn forgets_nobody_of_a_crowd() {
+        let observer = Observer::default();
+        let crowd: Vec<SessionId> = (0..3 * REMEMBERED as u128).map(SessionId::new).collect();
+        let look = || {
+            let judge = |some: &[SessionId]| {
+                let found = some.iter().map(|session| (*session, beat(1))).collect();
+                observer.judge(Instant::now(), found, Duration::from_secs(2)).len()
+            };
+            crowd.chunks(64).map(judge).sum::<usize>()
+        };
+        for _ in 0..5 {
+            assert_eq!(look(), 0);
+            tokio::time::advance(Duration::from_millis(250)).await;
+        }
+        assert_eq!(look(), crowd.len());
     }
 }

@@ -2,6 +2,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Engine;
@@ -42,11 +43,18 @@ pub(super) struct Standing {
     pub(super) reserved: Option<Reserved>,
     /// In memory: that others hold their commits back for it.
     pub(super) first: Option<First>,
+    /// See [`Options::wanted`](super::Options::wanted).
+    pub(super) wanted: Option<watch::Receiver<()>>,
 }
 
 impl Standing {
     pub(super) fn new(deadline: Option<Instant>) -> Self {
-        Self { begun: Instant::now(), deadline, tickets: Vec::new(), holder: None, reserved: None, first: None }
+        let (tickets, holder, reserved) = (Vec::new(), None, None);
+        Self { begun: Instant::now(), deadline, tickets, holder, reserved, first: None, wanted: None }
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.wanted.as_ref().is_none_or(|wanted| wanted.has_changed().is_ok())
     }
 }
 
@@ -312,7 +320,7 @@ impl Engine {
                 Ok(Sent::NotCommitted(reason)) => {
                     tracing::debug!(%reason, "not committed, trying again");
                     prewritten.discard();
-                    if !self.pause(self.backoff.outage(repeated), deadline).await {
+                    if !self.pause(self.backoff.outage(repeated), deadline).await || !run.is_wanted() {
                         return Err(reason);
                     }
                     continue;

@@ -1,6 +1,8 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::attempt::{AbortHook, CommitHook};
 use crate::backend::tasks::Tasks;
 
@@ -70,6 +72,8 @@ pub(crate) struct Options {
     pub(crate) label: Cow<'static, str>,
     pub(crate) on_commit: Vec<CommitHook>,
     pub(crate) on_abort: Vec<AbortHook>,
+    /// When its sender has gone nobody wants the transaction any more: a commit that surely did not happen is not sent again.
+    pub(crate) wanted: Option<watch::Receiver<()>>,
 }
 
 impl Options {
@@ -81,6 +85,7 @@ impl Options {
             label: Cow::Borrowed(""),
             on_commit: Vec::new(),
             on_abort: Vec::new(),
+            wanted: None,
         }
     }
 }

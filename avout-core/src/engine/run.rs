@@ -105,6 +105,7 @@ impl<'a> Runner<'a> {
         if planted::is(&engine.config, Bug::AttemptsUnlimited) {
             options.max_attempts = None;
         }
+        standing.wanted = options.wanted.take();
         standing.deadline = options.deadline.and_then(|deadline| standing.begun.checked_add(deadline));
         let (lost_on, longest) = (Vec::new(), Duration::ZERO);
         Self { engine, options, standing, attempts: 0, losses: 0, lost_on, began: None, longest, primed: None }

@@ -12,6 +12,7 @@ mod payload;
 mod point;
 mod reading;
 mod record;
+mod session;
 mod slot;
 mod version;
 
@@ -23,5 +24,6 @@ pub use payload::{Payload, Shared, State};
 pub use point::{Point, Revision};
 pub use reading::{Reading, place};
 pub use record::{Holder, MAX_HISTORY, MAX_HISTORY_BYTES, Meta, Record, Reservation, Succession};
+pub(crate) use session::{Heartbeat, SessionKey};
 pub use slot::{Floor, Receipt, Resolution, SlotDecision, SlotState, Turn};
 pub use version::{ClientId, Realm, SessionId, Version};

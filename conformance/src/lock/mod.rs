@@ -2,6 +2,9 @@
 
 pub(crate) mod bench;
 pub(crate) mod cost;
+pub(crate) mod crowds;
 pub(crate) mod liveness;
 pub(crate) mod mutex;
 pub(crate) mod others;
+pub(crate) mod outage;
+pub(crate) mod stalls;

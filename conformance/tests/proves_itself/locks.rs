@@ -45,7 +45,12 @@ pub(crate) const BREAKS: &[(Break, &[&str])] = &[
     ),
     (
         Break::Engine(Bug::GrantUntold),
-        &["lock::it_is_granted_in_the_order_of_requests", "lock::a_handover_costs_the_same_for_any_number_of_waiters"],
+        &[
+            "lock::it_is_granted_in_the_order_of_requests",
+            "lock::a_handover_costs_the_same_for_any_number_of_waiters",
+            "lock::all_that_there_is_room_for_get_it_at_once",
+            "lock::a_wait_given_up_in_an_outage_gives_the_lock_back",
+        ],
     ),
     (
         Break::Engine(Bug::ReadsTwice),
@@ -64,6 +69,10 @@ pub(crate) const BREAKS: &[(Break, &[&str])] = &[
             "lock::a_try_finds_a_dead_holder_in_the_end",
             "lock::whoever_dies_at_any_call_holds_nobody_up",
             "lock::permits_of_the_dead_come_back",
+            "lock::whoever_dies_in_a_crowd_is_noticed",
+            "lock::a_crowd_that_dies_at_once_is_followed",
+            "lock::a_party_that_was_taken_for_dead_has_not_arrived",
+            "lock::a_waiter_that_was_taken_for_dead_is_told",
             "lock::what_is_not_acknowledged_is_handed_out_again",
         ],
     ),
@@ -84,8 +93,17 @@ pub(crate) const BREAKS: &[(Break, &[&str])] = &[
         Break::Engine(Bug::NotifiedStay),
         &["lock::a_wait_releases_the_lock_and_a_notification_ends_it", "lock::notifications_go_in_the_order_of_waits"],
     ),
-    (Break::Engine(Bug::WaitEndless), &["lock::a_wait_ends_with_its_time"]),
-    (Break::Engine(Bug::BarrierEarly), &["lock::a_barrier_opens_with_the_last"]),
+    (
+        Break::Engine(Bug::WaitEndless),
+        &["lock::a_wait_ends_with_its_time", "lock::a_wait_that_timed_out_hands_on_nothing"],
+    ),
+    (
+        Break::Engine(Bug::BarrierEarly),
+        &["lock::a_barrier_opens_with_the_last", "lock::a_barrier_opens_though_a_party_was_taken_for_dead"],
+    ),
+    (Break::Engine(Bug::ErrorSwallowed), &["lock::requests_given_up_in_an_outage_are_not_made"]),
+    (Break::Engine(Bug::DeadlineIgnored), &["lock::a_try_in_an_outage_does_not_say_that_it_is_not_free"]),
+    (Break::Backend(Fault::LostWatch), &["lock::leaders_are_followed_through_an_outage"]),
     (Break::Engine(Bug::OnceForgotten), &["lock::once_is_once", "lock::once_forgets_no_recent_id"]),
     (Break::Backend(Fault::LostWatch), &["lock::a_barrier_opens_with_the_last", "lock::a_latch_opens_at_zero"]),
     (

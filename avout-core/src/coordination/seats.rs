@@ -1,0 +1,62 @@
+//! Removing the seats of sessions that ended: nobody waits in them any more.
+
+use std::sync::Arc;
+
+use super::hub::Hub;
+use super::session::{Dead, seat};
+use crate::error::Result;
+use crate::handles::Own;
+use crate::protocol::{Heartbeat, Key, SessionId, SessionKey};
+
+/// So many are removed in one commit at most.
+const AT_ONCE: usize = 64;
+
+impl Hub {
+    /// Removes the seats of a session that has ended, as far as numbers below `below` go. It is tried once: what is left, or is written
+    /// by somebody who has not heard of the end yet, is left to the sweep.
+    pub(super) async fn clear_seats(&self, session: SessionId, below: u32) -> Result<()> {
+        self.clear((0..below).map(|number| seat(&self.engine, session, number)).collect()).await
+    }
+
+    /// The same for sessions of others that this client has ended, in the background.
+    pub(super) fn clear_seats_of(self: &Arc<Self>, dead: Vec<Dead>) {
+        if dead.is_empty() {
+            return;
+        }
+        let hub = Arc::clone(self);
+        self.background(async move {
+            for dead in dead {
+                let cleared = match hub.engine.coordinator.sessions() {
+                    Some(_) => hub.clear_all_seats(dead.session).await,
+                    None => hub.clear_seats(dead.session, dead.seats).await,
+                };
+                if let Err(error) = cleared {
+                    tracing::debug!(session = %dead.session, %error, "the seats of a session are left to the sweep");
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Where sessions have no records nothing tells how many seats they had.
+    async fn clear_all_seats(&self, session: SessionId) -> Result<()> {
+        let (engine, prefix) = (&self.engine, Heartbeat::key(session));
+        let keys = engine.until(engine.deadline(), || engine.coordinator.list(&prefix)).await?;
+        let is_seat = |key: &Key| SessionKey::of(key) == Some(SessionKey::Seat(session));
+        self.clear(keys.into_iter().filter(is_seat).map(|key| Own::new(engine, key, "seat")).collect()).await
+    }
+
+    async fn clear(&self, seats: Vec<Own<u64>>) -> Result<()> {
+        for some in seats.chunks(self.at_once(AT_ONCE)) {
+            self.transact_soon(async |tx| {
+                tx.0.see(&some.iter().map(Own::key).collect::<Vec<_>>()).await?;
+                for seat in some {
+                    seat.remove(&tx).await?;
+                }
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(())
+    }
+}
