@@ -56,6 +56,7 @@ const FILES: &[&[Law]] = &[
     lock::crowds::LAWS,
     lock::outage::LAWS,
     lock::stalls::LAWS,
+    lock::ended::LAWS,
 ];
 
 /// All laws, in the order of their groups.

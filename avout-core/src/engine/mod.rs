@@ -87,6 +87,8 @@ pub(crate) struct Engine {
     /// The store for refs that name none.
     pub(crate) home: Arc<dyn Store>,
     pub(crate) config: Config,
+    /// Reads the records of sessions, for the sweep.
+    heartbeats: Arc<dyn Coder>,
     pub(crate) stats: Counters,
     stores: RwLock<HashMap<Realm, Arc<dyn Store>>>,
     floor: FloorCell,
@@ -106,7 +108,12 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    pub(crate) fn new(coordinator: Arc<dyn Coordinator>, home: Arc<dyn Store>, config: Config) -> Arc<Self> {
+    pub(crate) fn new(
+        coordinator: Arc<dyn Coordinator>,
+        home: Arc<dyn Store>,
+        config: Config,
+        heartbeats: Arc<dyn Coder>,
+    ) -> Arc<Self> {
         let capabilities = coordinator.capabilities().clone();
         Arc::new_cyclic(|own| Self {
             client: ClientId::of(capabilities.realm, config.client.unwrap_or_else(rand::random)),
@@ -126,6 +133,7 @@ impl Engine {
             coordinator,
             home,
             config,
+            heartbeats,
             sweeper: Background::default(),
             own: Weak::clone(own),
         })

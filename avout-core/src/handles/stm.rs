@@ -3,6 +3,7 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use super::codec::TypedCoder;
 use super::{AsStore, AtomBuilder, MessagePack, RefBuilder, Snapshot, Transaction, Tx};
 use crate::backend::tasks::Tasks;
 use crate::backend::{Coordinator, Kind, Store};
@@ -10,7 +11,7 @@ use crate::engine::{Config, Engine, Stats, SweepReport, refuse_nested};
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::{ErrorKind, Result};
-use crate::protocol::{Entry, Key, Payload, Receipt, Resolution};
+use crate::protocol::{Entry, Heartbeat, Key, Payload, Receipt, Resolution};
 
 /// A client of shared state: makes refs and atoms, and runs transactions over them.
 ///
@@ -307,13 +308,15 @@ impl Stm {
     }
 
     /// Removes what nobody can need any more, now: values that no record points at, in all stores that are attached; records of
-    /// destroyed refs; and slots that no commit has used since the sweep before, which dead clients leave behind.
+    /// destroyed refs; and what dead clients leave behind: slots that no commit has used since the sweep before, and sessions that have shown no
+    /// sign of life since then.
     ///
     /// Clients do the same in the background, see [`StmBuilder::sweep_every`]. It is safe at any time, from any client, and
     /// from several at once. Transactions go on; one that is under way may have to run its body once more. The outcome of a commit
     /// whose reply was lost, and that nobody has asked for since the sweep before last, can no longer be found out.
     ///
-    /// It reads all records and lists all values once: with many, better at a quiet time.
+    /// It reads all records and lists all values once: with many, better at a quiet time. If there are such sessions it waits at its end until
+    /// they have been silent for their [time to live](StmBuilder::session_ttl), but no longer than a minute.
     ///
     /// # Errors
     /// [`Unavailable`](ErrorKind::Unavailable) if the coordinator is; [`Contended`](ErrorKind::Contended) if other sweeps come
@@ -421,7 +424,9 @@ impl StmBuilder {
 
     /// The client. It makes no request.
     pub fn build(self) -> Stm {
-        Stm { engine: Engine::new(self.coordinator, self.store, self.config), companion: Arc::default() }
+        let heartbeats = Arc::new(TypedCoder::<Heartbeat, _>::new(MessagePack, Heartbeat::TAG.into()));
+        let engine = Engine::new(self.coordinator, self.store, self.config, heartbeats);
+        Stm { engine, companion: Arc::default() }
     }
 }
 

@@ -3,6 +3,7 @@
 pub(crate) mod bench;
 pub(crate) mod cost;
 pub(crate) mod crowds;
+pub(crate) mod ended;
 pub(crate) mod liveness;
 pub(crate) mod mutex;
 pub(crate) mod others;

@@ -4,9 +4,10 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::sessions::Seen;
 use super::{Engine, KnownFloor, Sweep};
 use crate::backend::tasks::Tasks;
-use crate::backend::time::sleep;
+use crate::backend::time::{sleep, sleep_until};
 
 /// Of the time that a background sweep takes it works one part in this many.
 const SHARE: u32 = 10;
@@ -56,6 +57,7 @@ impl Drop for Background {
 /// long, by this client's own clock, and it sweeps. Of many clients the one with the shortest time does it, and the others see
 /// that the floor was raised.
 async fn work(engine: Weak<Engine>, every: Duration, mut seen: KnownFloor) {
+    let mut sessions = Seen::new();
     loop {
         let Some(pause) = engine.upgrade().map(|engine| engine.backoff.spread(every)) else { return };
         sleep(pause).await;
@@ -65,7 +67,7 @@ async fn work(engine: Weak<Engine>, every: Duration, mut seen: KnownFloor) {
         match now {
             Ok(now) if now.revision == seen.revision => {
                 // It logs what fails. Whether it came to its end or not, this client waits as long as all others.
-                let _ = sweep(&engine).await;
+                let _ = sweep(&engine, &mut sessions).await;
                 let Some(held) = engine.upgrade() else { return };
                 if let Ok(now) = held.refresh_floor().await {
                     seen = now;
@@ -78,15 +80,23 @@ async fn work(engine: Weak<Engine>, every: Duration, mut seen: KnownFloor) {
 }
 
 /// One sweep, with pauses in which it holds no client. `None`: the client is gone.
-async fn sweep(engine: &Weak<Engine>) -> Option<()> {
-    let mut sweep = Sweep::new(true);
+async fn sweep(engine: &Weak<Engine>, sessions: &mut Seen) -> Option<()> {
+    let mut sweep = Sweep::new(true, std::mem::take(sessions));
     loop {
         let begun = Instant::now();
         let held: Arc<Engine> = engine.upgrade()?;
         let more = sweep.step(&held).await;
         drop(held);
+        if !matches!(more, Ok(true)) {
+            *sessions = std::mem::take(&mut sweep.seen);
+        }
         match more {
-            Ok(true) => sleep((begun.elapsed() * (SHARE - 1)).min(LONGEST_REST)).await,
+            Ok(true) => {
+                sleep((begun.elapsed() * (SHARE - 1)).min(LONGEST_REST)).await;
+                if let Some(due) = sweep.due() {
+                    sleep_until(due).await;
+                }
+            }
             Ok(false) => {
                 tracing::debug!(report = ?sweep.report, "swept in the background");
                 return Some(());

@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::super::planted::{self, Bug};
+use super::sessions::Sessions;
 use super::{Engine, KnownFloor, SweepReport};
 use crate::error::Result;
 use crate::protocol::{Entry, Floor, Key, Payload, Point, Realm, Revision, SlotState, Turn, Version};
@@ -10,7 +11,7 @@ pub(super) struct Look {
     /// The floor at its beginning; the raise expects it unchanged.
     pub(super) floor: KnownFloor,
     /// Where the sweep before raised it.
-    since: Option<Point>,
+    pub(super) since: Option<Point>,
     pub(super) turn: SeenTurn,
     /// Records to be removed, as they were.
     pub(super) found: VecDeque<Found>,
@@ -18,6 +19,7 @@ pub(super) struct Look {
     pub(super) realms: BTreeSet<Realm>,
     /// What records pointed at, for the mistake of going by that.
     pub(super) pointed: BTreeMap<Key, BTreeSet<(Realm, Version)>>,
+    pub(super) sessions: Sessions,
 }
 
 /// The turn as it was seen, or as the sweep's own last removal left it.
@@ -30,6 +32,8 @@ pub(super) struct Found {
     pub(super) key: Key,
     pub(super) revision: Revision,
     pub(super) slot: bool,
+    /// The record of a session that ended, or a seat of it.
+    pub(super) session: bool,
 }
 
 impl Engine {
@@ -48,6 +52,7 @@ impl Engine {
             found: VecDeque::new(),
             realms: BTreeSet::new(),
             pointed: BTreeMap::new(),
+            sessions: Sessions::default(),
         };
         let root = Key::root();
         let keys = self.until(self.deadline(), || self.coordinator.list(&root)).await?;
@@ -57,14 +62,16 @@ impl Engine {
 
     /// Takes note of those records that may be removed once the floor is raised.
     pub(super) async fn look_at(&self, look: &mut Look, keys: &[Key], report: &mut SweepReport) -> Result<()> {
+        let mut seats = Vec::new();
         for (key, entry) in keys.iter().zip(self.entries_of(keys).await?) {
             match entry {
+                Ok(Some(entry)) if look.take_in_session(self, key, &entry, &mut seats) => {}
                 Ok(Some(entry)) => look.take_in(key, &entry, planted::is(&self.config, Bug::RecordsReadFirst)),
                 Ok(None) => {}
                 Err(error) => report.skip(key, error),
             }
         }
-        Ok(())
+        self.look_at_seats(look, seats).await
     }
 }
 
@@ -83,7 +90,7 @@ impl Look {
             false => matches!(entry.record.payload, Payload::Deleted) && (entry.record.reservation.is_none() || unused),
         };
         if removable {
-            self.found.push_back(Found { key: key.clone(), revision: entry.revision.clone(), slot });
+            self.found.push_back(Found { key: key.clone(), revision: entry.revision.clone(), slot, session: false });
         }
     }
 }

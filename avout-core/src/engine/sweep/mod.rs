@@ -9,6 +9,7 @@ mod look;
 mod raise;
 mod remove;
 mod report;
+mod sessions;
 mod values;
 
 use std::collections::VecDeque;
@@ -22,10 +23,12 @@ pub use report::{Skipped, SweepReport};
 use super::Engine;
 use super::floor::KnownFloor;
 use crate::backend::Store;
+use crate::backend::time::sleep_until;
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Entry, Key};
 use look::Look;
 use raise::Raised;
+use sessions::Seen;
 
 /// How many records or containers are dealt with in one step.
 const AT_ONCE: usize = 32;
@@ -39,21 +42,25 @@ pub(super) struct Sweep {
     background: bool,
     report: SweepReport,
     stage: Stage,
+    /// What the sweep before has seen, and then what the next one is to know.
+    seen: Seen,
 }
 
 enum Stage {
     Begin { looks: u32 },
     Look { look: Look, left: VecDeque<Key>, looks: u32 },
     Raise { look: Look, looks: u32 },
-    Remove { look: Look },
+    Remove { look: Look, last: bool },
     Stores { look: Look, left: VecDeque<Arc<dyn Store>> },
     Values { look: Look, store: Arc<dyn Store>, keys: VecDeque<Key>, left: VecDeque<Arc<dyn Store>> },
+    Sessions { look: Look },
     Done,
 }
 
 impl Sweep {
-    fn new(background: bool) -> Self {
-        Self { begun: Instant::now(), background, report: SweepReport::default(), stage: Stage::Begin { looks: 0 } }
+    fn new(background: bool, seen: Seen) -> Self {
+        let (begun, report, stage) = (Instant::now(), SweepReport::default(), Stage::Begin { looks: 0 });
+        Self { begun, background, report, stage, seen }
     }
 
     /// Does a little more: a few requests. `false`: it is done.
@@ -63,7 +70,8 @@ impl Sweep {
     async fn step(&mut self, engine: &Engine) -> Result<bool> {
         self.stage = match std::mem::replace(&mut self.stage, Stage::Done) {
             Stage::Begin { looks } => {
-                let (look, left) = engine.begin_look().await?;
+                let (mut look, left) = engine.begin_look().await?;
+                look.sessions.seen.clone_from(&self.seen);
                 Stage::Look { look, left, looks }
             }
             Stage::Look { mut look, mut left, looks } => {
@@ -76,10 +84,11 @@ impl Sweep {
                 }
             }
             Stage::Raise { look, looks } => self.raise(engine, look, looks).await?,
-            Stage::Remove { mut look } => {
+            Stage::Remove { mut look, last } => {
                 engine.remove_some(&mut look, &mut self.report).await;
                 match look.found.is_empty() {
-                    false => Stage::Remove { look },
+                    false => Stage::Remove { look, last },
+                    true if last => Stage::Done,
                     true => {
                         let left = engine.stores_of(&look, &mut self.report);
                         Stage::Stores { look, left }
@@ -87,7 +96,7 @@ impl Sweep {
                 }
             }
             Stage::Stores { look, mut left } => match left.pop_front() {
-                None => Stage::Done,
+                None => Stage::Sessions { look },
                 Some(store) => {
                     let keys = engine.keys_of(&*store, &mut self.report).await;
                     Stage::Values { look, store, keys, left }
@@ -103,10 +112,26 @@ impl Sweep {
                     true => Stage::Stores { look, left },
                 }
             }
+            Stage::Sessions { look } if look.sessions.due().is_none() => {
+                self.seen = look.sessions.into_seen();
+                Stage::Done
+            }
+            Stage::Sessions { mut look } => {
+                self.seen = engine.look_at_silent(&mut look, &mut self.report).await;
+                Stage::Remove { look, last: true }
+            }
             Stage::Done => Stage::Done,
         };
         self.report.elapsed = self.begun.elapsed();
         Ok(!matches!(self.stage, Stage::Done))
+    }
+
+    /// When the next step is to be done; `None`: at once.
+    fn due(&self) -> Option<Instant> {
+        match &self.stage {
+            Stage::Sessions { look } => look.sessions.due(),
+            _ => None,
+        }
     }
 
     async fn raise(&mut self, engine: &Engine, look: Look, looks: u32) -> Result<Stage> {
@@ -120,7 +145,7 @@ impl Sweep {
                 Ok(Stage::Done)
             }
             // An epoch above the one at the look is as good, whoever raised it: it was raised after the look.
-            Raised::Own(_) | Raised::Others(_) => Ok(Stage::Remove { look }),
+            Raised::Own(_) | Raised::Others(_) => Ok(Stage::Remove { look, last: false }),
             Raised::Not if looks + 1 < LOOKS && !self.background => {
                 self.report.skipped.clear();
                 Ok(Stage::Begin { looks: looks + 1 })
@@ -135,9 +160,12 @@ impl Sweep {
 impl Engine {
     /// Sweeps once, now.
     pub(crate) async fn sweep(&self) -> Result<SweepReport> {
-        let mut sweep = Sweep::new(false);
+        let mut sweep = Sweep::new(false, Seen::new());
         while sweep.step(self).await? {
-            tokio::task::yield_now().await;
+            match sweep.due() {
+                Some(due) => sleep_until(due).await,
+                None => tokio::task::yield_now().await,
+            }
         }
         tracing::debug!(report = ?sweep.report, "swept");
         Ok(sweep.report)

@@ -33,8 +33,10 @@ impl Engine {
                         look.turn.revision = Some(revision);
                     }
                     let slots = some.iter().filter(|found| found.slot).count();
+                    let sessions = some.iter().filter(|found| found.session).count();
                     report.slots += slots as u64;
-                    report.tombstones += (some.len() - slots) as u64;
+                    report.sessions += sessions as u64;
+                    report.tombstones += (some.len() - slots - sessions) as u64;
                     return;
                 }
                 Ok(CommitOutcome::Conflict(conflict)) if !conflict.stale.contains(&Turn::key()) => {

@@ -15,6 +15,8 @@ pub struct SweepReport {
     pub containers: u64,
     /// How many slots were retired: those that no commit has used since the sweep before.
     pub slots: u64,
+    /// How many records were removed that sessions of dead clients had left: their own, and their waiters' seats.
+    pub sessions: u64,
     /// How many records of destroyed refs were removed for good.
     pub tombstones: u64,
     /// What was left for the next sweep, or to its owner, and why.

@@ -1,0 +1,163 @@
+//! Records of sessions whose clients died, and the seats of their waiters. See `docs/protocol.md#sessions-and-locks`.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::look::{Found, Look};
+use super::{AT_ONCE, Engine, SweepReport};
+use crate::error::Result;
+use crate::protocol::{Entry, Heartbeat, Key, Payload, SessionId, SessionKey};
+
+/// Where it takes longer a sweep does not wait to see whether a session is dead.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// Sessions that a client's sweeps have seen silent: what their records said, and since when, by this process's clock.
+pub(super) type Seen = HashMap<SessionId, (Heartbeat, Instant)>;
+
+/// What a look found of sessions that may have ended.
+#[derive(Default)]
+pub(super) struct Sessions {
+    /// Those that have shown no sign of life since the sweep before.
+    silent: Vec<Silent>,
+    /// Seats of sessions that were there.
+    seats: Vec<(SessionId, Found)>,
+    /// What the client's sweep before has seen.
+    pub(super) seen: Seen,
+}
+
+struct Silent {
+    session: SessionId,
+    found: Found,
+    heartbeat: Heartbeat,
+    since: Instant,
+}
+
+impl Silent {
+    /// When it is dead, if it has not shown a sign of life by then. Clocks of two machines may run at slightly different speeds.
+    fn until(&self) -> Option<Instant> {
+        let ttl = Duration::from_millis(self.heartbeat.ttl);
+        self.since.checked_add(ttl.checked_add(ttl / 16)?)
+    }
+}
+
+impl Look {
+    /// Takes in what is a session's, and gives back what is not. Seats whose sessions are to be looked at go to `seats`.
+    pub(super) fn take_in_session(
+        &mut self,
+        engine: &Engine,
+        key: &Key,
+        entry: &Entry,
+        seats: &mut Vec<(SessionId, Found)>,
+    ) -> bool {
+        let found = || Found { key: key.clone(), revision: entry.revision.clone(), slot: false, session: true };
+        match SessionKey::of(key) {
+            // Tombstones are as all others.
+            None => return false,
+            Some(_) if matches!(entry.record.payload, Payload::Deleted) => return false,
+            Some(SessionKey::Seat(session)) => seats.push((session, found())),
+            Some(SessionKey::Heartbeat(session)) => {
+                if self.since.is_some_and(|since| entry.point < since)
+                    && let Some(heartbeat) = engine.heartbeat(entry)
+                {
+                    let seen = self.sessions.seen.get(&session).filter(|(before, _)| *before == heartbeat);
+                    let since = seen.map_or_else(Instant::now, |(_, since)| *since);
+                    self.sessions.silent.push(Silent { session, found: found(), heartbeat, since });
+                }
+            }
+        }
+        true
+    }
+}
+
+impl Engine {
+    fn heartbeat(&self, entry: &Entry) -> Option<Heartbeat> {
+        let value = match &entry.record.payload {
+            Payload::Inline(bytes) => self.heartbeats.decode(bytes).ok()?,
+            Payload::Shared(value) => std::sync::Arc::clone(value),
+            Payload::Stored { .. } | Payload::Deleted => return None,
+        };
+        value.downcast_ref().cloned()
+    }
+
+    /// Takes note of the seats whose sessions have ended: a session is there before any seat of it is, and never comes back, so one that is
+    /// not there now, after the seat was seen, has ended.
+    pub(super) async fn look_at_seats(&self, look: &mut Look, seats: Vec<(SessionId, Found)>) -> Result<()> {
+        let sessions: BTreeSet<SessionId> = seats.iter().map(|(session, _)| *session).collect();
+        let sessions: Vec<SessionId> = sessions.into_iter().collect();
+        if sessions.is_empty() {
+            return Ok(());
+        }
+        let mut alive = BTreeSet::new();
+        match self.coordinator.sessions() {
+            Some(native) => {
+                let answers = self.until(self.deadline(), || native.alive(&sessions)).await?;
+                alive.extend(sessions.iter().zip(answers).filter(|(_, alive)| *alive).map(|(session, _)| *session));
+            }
+            None => {
+                let keys: Vec<Key> = sessions.iter().map(|session| Heartbeat::key(*session)).collect();
+                for (session, entry) in sessions.iter().zip(self.entries_of(&keys).await?) {
+                    // One that cannot be read is there.
+                    let is_gone = match entry {
+                        Ok(entry) => entry.is_none_or(|entry| matches!(entry.record.payload, Payload::Deleted)),
+                        Err(_) => false,
+                    };
+                    alive.extend((!is_gone).then_some(*session));
+                }
+            }
+        }
+        for (session, found) in seats {
+            match alive.contains(&session) {
+                true => look.sessions.seats.push((session, found)),
+                false => look.found.push_back(found),
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks again at the sessions that have shown no sign of life for long, once their time to live has passed, and takes note of
+    /// those that are dead, and of their seats. Gives those that may be dead later.
+    pub(super) async fn look_at_silent(&self, look: &mut Look, report: &mut SweepReport) -> Seen {
+        let Sessions { silent, seats, .. } = std::mem::take(&mut look.sessions);
+        let (mut dead, mut seen) = (BTreeSet::new(), Seen::new());
+        for some in silent.chunks(AT_ONCE) {
+            let asked = Instant::now();
+            let keys: Vec<Key> = some.iter().map(|silent| silent.found.key.clone()).collect();
+            let entries = match self.entries_of(&keys).await {
+                Ok(entries) => entries,
+                Err(error) => {
+                    report.skip("sessions", error);
+                    break;
+                }
+            };
+            for (silent, entry) in some.iter().zip(entries) {
+                let now = entry.ok().flatten().and_then(|entry| self.heartbeat(&entry));
+                if now.as_ref() != Some(&silent.heartbeat) {
+                    continue;
+                }
+                if silent.until().is_some_and(|until| until <= asked) {
+                    dead.insert(silent.session);
+                } else {
+                    seen.insert(silent.session, (silent.heartbeat.clone(), silent.since));
+                }
+            }
+        }
+        let records = silent.into_iter().map(|silent| (silent.session, silent.found));
+        look.found.extend(records.chain(seats).filter(|(session, _)| dead.contains(session)).map(|(_, found)| found));
+        seen
+    }
+}
+
+impl Sessions {
+    /// When all those can be judged that are waited for; `None`: there are none.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let latest = Instant::now() + LONGEST_WAIT;
+        self.silent.iter().filter_map(Silent::until).filter(|until| *until <= latest).max()
+    }
+
+    /// Those that may be dead later.
+    pub(super) fn into_seen(self) -> Seen {
+        self.silent.into_iter().map(|silent| (silent.session, (silent.heartbeat, silent.since))).collect()
+    }
+}
