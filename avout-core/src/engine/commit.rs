@@ -9,7 +9,7 @@ use super::Engine;
 use super::attempt::{Action, Attempt, Primed};
 use super::failpoints::{self, Failpoint};
 use super::floor::KnownFloor;
-use super::merge::{Entered, Told};
+use super::merge::{Entered, Merged, Told};
 use super::options::Isolation;
 use super::plan::{Plan, Planned};
 use super::planted::{self, Bug};
@@ -45,12 +45,22 @@ pub(super) struct Standing {
     pub(super) first: Option<First>,
     /// See [`Options::wanted`](super::Options::wanted).
     pub(super) wanted: Option<watch::Receiver<()>>,
+    /// The transactions that this one commits together.
+    pub(super) merged: Option<Arc<Merged>>,
 }
 
 impl Standing {
     pub(super) fn new(deadline: Option<Instant>) -> Self {
-        let (tickets, holder, reserved) = (Vec::new(), None, None);
-        Self { begun: Instant::now(), deadline, tickets, holder, reserved, first: None, wanted: None }
+        Self {
+            begun: Instant::now(),
+            deadline,
+            tickets: Vec::new(),
+            holder: None,
+            reserved: None,
+            first: None,
+            wanted: None,
+            merged: None,
+        }
     }
 
     fn is_wanted(&self) -> bool {
@@ -279,6 +289,12 @@ impl Engine {
             };
 
             failpoints::reach(Failpoint::BetweenValueWriteAndCommit).await;
+            // From here to the request there is no wait: whoever leaves before it is sent is not in it.
+            if run.merged.as_ref().is_some_and(|merged| merged.is_outdated()) {
+                prewritten.discard();
+                plan.recompute();
+                continue;
+            }
             prewritten.keep();
             let slot_key = lease.as_ref().map(|lease| lease.key().clone());
             // Only those who come next in a queue are told.
@@ -332,7 +348,8 @@ impl Engine {
                     return Err(error);
                 }
             };
-            if let Some(ended) = Box::pin(self.after_conflict(&mut plan, conflict, slot_key.as_ref())).await? {
+            if let Some(ended) = Box::pin(self.after_conflict(&mut plan, conflict, slot_key.as_ref(), deadline)).await?
+            {
                 let (key, conflict) = ended;
                 // Entries that were seen under an earlier floor are not to be used under the new one.
                 let primed = if key == Floor::key() { None } else { plan.primed(conflict, floor) };
@@ -360,13 +377,14 @@ impl Engine {
         plan: &mut Plan,
         conflict: Conflict,
         slot: Option<&Key>,
+        deadline: Option<Instant>,
     ) -> Result<Option<(Key, Conflict)>> {
         let floor = Floor::key();
         if let Some(at) = conflict.stale.iter().position(|key| *key == floor) {
             // The floor was raised: values of this attempt may be swept, and revisions that it saw come again.
             match &conflict.fresh {
                 Some(fresh) => self.floor.correct(&KnownFloor::from_entry(fresh.entries[at].as_ref())?),
-                None => drop(self.refresh_floor().await?),
+                None => drop(self.refresh_floor(deadline).await?),
             }
             return Ok(Some((floor, conflict)));
         }
@@ -390,8 +408,8 @@ impl Engine {
     }
 
     /// The floor as it is now, whatever was known of it.
-    pub(super) async fn refresh_floor(&self) -> Result<KnownFloor> {
-        let entry = self.entry(&Floor::key(), self.deadline()).await?;
+    pub(super) async fn refresh_floor(&self, deadline: Option<Instant>) -> Result<KnownFloor> {
+        let entry = self.entry(&Floor::key(), deadline).await?;
         let floor = KnownFloor::from_entry(entry.as_ref())?;
         self.floor.correct(&floor);
         Ok(floor)

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
@@ -17,7 +17,7 @@ use super::planted::{self, Bug};
 use super::prepare::unknown_outcome;
 use super::{Cell, Engine, Function};
 use crate::backend::time::timeout_at;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Key, Point, Shared};
 
 /// The refs with a commit of this kind in flight, and who waits for it.
@@ -34,6 +34,8 @@ struct Waiting {
     deadline: Option<Instant>,
     cell: Arc<Cell>,
     functions: Vec<Function>,
+    /// Its place was dropped.
+    gone: Arc<AtomicBool>,
     told: oneshot::Sender<Told>,
 }
 
@@ -54,12 +56,13 @@ pub(super) enum Entered {
     Alone,
 }
 
-/// A place among those who wait.
+/// A place among those who wait. Dropped before the commit that would contain its change is sent, it is left out of that.
 pub(super) struct Place {
     merger: Merger,
     key: Key,
     number: u64,
     deadline: Option<Instant>,
+    gone: Arc<AtomicBool>,
     told: oneshot::Receiver<Told>,
 }
 
@@ -69,11 +72,26 @@ pub(super) struct Lead {
     key: Key,
 }
 
+/// Transactions that are being committed as one.
+pub(super) struct Merged {
+    operations: Vec<Operation>,
+    /// What became of each when all were last applied.
+    steps: Mutex<Vec<Step>>,
+}
+
+#[derive(Clone)]
+struct Operation {
+    cell: Arc<Cell>,
+    functions: Vec<Function>,
+    gone: Arc<AtomicBool>,
+}
+
 /// What a function has made of the value that the others before it left.
 enum Step {
     Applied,
     Refused(Error),
     Panicked,
+    LeftOut,
 }
 
 impl Merger {
@@ -96,8 +114,11 @@ impl Merger {
         }
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let (told, receiver) = oneshot::channel();
-        waiting.push(Waiting { number, deadline, cell: Arc::clone(cell), functions: functions.to_vec(), told });
-        Entered::Wait(Place { merger: self.clone(), key: cell.key.clone(), number, deadline, told: receiver })
+        let gone = Arc::<AtomicBool>::default();
+        let (key, functions) = (cell.key.clone(), functions.to_vec());
+        let place = Place { merger: self.clone(), key, number, deadline, gone: Arc::clone(&gone), told: receiver };
+        waiting.push(Waiting { number, deadline, cell: Arc::clone(cell), functions, gone, told });
+        Entered::Wait(place)
     }
 }
 
@@ -115,7 +136,7 @@ impl Place {
                 Err(_) => {}
             }
         }
-        self.told.await.unwrap_or_else(|_| Told::Failed(unknown_outcome(Some(&self.key))))
+        (&mut self.told).await.unwrap_or_else(|_| Told::Failed(unknown_outcome(Some(&self.key))))
     }
 
     /// Whether it was still there, and nobody had begun with it.
@@ -127,6 +148,15 @@ impl Place {
         let before = waiting.len();
         waiting.retain(|waiting| waiting.number != self.number);
         waiting.len() < before
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // Whoever was told, or is not waited for any more, is in no list.
+        if !self.told.is_terminated() && !self.leave() {
+            self.gone.store(true, Ordering::Release);
+        }
     }
 }
 
@@ -181,21 +211,29 @@ impl Engine {
         // It is over in time for whoever has the least, and the others then go on by themselves.
         let deadline = waiting.iter().filter_map(|waiting| waiting.deadline).min();
         let cell = Arc::new(first.without_validator());
-        let (operations, told): (Vec<_>, Vec<_>) =
-            waiting.into_iter().map(|waiting| ((waiting.cell, waiting.functions), waiting.told)).unzip();
+        let (operations, told): (Vec<_>, Vec<_>) = waiting
+            .into_iter()
+            .map(|waiting| {
+                let Waiting { cell, functions, gone, told, .. } = waiting;
+                (Operation { cell, functions, gone }, told)
+            })
+            .unzip();
         let operations = match planted::is(&self.config, Bug::MergedTwice) {
             true => [&operations[..], &operations[..]].concat(),
             false => operations,
         };
-        let steps: Arc<Mutex<Vec<Step>>> = Arc::default();
-        let function = merged(operations, Arc::clone(&steps));
+        let merged = Arc::new(Merged { operations, steps: Mutex::default() });
+        let function: Function = Arc::new({
+            let merged = Arc::clone(&merged);
+            move |current: &Shared| merged.apply(current)
+        });
 
         let action = Action::Commute { functions: vec![function], provisional: Arc::new(()) };
         let plan = Plan::blind(Write { cell, action });
-        let mut standing = Standing::new(deadline);
+        let mut standing = Standing { merged: Some(Arc::clone(&merged)), ..Standing::new(deadline) };
         let ended = self.commit_plan(plan, &mut Attempt::default(), Isolation::Serializable, &mut standing).await;
 
-        let mut steps = std::mem::take(&mut *steps.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut steps = std::mem::take(&mut *merged.steps());
         if planted::is(&self.config, Bug::RefusalShared) && steps.iter().any(|step| matches!(step, Step::Refused(_))) {
             let refused = || Step::Refused(Error::new(ErrorKind::Rejected, "the error of another one"));
             steps.iter_mut().for_each(|step| *step = refused());
@@ -219,13 +257,28 @@ impl Engine {
     }
 }
 
-/// All functions after each other, each checked by its own validator, and left out if that refuses it. `steps` is what became of each
-/// when it was last applied.
-fn merged(operations: Vec<(Arc<Cell>, Vec<Function>)>, steps: Arc<Mutex<Vec<Step>>>) -> Function {
-    Arc::new(move |current: &Shared| {
+impl Merged {
+    fn steps(&self) -> MutexGuard<'_, Vec<Step>> {
+        self.steps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether one has left that is in what was made last.
+    pub(super) fn is_outdated(&self) -> bool {
+        let gone = |(operation, step): (&Operation, &Step)| {
+            matches!(step, Step::Applied) && operation.gone.load(Ordering::Acquire)
+        };
+        self.operations.iter().zip(&*self.steps()).any(gone)
+    }
+
+    /// All functions after each other, each checked by its own validator, and left out if that refuses it.
+    fn apply(&self, current: &Shared) -> Result<Shared> {
         let mut value = Arc::clone(current);
-        let mut made = Vec::with_capacity(operations.len());
-        for (cell, functions) in &operations {
+        let mut made = Vec::with_capacity(self.operations.len());
+        for Operation { cell, functions, gone } in &self.operations {
+            if gone.load(Ordering::Acquire) {
+                made.push(Step::LeftOut);
+                continue;
+            }
             let apply = || {
                 let new = functions.iter().try_fold(Arc::clone(&value), |value, function| function(&value))?;
                 cell.validate(&new)?;
@@ -241,7 +294,7 @@ fn merged(operations: Vec<(Arc<Cell>, Vec<Function>)>, steps: Arc<Mutex<Vec<Step
             });
         }
         let any = made.iter().any(|step| matches!(step, Step::Applied));
-        *steps.lock().unwrap_or_else(PoisonError::into_inner) = made;
+        *self.steps() = made;
         if any { Ok(value) } else { Err(Error::new(ErrorKind::Aborted, "none of the merged functions applies")) }
-    })
+    }
 }

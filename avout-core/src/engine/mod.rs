@@ -48,7 +48,7 @@ use tokio::time::Instant;
 
 pub(crate) use attempt::{Action, Write};
 pub(crate) use cell::{Cell, Coder, Function, Refusal, Validator};
-pub(crate) use combine::{Combiner, Fate, Lead, Part};
+pub(crate) use combine::{Combiner, Fate, Part};
 pub(crate) use follow::{Followed, Follower};
 pub(crate) use options::Options;
 pub use options::{Config, Isolation};
@@ -58,6 +58,7 @@ pub(crate) use read::{Loaded, absent};
 pub(crate) use run::{TxInner, refuse_nested, run};
 pub use stats::Stats;
 pub use sweep::{Skipped, SweepReport};
+pub(crate) use time::by;
 
 use crate::backend::time::sleep;
 use crate::backend::{Coordinator, CoordinatorCapabilities, Store};
@@ -258,6 +259,6 @@ impl Engine {
     /// The deadline of an operation on a handle.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let deadline = self.config.deadline.filter(|_| !planted::is(&self.config, Planted::DeadlineIgnored));
-        deadline.map(|deadline| Instant::now() + deadline)
+        time::deadline(Instant::now(), deadline)
     }
 }

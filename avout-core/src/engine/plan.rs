@@ -83,6 +83,12 @@ impl Plan {
         self.writes.iter().all(|planned| planned.computed.is_some() || matches!(planned.write.action, Action::Destroy))
     }
 
+    /// Has the values of commuted functions made anew.
+    pub(super) fn recompute(&mut self) {
+        let commuted = |planned: &&mut Planned| matches!(planned.write.action, Action::Commute { .. });
+        self.writes.iter_mut().filter(commuted).for_each(|planned| planned.computed = None);
+    }
+
     pub(super) fn keys_without_base(&self) -> Vec<Key> {
         let unknown = self.writes.iter().filter(|planned| planned.base.is_none());
         unknown.map(|planned| planned.write.cell.key.clone()).collect()

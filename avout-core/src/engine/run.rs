@@ -11,7 +11,7 @@ use super::options::Options;
 use super::planted::{self, Bug};
 use super::precedence::First;
 use super::queue::{find_left, hand_over, hold_all};
-use super::time::by;
+use super::time::{by, deadline};
 use super::wait::Awaited;
 use super::{Action, Cell, Engine, Function, Write};
 use crate::error::{Error, ErrorKind, Result};
@@ -106,7 +106,7 @@ impl<'a> Runner<'a> {
             options.max_attempts = None;
         }
         standing.wanted = options.wanted.take();
-        standing.deadline = options.deadline.and_then(|deadline| standing.begun.checked_add(deadline));
+        standing.deadline = deadline(standing.begun, options.deadline);
         let (lost_on, longest) = (Vec::new(), Duration::ZERO);
         Self { engine, options, standing, attempts: 0, losses: 0, lost_on, began: None, longest, primed: None }
     }

@@ -1,17 +1,26 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::Poll;
+use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio::time::error::Elapsed;
 
 use crate::backend::time::timeout_at;
 
+/// Whatever takes longer has no end: clocks cannot add much more.
+const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// The deadline that lies this far ahead; `None` if there is none, or none that a clock could tell.
+pub(crate) fn deadline(from: Instant, after: Option<Duration>) -> Option<Instant> {
+    after.filter(|after| *after < FOREVER).map(|after| from + after)
+}
+
 /// Waits for `future` until the deadline. A timer is made only if there is something to wait for: in memory there is
 /// not, and the timer would cost more than the rest.
 ///
 /// The future stays where its caller has it: one that is handed over is moved, and has room twice.
-pub(super) async fn by<F: Future + ?Sized>(
+pub(crate) async fn by<F: Future + ?Sized>(
     deadline: Option<Instant>,
     mut future: Pin<&mut F>,
 ) -> Result<F::Output, Elapsed> {

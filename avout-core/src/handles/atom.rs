@@ -1,4 +1,5 @@
 use std::marker::PhantomData;
+use std::pin::pin;
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -9,7 +10,7 @@ use super::{Change, Value, Verdict, cloned, validate};
 use crate::backend::{CasOutcome, StateContainer};
 use crate::engine::failpoints::{self, Failpoint};
 use crate::engine::planted::{self, Bug};
-use crate::engine::{Cell, Combiner, Engine, Fate, Lead, Part, refuse_nested};
+use crate::engine::{Cell, Combiner, Engine, Fate, Part, by, refuse_nested};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Key, Revision, Shared, State};
 
@@ -45,6 +46,16 @@ struct AtomCore {
     cell: Arc<Cell>,
     container: Arc<dyn StateContainer>,
     combiner: Arc<Combiner>,
+}
+
+/// How it ended to write together with others.
+enum Together<O> {
+    Written(Option<O>),
+    /// Another process came between.
+    Lost,
+    Late,
+    /// It is to be tried alone.
+    Failed,
 }
 
 type Current = Option<(Shared, Revision)>;
@@ -232,43 +243,98 @@ impl AtomCore {
     async fn write<O>(&self, decide: impl Fn(&Shared) -> Result<Option<(Shared, O)>>) -> Result<Option<O>> {
         let begun = Instant::now();
         let deadline = self.engine.deadline();
+        let late = |lost: u32| {
+            let error = Error::new(ErrorKind::Timeout, "the deadline passed before the atom could be written");
+            error.with_effort(lost + 1, begun.elapsed())
+        };
         // In memory a write is shorter than what it takes to combine it with others.
         let mut alone = self.cell.store.capabilities().in_process || self.makes(Bug::Apart);
         for lost in 0.. {
-            if alone {
-                if let Some(done) = self.write_alone(&decide, None, deadline).await? {
-                    return Ok(done);
-                }
-            } else {
-                let moved = self.combiner.moved();
-                match self.combiner.take_part(&decide) {
-                    Part::Lead(lead) => {
-                        if let Some(done) = self.write_alone(&decide, Some(lead), deadline).await? {
-                            return Ok(done);
-                        }
+            let written = match alone {
+                true => self.write_alone(&decide, deadline).await?,
+                false => match self.write_together(&decide, deadline).await? {
+                    Together::Written(out) => Some(out),
+                    Together::Lost => None,
+                    Together::Late => return Err(late(lost)),
+                    Together::Failed => {
+                        alone = true;
+                        None
                     }
-                    Part::Joined { out, fate } => match fate.await {
-                        Ok(Fate::Done) => return out,
-                        Ok(Fate::Lost) if self.makes(Bug::SwapLossHidden) => return out,
-                        Ok(Fate::Lost) => continue,
-                        Ok(Fate::Failed) if self.makes(Bug::SwapFailureShared) => {
-                            return Err(Error::new(ErrorKind::Unavailable, "the error of another one"));
-                        }
-                        Ok(Fate::Failed) => alone = true,
-                        Ok(Fate::Unknown) | Err(_) => {
-                            let message = "it was written together with others, and the reply to that was lost";
-                            return Err(Error::new(ErrorKind::OutcomeUnknown, message));
-                        }
-                    },
-                    Part::Wait => {
-                        moved.await;
-                        continue;
-                    }
-                }
+                },
+            };
+            if let Some(out) = written {
+                return Ok(out);
             }
             if !self.engine.yield_or_pause(lost, deadline).await {
-                let error = Error::new(ErrorKind::Timeout, "the deadline passed before the atom could be written");
-                return Err(error.with_effort(lost + 1, begun.elapsed()));
+                return Err(late(lost));
+            }
+        }
+        unreachable!("the loop above has no end but a return")
+    }
+
+    /// Writes together with what other tasks write meanwhile.
+    async fn write_together<O>(
+        &self,
+        decide: &impl Fn(&Shared) -> Result<Option<(Shared, O)>>,
+        deadline: Option<Instant>,
+    ) -> Result<Together<O>> {
+        let mut own = None;
+        let is_late = || deadline.is_some_and(|deadline| deadline <= Instant::now());
+        for again in 0.. {
+            if again > 0 && is_late() {
+                return Ok(Together::Late);
+            }
+            let moved = self.combiner.moved();
+            let part = self.combiner.take_part(decide, deadline, own.as_ref());
+            own = None;
+            match part {
+                Part::Lead(lead) => {
+                    let (value, revision) = match self.existing(deadline).await {
+                        // It has waited for others till then.
+                        Err(error) if again > 0 && error.kind() == ErrorKind::Unavailable && is_late() => {
+                            return Ok(Together::Late);
+                        }
+                        found => found?,
+                    };
+                    lead.has_read(&value, revision);
+                    own = Some(lead);
+                }
+                Part::Write { lead, revision, new, out } => {
+                    if self.makes(Bug::SwapOnOldValue) {
+                        lead.publish(&self.existing(deadline).await?.0);
+                    }
+                    return Ok(match self.set_if(Some(revision), &new, deadline).await? {
+                        CasOutcome::Set(revision) => {
+                            lead.done(&self.engine.config.tasks, revision, &self.cell, &self.container);
+                            Together::Written(Some(out))
+                        }
+                        CasOutcome::Stale(_) => Together::Lost,
+                    });
+                }
+                Part::Nothing(out) => return out.map(Together::Written),
+                Part::Joined { out, place } => match place.fate(deadline).await {
+                    Fate::Done => return out.map(Together::Written),
+                    Fate::Lost if self.makes(Bug::SwapLossHidden) => return out.map(Together::Written),
+                    Fate::Lost => {}
+                    Fate::Late => return Ok(Together::Late),
+                    Fate::Failed if self.makes(Bug::SwapFailureShared) => {
+                        return Err(Error::new(ErrorKind::Unavailable, "the error of another one"));
+                    }
+                    Fate::Failed => return Ok(Together::Failed),
+                    Fate::Unknown => {
+                        let message = "it was written together with others, and the reply to that did not come";
+                        return Err(Error::new(ErrorKind::OutcomeUnknown, message));
+                    }
+                },
+                Part::Alone => {
+                    let written = self.write_alone(decide, deadline).await?;
+                    return Ok(written.map_or(Together::Lost, Together::Written));
+                }
+                Part::Overtaken => return Ok(Together::Lost),
+                Part::Wait => {
+                    // At the deadline the loop ends.
+                    let _ = by(deadline, pin!(moved)).await;
+                }
             }
         }
         unreachable!("the loop above has no end but a return")
@@ -282,38 +348,16 @@ impl AtomCore {
     async fn write_alone<O>(
         &self,
         decide: &impl Fn(&Shared) -> Result<Option<(Shared, O)>>,
-        lead: Option<Lead>,
         deadline: Option<Instant>,
     ) -> Result<Option<Option<O>>> {
         let (value, revision) = self.existing(deadline).await?;
         let Some((new, out)) = decide(&value)? else {
             return Ok(Some(None));
         };
-        if let Some(lead) = &lead {
-            lead.publish(if self.makes(Bug::SwapOnOldValue) { &value } else { &new });
-        }
-        match self.compare_and_set(Some(revision), &new, deadline).await? {
-            Ok(revision) => {
-                if let Some(lead) = lead {
-                    lead.done(&self.engine.config.tasks, revision, &self.cell, &self.container);
-                }
-                Ok(Some(Some(out)))
-            }
-            Err(_) => Ok(None),
-        }
-    }
-
-    /// `Err` in `Ok`: not as expected, and this is what is there.
-    async fn compare_and_set(
-        &self,
-        expected: Option<Revision>,
-        new: &Shared,
-        deadline: Option<Instant>,
-    ) -> Result<Result<Revision, Current>> {
-        match self.set_if(expected, new, deadline).await? {
-            CasOutcome::Set(revision) => Ok(Ok(revision)),
-            CasOutcome::Stale(found) => Ok(Err(self.decode(found)?)),
-        }
+        Ok(match self.set_if(Some(revision), &new, deadline).await? {
+            CasOutcome::Set(_) => Some(Some(out)),
+            CasOutcome::Stale(_) => None,
+        })
     }
 
     async fn set_if(&self, expected: Option<Revision>, new: &Shared, deadline: Option<Instant>) -> Result<CasOutcome> {

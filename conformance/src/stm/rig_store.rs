@@ -17,12 +17,13 @@ pub(crate) struct RiggedStore {
     yields: bool,
     read_time: Duration,
     rules: Arc<Mutex<Rules>>,
-    before_write: BeforeWrite,
+    before_write: Once,
+    after_value: Once,
     meets: Option<Arc<Barrier>>,
 }
 
-/// What is done before the next write of an atom.
-type BeforeWrite = Arc<Mutex<Option<BoxFuture<'static, ()>>>>;
+/// What is done at the next call of a kind.
+type Once = Arc<Mutex<Option<BoxFuture<'static, ()>>>>;
 
 #[derive(Clone, Copy, Default)]
 struct Rules {
@@ -37,15 +38,16 @@ impl RiggedStore {
     pub(crate) fn new(inner: Arc<dyn Store>) -> Self {
         let mut capabilities = inner.capabilities();
         capabilities.in_process = false;
-        let (yields, read_time) = (false, Duration::ZERO);
-        let (rules, before_write) = (Arc::default(), Arc::default());
-        Self { inner, capabilities, yields, read_time, rules, before_write, meets: None }
+        let (yields, read_time, rules) = (false, Duration::ZERO, Arc::default());
+        let (before_write, after_value) = (Arc::default(), Arc::default());
+        Self { inner, capabilities, yields, read_time, rules, before_write, after_value, meets: None }
     }
 
     fn container<C: ?Sized>(&self, inner: Arc<C>) -> Container<C> {
-        let (rules, before_write) = (Arc::clone(&self.rules), Arc::clone(&self.before_write));
-        let (yields, read_time, meets) = (self.yields, self.read_time, self.meets.clone());
-        Container { inner, rules, before_write, yields, read_time, meets }
+        let (before_write, after_value) = (Arc::clone(&self.before_write), Arc::clone(&self.after_value));
+        let (rules, meets) = (Arc::clone(&self.rules), self.meets.clone());
+        let (yields, read_time) = (self.yields, self.read_time);
+        Container { inner, rules, before_write, after_value, yields, read_time, meets }
     }
 
     /// As if it took values of at most this many bytes.
@@ -92,6 +94,11 @@ impl RiggedStore {
     pub(crate) fn before_atom_write(&self, then: impl Future<Output = ()> + Send + 'static) {
         *lock(&self.before_write) = Some(Box::pin(then));
     }
+
+    /// Does this when the next value of a ref was written, before the reply.
+    pub(crate) fn after_value_write(&self, then: impl Future<Output = ()> + Send + 'static) {
+        *lock(&self.after_value) = Some(Box::pin(then));
+    }
 }
 
 #[async_trait]
@@ -124,7 +131,8 @@ impl Store for RiggedStore {
 struct Container<C: ?Sized> {
     inner: Arc<C>,
     rules: Arc<Mutex<Rules>>,
-    before_write: BeforeWrite,
+    before_write: Once,
+    after_value: Once,
     yields: bool,
     read_time: Duration,
     meets: Option<Arc<Barrier>>,
@@ -200,7 +208,12 @@ impl VersionedStateContainer for Container<dyn VersionedStateContainer> {
         if let Some(meets) = &self.meets {
             meets.wait().await;
         }
-        self.call(self.rules().value_writes, self.inner.set_state_at(version, value)).await
+        let written = self.call(self.rules().value_writes, self.inner.set_state_at(version, value)).await;
+        let after = lock(&self.after_value).take();
+        if let Some(after) = after {
+            after.await;
+        }
+        written
     }
 
     async fn delete_state_at(&self, version: &Version) -> Result<()> {

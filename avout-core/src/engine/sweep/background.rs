@@ -62,14 +62,14 @@ async fn work(engine: Weak<Engine>, every: Duration, mut seen: KnownFloor) {
         let Some(pause) = engine.upgrade().map(|engine| engine.backoff.spread(every)) else { return };
         sleep(pause).await;
         let Some(held) = engine.upgrade() else { return };
-        let now = held.refresh_floor().await;
+        let now = held.refresh_floor(held.deadline()).await;
         drop(held);
         match now {
             Ok(now) if now.revision == seen.revision => {
                 // It logs what fails. Whether it came to its end or not, this client waits as long as all others.
                 let _ = sweep(&engine, &mut sessions).await;
                 let Some(held) = engine.upgrade() else { return };
-                if let Ok(now) = held.refresh_floor().await {
+                if let Ok(now) = held.refresh_floor(held.deadline()).await {
                     seen = now;
                 }
             }

@@ -53,7 +53,7 @@ impl Engine {
                 }
                 Err(error) => return Err(error),
             };
-            let now = self.refresh_floor().await?;
+            let now = self.refresh_floor(self.deadline()).await?;
             match now.epoch > look.floor.epoch {
                 true if conflict => return Ok(Raised::Others(now)),
                 true => return Ok(Raised::Own(now)),
