@@ -74,8 +74,10 @@ pub enum ErrorKind {
 
 /// An error: its kind, the operation, the key it concerns, and its source.
 ///
-/// Messages hold no values, no credentials and not the source's text, which [`StdError::source`]
-/// gives.
+/// Messages hold no values and no credentials. Where the cause says what to mend, its first line ends the message: why a value cannot be
+/// encoded or decoded, what the operating system said. [`StdError::source`] then goes on behind that cause, so that a chain of
+/// errors shows each text once. All other causes are left to it, since they may hold anything.
+/// [`downcast_ref`](Error::downcast_ref) finds them all.
 pub struct Error(Box<Inner>);
 
 struct Inner {
@@ -83,6 +85,8 @@ struct Inner {
     operation: &'static str,
     message: Cow<'static, str>,
     key: Option<Key>,
+    /// What the key is of, if it is no ref or atom.
+    owner: Option<&'static str>,
     effort: Option<(u32, Duration)>,
     receipt: Option<Receipt>,
     source: Option<Box<dyn StdError + Send + Sync>>,
@@ -96,6 +100,7 @@ impl Error {
             operation: "",
             message: message.into(),
             key: None,
+            owner: None,
             effort: None,
             receipt: None,
             source: None,
@@ -118,10 +123,14 @@ impl Error {
         self
     }
 
-    /// Names the key, unless one nearer to the cause is named already.
+    /// Names the key, unless one nearer to the cause is named already. In the place of a key of the library's own it names the queue, lock
+    /// or the like whose it is.
     #[must_use]
     pub fn at(mut self, key: &Key) -> Self {
-        self.0.key.get_or_insert_with(|| key.clone());
+        if self.0.key.is_none() {
+            let (owner, key) = key.owner().map_or_else(|| (None, key.clone()), |(owner, key)| (Some(owner), key));
+            (self.0.owner, self.0.key) = (owner, Some(key));
+        }
         self
     }
 
@@ -177,9 +186,16 @@ impl Error {
         self.0.receipt.as_ref()
     }
 
+    /// The cause, if its text is a part of the message.
+    fn told(&self) -> Option<&(dyn StdError + 'static)> {
+        let source = self.0.source.as_deref()?;
+        (self.0.kind == ErrorKind::Codec || source.is::<std::io::Error>())
+            .then_some(source as &(dyn StdError + 'static))
+    }
+
     /// The first error of type `E` in the chain of sources.
     pub fn downcast_ref<E: StdError + 'static>(&self) -> Option<&E> {
-        let mut next = self.source();
+        let mut next = self.0.source.as_deref().map(|source| source as &(dyn StdError + 'static));
         while let Some(error) = next {
             if let Some(found) = error.downcast_ref::<E>() {
                 return Some(found);
@@ -197,14 +213,58 @@ impl fmt::Display for Error {
             write!(f, "{}: ", inner.operation)?;
         }
         if let Some(key) = &inner.key {
-            write!(f, "{key}: ")?;
+            match inner.owner {
+                Some(owner) => write!(f, "{owner} {key}: ")?,
+                None => write!(f, "{key}: ")?,
+            }
         }
         f.write_str(&inner.message)?;
         if let Some((attempts, elapsed)) = inner.effort {
             write!(f, " ({attempts} attempts in {elapsed:.1?})")?;
         }
+        if let Some(cause) = self.told() {
+            let cause = cause.to_string();
+            let line = cause.lines().next().unwrap_or_default();
+            match inner.kind {
+                ErrorKind::Codec => write!(f, ": {}", without_values(line))?,
+                _ => write!(f, ": {line}")?,
+            }
+        }
         Ok(())
     }
+}
+
+/// What serde says of a value that cannot be decoded, without the value: names of fields and types stay, what was found in their place
+/// does not.
+fn without_values(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(['"', '`']) {
+        let (before, quoted) = rest.split_at(at);
+        let mark = quoted.as_bytes()[0];
+        let mut escaped = false;
+        let end = quoted.bytes().skip(1).position(|byte| {
+            let ends = byte == mark && !escaped;
+            escaped = byte == b'\\' && !escaped && mark == b'"';
+            ends
+        });
+        let Some(end) = end else {
+            shown.push_str(before);
+            shown.push('…');
+            return shown;
+        };
+        let (quoted, after) = quoted.split_at(end + 2);
+        shown.push_str(before);
+        let is_value =
+            ["integer ", "floating point ", "boolean ", "character "].iter().any(|what| before.ends_with(what));
+        match mark == b'"' || is_value {
+            true => shown.push('…'),
+            false => shown.push_str(quoted),
+        }
+        rest = after;
+    }
+    shown.push_str(rest);
+    shown
 }
 
 impl fmt::Debug for Error {
@@ -220,6 +280,92 @@ impl fmt::Debug for Error {
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.0.source.as_deref().map(|source| source as _)
+        match self.told() {
+            Some(cause) => cause.source(),
+            None => self.0.source.as_deref().map(|source| source as _),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    /// All that a program prints of a chain of errors.
+    fn chain(error: &Error) -> String {
+        let mut text = error.to_string();
+        let mut next = StdError::source(error);
+        while let Some(source) = next {
+            text += &format!(": {source}");
+            next = source.source();
+        }
+        text
+    }
+
+    /// What serde misses is in the message, once in a chain, and can be found as the error that it is.
+    #[test]
+    fn a_message_says_what_serde_misses() {
+        #[derive(Debug, serde::Deserialize)]
+        struct Price {
+            #[expect(dead_code, reason = "it is only to be missing")]
+            currency: String,
+        }
+        let cause = serde_json::from_str::<Price>("{}").expect_err("a field is missing");
+        let error = Error::new(ErrorKind::Codec, "the bytes are not a value of type Price").with_source(cause);
+        let text = error.to_string();
+        assert!(text.contains("missing field `currency`"), "{text}");
+        assert_eq!(chain(&error).matches("missing field").count(), 1, "{}", chain(&error));
+        assert!(error.downcast_ref::<serde_json::Error>().is_some());
+    }
+
+    /// What serde found in the place of a value is not shown.
+    #[test]
+    fn a_message_shows_no_value() {
+        let cases = [
+            (serde_json::from_str::<u8>("\"can\\\"ary\"").map(drop), "invalid type: string …, expected u8"),
+            (serde_json::from_str::<u8>("70000").map(drop), "integer …, expected u8"),
+            (serde_json::from_str::<bool>("1.5").map(drop), "floating point …, expected a boolean"),
+            (serde_json::from_str::<String>("true").map(drop), "boolean …, expected a string"),
+        ];
+        for (decoded, says) in cases {
+            let error = Error::new(ErrorKind::Codec, "no").with_source(decoded.expect_err(says));
+            let text = error.to_string();
+            assert!(text.contains(says) && !text.contains("ary") && !text.contains("70000"), "{text}");
+        }
+        assert_eq!(without_values("unknown variant `a\"b`, expected \"x"), "unknown variant `a\"b`, expected …");
+    }
+
+    /// What the operating system said is told; the reason of a body, which may hold a value, and of a driver is left to the chain.
+    #[test]
+    fn a_message_gives_the_reason() {
+        let aborted = Error::abort("sold out");
+        assert!(
+            !aborted.to_string().contains("sold out") && chain(&aborted).ends_with(": sold out"),
+            "{}",
+            chain(&aborted)
+        );
+        let file = Error::new(ErrorKind::InvalidInput, "the file cannot be read");
+        let file = file.with_source(io::Error::new(io::ErrorKind::NotFound, "no such file"));
+        assert_eq!(chain(&file), "the file cannot be read: no such file");
+        let driver = Error::new(ErrorKind::Unavailable, "no answer").with_source("driver");
+        assert_eq!((driver.to_string(), chain(&driver)), ("no answer".to_owned(), "no answer: driver".to_owned()));
+    }
+
+    /// Of a record of the library's own an error names the thing that its user knows.
+    #[test]
+    fn names_what_the_user_knows() {
+        for (key, shown) in [
+            ("/.avout/queues/head/jobs/a", "queue /jobs/a: no"),
+            ("/.avout/queues/17/jobs", "queue /jobs: no"),
+            ("/.avout/locks/held/l", "lock /l: no"),
+            ("/.avout/conditions/full/l", "condition of the lock /l: no"),
+            ("/jobs", "/jobs: no"),
+            ("/.avout/floor", "/.avout/floor: no"),
+        ] {
+            let error = Error::new(ErrorKind::Corrupt, "no").at(&Key::from_stored(key).expect("a key"));
+            assert_eq!(error.to_string(), shown);
+        }
     }
 }

@@ -11,6 +11,19 @@ pub const MAX_KEY_BYTES: usize = 512;
 /// The first part of the keys that the engine keeps for itself.
 const RESERVED: &str = ".avout";
 
+/// Where the records of other things than refs lie under the reserved part: `/.avout/<where>/<part>`, and then the thing's own key.
+const OWNERS: &[(&str, &str)] = &[
+    ("locks", "lock"),
+    ("rw_locks", "read-write lock"),
+    ("semaphores", "semaphore"),
+    ("elections", "election"),
+    ("conditions", "condition of the lock"),
+    ("queues", "queue"),
+    ("barriers", "barrier"),
+    ("latches", "latch"),
+    ("once", "once"),
+];
+
 /// The checked name of a ref, an atom or anything else that a coordinator or store keeps.
 ///
 /// A key looks like a path: it starts with `/`; no part is empty, `.` or `..`; there are no
@@ -85,6 +98,15 @@ impl Key {
     /// Whether the engine keeps this key for itself.
     pub fn is_reserved(&self) -> bool {
         self.text.strip_prefix('/').and_then(|rest| rest.split('/').next()) == Some(RESERVED)
+    }
+
+    /// Of a reserved key: what a user would call the thing whose record it is, and the key that the user has given it.
+    pub(crate) fn owner(&self) -> Option<(&'static str, Self)> {
+        let rest = self.text.strip_prefix('/')?.strip_prefix(RESERVED)?.strip_prefix('/')?;
+        let (place, rest) = rest.split_once('/')?;
+        let (_, what) = OWNERS.iter().find(|(known, _)| *known == place)?;
+        let (_, own) = rest.split_once('/')?;
+        Some((what, Self::of(format!("/{own}").into())))
     }
 
     /// Whether it is the floor or a slot, which commits touch besides what they are for.
