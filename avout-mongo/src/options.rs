@@ -3,7 +3,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use avout_core::backend::UrlReader;
+use avout_core::backend::{LONGEST_TIME, UrlParts, UrlReader};
 use avout_core::{Error, Result};
 
 use crate::{Backend, Store};
@@ -90,14 +90,23 @@ impl Options {
     /// [`InvalidInput`](avout_core::ErrorKind::InvalidInput) says what is wrong, and shows no part of the URL but the name of an
     /// option; for an unknown option it lists the known ones.
     pub fn from_url(url: &str) -> Result<Self> {
-        let (base, query) = url.split_once('?').unwrap_or((url, ""));
-        let servers = base
-            .strip_prefix("mongodb://")
-            .or_else(|| base.strip_prefix("mongodb+srv://"))
+        let (scheme, rest) = ["mongodb://", "mongodb+srv://"]
+            .iter()
+            .find_map(|scheme| Some((*scheme, url.strip_prefix(*scheme)?)))
             .ok_or_else(|| invalid("the text starts with mongodb:// or mongodb+srv://"))?;
-        let Some((_, database)) = servers.split_once('/').filter(|(_, database)| !database.is_empty()) else {
+        let UrlParts { credentials, hosts, path: database, query } = URL.split(rest)?;
+        hosts.split(',').try_for_each(|host| URL.address(host).map(drop))?;
+        if database.is_empty() {
             return Err(invalid("the servers are followed by the name of a database, as in mongodb://localhost/shop"));
+        }
+        // The driver takes an @ or a colon in a password only if it is encoded.
+        let encoded = |text: &str| text.replace('@', "%40").replace(':', "%3A");
+        let credentials = match credentials {
+            None => String::new(),
+            Some((user, None)) => format!("{}@", encoded(user)),
+            Some((user, Some(password))) => format!("{}:{}@", encoded(user), encoded(password)),
         };
+        let base = format!("{scheme}{credentials}{hosts}/{database}");
         let database = URL.decode(database, "the database")?;
         check_database(&database)?;
         let mut options = Self {
@@ -150,10 +159,10 @@ impl Options {
 
     /// How long one request may take, the choice of a server included; after that it is
     /// [`Unavailable`](avout_core::ErrorKind::Unavailable), or [`OutcomeUnknown`](avout_core::ErrorKind::OutcomeUnknown) for a write. 10 seconds
-    /// unless set.
+    /// unless set, from 1 ms to a day.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout.max(Duration::from_millis(1));
+        self.timeout = timeout.clamp(Duration::from_millis(1), LONGEST_TIME);
         self
     }
 
@@ -250,6 +259,8 @@ mod tests {
         assert_eq!((&*full.namespace, full.timeout), ("n-1", Duration::from_millis(250)));
         let again = Options::from_url("mongodb://u:p@a:1,b:2/shop?replicaSet=rs0").and_then(|o| o.namespace("n-1"));
         assert_eq!(again.expect("a URL").timeout(Duration::from_millis(250)), full);
+        let unescaped = Options::from_url("mongodb://u:p@s:t@h/shop").expect("a URL");
+        assert_eq!(unescaped.url, "mongodb://u:p%40s%3At@h/shop");
         let cased = Options::from_url("mongodb+srv://h/a%2Bb?MAXPOOLSIZE=3&tls=true").expect("a URL");
         assert_eq!((&*cased.url, &*cased.database), ("mongodb+srv://h/a%2Bb?MAXPOOLSIZE=3&tls=true", "a+b"));
     }
@@ -265,6 +276,9 @@ mod tests {
             ("mongodb://user:secret@h/admin", "name another one"),
             ("mongodb://user:secret@h/a.b", "none of"),
             ("mongodb://user:secret@h/a%2Fb", "none of"),
+            ("mongodb://user:1/secret@h/x", "percent-encoded"),
+            ("mongodb://user:1?secret@h/x", "percent-encoded"),
+            ("mongodb://user:secret/x", "its port"),
             ("mongodb://user:secret@h/x?w=1", "can only be majority"),
             ("mongodb://user:secret@h/x?w=0", "can only be majority"),
             ("mongodb://user:secret@h/x?journal=false", "can only be true"),

@@ -8,7 +8,9 @@ use redis::{RedisError, ServerErrorKind};
 /// their first write.
 pub(crate) fn classify(error: RedisError, lost: ErrorKind) -> Error {
     let (kind, message) = meaning(&error, lost);
-    Error::new(kind, message).with_source(error)
+    let told = Error::new(kind, message);
+    // A server that does not know AUTH or HELLO repeats what followed it: the user and the password.
+    if error.to_string().contains("args beginning with") { told } else { told.with_source(error) }
 }
 
 /// Whether the server answered. If it did not, the connection is of no use any more.
@@ -111,6 +113,15 @@ mod tests {
                 assert!(error.downcast_ref::<RedisError>().is_some());
             }
         }
+    }
+
+    /// A server that repeats the arguments of a command that it does not know is not quoted: they may be a password.
+    #[test]
+    fn repeats_no_arguments() {
+        let text = "ERR unknown command `HELLO`, with args beginning with: `3` `AUTH` `app` `canary`";
+        let error = classify(answer(text), ErrorKind::Unavailable);
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(!format!("{error} {error:?}").contains("canary"), "{error:?}");
     }
 
     /// No reply to what writes is an unknown outcome, whatever the transport says.

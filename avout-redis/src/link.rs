@@ -338,9 +338,10 @@ fn unreachable_at(address: &Address) -> impl Fn(RedisError) -> Error {
             ErrorKind::Unavailable => format!("{address} cannot be reached"),
             _ => format!("{error} ({address})"),
         };
+        let told = Error::new(error.kind(), message);
         match into_source(error) {
-            Some(source) => Error::new(source.0, message).with_source(source.1),
-            None => Error::new(ErrorKind::Unavailable, message),
+            Some((_, source)) => told.with_source(source),
+            None => told,
         }
     }
 }

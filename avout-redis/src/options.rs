@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use avout_core::backend::UrlReader;
+use avout_core::backend::{LONGEST_TIME, UrlParts, UrlReader};
 use avout_core::{Error, Result};
 
 use crate::Backend;
@@ -96,6 +96,7 @@ const SCHEMES: &[(&str, Form, bool)] = &[
 ];
 const MAX_CONNECTIONS: usize = 64;
 const MAX_NAMESPACE: usize = 128;
+const SHORTEST_TIME: Duration = Duration::from_millis(1);
 const PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;
 
@@ -162,12 +163,8 @@ impl Options {
     pub fn from_url(url: &str) -> Result<Self> {
         let (scheme, rest) = url.split_once("://").ok_or_else(wrong_scheme)?;
         let (_, form, tls) = SCHEMES.iter().find(|(known, ..)| *known == scheme).ok_or_else(wrong_scheme)?;
-        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-        let (credentials, hosts) = match authority.rsplit_once('@') {
-            Some((credentials, hosts)) => (parse_credentials(credentials)?, hosts),
-            None => (Credentials::default(), authority),
-        };
+        let UrlParts { credentials, hosts, path, query } = URL.split(rest)?;
+        let credentials = credentials.map(parse_credentials).transpose()?.unwrap_or_default();
         let port = if *form == Form::Sentinel { SENTINEL_PORT } else { PORT };
         let addresses = hosts.split(',').map(|host| parse_address(host, port)).collect::<Result<Vec<_>>>()?;
         if *form == Form::Single && addresses.len() > 1 {
@@ -205,10 +202,10 @@ impl Options {
         match name {
             "db" => self.database = URL.number(name, value, 0..=u32::from(u16::MAX))?,
             "connections" => self.connections = URL.number(name, value, 1..=MAX_CONNECTIONS)?,
-            "timeout" => self.timeout = time()?,
-            "connect_timeout" => self.connect_timeout = time()?,
+            "timeout" => return Ok(self.timeout(time()?)),
+            "connect_timeout" => return Ok(self.connect_timeout(time()?)),
             "wait_replicas" => self.wait_replicas = number()?,
-            "wait_timeout" => self.wait_timeout = time()?,
+            "wait_timeout" => return Ok(self.wait_timeout(time()?)),
             "min_replicas" => self.min_replicas = number()?,
             "appendfsync" => self.require_sync = URL.choice(name, value, &[("any", false), ("always", true)])?,
             "ca" => self.ca = Some(PathBuf::from(text()?)),
@@ -223,6 +220,9 @@ impl Options {
     pub(crate) fn check(&self) -> Result<()> {
         if self.addresses.is_empty() || self.addresses.iter().any(|address| address.host.is_empty()) {
             return Err(URL.invalid("there is no host"));
+        }
+        if self.addresses.iter().any(|address| address.host.contains(['@', '/', '?', '#'])) {
+            return Err(URL.invalid("a host is a name or an address alone"));
         }
         if self.topology == Topology::Cluster && self.database != 0 {
             return Err(URL.invalid("a cluster has the database 0 only"));
@@ -299,17 +299,17 @@ impl Options {
         self
     }
 
-    /// How long to wait for a reply. 5 seconds unless set.
+    /// How long to wait for a reply, from 1 ms to a day. 5 seconds unless set.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
+        self.timeout = timeout.clamp(SHORTEST_TIME, LONGEST_TIME);
         self
     }
 
-    /// How long a connection may take until it can be used. 5 seconds unless set.
+    /// How long a connection may take until it can be used, from 1 ms to a day. 5 seconds unless set.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.connect_timeout = timeout;
+        self.connect_timeout = timeout.clamp(SHORTEST_TIME, LONGEST_TIME);
         self
     }
 
@@ -320,10 +320,10 @@ impl Options {
         self
     }
 
-    /// How long to wait for the replicas. 1 second unless set, and always less than [`timeout`](Self::timeout).
+    /// How long to wait for the replicas, at least 1 ms. 1 second unless set, and always less than [`timeout`](Self::timeout).
     #[must_use]
     pub fn wait_timeout(mut self, timeout: Duration) -> Self {
-        self.wait_timeout = timeout;
+        self.wait_timeout = timeout.clamp(SHORTEST_TIME, LONGEST_TIME);
         self
     }
 
@@ -368,32 +368,18 @@ fn addresses<H: Into<String>>(all: impl IntoIterator<Item = (H, u16)>) -> Vec<Ad
     all.into_iter().map(|(host, port)| Address { host: host.into(), port }).collect()
 }
 
-fn parse_credentials(text: &str) -> Result<Credentials> {
-    let (user, password) = match text.split_once(':') {
-        Some((user, password)) => (user, Some(URL.decode(password, "the password")?)),
-        None => (text, None),
-    };
+fn parse_credentials((user, password): (&str, Option<&str>)) -> Result<Credentials> {
     let user = Some(URL.decode(user, "the user")?).filter(|user| !user.is_empty());
+    let password = password.map(|password| URL.decode(password, "the password")).transpose()?;
     if user.is_some() && password.is_none() {
         return Err(URL.invalid("a user has a password: user:password@host, or :password@host for the default user"));
     }
     Ok(Credentials { user, password })
 }
 
-fn parse_address(text: &str, port: u16) -> Result<Address> {
-    let wrong = || URL.invalid("a host is followed by nothing, or by a colon and its port");
-    let (host, rest) = match text.strip_prefix('[') {
-        Some(rest) => rest.split_once(']').ok_or_else(wrong)?,
-        None => text.split_at(text.find(':').unwrap_or(text.len())),
-    };
-    let port = match rest {
-        "" => port,
-        rest => rest.strip_prefix(':').and_then(|port| port.parse().ok()).ok_or_else(wrong)?,
-    };
-    if host.is_empty() {
-        return Err(URL.invalid("there is no host"));
-    }
-    Ok(Address { host: host.to_owned(), port })
+fn parse_address(text: &str, default: u16) -> Result<Address> {
+    let (host, port) = URL.address(text)?;
+    Ok(Address { host: host.to_owned(), port: port.unwrap_or(default) })
 }
 
 fn wrong_scheme() -> Error {
@@ -457,6 +443,10 @@ mod tests {
             ("redis+cluster://h/1/app", "database 0"),
             ("redis://h?ca=x", "rediss://"),
             ("redis://h?fsync=always", "appendfsync=any|always"),
+            ("redis://h?fsync=always", "did you mean appendfsync?"),
+            ("redis://u:1/secret@h/ns", "percent-encoded"),
+            ("redis://u:1?secret@h/ns", "percent-encoded"),
+            ("redis+sentinel://h/s?sentinel_password=a&secret", "percent-encoded"),
             ("redis://h?appendfsync=yes", "appendfsync=any|always"),
             ("redis://h?connections=0", "connections=1..64"),
             ("redis://h?timeout=5", "<number>ms|s"),

@@ -2,7 +2,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use avout_core::backend::UrlReader;
+use avout_core::backend::{LONGEST_TIME, UrlReader};
 use avout_core::{Error, Result};
 
 use crate::Backend;
@@ -76,7 +76,14 @@ impl Options {
     pub fn from_url(url: &str) -> Result<Self> {
         let rest = url.strip_prefix("sqlite:").ok_or_else(|| URL.invalid("the text starts with sqlite:"))?;
         let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let path = path.strip_prefix("//").unwrap_or(path);
+        let path = match path.strip_prefix("//") {
+            // As with other databases' URLs, it could be a user and a password.
+            Some(path) if !path.starts_with('/') && rest.contains('@') => {
+                return Err(URL.invalid("sqlite: takes a path without user and host; an @ after // is written as %40"));
+            }
+            Some(path) => path,
+            None => path,
+        };
         let path = URL.decode(path, "the path")?;
         if path.is_empty() {
             return Err(URL.invalid("sqlite: is followed by a path, or by :memory:"));
@@ -115,10 +122,10 @@ impl Options {
     }
 
     /// How long to wait while another process holds the file's write lock; after that it is
-    /// [`Unavailable`](avout_core::ErrorKind::Unavailable). 5 seconds unless set.
+    /// [`Unavailable`](avout_core::ErrorKind::Unavailable). 5 seconds unless set, and at most a day.
     #[must_use]
     pub fn busy_timeout(mut self, timeout: Duration) -> Self {
-        self.busy_timeout = timeout;
+        self.busy_timeout = timeout.min(LONGEST_TIME);
         self
     }
 
@@ -182,6 +189,7 @@ mod tests {
             ("sqlite:x?readers=0", "readers=1..64"),
             ("sqlite:x?busy_timeout=5", "<number>ms|s"),
             ("sqlite:%ff", "UTF-8"),
+            ("sqlite://user:password@host/x", "without user and host"),
         ] {
             let error = Options::from_url(url).expect_err(url);
             assert_eq!(error.kind(), ErrorKind::InvalidInput);

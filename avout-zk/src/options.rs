@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use avout_core::backend::UrlReader;
+use avout_core::backend::{UrlParts, UrlReader};
 use avout_core::{Error, ErrorKind, Result};
 
 use crate::Backend;
@@ -87,6 +87,8 @@ const URL: UrlReader = UrlReader::new("zk url", KNOWN);
 const KNOWN: &str = "auth=digest|sasl, acl=creator|open, reads=sync|quorum, session_timeout=<number>ms|s, \
     timeout=<number>ms|s, connections=1..16, max_request=<bytes>, tls_ca=<file>, tls_cert=<file>, tls_key=<file>";
 const MAX_CONNECTIONS: usize = 16;
+const SHORTEST_TIME: Duration = Duration::from_millis(10);
+const LONGEST_TIME: Duration = Duration::from_secs(3600);
 /// `jute.maxbuffer` of a server that is not told otherwise, in bytes.
 const DEFAULT_MAX_REQUEST: usize = 0xf_ffff;
 const LEAST_MAX_REQUEST: usize = 512 * 1024;
@@ -129,16 +131,11 @@ impl Options {
     /// [`InvalidInput`](ErrorKind::InvalidInput) says what is wrong; for an unknown option it lists the known ones.
     pub fn from_url(url: &str) -> Result<Self> {
         let rest = url.strip_prefix("zk://").ok_or_else(|| URL.invalid("the text starts with zk://"))?;
-        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let (authority, namespace) = rest.split_once('/').unwrap_or((rest, ""));
-        let (user, servers) = match authority.rsplit_once('@') {
-            Some((user, servers)) => (Some(user), servers),
-            None => (None, authority),
-        };
-        let mut options = Self::new(servers, format!("/{}", URL.decode(namespace, "the namespace")?))?;
-        if let Some(user) = user {
+        let UrlParts { credentials, hosts, path, query } = URL.split(rest)?;
+        let mut options = Self::new(hosts, format!("/{}", URL.decode(path, "the namespace")?))?;
+        if let Some((user, password)) = credentials {
             let message = "before the @ there is a user and a password, with : between";
-            let (user, password) = user.split_once(':').ok_or_else(|| URL.invalid(message))?;
+            let password = password.ok_or_else(|| URL.invalid(message))?;
             options = options.user(URL.decode(user, "the user")?, URL.decode(password, "the password")?);
         }
         let (mut certificate, mut key) = (None, None);
@@ -163,7 +160,7 @@ impl Options {
     }
 
     fn with(self, name: &str, value: &str) -> Result<Self> {
-        let time = || URL.duration(name, value, Duration::from_millis(10)..=Duration::from_secs(3600));
+        let time = || URL.duration(name, value, SHORTEST_TIME..=LONGEST_TIME);
         Ok(match name {
             "auth" => self.auth(URL.choice(name, value, &[("digest", Auth::Digest), ("sasl", Auth::Sasl)])?),
             "acl" => self.acl(URL.choice(name, value, &[("creator", Acl::Creator), ("open", Acl::Open)])?),
@@ -225,18 +222,19 @@ impl Options {
         self
     }
 
-    /// How long a session outlives its connection; the server may choose another. 6 seconds unless set. A connection on which nothing
+    /// How long a session outlives its connection; the server may choose another. 6 seconds unless set, from 10 ms to
+    /// an hour. A connection on which nothing
     /// comes for two fifths of it is given up.
     #[must_use]
     pub fn session_timeout(mut self, timeout: Duration) -> Self {
-        self.session_timeout = timeout;
+        self.session_timeout = timeout.clamp(SHORTEST_TIME, LONGEST_TIME);
         self
     }
 
-    /// How long one request waits for a connection and its answer. 10 seconds unless set.
+    /// How long one request waits for a connection and its answer. 10 seconds unless set, from 10 ms to an hour.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
+        self.timeout = timeout.clamp(SHORTEST_TIME, LONGEST_TIME);
         self
     }
 
@@ -285,10 +283,7 @@ impl Options {
 }
 
 fn check_servers(servers: &str) -> Result<()> {
-    let bad = |server: &str| {
-        server.is_empty() || server.contains(['/', '@', '?', '#']) || server.chars().any(char::is_whitespace)
-    };
-    if servers.split(',').any(bad) {
+    if servers.split(',').any(|server| URL.address(server).is_err()) {
         return Err(URL.invalid("servers are written as host:port,host:port, before a / and the namespace"));
     }
     Ok(())
@@ -384,7 +379,9 @@ mod tests {
             ("zk://a/x//y", "no part of it is empty"),
             ("zk://a/x/%F0%9F%98%80", "supplementary"),
             ("zk://me@a/x", "a user and a password"),
-            ("zk://me:canary@a/x?colour=red", "unknown option colour; known are: auth=digest|sasl"),
+            ("zk://me:canary@a/x?colour=red", "unknown option: known are auth=digest|sasl"),
+            ("zk://me:1/canary@a/x", "percent-encoded"),
+            ("zk://me:canary/x", "host:port"),
             ("zk://me:canary@a/x?auth=plain", "option auth"),
             ("zk://me:canary@a/x?timeout=5", "option timeout"),
             ("zk://me:canary@a/x?connections=17", "option connections"),

@@ -15,7 +15,7 @@ mod watch;
 pub use coordinator::{Coordinator, CoordinatorCapabilities};
 pub use sessions::Sessions;
 pub use store::{CasOutcome, Kind, StateContainer, Store, StoreCapabilities, VersionedStateContainer};
-pub use url::UrlReader;
+pub use url::{LONGEST_TIME, UrlParts, UrlReader};
 pub use watch::{Wake, Watcher};
 
 use std::sync::Arc;

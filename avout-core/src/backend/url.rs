@@ -9,8 +9,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Reads the options of a backend's URL, `?name=value&name=value`, with the same rules and words for all backends.
 ///
-/// Every error is [`InvalidInput`](ErrorKind::InvalidInput). It names the option and lists what is known, and never holds a value:
-/// that may be a password.
+/// Every error is [`InvalidInput`](ErrorKind::InvalidInput). It names known options only, and repeats no part of the URL: any may
+/// belong to a password whose `/`, `?`, `#`, `@` or `&` was not percent-encoded.
 ///
 /// # Examples
 /// ```
@@ -35,6 +35,22 @@ pub struct UrlReader {
     known: &'static str,
 }
 
+/// The longest time that an option of a backend takes: a day. What is longer is taken as that.
+pub const LONGEST_TIME: Duration = Duration::from_secs(24 * 3600);
+
+/// What follows the `scheme://` of a URL, still percent-encoded.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct UrlParts<'u> {
+    /// What precedes the `@`: a user, and a password where there is a colon.
+    pub credentials: Option<(&'u str, Option<&'u str>)>,
+    /// The hosts with their ports, and commas between.
+    pub hosts: &'u str,
+    /// What follows the first `/`, without it.
+    pub path: &'u str,
+    /// What follows the first `?`, without it.
+    pub query: &'u str,
+}
+
 impl UrlReader {
     /// `operation` is what errors name, such as `redis url`; `known` lists the options with their values.
     pub const fn new(operation: &'static str, known: &'static str) -> Self {
@@ -46,15 +62,73 @@ impl UrlReader {
         query.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').unwrap_or((pair, "")))
     }
 
+    /// Takes apart what follows `scheme://`.
+    ///
+    /// # Errors
+    /// If there is a `#`, or an `@` after the first `/` or `?`: a password was written as it is, and no rule tells where it ends.
+    pub fn split<'u>(&self, rest: &'u str) -> Result<UrlParts<'u>> {
+        let (rest_of_hosts, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (authority, path) = rest_of_hosts.split_once('/').unwrap_or((rest_of_hosts, ""));
+        if rest.contains('#') || rest[authority.len()..].contains('@') {
+            return Err(self.invalid(
+                "a user, a password, a name or a value in a URL is percent-encoded: \
+                / is %2F, ? is %3F, # is %23, @ is %40, & is %26",
+            ));
+        }
+        // A host has no @, so the last one ends the password.
+        let (credentials, hosts) = match authority.rsplit_once('@') {
+            Some((user, hosts)) => {
+                let (user, password) = user.split_once(':').map_or((user, None), |(user, pass)| (user, Some(pass)));
+                (Some((user, password)), hosts)
+            }
+            None => (None, authority),
+        };
+        Ok(UrlParts { credentials, hosts, path, query })
+    }
+
+    /// The host of `host`, `host:port` or `[address]:port`, without brackets, and the port.
+    ///
+    /// # Errors
+    /// If it is something else.
+    pub fn address<'u>(&self, text: &'u str) -> Result<(&'u str, Option<u16>)> {
+        let wrong = || self.invalid("a host is a name or an address, followed by nothing, or by a colon and its port");
+        let (host, rest) = match text.strip_prefix('[') {
+            Some(rest) => rest.split_once(']').ok_or_else(wrong)?,
+            None => text.split_at(text.find(':').unwrap_or(text.len())),
+        };
+        let port = match rest {
+            "" => None,
+            rest => Some(rest.strip_prefix(':').and_then(|port| port.parse().ok()).ok_or_else(wrong)?),
+        };
+        if host.is_empty() {
+            return Err(self.invalid("there is no host"));
+        }
+        if host.contains(|c: char| "/?#@[],".contains(c) || c.is_whitespace() || c.is_control()) {
+            return Err(wrong());
+        }
+        Ok((host, port))
+    }
+
     /// The URL is wrong, in these words.
     pub fn invalid(&self, message: impl Into<Cow<'static, str>>) -> Error {
         Error::new(ErrorKind::InvalidInput, message).during(self.operation)
     }
 
-    /// There is no option of this name.
+    /// There is no option of this name, which is not repeated: it may be the rest of a password.
     pub fn unknown(&self, name: &str) -> Error {
-        let shown: String = name.chars().take(40).flat_map(char::escape_debug).collect();
-        self.invalid(format!("unknown option {shown}; known are: {}", self.known))
+        let meant = self.similar(name).map(|known| format!(" (did you mean {known}?)")).unwrap_or_default();
+        let known = self.known;
+        self.invalid(format!("unknown option{meant}: known are {known}; a ? or & within a password, a name or a value is percent-encoded as %3F or %26"))
+    }
+
+    /// The known option that this name is a part of, or the other way round, whatever its case and dashes.
+    fn similar(&self, name: &str) -> Option<&'static str> {
+        let plain = |text: &str| text.replace(['_', '-'], "").to_ascii_lowercase();
+        let name = plain(name);
+        let near = |known: &&str| known.len() > 2 && (plain(known).contains(&name) || name.contains(&plain(known)));
+        let options = self.known.split(", ").map(|option| option.split_once('=').map_or(option, |(name, _)| name));
+        let words = options.filter_map(|option| option.split_whitespace().next_back());
+        words.filter(|_| name.len() > 2).find(near)
     }
 
     /// The option has no such value.
@@ -126,7 +200,47 @@ mod tests {
         }
         URL.choice("door", "ajar", &[("open", true), ("shut", false)]).expect_err("ajar");
         URL.decode("%ff", "the name").expect_err("not UTF-8");
-        assert!(URL.unknown("a\nb").to_string().contains("unknown option a\\nb; known are: floors=1..9"));
+        let text = URL.unknown("canary").to_string();
+        assert!(text.contains("unknown option: known are floors=1..9") && !text.contains("canary"), "{text}");
+        assert!(URL.unknown("Floor").to_string().contains("did you mean floors?"));
+    }
+
+    /// A URL comes apart where its marks are, and the last `@` before the path ends the password.
+    #[test]
+    fn splits_urls() {
+        let parts = |credentials, hosts, path, query| UrlParts { credentials, hosts, path, query };
+        for (text, expected) in [
+            ("h", parts(None, "h", "", "")),
+            ("h:1,i/a/b?c=/d?", parts(None, "h:1,i", "a/b", "c=/d?")),
+            ("u@h?c", parts(Some(("u", None)), "h", "", "c")),
+            ("u:p:q@r@h/a", parts(Some(("u", Some("p:q@r"))), "h", "a", "")),
+            (":@h", parts(Some(("", Some(""))), "h", "", "")),
+            ("", parts(None, "", "", "")),
+        ] {
+            assert!(URL.split(text).expect(text) == expected, "{text}");
+        }
+    }
+
+    /// A password that was not encoded is refused where its end cannot be told, and no part of it is repeated.
+    #[test]
+    fn refuses_passwords_that_were_not_encoded() {
+        for text in ["u:1/canary@h", "u:1?canary@h", "u:1#canary@h", "u:1@2/canary@h/a?b", "h/a#canary", "h?a=canary@b"]
+        {
+            let Err(error) = URL.split(text) else { panic!("{text} is taken apart") };
+            let shown = format!("{error} {error:?}");
+            assert!(shown.contains("percent-encoded") && !shown.contains("canary"), "{shown}");
+        }
+    }
+
+    /// A host has its port after a colon, and is nothing else.
+    #[test]
+    fn reads_hosts() {
+        assert_eq!(URL.address("h").expect("a host"), ("h", None));
+        assert_eq!(URL.address("[::1]:7").expect("a host"), ("::1", Some(7)));
+        for text in ["", ":1", "h:", "h:canary", "h:1:2", "h:65536", "[h", "a b", "u:p@h", "u@h", "h\n"] {
+            let error = URL.address(text).expect_err(text);
+            assert!(!error.to_string().contains("canary"), "{error}");
+        }
     }
 
     /// Options come in their order, and empty ones are skipped.
