@@ -41,6 +41,7 @@ const FILES: &[&[Law]] = &[
     stm::queues::LAWS,
     stm::merging::LAWS,
     stm::combining::LAWS,
+    stm::times::LAWS,
     sweep::values::LAWS,
     sweep::records::LAWS,
     mixed::laws::LAWS,

@@ -8,7 +8,7 @@ use super::hub::Hub;
 use crate::engine::planted::Bug;
 use crate::engine::refuse_nested;
 use crate::error::{Error, ErrorKind, Result};
-use crate::handles::{Codec, MessagePack, Own, Stm, Tx, Value};
+use crate::handles::{Body, Codec, MessagePack, Own, Stm, Value};
 use crate::protocol::Key;
 
 /// Transactions that take effect at most once for each id; made by [`Stm::once`](crate::Stm::once).
@@ -112,7 +112,7 @@ impl Stm {
     pub async fn dosync_once<T, F, Fut>(&self, id: impl Into<String>, body: F) -> Result<T>
     where
         T: Value + Serialize + DeserializeOwned,
-        F: Fn(Tx) -> Fut,
+        F: Body<Fut>,
         Fut: Future<Output = Result<T>>,
     {
         self.once("/default", KEEP)?.dosync(id, body).await
@@ -151,7 +151,7 @@ impl Once {
     pub async fn dosync<T, F, Fut>(&self, id: impl Into<String>, body: F) -> Result<T>
     where
         T: Value + Serialize + DeserializeOwned,
-        F: Fn(Tx) -> Fut,
+        F: Body<Fut>,
         Fut: Future<Output = Result<T>>,
     {
         refuse_nested("dosync_once")?;

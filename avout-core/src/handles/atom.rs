@@ -24,12 +24,13 @@ use crate::protocol::{Key, Revision, Shared, State};
 /// [`Nested`](ErrorKind::Nested) inside the body of a transaction, which an atom has no part in;
 /// [`Rejected`](ErrorKind::Rejected) by its validator; [`TooLarge`](ErrorKind::TooLarge) for its store;
 /// [`Unavailable`](ErrorKind::Unavailable) if the store stays so for the client's deadline;
+/// [`Timeout`](ErrorKind::Timeout) if others' writes of the same atom took until the deadline;
 /// [`OutcomeUnknown`](ErrorKind::OutcomeUnknown) if a write was sent and its reply lost: only then may it have
 /// taken effect.
 ///
 /// # Cancel safety
-/// Of the methods here: dropping the future of one that writes leaves open whether the write takes effect; it does so as a whole or not
-/// at all.
+/// Of the methods here: dropped before its write is sent, it leaves nothing behind. After that it is open whether the write takes
+/// effect; it does so as a whole or not at all.
 pub struct Atom<T> {
     inner: Arc<AtomInner>,
     types: PhantomData<fn() -> T>,
@@ -108,7 +109,8 @@ impl<T: Value> Atom<T> {
         cloned(core.existing(core.engine.deadline()).await?.0)
     }
 
-    /// Sets the value to what `f` makes of it, and gives the new one. `f` may be called several times.
+    /// Sets the value to what `f` makes of it, and gives the new one. `f` may be called several times, and should be quick: while it
+    /// runs others go on, and then it is called again.
     #[doc(alias = "swap!!")]
     pub async fn swap(&self, f: impl Fn(T) -> T) -> Result<T> {
         self.write("swap", |current: &Shared| {

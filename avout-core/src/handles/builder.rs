@@ -1,8 +1,9 @@
-use std::future::IntoFuture;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use super::codec::TypedCoder;
+use super::stage::Stage;
 use super::type_tag::{MAX_TYPE_TAG, type_tag};
 use super::validate::validator;
 use super::{Atom, Codec, Ref, Stm, Value, Verdict};
@@ -63,7 +64,7 @@ struct Settings<T, C> {
 /// [`Unsupported`](ErrorKind::Unsupported) for the in-process codec in a store outside the process; and those of
 /// [`Stm::dosync`].
 #[must_use = "a builder does nothing until it is awaited"]
-pub struct RefBuilder<T, C>(Settings<T, C>);
+pub struct RefBuilder<T, C>(Stage<Settings<T, C>, Ref<T>>);
 
 /// Makes or opens an atom: `.await` it, after options if there are any.
 ///
@@ -71,17 +72,17 @@ pub struct RefBuilder<T, C>(Settings<T, C>);
 /// When awaited: as for [`RefBuilder`], and [`OutcomeUnknown`](ErrorKind::OutcomeUnknown) if the reply to the
 /// first write was lost.
 #[must_use = "a builder does nothing until it is awaited"]
-pub struct AtomBuilder<T, C>(Settings<T, C>);
+pub struct AtomBuilder<T, C>(Stage<Settings<T, C>, Atom<T>>);
 
 macro_rules! builder {
     ($name:ident, $what:literal) => {
         impl<T> $name<T, super::MessagePack> {
             pub(super) fn open(stm: &Stm, key: &str) -> Self {
-                Self(Settings::new(stm, key, Intent::Open))
+                Self(Stage::Building(Settings::new(stm, key, Intent::Open)))
             }
 
             pub(super) fn create(stm: &Stm, key: &str, value: T, or_open: bool) -> Self {
-                Self(Settings::new(stm, key, Intent::Create { value, or_open }))
+                Self(Stage::Building(Settings::new(stm, key, Intent::Create { value, or_open })))
             }
         }
 
@@ -105,7 +106,7 @@ macro_rules! builder {
 
             #[doc = concat!("Encodes the ", $what, "'s values with this codec, and not as MessagePack.")]
             pub fn codec<D>(self, codec: D) -> $name<T, D> {
-                $name(self.0.with_codec(codec))
+                $name(Stage::Building(self.0.into_settings().with_codec(codec)))
             }
 
             /// Names the type, at most 255 bytes; without this it is the type's Rust name without module paths. A type that
@@ -118,9 +119,16 @@ macro_rules! builder {
 
         impl<T, C> std::fmt::Debug for $name<T, C> {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.debug_struct(stringify!($name)).field("key", &self.0.key).finish_non_exhaustive()
+                let mut shown = f.debug_struct(stringify!($name));
+                if let Stage::Building(settings) = &self.0 {
+                    shown.field("key", &settings.key);
+                }
+                shown.finish_non_exhaustive()
             }
         }
+
+        // What is pinned in it is in a box.
+        impl<T, C> Unpin for $name<T, C> {}
     };
 }
 
@@ -136,21 +144,19 @@ impl<T, C> RefBuilder<T, C> {
     }
 }
 
-impl<T: Value, C: Codec<T>> IntoFuture for RefBuilder<T, C> {
+impl<T: Value, C: Codec<T>> Future for RefBuilder<T, C> {
     type Output = Result<Ref<T>>;
-    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
 
-    fn into_future(self) -> Self::IntoFuture {
-        Box::pin(self.0.into_ref())
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.poll(Settings::into_ref, context)
     }
 }
 
-impl<T: Value, C: Codec<T>> IntoFuture for AtomBuilder<T, C> {
+impl<T: Value, C: Codec<T>> Future for AtomBuilder<T, C> {
     type Output = Result<Atom<T>>;
-    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
 
-    fn into_future(self) -> Self::IntoFuture {
-        Box::pin(self.0.into_atom())
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.poll(Settings::into_atom, context)
     }
 }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 
-use super::Value;
+use super::{Value, rust_types};
 use crate::engine::Coder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{CodecId, Envelope, Shared};
@@ -24,6 +24,11 @@ type Cause = Box<dyn StdError + Send + Sync>;
 /// `decode(encode(v))` is equal to `v`. Bytes are those of this codec and of a type with the same tag, whole
 /// and unchanged: the envelope around them has been checked. They may still be of an older or newer
 /// form of the type, and a `decode` that cannot read them gives an error and does not panic.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot encode and decode `{T}`",
+    label = "`{T}`, or a type in it, lacks `#[derive(serde::Serialize, serde::Deserialize)]`",
+    note = "if it says `!`, the type was not named: `stm.open_ref::<Account>(\"/account\")`"
+)]
 pub trait Codec<T>: Send + Sync + 'static {
     /// The number that tells values of this codec from others'. From 128 on for codecs of your own.
     fn id(&self) -> CodecId;
@@ -45,6 +50,7 @@ pub trait Codec<T>: Send + Sync + 'static {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MessagePack;
 
+#[diagnostic::do_not_recommend]
 impl<T: Serialize + DeserializeOwned> Codec<T> for MessagePack {
     fn id(&self) -> CodecId {
         CodecId::MESSAGE_PACK
@@ -85,6 +91,7 @@ fn check_depth(bytes: &[u8]) -> Result<(), Cause> {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Json;
 
+#[diagnostic::do_not_recommend]
 impl<T: Serialize + DeserializeOwned> Codec<T> for Json {
     fn id(&self) -> CodecId {
         CodecId::JSON
@@ -146,8 +153,9 @@ pub(super) struct TypedCoder<T, C> {
     types: PhantomData<fn() -> T>,
 }
 
-impl<T, C> TypedCoder<T, C> {
+impl<T: 'static, C> TypedCoder<T, C> {
     pub(super) fn new(codec: C, type_tag: Box<str>) -> Self {
+        rust_types::remember::<T>();
         Self { codec, type_tag, types: PhantomData }
     }
 
@@ -159,7 +167,7 @@ impl<T, C> TypedCoder<T, C> {
 
 impl<T: Value, C: Codec<T>> Coder for TypedCoder<T, C> {
     fn encode(&self, value: &Shared) -> Result<Bytes> {
-        let value: &T = value.downcast_ref().ok_or_else(|| self.other_type("another"))?;
+        let value: &T = value.downcast_ref().ok_or_else(|| self.other_type(&rust_types::name_of(value)))?;
         let bytes = self
             .codec
             .encode(value)
@@ -185,7 +193,7 @@ impl<T: Value, C: Codec<T>> Coder for TypedCoder<T, C> {
     }
 
     fn check(&self, value: &Shared) -> Result<()> {
-        if value.is::<T>() { Ok(()) } else { Err(self.other_type("another")) }
+        if value.is::<T>() { Ok(()) } else { Err(self.other_type(&rust_types::name_of(value))) }
     }
 }
 

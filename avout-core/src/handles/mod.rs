@@ -7,7 +7,9 @@ mod codec;
 mod own;
 mod reference;
 mod refs;
+mod rust_types;
 mod snapshot;
+mod stage;
 mod stm;
 mod transaction;
 mod tx;
@@ -25,7 +27,7 @@ pub use refs::Refs;
 pub use snapshot::Snapshot;
 pub(crate) use stm::Companion;
 pub use stm::{Stm, StmBuilder};
-pub use transaction::Transaction;
+pub use transaction::{Body, Transaction};
 pub use tx::Tx;
 pub use validate::Verdict;
 

@@ -3,8 +3,10 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+#[cfg(doc)]
+use super::Tx;
 use super::codec::TypedCoder;
-use super::{AsStore, AtomBuilder, MessagePack, RefBuilder, Snapshot, Transaction, Tx};
+use super::{AsStore, AtomBuilder, Body, MessagePack, RefBuilder, Snapshot, Transaction};
 use crate::backend::tasks::Tasks;
 use crate::backend::{Coordinator, Kind, Store};
 use crate::engine::{Config, Engine, Stats, SweepReport, refuse_nested};
@@ -102,6 +104,10 @@ pub(crate) trait Companion: Any + Send + Sync {
     fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 }
 
+const SHORTEST_TTL: Duration = Duration::from_millis(50);
+const LONGEST_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
+const LEAST_SWEEP_EVERY: Duration = Duration::from_millis(10);
+
 /// Sets a client up; made by [`Stm::builder`].
 #[must_use = "a builder does nothing until build is called"]
 pub struct StmBuilder {
@@ -125,7 +131,8 @@ impl Stm {
     /// once or not at all.
     ///
     /// The body runs again when another transaction came first, so it should do nothing but compute and use its [`Tx`].
-    /// It may borrow what is around it. An `Err` that it returns ends the transaction with nothing written; an application's own
+    /// It may borrow what is around it, in a spawned task too. Write `async |tx|` without `move`: with it the closure would give away in
+    /// the first run what the second one needs, and the compiler refuses it. An `Err` that it returns ends the transaction with nothing written; an application's own
     /// reason travels in [`Error::abort`], or see [`transaction`](Self::transaction) for an error type of its own.
     ///
     /// # Errors
@@ -162,7 +169,7 @@ impl Stm {
     #[doc(alias = "dosync!!")]
     pub async fn dosync<T, F, Fut>(&self, body: F) -> Result<T>
     where
-        F: Fn(Tx) -> Fut,
+        F: Body<Fut>,
         Fut: Future<Output = Result<T>>,
     {
         self.transaction().dosync(body).await
@@ -174,6 +181,8 @@ impl Stm {
     }
 
     /// Makes a ref that must not exist yet.
+    ///
+    /// `value` is one that can be read back: a `String`, where a `&str` would be "not general enough" to the compiler.
     ///
     /// # Errors
     /// When awaited: [`AlreadyExists`](ErrorKind::AlreadyExists), and see [`RefBuilder`].
@@ -358,7 +367,8 @@ impl Stm {
 }
 
 impl StmBuilder {
-    /// How long a transaction or an operation on a handle may take, unless it says otherwise; `None`: for ever. 30 s by default.
+    /// How long a transaction or an operation on a handle may take, unless it says otherwise; `None`, or a hundred years and
+    /// more: for ever. 30 s by default.
     pub fn deadline(mut self, deadline: Option<Duration>) -> Self {
         self.config.deadline = deadline;
         self
@@ -377,20 +387,20 @@ impl StmBuilder {
         self
     }
 
-    /// How long a session of this client lives without a sign of life; 10 s by default, and at least 50 ms. A process that dies or is paused
-    /// for longer loses its locks, and others get them within twice this time. See [`Lock`](crate::Lock).
+    /// How long a session of this client lives without a sign of life; 10 s by default, from 50 ms to 30 days; what is
+    /// shorter or longer is taken as that. A process that dies or is paused for longer loses its locks, and others get them within twice this time. See [`Lock`](crate::Lock).
     pub fn session_ttl(mut self, ttl: Duration) -> Self {
-        self.config.session_ttl = ttl.max(Duration::from_millis(50));
+        self.config.session_ttl = ttl.clamp(SHORTEST_TTL, LONGEST_TTL);
         self
     }
 
     /// About how often one of all clients of the namespace [sweeps](Stm::sweep) in the background: once an hour by default; `None`:
-    /// this client never does.
+    /// this client never does. At least 10 ms.
     ///
     /// A client sweeps when it has seen for once to twice this long, by its own clock, that nobody else did. It works a tenth of
     /// the time, and begins with its first read. At least one client that lives that long should sweep, or somebody by hand.
     pub fn sweep_every(mut self, every: Option<Duration>) -> Self {
-        self.config.sweep_every = every;
+        self.config.sweep_every = every.map(|every| every.max(LEAST_SWEEP_EVERY));
         self
     }
 

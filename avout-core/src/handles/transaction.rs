@@ -8,6 +8,19 @@ use crate::engine::{Isolation, Options, run};
 use crate::error::{Error, Result};
 use crate::protocol::Point;
 
+/// What [`Stm::dosync`] takes as a body: `async |tx| ..`, or `|tx| async move { .. }` with clones of what that needs.
+///
+/// It is every function that can be called many times, from a [`Tx`] to a future, since a body runs again when its attempt was lost.
+#[diagnostic::on_unimplemented(
+    message = "this closure cannot be the body of a transaction, which may run many times",
+    label = "write `async |tx| ..` without `move`: it borrows what it uses, also in a spawned task",
+    note = "where a body must own what it uses, clone it for each run: `|tx| {{ let r = r.clone(); async move {{ .. }} }}`"
+)]
+pub trait Body<Fut>: Fn(Tx) -> Fut {}
+
+#[diagnostic::do_not_recommend]
+impl<F: Fn(Tx) -> Fut, Fut> Body<Fut> for F {}
+
 /// A transaction with options of its own, made by [`Stm::transaction`].
 ///
 /// # Examples
@@ -61,7 +74,7 @@ impl<'a> Transaction<'a> {
         self
     }
 
-    /// How long it may take in all, waiting and running again included.
+    /// How long it may take in all, waiting and running again included. A hundred years and more: for ever.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.options.deadline = Some(deadline);
         self
@@ -107,7 +120,7 @@ impl<'a> Transaction<'a> {
     pub async fn dosync<T, E, F, Fut>(self, body: F) -> Result<T, E>
     where
         E: From<Error>,
-        F: Fn(Tx) -> Fut,
+        F: Body<Fut>,
         Fut: Future<Output = Result<T, E>>,
     {
         let span = tracing::debug_span!("dosync", label = %self.options.label);
