@@ -5,7 +5,7 @@
 //! whatever BSON makes of it. The copy is written in the same step as the bytes.
 
 use avout_core::protocol::{CodecId, Envelope};
-use avout_core::{Error, ErrorKind, Result};
+use avout_core::{Codec, Error, ErrorKind, MessagePack, Result};
 use bytes::Bytes;
 use mongodb::bson::raw::cstr;
 use mongodb::bson::{Bson, Document, RawDocumentBuf};
@@ -21,7 +21,7 @@ const MOST: usize = 4 << 20;
 pub(crate) fn copy(bytes: &Bytes) -> Result<RawDocumentBuf> {
     let Envelope { codec, value, .. } = Envelope::open(bytes)?;
     let decoded: Result<Bson, Box<dyn std::error::Error + Send + Sync>> = match codec {
-        CodecId::MESSAGE_PACK => rmp_serde::from_slice(&value).map_err(Into::into),
+        CodecId::MESSAGE_PACK => MessagePack.decode(&value),
         CodecId::JSON => serde_json::from_slice(&value).map_err(Into::into),
         CodecId(number) => {
             let message =
@@ -67,7 +67,7 @@ pub(crate) fn append(fields: &mut RawDocumentBuf, wanted: bool, bytes: &Bytes) -
 mod tests {
     use std::collections::BTreeMap;
 
-    use avout_core::{Codec, Json, MessagePack};
+    use avout_core::Json;
     use mongodb::bson::{Binary, doc, spec::BinarySubtype};
     use serde::de::DeserializeOwned;
     use serde::{Deserialize, Serialize};

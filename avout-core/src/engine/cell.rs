@@ -1,3 +1,4 @@
+use std::any::TypeId;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -15,8 +16,12 @@ pub(crate) trait Coder: Send + Sync {
     fn encode(&self, value: &Shared) -> Result<Bytes>;
     /// The value of an envelope, checked to be of this codec and type.
     fn decode(&self, bytes: &Bytes) -> Result<Shared>;
-    /// Checks that a shared value is of this type.
-    fn check(&self, value: &Shared) -> Result<()>;
+    /// The type. Functions of one do not take values of another, though the type tags be the same.
+    fn rust_type(&self) -> TypeId;
+    /// Checks that values with this type tag can be read.
+    fn check_tag(&self, found: &str) -> Result<()>;
+    /// A shared value as one of this type, which it is or can be made.
+    fn adopt(&self, value: &Shared) -> Result<Shared>;
 }
 
 /// Why a validator refused a value.
@@ -108,7 +113,7 @@ impl Cell {
             Err(Error::new(ErrorKind::Mismatch, message).at(&self.key))
         };
         if found.type_tag != own.type_tag {
-            return mismatch("type", &own.type_tag, &found.type_tag);
+            self.coder.check_tag(&found.type_tag).map_err(|error| error.at(&self.key))?;
         }
         if found.codec != own.codec {
             return mismatch("codec", &own.codec.0, &found.codec.0);
@@ -129,8 +134,7 @@ impl Cell {
 
     /// A value that a store or record in this process holds as it is.
     pub(crate) fn own(&self, value: &Shared) -> Result<Shared> {
-        self.coder.check(value).map_err(|error| error.at(&self.key))?;
-        Ok(Arc::clone(value))
+        self.coder.adopt(value).map_err(|error| error.at(&self.key))
     }
 
     /// The value as its store takes it, checked against the store's limit.

@@ -109,7 +109,8 @@ impl Merger {
             by_key.insert(cell.key.clone(), Vec::new());
             return Entered::Lead(Lead { merger: self.clone(), key: cell.key.clone() });
         };
-        if waiting.first().is_some_and(|first| first.cell.meta != cell.meta) {
+        let differs = |first: &Cell| first.meta != cell.meta || first.coder.rust_type() != cell.coder.rust_type();
+        if waiting.first().is_some_and(|first| differs(&first.cell)) {
             return Entered::Alone;
         }
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);

@@ -2,9 +2,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::codec::TypedCoder;
+use super::coder::{Migration, Tags, TypedCoder};
 use super::stage::Stage;
-use super::type_tag::{MAX_TYPE_TAG, type_tag};
+use super::tag::MAX_TYPE_TAG;
 use super::validate::validator;
 use super::{Atom, Codec, Ref, Stm, Value, Verdict};
 use crate::backend::{Kind, Store};
@@ -48,6 +48,10 @@ struct Settings<T, C> {
     validator: Option<Validator>,
     codec: C,
     type_tag: Option<String>,
+    was: Vec<String>,
+    migrations: Vec<Migration<T, C>>,
+    /// The codec was chosen after a migration, whose values the other codec was to read.
+    codec_too_late: bool,
     history: Option<u16>,
 }
 
@@ -109,10 +113,33 @@ macro_rules! builder {
                 $name(Stage::Building(self.0.into_settings().with_codec(codec)))
             }
 
-            /// Names the type, at most 255 bytes; without this it is the type's Rust name without module paths. A type that
-            /// may be renamed later is best named here.
+            /// Names the type, at most 255 bytes; without this it is the type's Rust name without module paths, with serde's names for
+            /// structs and enums. The name is stored beside each value, and what was made with another is a
+            /// [`Mismatch`](ErrorKind::Mismatch). Names of integers agree with each other, and so do those of sequences and sets, and
+            /// those of maps; `Option`, `Box` and other types that add nothing do not count.
             pub fn type_tag(mut self, tag: impl Into<String>) -> Self {
                 self.0.type_tag = Some(tag.into());
+                self
+            }
+
+            /// Reads values too that were written when the type had this name: `Account`, or `Vec<Account>` if it lies in others. The
+            /// next write gives them the new one.
+            pub fn was(mut self, tag: impl Into<String>) -> Self {
+                self.0.was.push(tag.into());
+                self
+            }
+
+            /// Reads values too that were written when the type was `Old`, as what `f` makes of them. The next write stores them as the
+            /// new type; until then each reading calls `f`. If both types have the same name, what cannot be read as the new one is
+            /// read as the old. Several may be given. It is called after [`codec`](Self::codec), if both are.
+            ///
+            /// A process that does not know of the new type cannot read what was written as it.
+            pub fn migrate<Old: Value>(mut self, f: impl Fn(Old) -> T + Send + Sync + 'static) -> Self
+            where
+                C: Codec<Old>,
+            {
+                let migration = Migration::new::<Old>(&self.0.codec, f);
+                self.0.migrations.push(migration);
                 self
             }
         }
@@ -170,6 +197,9 @@ impl<T> Settings<T, super::MessagePack> {
             validator: None,
             codec: super::MessagePack,
             type_tag: None,
+            was: Vec::new(),
+            migrations: Vec::new(),
+            codec_too_late: false,
             history: None,
         }
     }
@@ -177,8 +207,10 @@ impl<T> Settings<T, super::MessagePack> {
 
 impl<T, C> Settings<T, C> {
     fn with_codec<D>(self, codec: D) -> Settings<T, D> {
-        let Self { stm, key, intent, store, validator, codec: _, type_tag, history } = self;
-        Settings { stm, key, intent, store, validator, codec, type_tag, history }
+        let Self { stm, key, intent, store, validator, type_tag, was, history, .. } = self;
+        let codec_too_late = self.codec_too_late || !self.migrations.is_empty();
+        let migrations = Vec::new();
+        Settings { stm, key, intent, store, validator, codec, type_tag, was, migrations, codec_too_late, history }
     }
 }
 
@@ -198,10 +230,19 @@ struct Blueprint {
 impl<T: Value, C: Codec<T>> Settings<T, C> {
     fn check(self, of: Kind) -> Result<(Blueprint, Intent<T>)> {
         let key = self.key?;
-        let type_tag: Box<str> = self.type_tag.unwrap_or_else(type_tag::<T>).into();
-        if type_tag.len() > MAX_TYPE_TAG {
+        let mut tags = match self.type_tag {
+            Some(tag) => vec![tag],
+            None => self.codec.type_tags(),
+        };
+        tags.extend(self.was);
+        if tags.first().is_none_or(|own| own.len() > MAX_TYPE_TAG) {
             return Err(Error::new(ErrorKind::InvalidInput, "a type tag has at most 255 bytes").at(&key));
         }
+        if self.codec_too_late {
+            return Err(Error::new(ErrorKind::InvalidInput, "migrate was called before codec: call it after").at(&key));
+        }
+        let tags = Tags { own: tags.remove(0).into(), earlier: tags };
+        let type_tag = tags.own.clone();
         if self.history.is_some_and(|history| history > MAX_HISTORY) {
             return Err(Error::new(ErrorKind::InvalidInput, "a record keeps at most 256 earlier values").at(&key));
         }
@@ -211,7 +252,7 @@ impl<T: Value, C: Codec<T>> Settings<T, C> {
             key,
             store: self.store,
             validator: self.validator,
-            coder: Arc::new(TypedCoder::<T, C>::new(self.codec, type_tag.clone())),
+            coder: Arc::new(TypedCoder::<T, C>::new(self.codec, tags, self.migrations)),
             codec,
             type_tag,
             history: self.history,
@@ -312,7 +353,7 @@ impl Blueprint {
         if let Some(entry) = entry {
             cell.check_meta(&entry.record.meta)?;
             if let Payload::Shared(value) = &entry.record.payload {
-                cell.coder.check(value)?;
+                cell.coder.adopt(value)?;
             }
         }
         Ok(Arc::new(cell))

@@ -1,29 +1,21 @@
 use std::error::Error as StdError;
-use std::io::Cursor;
-use std::marker::PhantomData;
-use std::sync::Arc;
 
-use bytes::Bytes;
-use serde::de::{DeserializeOwned, IgnoredAny};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
-use super::{Value, rust_types};
-use crate::engine::Coder;
-use crate::error::{Error, ErrorKind, Result};
-use crate::protocol::{CodecId, Envelope, Shared};
-
-/// How deep a value may be nested: decoding recurses, and input that is not trusted must not be able to exhaust the
-/// stack.
-const MAX_DEPTH: usize = 64;
+use super::msgpack::{self, MAX_DEPTH};
+use super::tag;
+use super::tree::Tree;
+use crate::protocol::CodecId;
 
 type Cause = Box<dyn StdError + Send + Sync>;
 
 /// Turns values of `T` into bytes and back.
 ///
 /// # Contract
-/// `decode(encode(v))` is equal to `v`. Bytes are those of this codec and of a type with the same tag, whole
-/// and unchanged: the envelope around them has been checked. They may still be of an older or newer
-/// form of the type, and a `decode` that cannot read them gives an error and does not panic.
+/// `decode(encode(v))` is equal to `v`: a value that would not come back as it is is refused by `encode`. Bytes are those of this codec
+/// and of a type with a tag of these, whole and unchanged: the envelope around them has been checked. They may still be of an older or
+/// newer form of the type, and a `decode` that cannot read them gives an error and does not panic.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot encode and decode `{T}`",
     label = "`{T}`, or a type in it, lacks `#[derive(serde::Serialize, serde::Deserialize)]`",
@@ -44,9 +36,20 @@ pub trait Codec<T>: Send + Sync + 'static {
     /// # Errors
     /// Any, and it becomes the source of an [`ErrorKind::Codec`].
     fn decode(&self, bytes: &[u8]) -> Result<T, Cause>;
+
+    /// What the type is called in tags. The first is written beside values; those with another of these are read too. At most 255
+    /// bytes each. By default it is the type's Rust name without modules.
+    fn type_tags(&self) -> Vec<String> {
+        tag::by_rust_name::<T>()
+    }
 }
 
 /// MessagePack with named fields: the default. Fields can be added with `#[serde(default)]`.
+///
+/// Bytes take a byte each, as `Vec<u8>` too. What MessagePack cannot tell apart, such as `None` and `Some(None)`, is written as an
+/// extension. A value that serde cannot read back is refused: an integer of 128 bits in an enum that is untagged or tagged inside, or
+/// in a flattened field; a key that comes twice. Of an untagged enum the first variant is read that fits, so a value that fits an
+/// earlier one may come back as that.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MessagePack;
 
@@ -57,37 +60,35 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for MessagePack {
     }
 
     fn encode(&self, value: &T) -> Result<Vec<u8>, Cause> {
-        let mut bytes = Vec::with_capacity(64);
-        value.serialize(&mut rmp_serde::Serializer::new(&mut bytes).with_struct_map())?;
-        check_depth(&bytes)?;
+        let (bytes, risks) = msgpack::to_vec(value)?;
+        if risks.any() {
+            comes_back(value, self.decode(&bytes), false)?;
+        }
         Ok(bytes)
     }
 
     fn decode(&self, bytes: &[u8]) -> Result<T, Cause> {
-        check_depth(bytes)?;
-        let mut deserializer = rmp_serde::Deserializer::new(Cursor::new(bytes));
-        let value = T::deserialize(&mut deserializer)?;
-        match deserializer.position() == bytes.len() as u64 {
-            true => Ok(value),
-            false => Err("there are bytes behind the value's end".into()),
-        }
+        Ok(msgpack::from_slice(bytes)?)
+    }
+
+    fn type_tags(&self) -> Vec<String> {
+        tag::by_serde::<T>(false)
     }
 }
 
-/// Refuses bytes that are nested too deep, both ways, so that what can be written can be read. `rmp_serde`'s own limit does not
-/// count the levels of enums, and its typed decoding of them recurses without end.
-fn check_depth(bytes: &[u8]) -> Result<(), Cause> {
-    // Each level takes a byte at least.
-    if bytes.len() > MAX_DEPTH {
-        let mut deserializer = rmp_serde::Deserializer::new(Cursor::new(bytes));
-        deserializer.set_max_depth(MAX_DEPTH);
-        IgnoredAny::deserialize(&mut deserializer)?;
+/// Refuses a value that is not what is read back.
+fn comes_back<T: Serialize>(value: &T, back: Result<T, Cause>, readable: bool) -> Result<(), Cause> {
+    let back = back.map_err(|cause| format!("it could be written and not be read again: {cause}"))?;
+    match Tree::of(value, readable)? == Tree::of(&back, readable)? {
+        true => Ok(()),
+        false => Err("it would not come back as the same value".into()),
     }
-    Ok(())
 }
 
-/// JSON, for values that other programs read. Maps need keys that JSON can hold, and floating-point numbers that are not
-/// finite cannot be stored.
+/// JSON, for values that other programs read.
+///
+/// What JSON cannot hold is refused: keys that are no text, number or `bool`; floating-point numbers that are not finite; `Some` around
+/// what is `null` itself, such as `Some(None)`; and what [`MessagePack`] refuses too.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Json;
 
@@ -98,14 +99,23 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for Json {
     }
 
     fn encode(&self, value: &T) -> Result<Vec<u8>, Cause> {
+        // First, for this one minds how deep the value is.
+        let risks = msgpack::risks_as_text(value)?;
         let bytes = serde_json::to_vec(value)?;
         check_json_depth(&bytes)?;
+        if risks.any_as_text() {
+            comes_back(value, self.decode(&bytes), true)?;
+        }
         Ok(bytes)
     }
 
     fn decode(&self, bytes: &[u8]) -> Result<T, Cause> {
         check_json_depth(bytes)?;
         Ok(serde_json::from_slice(bytes)?)
+    }
+
+    fn type_tags(&self) -> Vec<String> {
+        tag::by_serde::<T>(true)
     }
 }
 
@@ -146,117 +156,7 @@ impl<T> Codec<T> for InProcess {
     }
 }
 
-/// A codec for one type and tag, as the engine uses it.
-pub(super) struct TypedCoder<T, C> {
-    codec: C,
-    type_tag: Box<str>,
-    types: PhantomData<fn() -> T>,
-}
-
-impl<T: 'static, C> TypedCoder<T, C> {
-    pub(super) fn new(codec: C, type_tag: Box<str>) -> Self {
-        rust_types::remember::<T>();
-        Self { codec, type_tag, types: PhantomData }
-    }
-
-    fn other_type(&self, found: &str) -> Error {
-        let message = format!("made with type {found}, opened with type {}: open it as it was made", self.type_tag);
-        Error::new(ErrorKind::Mismatch, message)
-    }
-}
-
-impl<T: Value, C: Codec<T>> Coder for TypedCoder<T, C> {
-    fn encode(&self, value: &Shared) -> Result<Bytes> {
-        let value: &T = value.downcast_ref().ok_or_else(|| self.other_type(&rust_types::name_of(value)))?;
-        let bytes = self
-            .codec
-            .encode(value)
-            .map_err(|cause| Error::new(ErrorKind::Codec, "the value cannot be encoded").with_source(cause))?;
-        Envelope::seal(self.codec.id(), &self.type_tag, &bytes)
-    }
-
-    fn decode(&self, bytes: &Bytes) -> Result<Shared> {
-        let Envelope { codec, type_tag, value } = Envelope::open(bytes)?;
-        if *type_tag != *self.type_tag {
-            return Err(self.other_type(&type_tag));
-        }
-        if codec != self.codec.id() {
-            let message =
-                format!("made with codec {}, opened with codec {}: open it as it was made", codec.0, self.codec.id().0);
-            return Err(Error::new(ErrorKind::Mismatch, message));
-        }
-        let decoded = self.codec.decode(&value).map_err(|cause| {
-            let message = format!("the bytes are not a value of type {}", self.type_tag);
-            Error::new(ErrorKind::Codec, message).with_source(cause)
-        })?;
-        Ok(Arc::new(decoded))
-    }
-
-    fn check(&self, value: &Shared) -> Result<()> {
-        if value.is::<T>() { Ok(()) } else { Err(self.other_type(&rust_types::name_of(value))) }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-    enum Nested {
-        Leaf,
-        Deeper(Box<Nested>),
-    }
-
-    fn nested(depth: usize) -> Nested {
-        (0..depth).fold(Nested::Leaf, |inner, _| Nested::Deeper(Box::new(inner)))
-    }
-
-    /// A value that is nested too deep is refused on a small stack, and does not exhaust it.
-    #[test]
-    fn refuses_deep_values() {
-        let on_small_stack = std::thread::Builder::new().stack_size(512 * 1024).spawn(|| {
-            for depth in 0..MAX_DEPTH + 20 {
-                match MessagePack.encode(&nested(depth)) {
-                    Ok(bytes) => assert_eq!(MessagePack.decode(&bytes).ok(), Some(nested(depth)), "{depth}"),
-                    Err(_) => assert!(depth > MAX_DEPTH / 2, "{depth}"),
-                }
-            }
-            for depth in 0..MAX_DEPTH + 20 {
-                match MessagePack.encode(&nested(depth)) {
-                    Ok(bytes) => assert_eq!(MessagePack.decode(&bytes).ok(), Some(nested(depth)), "{depth}"),
-                    Err(_) => assert!(depth > MAX_DEPTH / 2, "{depth}"),
-                }
-                match Json.encode(&nested(depth)) {
-                    Ok(bytes) => assert_eq!(Json.decode(&bytes).ok(), Some(nested(depth)), "{depth}"),
-                    Err(_) => assert!(depth > MAX_DEPTH, "{depth}"),
-                }
-            }
-            assert!(MessagePack.encode(&nested(300)).is_err());
-            assert!(Json.encode(&nested(300)).is_err());
-            let mut deep = vec![0x81, 0xa6];
-            deep.extend(b"Deeper");
-            let deep = deep.repeat(100_000);
-            assert!(Codec::<Nested>::decode(&MessagePack, &deep).is_err());
-        });
-        on_small_stack.expect("a thread").join().expect("no overflow");
-    }
-
-    /// Bytes behind the value's end are refused.
-    #[test]
-    fn refuses_trailing_bytes() {
-        assert!(Codec::<u8>::decode(&MessagePack, &[7]).is_ok());
-        assert!(Codec::<u8>::decode(&MessagePack, &[7, 7]).is_err());
-        assert!(Codec::<u8>::decode(&Json, b"7 7").is_err());
-    }
-
-    proptest! {
-        /// Arbitrary bytes give a value or an error, and never a panic.
-        #[test]
-        fn survives_arbitrary_bytes(bytes: Vec<u8>) {
-            let _ = Codec::<Nested>::decode(&MessagePack, &bytes);
-            let _ = Codec::<Vec<Option<String>>>::decode(&MessagePack, &bytes);
-            let _ = Codec::<std::collections::HashMap<u64, Nested>>::decode(&Json, &bytes);
-        }
-    }
-}
+mod round_trips;
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,8 @@ mod atom;
 mod builder;
 mod change;
 mod codec;
+mod coder;
+mod msgpack;
 mod own;
 mod reference;
 mod refs;
@@ -11,9 +13,10 @@ mod rust_types;
 mod snapshot;
 mod stage;
 mod stm;
+mod tag;
 mod transaction;
+mod tree;
 mod tx;
-mod type_tag;
 mod validate;
 mod watches;
 
@@ -46,7 +49,12 @@ impl<T: Clone + Send + Sync + 'static> Value for T {}
 
 /// The value of a type that was checked when the value was decoded.
 fn typed<T: Value>(value: Shared) -> Result<Arc<T>> {
-    value.downcast().map_err(|_| Error::new(ErrorKind::Mismatch, "the value is of another type than its ref"))
+    value.downcast().map_err(|_| {
+        let own = std::any::type_name::<T>();
+        let message =
+            format!("the value here is of another Rust type than {own}, with which its ref or atom was opened");
+        Error::new(ErrorKind::Mismatch, message)
+    })
 }
 
 fn cloned<T: Value>(value: Shared) -> Result<T> {

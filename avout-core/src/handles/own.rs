@@ -4,7 +4,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::codec::TypedCoder;
+use super::coder::{Tags, TypedCoder};
 use super::{Codec, MessagePack, Tx, Value, cloned};
 use crate::engine::{Action, Cell, Engine};
 use crate::error::Result;
@@ -24,7 +24,7 @@ impl<T: Value + Serialize + DeserializeOwned> Own<T> {
         let codec = Codec::<T>::id(&MessagePack);
         // Nobody reads its past.
         let meta = Arc::new(Meta { realm: store.realm(), codec, type_tag: tag.into(), history: 0 });
-        let coder = Arc::new(TypedCoder::<T, MessagePack>::new(MessagePack, tag.into()));
+        let coder = Arc::new(TypedCoder::<T, MessagePack>::new(MessagePack, Tags::pinned(tag), Vec::new()));
         let cell = Cell::new(key, engine.client, meta, store, true, coder, None);
         Self { cell: Arc::new(cell), types: PhantomData }
     }

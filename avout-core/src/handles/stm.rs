@@ -5,7 +5,7 @@ use std::time::Duration;
 
 #[cfg(doc)]
 use super::Tx;
-use super::codec::TypedCoder;
+use super::coder::{Tags, TypedCoder};
 use super::{AsStore, AtomBuilder, Body, MessagePack, RefBuilder, Snapshot, Transaction};
 use crate::backend::tasks::Tasks;
 use crate::backend::{Coordinator, Kind, Store};
@@ -434,7 +434,8 @@ impl StmBuilder {
 
     /// The client. It makes no request.
     pub fn build(self) -> Stm {
-        let heartbeats = Arc::new(TypedCoder::<Heartbeat, _>::new(MessagePack, Heartbeat::TAG.into()));
+        let heartbeats =
+            Arc::new(TypedCoder::<Heartbeat, _>::new(MessagePack, Tags::pinned(Heartbeat::TAG), Vec::new()));
         let engine = Engine::new(self.coordinator, self.store, self.config, heartbeats);
         Stm { engine, companion: Arc::default() }
     }
