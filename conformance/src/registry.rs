@@ -32,6 +32,7 @@ const FILES: &[&[Law]] = &[
     stm::nesting::LAWS,
     stm::hooks::LAWS,
     stm::values::LAWS,
+    stm::types::LAWS,
     stm::lost_replies::LAWS,
     stm::cancel::LAWS,
     stm::stores::LAWS,

@@ -24,5 +24,6 @@ pub(crate) mod rig;
 pub(crate) mod rig_store;
 pub(crate) mod stores;
 pub(crate) mod times;
+pub(crate) mod types;
 pub(crate) mod values;
 pub(crate) mod waiting;
