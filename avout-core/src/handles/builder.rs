@@ -57,8 +57,9 @@ struct Settings<T, C> {
 
 /// Makes or opens a ref: `.await` it, after options if there are any.
 ///
-/// Validators, and how much history is kept by writes through it, belong to the handle, and every process sets its own. Store, codec
-/// and type tag are the ref's for life.
+/// Validators, and how much history is kept by writes through it, belong to the handle, and every process sets its own. Store and codec
+/// are the ref's for life. The type may become another that reads the same values, see [`type_tag`](Self::type_tag), [`was`](Self::was)
+/// and [`migrate`](Self::migrate); each write leaves the name of its handle's type.
 ///
 /// # Errors
 /// When awaited:
