@@ -59,6 +59,8 @@ const FILES: &[&[Law]] = &[
     lock::outage::LAWS,
     lock::stalls::LAWS,
     lock::ended::LAWS,
+    lock::queues::LAWS,
+    lock::queue_upkeep::LAWS,
 ];
 
 /// All laws, in the order of their groups.

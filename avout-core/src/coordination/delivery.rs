@@ -4,14 +4,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::hub::Claim;
-use super::queue::{Inner, Queue};
+use super::records::Records;
 use super::rules::Claimant;
 use super::session::Session;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handles::{Tx, Value};
-use crate::protocol::Key;
 
-/// A value that was received from a [`Queue`] and is to be acknowledged. Dropped, it is handed out again.
+/// A value that was received from a [`Queue`](crate::Queue) and is to be acknowledged. Dropped, it is handed out again.
 ///
 /// # Examples
 /// ```
@@ -33,19 +32,24 @@ use crate::protocol::Key;
 /// ```
 #[must_use = "a value that is not acknowledged is handed out again"]
 pub struct Delivery<T> {
-    queue: Queue<T>,
     out: Ticket,
+    number: u64,
+    times: u32,
     value: T,
 }
 
 /// That a value is out. Dropped, it lets others have it.
-struct Ticket {
-    inner: Arc<Inner>,
+pub(super) struct Ticket {
+    records: Arc<Records>,
     claim: Option<Claim>,
     session: Arc<Session>,
     who: Claimant,
-    number: u64,
-    times: u32,
+}
+
+impl Ticket {
+    pub(super) fn new(records: Arc<Records>, claim: Claim, session: Arc<Session>, who: Claimant) -> Self {
+        Self { records, claim: Some(claim), session, who }
+    }
 }
 
 impl Drop for Ticket {
@@ -53,12 +57,11 @@ impl Drop for Ticket {
         let Some(claim) = self.claim.take() else {
             return;
         };
-        let (inner, session) = (Arc::clone(&self.inner), Arc::clone(&self.session));
-        let (number, who, times) = (self.number, self.who, self.times);
-        self.inner.hub.background(async move {
-            if let Err(error) = inner.expose(number, who, times).await {
-                tracing::warn!(key = %inner.key, %error, "a value could not be handed back: the session ends");
-                inner.hub.lose(&session);
+        let (records, session, who) = (Arc::clone(&self.records), Arc::clone(&self.session), self.who);
+        self.records.hub.background(async move {
+            if let Err(error) = records.expose(who).await {
+                tracing::warn!(key = %records.key, %error, "a value could not be handed back: the session ends");
+                records.hub.lose(&session);
             }
             drop(claim);
         });
@@ -66,18 +69,8 @@ impl Drop for Ticket {
 }
 
 impl<T: Value + Serialize + DeserializeOwned> Delivery<T> {
-    pub(super) fn new(
-        queue: Queue<T>,
-        claim: Claim,
-        session: Arc<Session>,
-        who: Claimant,
-        number: u64,
-        times: u32,
-        value: T,
-    ) -> Self {
-        let inner = Arc::clone(&queue.inner);
-        let out = Ticket { inner, claim: Some(claim), session, who, number, times };
-        Self { queue, out, value }
+    pub(super) fn new(out: Ticket, number: u64, times: u32, value: T) -> Self {
+        Self { out, number, times, value }
     }
 
     /// The value.
@@ -85,21 +78,26 @@ impl<T: Value + Serialize + DeserializeOwned> Delivery<T> {
         &self.value
     }
 
+    /// The value's number in the queue: each has its own, in the order in which they were pushed.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
     /// How often it was handed out, this time among them.
     pub fn times(&self) -> u32 {
-        self.out.times
+        self.times
     }
 
     /// Takes the value off the queue, now that all is done, and gives it.
     ///
     /// # Errors
-    /// [`Lost`](ErrorKind::Lost): it was handed to somebody else meanwhile, or was acknowledged by them. Those of
+    /// [`Lost`](ErrorKind::Lost): it was handed to somebody else meanwhile, or the queue was destroyed. Those of
     /// [`Stm::dosync`](crate::Stm::dosync).
     ///
     /// # Cancel safety
     /// Dropped, it may have been taken off or is handed out again.
     pub async fn ack(mut self) -> Result<T> {
-        let done = self.queue.inner.hub.transact_soon(async |tx| self.ack_in(&tx).await).await;
+        let done = self.out.records.hub.transact_soon(async |tx| self.ack_in(&tx).await).await;
         done.map_err(|error| error.during("ack"))?;
         self.out.claim = None;
         Ok(self.value)
@@ -109,23 +107,21 @@ impl<T: Value + Serialize + DeserializeOwned> Delivery<T> {
     /// transaction does is done once for each value.
     ///
     /// # Errors
-    /// [`Lost`](ErrorKind::Lost): it was handed to somebody else meanwhile. Those of [`Tx`]'s methods.
+    /// [`Lost`](ErrorKind::Lost): it was handed to somebody else meanwhile, or the queue was destroyed. Those of [`Tx`]'s methods.
     pub async fn ack_in(&self, tx: &Tx) -> Result<()> {
-        let Ticket { inner, who, number, times, .. } = &self.out;
-        if !inner.settle(tx, *number, *who, *times).await? {
-            return Err(handed_on(&inner.key));
+        let Ticket { records, who, .. } = &self.out;
+        if records.settle(tx, *who).await? {
+            return Ok(());
         }
-        self.queue.item(*number)?.remove(tx).await
+        let message = "it was hidden for too long and handed to somebody else, or was taken off the queue";
+        Err(Error::new(ErrorKind::Lost, message).at(&records.key))
     }
-}
-
-fn handed_on(key: &Key) -> Error {
-    Error::new(ErrorKind::Lost, "it was hidden for too long, and handed to somebody else").at(key)
 }
 
 impl<T: std::fmt::Debug> std::fmt::Debug for Delivery<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let key = &self.out.inner.key;
-        f.debug_struct("Delivery").field("queue", key).field("times", &self.out.times).finish_non_exhaustive()
+        let key = &self.out.records.key;
+        let mut f = f.debug_struct("Delivery");
+        f.field("queue", key).field("number", &self.number).field("times", &self.times).finish_non_exhaustive()
     }
 }

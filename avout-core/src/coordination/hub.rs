@@ -7,6 +7,7 @@ use tokio::task;
 use tokio::time::Instant;
 
 use super::session::{Dead, Observer, Session, record};
+use super::sights::Sights;
 use crate::backend::time::{sleep, sleep_until, timeout, timeout_at};
 use crate::engine::planted::{self, Bug};
 use crate::engine::{Engine, Options, run};
@@ -19,6 +20,8 @@ pub(super) struct Hub {
     pub(super) engine: Arc<Engine>,
     state: Mutex<State>,
     observer: Observer,
+    /// What was seen of values that queues have handed out.
+    pub(super) sights: Sights,
     tickets: AtomicU64,
     /// What tasks of this client hold that they must not ask for again.
     holding: Mutex<Vec<Holding>>,
@@ -72,6 +75,7 @@ impl Hub {
                 engine: Arc::clone(&stm.engine),
                 state: Mutex::default(),
                 observer: Observer::default(),
+                sights: Sights::default(),
                 tickets: AtomicU64::new(1),
                 holding: Mutex::default(),
                 busy: watch::Sender::new(0),

@@ -2,7 +2,7 @@
 //! what transactions promise holds for them: a step takes effect as one, and lost replies are found out.
 //!
 //! `rules` decides, `gate` is the records, `claim` a request from its beginning to its end, `hub` what a client has in common for all
-//! of them, and `session` who is alive. See `docs/protocol.md#sessions-and-locks`.
+//! of them, and `session` who is alive. Of queues `ring` decides, `records` is the records, and `receive` a request for a value. See `docs/protocol.md#sessions-and-locks`.
 
 mod barrier;
 mod claim;
@@ -17,11 +17,16 @@ mod latch;
 mod lock;
 mod once;
 mod queue;
+mod raw;
+mod receive;
+mod records;
+mod ring;
 mod rules;
 mod rw_lock;
 mod seats;
 mod semaphore;
 mod session;
+mod sights;
 
 pub use barrier::{Barrier, Passed};
 pub use condition::Condition;
@@ -34,5 +39,6 @@ pub use latch::Latch;
 pub use lock::{Lock, LockGuard};
 pub use once::Once;
 pub use queue::Queue;
+pub use raw::{RawValue, Unreadable};
 pub use rw_lock::{ReadGuard, RwLock, WriteGuard};
 pub use semaphore::{Permit, Semaphore};

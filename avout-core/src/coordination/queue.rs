@@ -1,21 +1,20 @@
-use std::collections::HashMap;
 use std::marker::PhantomData;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
 
 use super::delivery::Delivery;
-use super::gate::own_key;
 use super::hub::Hub;
-use super::rules::Claimant;
-use crate::backend::time::{sleep_until, timeout_at};
+use super::raw::RawValue;
+use super::receive::receive;
+use super::records::{Records, no_room};
+use crate::backend::time::timeout_at;
 use crate::engine::{Options, refuse_nested, run};
 use crate::error::{Error, ErrorKind, Result};
-use crate::handles::{Own, Stm, Tx, Value};
-use crate::protocol::{Key, SessionId};
+use crate::handles::{Item, Stm, Tx, Value};
+use crate::protocol::Key;
 
 /// A durable queue of values, first in, first out, over all processes; made by [`Stm::queue`](crate::Stm::queue).
 ///
@@ -23,8 +22,19 @@ use crate::protocol::{Key, SessionId};
 /// can be taken off in the same commit that does what it asks for, and it happens exactly once. Where the work is not a
 /// transaction, [`receive`](Self::receive) hides the value until it is acknowledged, and brings it back if that does not happen.
 ///
-/// It holds at most its capacity of values. Each is a record of its own, and places are used again, so that what is stored is bounded.
+/// It holds at most its capacity of values, those that were received and not acknowledged among them. Each is a record of its own, and
+/// places are used again, so that what is stored is bounded.
 /// All who wait for a value look when one comes; for very many consumers a queue for each of some groups is quicker.
+///
+/// # The capacity
+/// All who use a queue name the same capacity. With another one every operation is refused with [`Mismatch`](ErrorKind::Mismatch), which
+/// names both, but for [`set_capacity`](Self::set_capacity), which changes it.
+///
+/// # Values that cannot be read
+/// A value that a consumer cannot decode, as one that a newer version of a program has pushed, stays where it is: consumers that can
+/// decode it get it, and all others the error [`Codec`](ErrorKind::Codec) with an [`Unreadable`](crate::Unreadable) as its source, again
+/// and again. What is to be done is the consumer's choice: to go on later, to take the bytes off with [`pop_raw`](Self::pop_raw), or to
+/// throw the value away with [`skip`](Self::skip), by the number that the error names, so that never another value is thrown away.
 ///
 /// # Examples
 /// ```
@@ -45,61 +55,8 @@ use crate::protocol::{Key, SessionId};
 /// # Ok(()) }
 /// ```
 pub struct Queue<T> {
-    pub(super) inner: Arc<Inner>,
+    records: Arc<Records>,
     types: PhantomData<fn() -> T>,
-}
-
-/// What of a queue does not depend on the type.
-pub(super) struct Inner {
-    pub(super) hub: Arc<Hub>,
-    pub(super) key: Key,
-    capacity: u64,
-    head: Own<Head>,
-    tail: Own<Tail>,
-    /// When this process has seen for the first time that a value was out.
-    seen: Mutex<HashMap<(u64, u32), Instant>>,
-}
-
-/// What those who take off change.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Head {
-    /// The first value that nobody has got yet.
-    next: u64,
-    /// Values that somebody has got, and has not acknowledged.
-    out: Vec<Out>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Out {
-    number: u64,
-    who: Claimant,
-    /// How often it was handed out.
-    times: u32,
-    /// How long it stays hidden, in milliseconds.
-    hidden: u64,
-}
-
-/// What those who add change.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Tail {
-    /// The number of the next value.
-    next: u64,
-    /// No value before this one is in the queue; there may be none at it either.
-    first: u64,
-    capacity: u64,
-}
-
-/// What there is to be received.
-pub(super) struct Got<T> {
-    pub(super) number: u64,
-    pub(super) times: u32,
-    pub(super) value: T,
-}
-
-impl Head {
-    fn first(&self) -> u64 {
-        self.out.iter().map(|out| out.number).min().unwrap_or(self.next).min(self.next)
-    }
 }
 
 impl Stm {
@@ -107,25 +64,17 @@ impl Stm {
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput): no key, or one of more than 460 bytes; a capacity of zero. When it is used:
-    /// [`Mismatch`](ErrorKind::Mismatch) if it was made with another capacity.
+    /// [`Mismatch`](ErrorKind::Mismatch) if it has another capacity.
     pub fn queue<T>(&self, key: impl AsRef<str>, capacity: u64) -> Result<Queue<T>> {
-        let hub = Hub::of(self);
-        let key = Key::new(key)?;
-        if capacity == 0 {
-            return Err(Error::new(ErrorKind::InvalidInput, "a queue has room for at least one value").at(&key));
-        }
-        own_key("queues", "18446744073709551615", &key)?;
-        let head = Own::new(&hub.engine, own_key("queues", "head", &key)?, "head");
-        let tail = Own::new(&hub.engine, own_key("queues", "tail", &key)?, "tail");
-        let inner = Inner { hub, key, capacity, head, tail, seen: Mutex::default() };
-        Ok(Queue { inner: Arc::new(inner), types: PhantomData })
+        let records = Records::new(Hub::of(self), Key::new(key)?, capacity)?;
+        Ok(Queue { records: Arc::new(records), types: PhantomData })
     }
 }
 
 impl<T: Value + Serialize + DeserializeOwned> Queue<T> {
     /// The queue's key.
     pub fn key(&self) -> &Key {
-        &self.inner.key
+        &self.records.key
     }
 
     /// Adds a value at the end.
@@ -137,7 +86,8 @@ impl<T: Value + Serialize + DeserializeOwned> Queue<T> {
     /// # Cancel safety
     /// As [`Stm::dosync`](crate::Stm::dosync).
     pub async fn push(&self, value: T) -> Result<()> {
-        self.inner.hub.transact_soon(async |tx| self.push_in(&tx, value.clone()).await).await
+        let item = Item::new(value);
+        self.records.hub.transact_soon(async |tx| self.records.push(&tx, item.clone()).await).await
     }
 
     /// Adds a value as a part of a transaction.
@@ -145,28 +95,14 @@ impl<T: Value + Serialize + DeserializeOwned> Queue<T> {
     /// # Errors
     /// As [`push`](Self::push), and of [`Tx`]'s methods.
     pub async fn push_in(&self, tx: &Tx, value: T) -> Result<()> {
-        let Inner { tail, key, capacity, .. } = &*self.inner;
-        let mut end = tail.get(tx).await?.unwrap_or(Tail { next: 0, first: 0, capacity: *capacity });
-        if end.capacity != *capacity {
-            let message = format!("it was made with room for {} values, and is used with {capacity}", end.capacity);
-            return Err(Error::new(ErrorKind::Mismatch, message).at(key));
-        }
-        if end.next - end.first >= *capacity {
-            end.first = self.inner.head(tx).await?.first();
-            if end.next - end.first >= *capacity {
-                let message = format!("the queue holds {capacity} values, and has no room for more");
-                return Err(Error::new(ErrorKind::Full, message).at(key));
-            }
-        }
-        self.item(end.next)?.put(tx, value).await?;
-        end.next += 1;
-        tail.put(tx, end).await
+        self.records.push(tx, Item::new(value)).await
     }
 
     /// Takes the first value off, and waits for one as long as it takes.
     ///
     /// # Errors
-    /// As [`Stm::dosync`](crate::Stm::dosync), but for `Timeout`.
+    /// [`Mismatch`](ErrorKind::Mismatch): another capacity. [`Codec`](ErrorKind::Codec): the value cannot be read as a `T`, and stays. And
+    /// those of [`Stm::dosync`](crate::Stm::dosync), but for `Timeout`.
     ///
     /// # Cancel safety
     /// Dropped while it waits, it takes nothing. Dropped in the moment of its commit, it may have taken a value, which is lost then:
@@ -181,7 +117,7 @@ impl<T: Value + Serialize + DeserializeOwned> Queue<T> {
     /// [`Timeout`](ErrorKind::Timeout), and as [`pop`](Self::pop).
     ///
     /// # Cancel safety
-    /// As [`pop`](Self::pop).
+    /// As [`pop`](Self::pop). The time that is given here never loses a value, as a timeout around [`pop`](Self::pop) may.
     pub async fn pop_timeout(&self, timeout: Duration) -> Result<T> {
         self.pop_until(Some(timeout)).await
     }
@@ -189,31 +125,24 @@ impl<T: Value + Serialize + DeserializeOwned> Queue<T> {
     /// Takes the first value off; `None`: there is none.
     ///
     /// # Errors
-    /// As [`Stm::dosync`](crate::Stm::dosync).
+    /// As [`pop`](Self::pop), and `Timeout`.
     ///
     /// # Cancel safety
     /// As [`pop`](Self::pop).
     pub async fn try_pop(&self) -> Result<Option<T>> {
-        self.inner.hub.transact_soon(async |tx| self.pop_in(&tx).await).await
+        self.records.hub.transact_soon(async |tx| self.pop_in(&tx).await).await
     }
 
     /// Takes the first value off as a part of a transaction; `None`: there is none, and a [`retry`](Tx::retry) waits for one.
     ///
     /// # Errors
-    /// As [`Tx`]'s methods.
+    /// As [`pop`](Self::pop), and of [`Tx`]'s methods.
     pub async fn pop_in(&self, tx: &Tx) -> Result<Option<T>> {
-        let mut head = self.inner.head(tx).await?;
-        let item = self.item(head.next)?;
-        let Some(value) = item.get(tx).await? else {
+        let Some((head, item)) = self.records.front(tx).await? else {
             return Ok(None);
         };
-        if head.out.iter().any(|out| out.number % self.inner.capacity == head.next % self.inner.capacity) {
-            // The place is that of a value which is out: the queue is full, and the next value is still to come.
-            return Ok(None);
-        }
-        item.remove(tx).await?;
-        head.next += 1;
-        self.inner.head.put(tx, head).await?;
+        let value = self.records.read(tx, head.front, &item).await?;
+        self.records.pass_front(tx, head, item).await?;
         Ok(Some(value))
     }
 
@@ -222,73 +151,27 @@ impl<T: Value + Serialize + DeserializeOwned> Queue<T> {
     /// this process has died, or the delivery is dropped: then it is handed out again, before those that came after it.
     ///
     /// # Errors
-    /// What the store refuses for good; [`Nested`](ErrorKind::Nested).
+    /// [`Mismatch`](ErrorKind::Mismatch): another capacity, also when it is changed while this waits. [`Codec`](ErrorKind::Codec): the
+    /// value cannot be read as a `T`, and stays for others. What the store refuses for good; [`Nested`](ErrorKind::Nested).
     ///
     /// # Cancel safety
-    /// Safe: a value that nobody got is handed out again, at the latest when `hidden` has passed.
+    /// Safe: what was got for a future that was dropped is handed out again at once.
     pub async fn receive(&self, hidden: Duration) -> Result<Delivery<T>> {
         refuse_nested("receive")?;
-        let Inner { hub, head, key, .. } = &*self.inner;
-        let claim = hub.claim();
-        let engine = &hub.engine;
-        loop {
-            let session = hub.session().await?;
-            let who = Claimant::new(session.id, claim.ticket);
-            // Before the look, so that nothing that comes after it is missed.
-            let next = hub.transact(async |tx| Ok(self.inner.head(&tx).await?.next)).await?;
-            let keys = [head.key().clone(), self.item(next)?.key().clone()];
-            let mut watcher = engine.until(None, || engine.coordinator.watch(&keys)).await?;
-            let (again, look_again) = self.inner.overdue().await?;
-            let begun = session.has_begun();
-            let sent = Mutex::new(Instant::now());
-            let got = hub
-                .transact(async |tx| {
-                    *sent.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-                    if !hub.enter(&session, begun, &tx).await? {
-                        return Ok(None);
-                    }
-                    self.take(&tx, who, hidden, &again).await.map(Some)
-                })
-                .await
-                .map_err(|error| error.at(key).during("receive"))?;
-            match got {
-                None => {
-                    hub.lose(&session);
-                    continue;
-                }
-                Some(got) => {
-                    hub.entered(&session, sent.into_inner().unwrap_or_else(PoisonError::into_inner));
-                    if let Some(Got { number, times, value }) = got {
-                        return Ok(Delivery::new(self.clone(), claim, session, who, number, times, value));
-                    }
-                }
-            }
-            let hint = async {
-                match look_again {
-                    None => watcher.changed().await,
-                    Some(at) => timeout_at(at, watcher.changed()).await.unwrap_or(Ok(crate::backend::Wake::Changed)),
-                }
-            };
-            match hint.await {
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::Unavailable => {
-                    sleep_until(Instant::now() + hub.tick() / 8).await
-                }
-                Err(error) => return Err(error),
-            }
-        }
+        receive(Arc::clone(&self.records), hidden).await
     }
 
     /// How many values there are, those that are out and not acknowledged among them.
     ///
     /// # Errors
-    /// As [`Stm::dosync`](crate::Stm::dosync).
+    /// As [`push`](Self::push), but for `Full`.
     pub async fn len(&self) -> Result<u64> {
-        let Inner { hub, tail, .. } = &*self.inner;
+        let Records { hub, tail, .. } = &*self.records;
         hub.transact_soon(async |tx| {
-            let head = self.inner.head(&tx).await?;
-            let end = tail.get(&tx).await?.map_or(0, |tail| tail.next);
-            Ok(end - head.next + head.out.len() as u64)
+            let Some(head) = self.records.head(&tx).await? else {
+                return Ok(0);
+            };
+            Ok(tail.get(&tx).await?.map_or(0, |tail| head.count(&tail)))
         })
         .await
     }
@@ -301,8 +184,27 @@ impl<T: Value + Serialize + DeserializeOwned> Queue<T> {
         Ok(self.len().await? == 0)
     }
 
+    /// The first value that nobody has got, which stays where it is; `None`: there is none.
+    ///
+    /// # Errors
+    /// As [`try_pop`](Self::try_pop).
+    pub async fn peek(&self) -> Result<Option<T>> {
+        self.records.hub.transact_soon(async |tx| self.peek_in(&tx).await).await
+    }
+
+    /// The same as a part of a transaction, which commits only if that is still so.
+    ///
+    /// # Errors
+    /// As [`pop_in`](Self::pop_in).
+    pub async fn peek_in(&self, tx: &Tx) -> Result<Option<T>> {
+        match self.records.front(tx).await? {
+            None => Ok(None),
+            Some((head, item)) => self.records.read(tx, head.front, &item).await.map(Some),
+        }
+    }
+
     async fn pop_until(&self, deadline: Option<Duration>) -> Result<T> {
-        let engine = &self.inner.hub.engine;
+        let engine = &self.records.hub.engine;
         let options = Options { deadline, max_attempts: None, ..Options::new(&engine.config) };
         run(engine, options, |tx| async move {
             let tx = Tx(tx);
@@ -313,111 +215,182 @@ impl<T: Value + Serialize + DeserializeOwned> Queue<T> {
         })
         .await
     }
-
-    pub(super) fn item(&self, number: u64) -> Result<Own<T>> {
-        let Inner { hub, key, capacity, .. } = &*self.inner;
-        Ok(Own::new(&hub.engine, own_key("queues", &(number % capacity).to_string(), key)?, "item"))
-    }
-
-    /// Hands a value out: one of those that were out for too long, or the next. `None`: there is none.
-    async fn take(&self, tx: &Tx, who: Claimant, hidden: Duration, again: &[(u64, u32)]) -> Result<Option<Got<T>>> {
-        let mut head = self.inner.head(tx).await?;
-        let hidden = u64::try_from(hidden.as_millis()).unwrap_or(u64::MAX);
-        let overdue = head.out.iter_mut().filter(|out| again.contains(&(out.number, out.times)));
-        let (number, times) = match overdue.min_by_key(|out| out.number) {
-            Some(out) => {
-                (out.who, out.times, out.hidden) = (who, out.times + 1, hidden);
-                (out.number, out.times)
-            }
-            None => {
-                let number = head.next;
-                let taken = head.out.iter().any(|out| out.number % self.inner.capacity == number % self.inner.capacity);
-                if self.item(number)?.get(tx).await?.is_none() || taken {
-                    return Ok(None);
-                }
-                head.next += 1;
-                head.out.push(Out { number, who, times: 1, hidden });
-                (number, 1)
-            }
-        };
-        let Some(value) = self.item(number)?.get(tx).await? else {
-            return Err(Error::new(ErrorKind::Corrupt, "a value that was handed out is missing").at(&self.inner.key));
-        };
-        self.inner.head.put(tx, head).await?;
-        Ok(Some(Got { number, times, value }))
-    }
 }
 
-impl Inner {
-    async fn head(&self, tx: &Tx) -> Result<Head> {
-        Ok(self.head.get(tx).await?.unwrap_or_default())
+/// For values of any type, also those that cannot be read.
+impl<T> Queue<T> {
+    /// Takes a value off without decoding it: the first one that nobody has got, or one that was handed out and is to be handed out
+    /// again. `false`: it is neither, as when somebody else has taken it, or has it now.
+    ///
+    /// # Errors
+    /// [`Mismatch`](ErrorKind::Mismatch): another capacity. Those of [`Stm::dosync`](crate::Stm::dosync).
+    ///
+    /// # Cancel safety
+    /// As [`Stm::dosync`](crate::Stm::dosync).
+    pub async fn skip(&self, number: u64) -> Result<bool> {
+        refuse_nested("skip")?;
+        let Records { hub, key, .. } = &*self.records;
+        let looked = match hub.engine.deadline() {
+            None => self.records.overdue().await,
+            Some(deadline) => timeout_at(deadline, self.records.overdue()).await.unwrap_or_else(|_| {
+                Err(Error::new(ErrorKind::Timeout, "the deadline passed before the store had told what is out"))
+            }),
+        };
+        looked.map_err(|error| error.at(key).during("skip"))?;
+        self.records.hub.transact_soon(async |tx| self.skip_in(&tx, number).await).await
     }
 
-    /// The values that were out for too long, or with somebody who died; and when to look for more of them.
-    async fn overdue(&self) -> Result<(Vec<(u64, u32)>, Option<Instant>)> {
-        let head = self.hub.transact(async |tx| self.head(&tx).await).await?;
-        if head.out.is_empty() {
-            return Ok((Vec::new(), None));
+    /// The same as a part of a transaction. Which values are to be handed out again is what this client saw when it last looked, as
+    /// it did for the [`receive`](Self::receive) that gave the error.
+    ///
+    /// # Errors
+    /// As [`skip`](Self::skip), and of [`Tx`]'s methods.
+    pub async fn skip_in(&self, tx: &Tx, number: u64) -> Result<bool> {
+        let records = &self.records;
+        if let Some((head, item)) = records.front(tx).await?
+            && head.front == number
+        {
+            records.pass_front(tx, head, item).await?;
+            return Ok(true);
         }
-        let mut sessions: Vec<SessionId> = head.out.iter().map(|out| out.who.session()).collect();
-        sessions.sort_unstable();
-        sessions.dedup();
-        let dead: Vec<SessionId> = self.hub.judge(&sessions).await?.into_iter().map(|dead| dead.session).collect();
-        let now = Instant::now();
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.retain(|(number, times), _| head.out.iter().any(|out| (out.number, out.times) == (*number, *times)));
-        let mut look_again = now + self.hub.tick();
-        let mut overdue = Vec::new();
-        for out in &head.out {
-            let since = *seen.entry((out.number, out.times)).or_insert(now);
-            match since.checked_add(Duration::from_millis(out.hidden)) {
-                Some(until) if until <= now => overdue.push((out.number, out.times)),
-                Some(until) => look_again = look_again.min(until),
-                None => {}
-            }
-            if dead.contains(&out.who.session()) && !overdue.contains(&(out.number, out.times)) {
-                overdue.push((out.number, out.times));
-            }
-        }
-        Ok((overdue, Some(look_again)))
-    }
-
-    /// Forgets that a value is out. `false`: it was handed to somebody else since.
-    pub(super) async fn settle(&self, tx: &Tx, number: u64, who: Claimant, times: u32) -> Result<bool> {
-        let mut head = self.head(tx).await?;
-        let before = head.out.len();
-        head.out.retain(|out| (out.number, out.who, out.times) != (number, who, times));
-        if head.out.len() == before {
+        let Some(mut head) = records.head(tx).await? else {
+            return Ok(false);
+        };
+        let out = head.out.iter().find(|out| out.number == number);
+        if !out.is_some_and(|out| records.hub.sights.is_overdue(&records.key, out)) {
             return Ok(false);
         }
-        self.head.put(tx, head).await?;
+        records.take_off(tx, &mut head, number).await?;
+        records.head.put(tx, head).await?;
         Ok(true)
     }
 
-    /// Lets others have a value at once.
-    pub(super) async fn expose(&self, number: u64, who: Claimant, times: u32) -> Result<()> {
-        self.hub
-            .transact(async |tx| {
-                let mut head = self.head(&tx).await?;
-                let mine = head.out.iter_mut().find(|out| (out.number, out.who, out.times) == (number, who, times));
-                let Some(out) = mine else {
-                    return Ok(());
-                };
-                out.hidden = 0;
-                self.head.put(&tx, head).await
-            })
-            .await
+    /// Takes the first value off as it is stored; `None`: there is none.
+    ///
+    /// # Errors
+    /// As [`skip`](Self::skip).
+    ///
+    /// # Cancel safety
+    /// As [`pop`](Self::pop).
+    pub async fn pop_raw(&self) -> Result<Option<RawValue>> {
+        self.records.hub.transact_soon(async |tx| self.pop_raw_in(&tx).await).await
+    }
+
+    /// The same as a part of a transaction.
+    ///
+    /// # Errors
+    /// As [`skip`](Self::skip), and of [`Tx`]'s methods.
+    pub async fn pop_raw_in(&self, tx: &Tx) -> Result<Option<RawValue>> {
+        let Some((head, item)) = self.records.front(tx).await? else {
+            return Ok(None);
+        };
+        let value = RawValue::new(head.front, &self.records.load(tx, head.front, &item).await?)?;
+        self.records.pass_front(tx, head, item).await?;
+        Ok(Some(value))
+    }
+
+    /// A value as it is stored, which stays where it is: the first one that nobody has got, or one that is out. `None`: it is neither.
+    ///
+    /// # Errors
+    /// As [`skip`](Self::skip).
+    pub async fn peek_raw(&self, number: u64) -> Result<Option<RawValue>> {
+        self.records.hub.transact_soon(async |tx| self.peek_raw_in(&tx, number).await).await
+    }
+
+    /// The same as a part of a transaction, which commits only if that is still so.
+    ///
+    /// # Errors
+    /// As [`skip`](Self::skip), and of [`Tx`]'s methods.
+    pub async fn peek_raw_in(&self, tx: &Tx, number: u64) -> Result<Option<RawValue>> {
+        let records = &self.records;
+        let Some(head) = records.head(tx).await? else {
+            return Ok(None);
+        };
+        let out = head.out.iter().any(|out| out.number == number);
+        let place = if out { head.place(number) } else { head.front_place().filter(|_| head.front == number) };
+        let Some(place) = place else {
+            return Ok(None);
+        };
+        let item = records.item(place)?;
+        if !item.exists(tx).await? {
+            return Ok(None);
+        }
+        RawValue::new(number, &records.load(tx, number, &item).await?).map(Some)
+    }
+
+    /// Changes how many values the queue has room for, from whatever it was, and gives a handle with the new capacity. Others may push and
+    /// pop meanwhile: no value is lost, comes twice or out of order. A queue that holds more than that keeps them all, and takes no more until
+    /// there is room.
+    ///
+    /// From then on every operation of handles with another capacity, those that wait among them, is refused with
+    /// [`Mismatch`](ErrorKind::Mismatch). What they have received can still be acknowledged. A queue that nobody has pushed to
+    /// has no capacity yet, and the first push sets it.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput): a capacity of zero. Those of [`Stm::dosync`](crate::Stm::dosync). After an unknown
+    /// outcome it can be called again.
+    ///
+    /// # Cancel safety
+    /// As [`Stm::dosync`](crate::Stm::dosync).
+    ///
+    /// # Examples
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> avout_core::Result<()> {
+    /// # let local = avout_local::Local::new();
+    /// # let stm = avout_core::Stm::new(local.coordinator(), local.store());
+    /// use avout_core::ErrorKind;
+    ///
+    /// let jobs = stm.queue::<u32>("/jobs", 1)?;
+    /// jobs.push(1).await?;
+    /// assert_eq!(jobs.push(2).await.map_err(|error| error.kind()), Err(ErrorKind::Full));
+    ///
+    /// let jobs = jobs.set_capacity(2).await?;
+    /// jobs.push(2).await?;
+    /// assert_eq!((jobs.pop().await?, jobs.pop().await?), (1, 2));
+    /// # Ok(()) }
+    /// ```
+    pub async fn set_capacity(&self, capacity: u64) -> Result<Self> {
+        let records = &self.records;
+        if capacity == 0 {
+            return Err(no_room(&records.key));
+        }
+        let resized = Records::new(Arc::clone(&records.hub), records.key.clone(), capacity)?;
+        records.hub.transact_soon(async |tx| records.resize(&tx, capacity).await).await?;
+        Ok(Self { records: Arc::new(resized), types: PhantomData })
+    }
+
+    /// Removes the queue with all its values, those that are out among them. Whoever pushes to it later makes a new one, of any
+    /// capacity.
+    ///
+    /// It may be in use. Those who wait for values wait on, for those of the new queue. What was received can no longer be
+    /// acknowledged, with the error [`Lost`](ErrorKind::Lost), so that a transaction with [`ack_in`](Delivery::ack_in) does nothing.
+    ///
+    /// The queue goes in one commit. The records of its values are removed after it, some at a time; if that does not come to its end,
+    /// another call goes on with it.
+    ///
+    /// # Errors
+    /// [`Mismatch`](ErrorKind::Mismatch): another capacity. Those of [`Stm::dosync`](crate::Stm::dosync). After any of them it can be
+    /// called again.
+    ///
+    /// # Cancel safety
+    /// Safe: it can be called again.
+    pub async fn destroy(&self) -> Result<()> {
+        let records = &self.records;
+        records.hub.transact_soon(async |tx| records.ruin(&tx).await).await?;
+        while records.hub.transact_soon(async |tx| records.clear(&tx).await).await? {}
+        Ok(())
     }
 }
 
 impl<T> Clone for Queue<T> {
     fn clone(&self) -> Self {
-        Self { inner: Arc::clone(&self.inner), types: PhantomData }
+        Self { records: Arc::clone(&self.records), types: PhantomData }
     }
 }
 
 impl<T> std::fmt::Debug for Queue<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Queue").field("key", &self.inner.key).field("capacity", &self.inner.capacity).finish()
+        let Records { key, capacity, .. } = &*self.records;
+        f.debug_struct("Queue").field("key", key).field("capacity", capacity).finish()
     }
 }

@@ -8,7 +8,7 @@ use super::tag;
 use super::tree::Tree;
 use crate::protocol::CodecId;
 
-type Cause = Box<dyn StdError + Send + Sync>;
+pub(super) type Cause = Box<dyn StdError + Send + Sync>;
 
 /// Turns values of `T` into bytes and back.
 ///

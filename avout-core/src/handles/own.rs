@@ -5,8 +5,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::coder::{Tags, TypedCoder};
+use super::item::{Item, ItemCoder};
 use super::{Codec, MessagePack, Tx, Value, cloned};
-use crate::engine::{Action, Cell, Engine};
+use crate::engine::{Action, Cell, Coder, Engine};
 use crate::error::Result;
 use crate::protocol::{Key, Meta};
 
@@ -20,11 +21,24 @@ pub(crate) struct Own<T> {
 impl<T: Value + Serialize + DeserializeOwned> Own<T> {
     /// The record at `key`, whose values are marked as of this type.
     pub(crate) fn new(engine: &Engine, key: Key, tag: &'static str) -> Self {
+        let coder = TypedCoder::<T, MessagePack>::new(MessagePack, Tags::pinned(tag), Vec::new());
+        Self::with(engine, key, tag, Arc::new(coder))
+    }
+}
+
+impl Own<Item> {
+    /// The record at `key`, which holds a value of any type.
+    pub(crate) fn item(engine: &Engine, key: Key) -> Self {
+        Self::with(engine, key, "item", Arc::new(ItemCoder))
+    }
+}
+
+impl<T: Value> Own<T> {
+    fn with(engine: &Engine, key: Key, tag: &'static str, coder: Arc<dyn Coder>) -> Self {
         let store = Arc::clone(&engine.home);
-        let codec = Codec::<T>::id(&MessagePack);
+        let codec = Codec::<()>::id(&MessagePack);
         // Nobody reads its past.
         let meta = Arc::new(Meta { realm: store.realm(), codec, type_tag: tag.into(), history: 0 });
-        let coder = Arc::new(TypedCoder::<T, MessagePack>::new(MessagePack, Tags::pinned(tag), Vec::new()));
         let cell = Cell::new(key, engine.client, meta, store, true, coder, None);
         Self { cell: Arc::new(cell), types: PhantomData }
     }
@@ -45,6 +59,16 @@ impl<T: Value + Serialize + DeserializeOwned> Own<T> {
         }
         let value = tx.0.values(&[&self.cell], true).await?.pop();
         value.map(cloned).transpose()
+    }
+
+    /// Whether there is a record, whatever is in it. The commit checks that.
+    pub(crate) async fn exists(&self, tx: &Tx) -> Result<bool> {
+        let written = tx.0.attempt().write(self.key()).and_then(|write| write.known().map(|value| value.is_some()));
+        if let Some(exists) = written {
+            return Ok(exists);
+        }
+        tx.0.see(&[self.key()]).await?;
+        Ok(tx.0.seen_alive(self.key()).is_some())
     }
 
     /// Has the commit check the record whatever the isolation.

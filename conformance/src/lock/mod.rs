@@ -8,4 +8,6 @@ pub(crate) mod liveness;
 pub(crate) mod mutex;
 pub(crate) mod others;
 pub(crate) mod outage;
+pub(crate) mod queue_upkeep;
+pub(crate) mod queues;
 pub(crate) mod stalls;

@@ -1,0 +1,243 @@
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::delivery::{Delivery, Ticket};
+use super::hub::Claim;
+use super::records::Records;
+use super::ring::Out;
+use super::rules::Claimant;
+use super::session::Session;
+use crate::backend::Watcher;
+use crate::backend::time::sleep_until;
+use crate::error::{Error, ErrorKind, Result};
+use crate::handles::{Tx, Value};
+use crate::protocol::Key;
+
+/// Gets the first value that nobody else has, and waits for it.
+///
+/// It is a task of its own, so that a commit is never dropped in flight: whoever asked may go away at any time, and what was got for
+/// nobody is handed back.
+pub(super) async fn receive<T>(records: Arc<Records>, hidden: Duration) -> Result<Delivery<T>>
+where
+    T: Value + Serialize + DeserializeOwned,
+{
+    let (reply, received) = oneshot::channel();
+    Arc::clone(&records.hub).spawn(drive(records, hidden, reply));
+    let closed = |_| Error::new(ErrorKind::Closed, "the runtime was shut down while it was waited for");
+    received.await.map_err(closed)?
+}
+
+type Reply<T> = oneshot::Sender<Result<Delivery<T>>>;
+
+async fn drive<T>(records: Arc<Records>, hidden: Duration, mut reply: Reply<T>)
+where
+    T: Value + Serialize + DeserializeOwned,
+{
+    let hidden = u64::try_from(hidden.as_millis()).unwrap_or(u64::MAX);
+    let request = Request { claim: records.hub.claim(), records, hidden };
+    if let Some(answer) = request.obtain(&mut reply).await {
+        // A delivery that nobody waits for any more is dropped, and so handed back.
+        drop(reply.send(answer));
+    }
+}
+
+/// Waits for something that may be given up at any time. `None`: nobody waits for the reply any more.
+async fn wanted<T, R>(reply: &mut Reply<T>, what: impl Future<Output = R>) -> Option<R> {
+    tokio::select! {
+        biased;
+        () = reply.closed() => None,
+        done = what => Some(done),
+    }
+}
+
+/// What tells of changes of some keys.
+struct Watched {
+    keys: Vec<Key>,
+    watcher: Box<dyn Watcher>,
+}
+
+struct Request {
+    records: Arc<Records>,
+    claim: Claim,
+    /// In milliseconds.
+    hidden: u64,
+}
+
+/// What came of a try to get a value.
+enum Taken<T> {
+    Got {
+        out: Out,
+        value: T,
+    },
+    /// There is none. One of these keys changes when there is.
+    None(Vec<Key>),
+    /// The session has ended.
+    Ended,
+    /// Nobody waits for the reply any more.
+    Unwanted,
+}
+
+/// What a transaction's body and whoever drives it tell each other.
+struct Flight {
+    /// The body has run, and its commit may be under way.
+    sent: AtomicBool,
+    /// Nobody waits for the reply any more.
+    unwanted: AtomicBool,
+    /// When the body was last begun.
+    begun: Mutex<Instant>,
+}
+
+impl Request {
+    /// Tries, and waits for a change, in turn. `None`: nobody waits for the reply any more.
+    async fn obtain<T>(self, reply: &mut Reply<T>) -> Option<Result<Delivery<T>>>
+    where
+        T: Value + Serialize + DeserializeOwned,
+    {
+        let records = Arc::clone(&self.records);
+        let failed = |error: Error| Some(Err(error.at(&records.key).during("receive")));
+        let mut watched = None;
+        loop {
+            let look = async { Ok((records.hub.session().await?, records.overdue().await?)) };
+            let (session, (overdue, look_again)) = match wanted(reply, look).await? {
+                Ok(looked) => looked,
+                Err(error) => return failed(error),
+            };
+            let who = Claimant::new(session.id, self.claim.ticket);
+            let keys = match self.take(reply, &session, who, &overdue).await {
+                Err(error) => return failed(error),
+                Ok(Taken::Unwanted) => return None,
+                Ok(Taken::Ended) => {
+                    records.hub.lose(&session);
+                    continue;
+                }
+                Ok(Taken::Got { out, value }) => {
+                    let ticket = Ticket::new(records, self.claim, session, who);
+                    return Some(Ok(Delivery::new(ticket, out.number, out.times, value)));
+                }
+                Ok(Taken::None(keys)) => keys,
+            };
+            watched = match wanted(reply, self.wait(watched, keys, look_again)).await? {
+                Ok(watched) => watched,
+                Err(error) => return failed(error),
+            };
+        }
+    }
+
+    /// Waits for a change of these keys, or until it is time to look. Where they were not watched before the last look it only begins
+    /// to, so that nothing is missed that came since.
+    async fn wait(&self, watched: Option<Watched>, keys: Vec<Key>, until: Option<Instant>) -> Result<Option<Watched>> {
+        let hub = &self.records.hub;
+        let Some(mut watched) = watched.filter(|watched| watched.keys == keys) else {
+            let watcher = hub.engine.until(None, || hub.engine.coordinator.watch(&keys)).await?;
+            return Ok(Some(Watched { keys, watcher }));
+        };
+        let look = async {
+            match until {
+                Some(until) => sleep_until(until).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = look => Ok(Some(watched)),
+            hint = watched.watcher.changed() => match hint {
+                Ok(_) => Ok(Some(watched)),
+                Err(error) if error.kind() == ErrorKind::Unavailable => {
+                    sleep_until(Instant::now() + hub.tick() / 8).await;
+                    Ok(None)
+                }
+                Err(error) => Err(error),
+            },
+        }
+    }
+
+    /// Tries once.
+    async fn take<T>(
+        &self,
+        reply: &mut Reply<T>,
+        session: &Arc<Session>,
+        who: Claimant,
+        overdue: &[Claimant],
+    ) -> Result<Taken<T>>
+    where
+        T: Value + Serialize + DeserializeOwned,
+    {
+        let hub = &self.records.hub;
+        let begun = session.has_begun();
+        let flight = Flight { sent: false.into(), unwanted: false.into(), begun: Mutex::new(Instant::now()) };
+        let taking = hub.transact(async |tx| {
+            flight.sent.store(false, Ordering::Relaxed);
+            *flight.begun.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+            if flight.unwanted.load(Ordering::Relaxed) {
+                return Ok(Taken::Unwanted);
+            }
+            let taken = self.take_in(&tx, (session, begun), who, overdue).await;
+            flight.sent.store(true, Ordering::Relaxed);
+            taken
+        });
+        let mut taking = std::pin::pin!(taking);
+        let taken = loop {
+            tokio::select! {
+                biased;
+                taken = &mut taking => break taken,
+                () = reply.closed(), if !flight.unwanted.load(Ordering::Relaxed) => {
+                    if !flight.sent.load(Ordering::Relaxed) {
+                        return Ok(Taken::Unwanted);
+                    }
+                    // A commit that was sent is waited for: dropped, it might take effect with nobody to know of it.
+                    flight.unwanted.store(true, Ordering::Relaxed);
+                }
+            }
+        };
+        match &taken {
+            Ok(Taken::Got { .. }) => {
+                hub.entered(session, *flight.begun.lock().unwrap_or_else(PoisonError::into_inner));
+            }
+            // A value may be out that nobody knows of: the session ends, and others get what is out in it.
+            Err(error) if error.kind() == ErrorKind::OutcomeUnknown => hub.lose(session),
+            _ => {}
+        }
+        taken
+    }
+
+    /// Hands a value out: one of those that are overdue, or the first.
+    async fn take_in<T>(
+        &self,
+        tx: &Tx,
+        (session, begun): (&Session, bool),
+        who: Claimant,
+        overdue: &[Claimant],
+    ) -> Result<Taken<T>>
+    where
+        T: Value + Serialize + DeserializeOwned,
+    {
+        let records = &self.records;
+        let head_key = records.head.key().clone();
+        let Some(mut head) = records.head(tx).await? else {
+            return Ok(Taken::None(vec![head_key, records.tail.key().clone()]));
+        };
+        let again = head.out.iter().filter(|out| overdue.contains(&out.who)).map(|out| out.number).min();
+        let Some(place) = again.map_or_else(|| head.front_place(), |number| head.place(number)) else {
+            return Ok(Taken::None(vec![head_key]));
+        };
+        let item = records.item(place)?;
+        if again.is_none() && !item.exists(tx).await? {
+            return Ok(Taken::None(vec![head_key, item.key().clone()]));
+        }
+        let value = records.read(tx, again.unwrap_or(head.front), &item).await?;
+        if !records.hub.enter(session, begun, tx).await? {
+            return Ok(Taken::Ended);
+        }
+        let out = match again.and_then(|number| head.hand_on(number, who, self.hidden)) {
+            Some(out) => out,
+            None => head.hand_out_front(who, self.hidden),
+        };
+        records.head.put(tx, head).await?;
+        Ok(Taken::Got { out, value })
+    }
+}

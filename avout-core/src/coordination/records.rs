@@ -1,0 +1,258 @@
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+
+use super::gate::own_key;
+use super::hub::Hub;
+use super::raw::Unreadable;
+use super::ring::{Head, Out, Place, Ruins, Tail, begin};
+use super::rules::Claimant;
+use crate::error::{Error, ErrorKind, Result};
+use crate::handles::{Item, Own, Tx, Value};
+use crate::protocol::{Key, SessionId};
+
+/// The records of a queue, whatever the type of its values. Each step on them is a part of a transaction.
+pub(super) struct Records {
+    pub(super) hub: Arc<Hub>,
+    pub(super) key: Key,
+    pub(super) capacity: u64,
+    pub(super) head: Own<Head>,
+    pub(super) tail: Own<Tail>,
+    pub(super) ruins: Own<Ruins>,
+}
+
+impl Records {
+    /// It makes no request.
+    pub(super) fn new(hub: Arc<Hub>, key: Key, capacity: u64) -> Result<Self> {
+        if capacity == 0 {
+            return Err(no_room(&key));
+        }
+        own_key("queues", "18446744073709551615", &key)?;
+        let head = Own::new(&hub.engine, own_key("queues", "head", &key)?, "head");
+        let tail = Own::new(&hub.engine, own_key("queues", "tail", &key)?, "tail");
+        let ruins = Own::new(&hub.engine, own_key("queues", "ruins", &key)?, "ruins");
+        Ok(Self { hub, key, capacity, head, tail, ruins })
+    }
+
+    /// The record of the value at a place.
+    pub(super) fn item(&self, place: Place) -> Result<Own<Item>> {
+        let part = match place.ring {
+            None => place.index.to_string(),
+            Some(name) => format!("{name:x}.{}", place.index),
+        };
+        Ok(Own::item(&self.hub.engine, own_key("queues", &part, &self.key)?))
+    }
+
+    /// The head, whatever the capacity; `None`: the queue was not made.
+    pub(super) async fn found(&self, tx: &Tx) -> Result<Option<Head>> {
+        let head = self.head.get(tx).await?;
+        match head {
+            Some(head) if head.is_complete() => Ok(Some(head)),
+            // An earlier version made the head when the first value was taken off, and left the capacity to the tail.
+            head => Ok(self.tail.get(tx).await?.map(|tail| head.unwrap_or_default().complete(&tail))),
+        }
+    }
+
+    /// The head of a queue of this capacity; `None`: the queue was not made.
+    pub(super) async fn head(&self, tx: &Tx) -> Result<Option<Head>> {
+        let head = self.found(tx).await?;
+        if let Some(head) = &head {
+            self.check(head.capacity)?;
+        }
+        Ok(head)
+    }
+
+    fn check(&self, found: u64) -> Result<()> {
+        if found == self.capacity {
+            return Ok(());
+        }
+        let message = format!(
+            "it has room for {found} values, and is used with a capacity of {}: open it with {found}",
+            self.capacity
+        );
+        Err(Error::new(ErrorKind::Mismatch, message).at(&self.key))
+    }
+
+    /// A name for a ring. Whatever ring the queue has had was made by an earlier commit, and has a smaller one.
+    pub(super) fn new_name(tx: &Tx) -> u64 {
+        tx.0.attempt().read_point.unwrap_or_default().number()
+    }
+
+    /// Adds a value at the end.
+    pub(super) async fn push(&self, tx: &Tx, item: Item) -> Result<()> {
+        let mut tail = match self.tail.get(tx).await? {
+            Some(tail) => tail,
+            None => {
+                // Its absence was read, and so the read point is set.
+                let (head, tail) = begin(self.capacity, Self::new_name(tx));
+                self.head.put(tx, head).await?;
+                tail
+            }
+        };
+        self.check(tail.capacity)?;
+        let place = match tail.place() {
+            Some(place) => place,
+            None => {
+                let found = self.found(tx).await?.unwrap_or_default().complete(&tail);
+                let mut head = found.clone();
+                let Some(place) = head.make_room(&mut tail) else {
+                    let message = format!("the queue holds {} values, and has no room for more", self.capacity);
+                    return Err(Error::new(ErrorKind::Full, message).at(&self.key));
+                };
+                if head != found {
+                    self.head.put(tx, head).await?;
+                }
+                place
+            }
+        };
+        self.item(place)?.put(tx, item).await?;
+        tail.pushed();
+        self.tail.put(tx, tail).await
+    }
+
+    /// The first value that nobody has got, with the head; `None`: there is none.
+    pub(super) async fn front(&self, tx: &Tx) -> Result<Option<(Head, Own<Item>)>> {
+        let Some(head) = self.head(tx).await? else {
+            return Ok(None);
+        };
+        let Some(place) = head.front_place() else {
+            return Ok(None);
+        };
+        let item = self.item(place)?;
+        Ok(item.exists(tx).await?.then_some((head, item)))
+    }
+
+    /// Takes the first value off, of which the head and the record were found.
+    pub(super) async fn pass_front(&self, tx: &Tx, mut head: Head, item: Own<Item>) -> Result<()> {
+        item.remove(tx).await?;
+        head.pass_front();
+        self.head.put(tx, head).await
+    }
+
+    /// The value in a record that exists.
+    pub(super) async fn load(&self, tx: &Tx, number: u64, item: &Own<Item>) -> Result<Item> {
+        let missing = || Error::new(ErrorKind::Corrupt, format!("value {number} is missing")).at(&self.key);
+        match item.get(tx).await {
+            Ok(value) => value.ok_or_else(missing),
+            Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Mismatch) => {
+                let message = format!("value {number} cannot be read");
+                Err(Error::new(error.kind(), message).at(&self.key).with_source(error))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The same as a value of this type.
+    pub(super) async fn read<T>(&self, tx: &Tx, number: u64, item: &Own<Item>) -> Result<T>
+    where
+        T: Value + Serialize + DeserializeOwned,
+    {
+        let item = self.load(tx, number, item).await?;
+        item.open().map_err(|cause| Unreadable::new::<T>(number, &item, cause).at(&self.key))
+    }
+
+    /// Takes a value off that was handed out. `false`: it was handed to somebody else since, or taken off.
+    pub(super) async fn settle(&self, tx: &Tx, who: Claimant) -> Result<bool> {
+        // Whatever the capacity is by now: what was received is acknowledged all the same.
+        let Some(mut head) = self.found(tx).await? else {
+            return Ok(false);
+        };
+        let Some(Out { number, .. }) = head.held_by(who).copied() else {
+            return Ok(false);
+        };
+        self.take_off(tx, &mut head, number).await?;
+        self.head.put(tx, head).await?;
+        Ok(true)
+    }
+
+    /// Removes a value that is out from the head, and its record.
+    pub(super) async fn take_off(&self, tx: &Tx, head: &mut Head, number: u64) -> Result<()> {
+        if let Some(place) = head.place(number) {
+            self.item(place)?.remove(tx).await?;
+        }
+        head.settle(number);
+        Ok(())
+    }
+
+    /// Those whose values were out for too long, or who died; and when to look for more of them.
+    pub(super) async fn overdue(&self) -> Result<(Vec<Claimant>, Option<Instant>)> {
+        let head = self.hub.transact(async |tx| self.found(&tx).await).await?.unwrap_or_default();
+        let mut sessions: Vec<SessionId> = head.out.iter().map(|out| out.who.session()).collect();
+        sessions.sort_unstable();
+        sessions.dedup();
+        let dead: Vec<SessionId> = self.hub.judge(&sessions).await?.into_iter().map(|dead| dead.session).collect();
+        let (overdue, next) = self.hub.sights.look(&self.key, &head.out, &dead);
+        let tick = (!head.out.is_empty()).then(|| Instant::now() + self.hub.tick());
+        Ok((overdue, next.into_iter().chain(tick).min()))
+    }
+
+    /// Changes the capacity, from whatever it was.
+    pub(super) async fn resize(&self, tx: &Tx, capacity: u64) -> Result<()> {
+        let (Some(mut head), Some(mut tail)) = (self.found(tx).await?, self.tail.get(tx).await?) else {
+            return Ok(());
+        };
+        if head.capacity == capacity {
+            return Ok(());
+        }
+        head.resize(&mut tail, capacity, Self::new_name(tx));
+        self.head.put(tx, head).await?;
+        self.tail.put(tx, tail).await
+    }
+
+    /// Destroys the queue, and notes where its values lie.
+    pub(super) async fn ruin(&self, tx: &Tx) -> Result<()> {
+        let (Some(head), Some(tail)) = (self.head(tx).await?, self.tail.get(tx).await?) else {
+            return Ok(());
+        };
+        let mut ruins = self.ruins.get(tx).await?.unwrap_or_default();
+        ruins.add(head.ruins(&tail));
+        self.head.remove(tx).await?;
+        self.tail.remove(tx).await?;
+        if ruins.is_empty() { Ok(()) } else { self.ruins.put(tx, ruins).await }
+    }
+
+    /// Removes some of what was left when the queue was destroyed. `false`: nothing is left.
+    pub(super) async fn clear(&self, tx: &Tx) -> Result<bool> {
+        /// How many records are removed in one commit.
+        const AT_ONCE: usize = 64;
+        let Some(mut ruins) = self.ruins.get(tx).await? else {
+            return Ok(false);
+        };
+        // Besides them the commit has the ruins, the slot and the floor.
+        let most = AT_ONCE.min(self.hub.engine.capabilities.max_keys.saturating_sub(4)).max(1);
+        let items = ruins.take(most).into_iter().map(|place| self.item(place)).collect::<Result<Vec<_>>>()?;
+        tx.0.see(&items.iter().map(Own::key).collect::<Vec<_>>()).await?;
+        for item in &items {
+            item.remove(tx).await?;
+        }
+        let more = !ruins.is_empty();
+        if more {
+            self.ruins.put(tx, ruins).await?
+        } else {
+            self.ruins.remove(tx).await?
+        }
+        Ok(more)
+    }
+
+    /// Lets others have a value at once.
+    pub(super) async fn expose(&self, who: Claimant) -> Result<()> {
+        self.hub
+            .transact(async |tx| {
+                let Some(mut head) = self.found(&tx).await? else {
+                    return Ok(());
+                };
+                match head.held_by(who) {
+                    None => return Ok(()),
+                    Some(out) => out.hidden = 0,
+                }
+                self.head.put(&tx, head).await
+            })
+            .await
+    }
+}
+
+pub(super) fn no_room(key: &Key) -> Error {
+    Error::new(ErrorKind::InvalidInput, "a queue has room for at least one value").at(key)
+}

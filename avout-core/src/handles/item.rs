@@ -1,0 +1,94 @@
+use std::any::TypeId;
+use std::error::Error as StdError;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::coder::{Tags, TypedCoder};
+use super::{Codec, MessagePack, Value, cloned};
+use crate::engine::Coder;
+use crate::error::{Error, ErrorKind, Result};
+use crate::protocol::{Envelope, Shared};
+
+type Cause = Box<dyn StdError + Send + Sync>;
+
+/// A value whose record does not care what its type is, so that it can be moved and removed by those who do not know the type.
+#[derive(Clone)]
+pub(crate) enum Item {
+    /// As it was put by this process.
+    Value { value: Shared, seal: fn(&Shared) -> Result<Bytes> },
+    /// In its envelope.
+    Sealed(Bytes),
+}
+
+impl Item {
+    pub(crate) fn new<T: Value + Serialize + DeserializeOwned>(value: T) -> Self {
+        Self::Value { value: Arc::new(value), seal: seal::<T> }
+    }
+
+    /// The value in its envelope.
+    pub(crate) fn sealed(&self) -> Result<Bytes> {
+        match self {
+            Self::Value { value, seal } => seal(value),
+            Self::Sealed(bytes) => Ok(bytes.clone()),
+        }
+    }
+
+    /// The value as one of this type, whatever it was put as.
+    pub(crate) fn open<T: Value + Serialize + DeserializeOwned>(&self) -> Result<T, Cause> {
+        match self {
+            Self::Value { value, .. } if value.is::<T>() => Ok(cloned(Arc::clone(value))?),
+            _ => Self::decode(&Envelope::open(&self.sealed()?)?),
+        }
+    }
+
+    /// The value in an envelope as one of this type.
+    pub(crate) fn decode<T: Value + Serialize + DeserializeOwned>(envelope: &Envelope) -> Result<T, Cause> {
+        match envelope.codec == Codec::<T>::id(&MessagePack) {
+            true => MessagePack.decode(&envelope.value),
+            false => Err(format!("it was made with codec {}", envelope.codec.0).into()),
+        }
+    }
+
+    /// What this process calls a type.
+    pub(crate) fn tag_of<T: Serialize + DeserializeOwned>() -> String {
+        Codec::<T>::type_tags(&MessagePack).swap_remove(0)
+    }
+}
+
+fn seal<T: Value + Serialize + DeserializeOwned>(value: &Shared) -> Result<Bytes> {
+    TypedCoder::<T, MessagePack>::new(MessagePack, Tags::pinned(&Item::tag_of::<T>()), Vec::new()).encode(value)
+}
+
+/// Keeps items as they are.
+pub(super) struct ItemCoder;
+
+fn no_item() -> Error {
+    Error::new(ErrorKind::Mismatch, "the record holds something else than a queue's value")
+}
+
+impl Coder for ItemCoder {
+    fn encode(&self, value: &Shared) -> Result<Bytes> {
+        value.downcast_ref::<Item>().ok_or_else(no_item)?.sealed()
+    }
+
+    fn decode(&self, bytes: &Bytes) -> Result<Shared> {
+        // Whether it is whole is found out here, and not by whoever takes it away.
+        Envelope::open(bytes)?;
+        Ok(Arc::new(Item::Sealed(bytes.clone())))
+    }
+
+    fn rust_type(&self) -> TypeId {
+        TypeId::of::<Item>()
+    }
+
+    fn check_tag(&self, _: &str) -> Result<()> {
+        Ok(())
+    }
+
+    fn adopt(&self, value: &Shared) -> Result<Shared> {
+        if value.is::<Item>() { Ok(Arc::clone(value)) } else { Err(no_item()) }
+    }
+}
