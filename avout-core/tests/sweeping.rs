@@ -48,7 +48,7 @@ async fn one_of_all_clients_sweeps() -> Result<()> {
         last.close().await;
         tokio::time::sleep(24 * HOUR).await;
         assert_eq!(epoch(&*never.coordinator()).await?, swept, "all clients that sweep are gone or closed");
-        assert_eq!(last.open_ref::<u8>("/r").await?.get().await?, 0);
+        assert_eq!(never.open_ref::<u8>("/r").await?.get().await?, 0);
     }
     Ok(())
 }

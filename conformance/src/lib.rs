@@ -37,6 +37,7 @@ pub mod fault;
 mod fixture;
 mod law;
 mod lock;
+mod log;
 mod mixed;
 mod registry;
 mod runner;

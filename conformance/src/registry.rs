@@ -61,6 +61,9 @@ const FILES: &[&[Law]] = &[
     lock::ended::LAWS,
     lock::queues::LAWS,
     lock::queue_upkeep::LAWS,
+    lock::reentry::LAWS,
+    lock::numbers::LAWS,
+    lock::closing::LAWS,
 ];
 
 /// All laws, in the order of their groups.

@@ -1,3 +1,4 @@
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use crate::backend::time::{sleep, sleep_until, timeout_at};
 use crate::engine::planted::Bug;
 use crate::engine::refuse_nested;
 use crate::error::{Error, ErrorKind, Result};
-use crate::handles::{Own, Stm};
+use crate::handles::{Own, Stm, Tx};
 use crate::protocol::{Heartbeat, Key, SessionId};
 
 /// A place where a number of parties wait for each other, again and again, over all processes; made by
@@ -124,13 +125,11 @@ impl Stm {
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput): no key, or one of more than 480 bytes; no parties. When it is used:
-    /// [`Mismatch`](ErrorKind::Mismatch) if it was made for another number.
+    /// [`Mismatch`](ErrorKind::Mismatch) if it is for another number, whatever is asked. [`Barrier::set_parties`] changes it.
     pub fn barrier(&self, key: impl AsRef<str>, parties: u32) -> Result<Barrier> {
         let hub = Hub::of(self);
         let key = Key::new(key)?;
-        if parties == 0 {
-            return Err(Error::new(ErrorKind::InvalidInput, "a barrier has at least one party").at(&key));
-        }
+        some(parties).map_err(|error| error.at(&key))?;
         let arrived = Own::new(&hub.engine, own_key("barriers", "here", &key)?, "barrier");
         let passed = Own::new(&hub.engine, own_key("barriers", "gone", &key)?, "round");
         Ok(Barrier { hub, key, parties, arrived, passed })
@@ -174,12 +173,13 @@ impl Barrier {
 
     async fn wait_until(&self, deadline: Option<Instant>) -> Result<Option<Passed>> {
         refuse_nested("wait")?;
-        let (reply, mut done) = oneshot::channel();
+        let (reply, done) = oneshot::channel();
         let (stop, stopped) = watch::channel(());
         self.hub.spawn(drive(self.clone(), Stop { reply, stopped }));
+        let mut done = pin!(self.hub.wait_for(done, |waited| self.tell(waited)));
         let answer = match deadline {
-            None => (&mut done).await,
-            Some(deadline) => match timeout_at(deadline, &mut done).await {
+            None => done.await,
+            Some(deadline) => match timeout_at(deadline, done.as_mut()).await {
                 Ok(answer) => answer,
                 Err(_) => {
                     drop(stop);
@@ -191,7 +191,81 @@ impl Barrier {
             },
         };
         let closed = |_| Error::new(ErrorKind::Closed, "the runtime was shut down while it waited");
-        answer.map_err(closed)?.map_err(|error| error.at(&self.key).during("wait"))
+        answer.and_then(|answer| answer.map_err(closed)?).map_err(|error| error.at(&self.key).during("wait"))
+    }
+
+    /// Changes the number of parties, while others use it, and gives the handle to go on with: this one and all others of the old number are
+    /// refused from now on. Who waits goes on to wait; if there are as many as the new number already, their round is complete, and
+    /// nobody of it is told that it was the last.
+    ///
+    /// # Errors
+    /// [`Mismatch`](ErrorKind::Mismatch): it is for another number of parties than this handle. [`InvalidInput`](ErrorKind::InvalidInput):
+    /// none. Those of [`Stm::dosync`](crate::Stm::dosync).
+    ///
+    /// # Cancel safety
+    /// As [`Stm::dosync`](crate::Stm::dosync).
+    pub async fn set_parties(&self, parties: u32) -> Result<Self> {
+        refuse_nested("set_parties")?;
+        some(parties).map_err(|error| error.at(&self.key).during("set_parties"))?;
+        let change = self.hub.transact_soon(async |tx| {
+            let mut here = self.here(&tx).await?;
+            here.parties = parties;
+            if here.line.waiting.len() as u64 >= u64::from(parties) {
+                self.passed.put(&tx, here.round).await?;
+                here.round += 1;
+                here.line.waiting.clear();
+            }
+            self.arrived.put(&tx, here).await
+        });
+        change.await.map_err(|error| error.at(&self.key).during("set_parties"))?;
+        Ok(Self { parties, ..self.clone() })
+    }
+
+    /// Removes the barrier, which nobody may wait at. It can then be made for another number of parties. What stays is the number of its
+    /// last round, from which rounds go on to be counted.
+    ///
+    /// # Errors
+    /// [`Contended`](ErrorKind::Contended): somebody waits. [`Mismatch`](ErrorKind::Mismatch): it is for another number of parties than this
+    /// handle. Those of [`Stm::dosync`](crate::Stm::dosync).
+    ///
+    /// # Cancel safety
+    /// As [`Stm::dosync`](crate::Stm::dosync).
+    pub async fn destroy(&self) -> Result<()> {
+        refuse_nested("destroy")?;
+        let destroy = self.hub.transact_soon(async |tx| {
+            if !self.here(&tx).await?.line.waiting.is_empty() {
+                return Err(Error::new(ErrorKind::Contended, "it is waited at: destroy it when nobody uses it"));
+            }
+            // Of the last round some may not have seen yet that it is complete.
+            self.arrived.remove(&tx).await
+        });
+        destroy.await.map_err(|error| error.at(&self.key).during("destroy"))
+    }
+
+    /// Who has arrived. Refused if it is for another number than this handle.
+    async fn here(&self, tx: &Tx) -> Result<Arrived> {
+        let Some(here) = self.arrived.get(tx).await? else {
+            let passed = self.passed.get(tx).await?.unwrap_or(0);
+            let (line, evicted) = (Line::default(), Vec::new());
+            return Ok(Arrived { parties: self.parties, round: passed + 1, line, evicted });
+        };
+        if here.parties == self.parties {
+            return Ok(here);
+        }
+        let message = format!("it was made for {} parties, and is used for {}", here.parties, self.parties);
+        Err(Error::new(ErrorKind::Mismatch, message))
+    }
+
+    /// Says in the log for what a wait waits.
+    async fn tell(&self, waited: Duration) {
+        let key = &self.key;
+        match self.hub.look(async |tx| self.arrived.get(&tx).await).await {
+            Some(here) => {
+                let (parties, here) = here.map_or((self.parties, 0), |here| (here.parties, here.line.waiting.len()));
+                tracing::warn!(%key, here, parties, ?waited, "waits for other parties");
+            }
+            None => tracing::warn!(%key, ?waited, "waits, and the store does not answer"),
+        }
     }
 
     /// Arrives. The round, and whether that completed it; `None`: the session has ended. `None` around that: nobody wants it any more.
@@ -211,13 +285,7 @@ impl Barrier {
                 if !self.hub.enter(session, begun, &tx).await? {
                     return Ok(None);
                 }
-                let (line, evicted) = (Line::default(), Vec::new());
-                let none = Arrived { parties: self.parties, round: 1, line, evicted };
-                let mut here = self.arrived.get(&tx).await?.unwrap_or(none);
-                if here.parties != self.parties {
-                    let message = format!("it was made for {} parties, and is used for {}", here.parties, self.parties);
-                    return Err(Error::new(ErrorKind::Mismatch, message));
-                }
+                let mut here = self.here(&tx).await?;
                 if let Some(before) = before {
                     here.line.remove(before);
                     here.evicted.retain(|evicted| evicted.who != before);
@@ -324,6 +392,13 @@ impl Barrier {
     }
 }
 
+fn some(parties: u32) -> Result<()> {
+    match parties {
+        0 => Err(Error::new(ErrorKind::InvalidInput, "a barrier has at least one party")),
+        _ => Ok(()),
+    }
+}
+
 /// A wait from its beginning to its end.
 async fn drive(barrier: Barrier, mut stop: Stop<Option<Passed>>) {
     let claim = barrier.hub.claim();
@@ -370,14 +445,14 @@ async fn wait(barrier: &Barrier, claim: &Claim, stop: &mut Stop<Option<Passed>>)
                 before = Some(who);
             }
             Ok(None) => {
-                let back = barrier.take_back(round, who).await;
+                let back = hub.engine.closing.last_work(barrier.take_back(round, who)).await;
                 if back.is_err() {
                     hub.lose(&session);
                 }
                 return Ok((!back?).then_some(Passed { is_last, round }));
             }
             Err(error) => {
-                if barrier.take_back(round, who).await.is_err() {
+                if hub.engine.closing.last_work(barrier.take_back(round, who)).await.is_err() {
                     hub.lose(&session);
                 }
                 return Err(error);
@@ -401,7 +476,7 @@ async fn wait_for_others(
     loop {
         let mut watching = match watcher.take() {
             Some(watcher) => watcher,
-            None => engine.until(None, || engine.coordinator.watch(&keys)).await?,
+            None => engine.watch(&keys, None).await?,
         };
         match barrier.place(round, who).await? {
             Place::Passed => return Ok(Some(true)),

@@ -1,17 +1,20 @@
-use std::sync::Arc;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
+use tokio::task;
 use tokio::time::Instant;
 
 use super::gate::{Gate, Joined, Place, Request};
+use super::holdings::GiveBack;
 use super::hub::{Claim, gone};
-use super::rules::{Claimant, Line, Waiting};
+use super::rules::{Claimant, Holders, Line, Waiting};
 use super::session::{Session, seat};
 use crate::backend::Watcher;
 use crate::backend::time::{sleep, sleep_until, timeout_at};
 use crate::engine::planted::Bug;
-use crate::engine::refuse_nested;
+use crate::engine::{closed, refuse_nested};
 use crate::error::{Error, ErrorKind, Result};
 use crate::handles::Own;
 use crate::protocol::{Key, SessionId};
@@ -33,11 +36,16 @@ pub(super) enum Patience {
 
 /// Something that a gate has granted. It is given back when this is dropped.
 pub(super) struct Hold {
-    gate: Gate,
-    claim: Option<Claim>,
-    pub(super) session: Arc<Session>,
-    pub(super) who: Claimant,
+    inner: Arc<Inner>,
     pub(super) token: u64,
+}
+
+struct Inner {
+    gate: Gate,
+    /// `None`: it was given back.
+    claim: Mutex<Option<Claim>>,
+    session: Arc<Session>,
+    who: Claimant,
 }
 
 impl Gate {
@@ -50,17 +58,20 @@ impl Gate {
             refuse_nested("acquire")?;
         }
         let wait = !matches!(patience, Patience::Now);
-        let (reply, mut granted) = oneshot::channel();
+        let (reply, granted) = oneshot::channel();
         let (stop, stopped) = watch::channel(());
-        self.hub.spawn(drive(self.clone(), request, wait, Stop { reply, stopped }));
+        let task = request.task;
+        let gate = Self { seen: Arc::default(), ..self.clone() };
+        self.hub.spawn(drive(gate.clone(), request, wait, Stop { reply, stopped }));
+        let mut granted = pin!(self.hub.wait_for(granted, |waited| std::future::ready(gate.tell(task, waited))));
         let deadline = match patience {
             Patience::Unlimited => None,
             Patience::Until(deadline) => Some(deadline),
             Patience::Now => self.hub.engine.deadline(),
         };
         let answer = match deadline {
-            None => (&mut granted).await,
-            Some(deadline) => match timeout_at(deadline, &mut granted).await {
+            None => granted.await,
+            Some(deadline) => match timeout_at(deadline, granted.as_mut()).await {
                 Ok(answer) => answer,
                 Err(_) => {
                     drop(stop);
@@ -77,8 +88,21 @@ impl Gate {
                 }
             },
         };
-        let closed = || Error::new(ErrorKind::Closed, "the runtime was shut down while it was waited for");
-        answer.map_err(|_| closed())?.map_err(|error| error.at(&self.key))
+        let closed = |_| Error::new(ErrorKind::Closed, "the runtime was shut down while it was waited for");
+        answer.and_then(|answer| answer.map_err(closed)?).map_err(|error| error.at(&self.key))
+    }
+
+    /// Says in the log for what a request waits.
+    fn tell(&self, task: Option<task::Id>, waited: Duration) {
+        let key = &self.key;
+        let (holder, own) = self.hub.holdings.describe(self.holders().key(), self.seen().as_ref(), task);
+        match own {
+            true => {
+                tracing::warn!(%key, %holder, ?waited, "waits for this client's own guard: release or drop that first")
+            }
+            false if self.standby => tracing::info!(%key, %holder, ?waited, "waits for another client's term to end"),
+            false => tracing::warn!(%key, %holder, ?waited, "waits for another client's guard"),
+        }
     }
 }
 
@@ -116,7 +140,7 @@ async fn drive(gate: Gate, request: Request, wait: bool, mut stop: Stop<Option<H
     let claim = gate.hub.claim();
     let done = obtain(&gate, &claim, &request, wait, &mut stop).await;
     let answer = match done {
-        Ok(Some((session, who, token))) => Ok(Some(Hold::assemble(gate, claim, session, who, token))),
+        Ok(Some((session, who, token))) => Hold::assemble(gate, claim, session, who, token, request.task).map(Some),
         Ok(None) => Ok(None),
         Err(error) => Err(error),
     };
@@ -228,13 +252,14 @@ pub(super) async fn wait_for_grant<T>(
     loop {
         let mut watching = match watcher.take() {
             Some(watcher) => watcher,
-            None => engine.until(None, || engine.coordinator.watch(&keys)).await?,
+            None => engine.watch(&keys, None).await?,
         };
         match gate.place(who, parked).await? {
             Place::Parked => {}
             Place::Granted(token) => return Ok(Waited::Granted(token)),
             Place::Gone => return Ok(Waited::Ended),
             Place::Waiting { holders, line } => {
+                refuse_in_vain(gate, who, &holders, &line)?;
                 if Instant::now() >= next_look {
                     next_look = Instant::now() + gate.hub.tick();
                     if gate.look_after(who, &holders, &line).await? {
@@ -257,9 +282,20 @@ pub(super) async fn wait_for_grant<T>(
     }
 }
 
+/// Refuses to wait for more than there is, since that was changed.
+fn refuse_in_vain(gate: &Gate, who: Claimant, holders: &Holders, line: &Line) -> Result<()> {
+    let take = line.waiting.iter().find(|waiting| waiting.who == who).map_or(0, |waiting| waiting.take);
+    if take <= holders.limit {
+        return Ok(());
+    }
+    let message = format!("it was changed to have {} permits, and {take} are waited for", holders.limit);
+    Err(Error::new(ErrorKind::Mismatch, message).at(&gate.key))
+}
+
 /// Takes a request back. If that fails for good the session ends, and the request with it. `false`: it was gone.
 async fn give_back(gate: &Gate, session: &Arc<Session>, who: Claimant) -> Result<bool> {
-    let left = gate.leave(who).await;
+    // Also if it is given back since the client is closed.
+    let left = gate.hub.engine.closing.last_work(gate.leave(who)).await;
     if let Err(error) = &left {
         tracing::warn!(key = %gate.key, %error, "could not be given back: the session ends");
         gate.hub.lose(session);
@@ -269,48 +305,44 @@ async fn give_back(gate: &Gate, session: &Arc<Session>, who: Claimant) -> Result
 
 impl Hold {
     pub(super) fn gate(&self) -> &Gate {
-        &self.gate
+        &self.inner.gate
+    }
+
+    pub(super) fn who(&self) -> Claimant {
+        self.inner.who
     }
 
     pub(super) fn is_held(&self) -> bool {
-        self.session.is_alive()
+        self.inner.claim().is_some() && self.inner.session.is_alive()
     }
 
-    pub(super) fn ticket(&self) -> u64 {
-        self.who.ticket
+    /// Waits until it is lost, or given back since the client is closed.
+    pub(super) async fn lost(&self) {
+        tokio::select! {
+            () = self.inner.session.lost() => {}
+            () = self.gate().hub.engine.closing.begins() => {}
+        }
     }
 
     /// Gives it back, and waits until that is done.
-    pub(super) async fn release(mut self) -> Result<()> {
+    pub(super) async fn release(self) -> Result<()> {
         refuse_nested("release")?;
-        if self.gate.hub.makes(Bug::ReleaseDropped) {
-            let claim = self.claim.take();
+        let Inner { gate, claim, .. } = &*self.inner;
+        if gate.hub.makes(Bug::ReleaseDropped) {
+            let kept = self.inner.claim().take();
             tokio::task::yield_now().await;
-            self.claim = claim;
+            *claim.lock().unwrap_or_else(PoisonError::into_inner) = kept;
         }
-        let Some(task) = self.give_back() else {
-            return Ok(());
+        let Some(task) = self.inner.give_back() else {
+            // Only a close gives back what has a guard.
+            return Err(closed().at(&gate.key).during("release"));
         };
         let closed = |_| Error::new(ErrorKind::Closed, "the runtime was shut down while it was released");
         match task.await.map_err(closed)? {
             Ok(true) => Ok(()),
-            Ok(false) => Err(lost(&self.gate.key)),
-            Err(error) => Err(error.at(&self.gate.key)),
+            Ok(false) => Err(lost(&gate.key)),
+            Err(error) => Err(error.at(&gate.key)),
         }
-    }
-
-    fn give_back(&mut self) -> Option<oneshot::Receiver<Result<bool>>> {
-        let claim = self.claim.take()?;
-        let hub = Arc::clone(&self.gate.hub);
-        hub.let_go(self.who.ticket);
-        let (gate, session, who) = (self.gate.clone(), Arc::clone(&self.session), self.who);
-        let (told, task) = oneshot::channel();
-        hub.background(async move {
-            // Nobody listens if the guard was dropped. A claim that could not be given back ends with its session.
-            let _ = told.send(give_back(&gate, &session, who).await);
-            drop(claim);
-        });
-        Some(task)
     }
 
     /// Goes on to hold less, and lets in those whom that lets in.
@@ -320,11 +352,12 @@ impl Hold {
     pub(super) async fn take_less(self, take: u32) -> Result<Self> {
         refuse_nested("downgrade")?;
         let (told, done) = oneshot::channel();
-        Arc::clone(&self.gate.hub).spawn(async move {
-            let answer = match self.gate.take_less(self.who, take).await {
+        Arc::clone(&self.gate().hub).spawn(async move {
+            let gate = self.gate();
+            let answer = match gate.take_less(self.who(), take).await {
                 Ok(true) => Ok(self),
-                Ok(false) => Err(lost(&self.gate.key)),
-                Err(error) => Err(error.at(&self.gate.key)),
+                Ok(false) => Err(lost(&gate.key)),
+                Err(error) => Err(error.at(&gate.key)),
             };
             drop(told.send(answer));
         });
@@ -332,24 +365,67 @@ impl Hold {
     }
 
     /// Takes it apart without giving it back.
-    pub(super) fn dissolve(mut self) -> Option<(Gate, Claim, Arc<Session>, Claimant)> {
-        self.gate.hub.let_go(self.who.ticket);
-        let claim = self.claim.take()?;
-        Some((self.gate.clone(), claim, Arc::clone(&self.session), self.who))
+    pub(super) fn dissolve(self) -> Option<(Gate, Claim, Arc<Session>, Claimant)> {
+        let Inner { gate, session, who, .. } = &*self.inner;
+        let claim = self.inner.claim().take()?;
+        gate.hub.holdings.remove(*who);
+        Some((gate.clone(), claim, Arc::clone(session), *who))
     }
 
-    /// The opposite of [`dissolve`](Self::dissolve).
-    pub(super) fn assemble(gate: Gate, claim: Claim, session: Arc<Session>, who: Claimant, token: u64) -> Self {
-        Self { gate, claim: Some(claim), session, who, token }
+    /// The opposite of [`dissolve`](Self::dissolve). It was asked for by this task. Refused if the client is closed: then it is
+    /// given back.
+    pub(super) fn assemble(
+        gate: Gate,
+        claim: Claim,
+        session: Arc<Session>,
+        who: Claimant,
+        token: u64,
+        task: Option<task::Id>,
+    ) -> Result<Self> {
+        let hub = Arc::clone(&gate.hub);
+        let inner = Inner { gate, claim: Mutex::new(Some(claim)), session, who };
+        let hold = Self { inner: Arc::new(inner), token };
+        let back: Weak<dyn GiveBack> = Arc::downgrade(&hold.inner) as _;
+        hub.holdings.add(hold.gate().holders().key(), who, task, back);
+        // After it was added: a close either finds it or is seen.
+        hub.engine.closing.check().map(|()| hold)
+    }
+}
+
+impl Inner {
+    fn claim(&self) -> MutexGuard<'_, Option<Claim>> {
+        self.claim.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `None`: that was done before.
+    fn give_back(&self) -> Option<oneshot::Receiver<Result<bool>>> {
+        let claim = self.claim().take()?;
+        let hub = Arc::clone(&self.gate.hub);
+        hub.holdings.remove(self.who);
+        let (gate, session, who) = (self.gate.clone(), Arc::clone(&self.session), self.who);
+        let (told, task) = oneshot::channel();
+        hub.background(async move {
+            // Nobody listens if the guard was dropped. A claim that could not be given back ends with its session.
+            let _ = told.send(give_back(&gate, &session, who).await);
+            drop(claim);
+        });
+        Some(task)
+    }
+}
+
+impl GiveBack for Inner {
+    fn give_back(&self) {
+        // The task goes on though nobody listens.
+        drop(Inner::give_back(self));
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        if self.gate.hub.makes(Bug::DropKeeps) {
-            std::mem::forget(self.claim.take());
+        if self.gate().hub.makes(Bug::DropKeeps) {
+            std::mem::forget(self.inner.claim().take());
         }
-        self.give_back();
+        drop(self.inner.give_back());
     }
 }
 

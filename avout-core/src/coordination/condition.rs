@@ -2,12 +2,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
+use tokio::task;
 use tokio::time::Instant;
 
 use super::claim::{Hold, Stop, Waited, lost, wait_for_grant};
 use super::gate::Gate;
 use super::lock::{Lock, LockGuard};
-use super::rules::{Claimant, Line, Waiting};
+use super::rules::{Claimant, Holders, Line, Waiting};
 use super::session::{Dead, Session};
 use crate::backend::time::timeout_at;
 use crate::engine::planted::Bug;
@@ -101,7 +102,7 @@ impl Condition {
     #[doc(alias = "await")]
     pub async fn wait(&self, guard: LockGuard) -> Result<LockGuard> {
         let (hold, _) = self.wait_until(guard, None).await?;
-        Ok(self.guard(hold))
+        Ok(LockGuard(hold))
     }
 
     /// The same, but after this time it goes to the end of the lock's line without having been notified. `true`: that is how it
@@ -115,7 +116,7 @@ impl Condition {
     #[doc(alias = "awaitNanos")]
     pub async fn wait_timeout(&self, guard: LockGuard, timeout: Duration) -> Result<(LockGuard, bool)> {
         let (hold, timed_out) = self.wait_until(guard, Instant::now().checked_add(timeout)).await?;
-        Ok((self.guard(hold), timed_out))
+        Ok((LockGuard(hold), timed_out))
     }
 
     /// Lets the one that has waited longest go on, when the lock is released. `false`: nobody waits.
@@ -156,7 +157,7 @@ impl Condition {
         }
         hub.transact_soon(async |tx| {
             let mut open = self.gate.open(&tx, &[self.parked.key()]).await?;
-            if open.holders.of(guard.0.who).is_none() {
+            if open.holders.of(guard.0.who()).is_none() {
                 return Err(lost(&self.gate.key));
             }
             let mut parked = self.parked.get(&tx).await?.unwrap_or_default();
@@ -183,16 +184,29 @@ impl Condition {
         let (reply, done) = oneshot::channel();
         let (stop, stopped) = watch::channel(());
         let deadline = deadline.filter(|_| !self.gate.hub.makes(Bug::WaitEndless));
-        self.gate.hub.spawn(drive(self.clone(), guard.0, deadline, Stop { reply, stopped }));
-        let done = done.await;
+        let task = task::try_id();
+        self.gate.hub.spawn(drive(self.clone(), guard.0, task, deadline, Stop { reply, stopped }));
+        let done = self.gate.hub.wait_for(done, |waited| self.tell(task, waited)).await;
         drop(stop);
         let closed = |_| Error::new(ErrorKind::Closed, "the runtime was shut down while it waited");
-        done.map_err(closed)?.map_err(|error| error.at(&self.gate.key).during("wait"))
+        done.and_then(|done| done.map_err(closed)?).map_err(|error| error.at(&self.gate.key).during("wait"))
     }
 
-    fn guard(&self, hold: Hold) -> LockGuard {
-        self.gate.hub.hold(self.gate.holders().key(), hold.ticket());
-        LockGuard(hold)
+    /// Says in the log for what a wait waits.
+    async fn tell(&self, task: Option<task::Id>, waited: Duration) {
+        let key = &self.gate.key;
+        let of_lock = self.parked.key().as_str().strip_prefix("/.avout/conditions/").unwrap_or_default();
+        let condition = of_lock.strip_suffix(key.as_str()).unwrap_or(of_lock);
+        let seen =
+            self.gate.hub.look(async |tx| Ok((self.gate.holders().get(&tx).await?, self.parked.get(&tx).await?)));
+        let Some((holders, parked)) = seen.await else {
+            return tracing::warn!(%key, condition, ?waited, "waits, and the store does not answer");
+        };
+        let holders = holders.unwrap_or_else(|| Holders::none(self.gate.limit));
+        let (holder, _) = self.gate.hub.holdings.describe(self.gate.holders().key(), Some(&holders), task);
+        let waiting = parked.map_or(0, |parked| parked.waiting.len());
+        let message = "waits to be notified, or for the lock when it was";
+        tracing::warn!(%key, condition, %holder, waiting, ?waited, "{message}");
     }
 
     fn check(&self, guard: &LockGuard) -> Result<()> {
@@ -270,7 +284,7 @@ impl Condition {
     /// Ends the wait wherever it stands, and hands on what it was notified of. `token`: that of its guard from before the wait.
     async fn leave(&self, who: Claimant, token: u64) -> Result<()> {
         let hub = &self.gate.hub;
-        hub.transact(async |tx| {
+        let leave = hub.transact(async |tx| {
             let mut open = self.gate.open(&tx, &[self.parked.key()]).await?;
             let mut parked = self.parked.get(&tx).await?.unwrap_or_default();
             let in_line = open.line.waiting.iter().find(|waiting| waiting.who == who).map(|waiting| &waiting.label);
@@ -287,13 +301,20 @@ impl Condition {
             }
             let granted = open.advance();
             open.close(granted).await
-        })
-        .await
+        });
+        // Also if it ends since the client is closed.
+        hub.engine.closing.last_work(leave).await
     }
 }
 
 /// A wait from its beginning to its end.
-async fn drive(condition: Condition, hold: Hold, deadline: Option<Instant>, mut stop: Stop<Ended>) {
+async fn drive(
+    condition: Condition,
+    hold: Hold,
+    task: Option<task::Id>,
+    deadline: Option<Instant>,
+    mut stop: Stop<Ended>,
+) {
     let (key, before) = (condition.gate.key.clone(), hold.token);
     let Some((gate, claim, session, who)) = hold.dissolve() else {
         return;
@@ -306,7 +327,9 @@ async fn drive(condition: Condition, hold: Hold, deadline: Option<Instant>, mut 
         Err(error) => Err(error),
     };
     let answer = match waited {
-        Ok(Some((token, timed_out))) => Ok((Hold::assemble(gate, claim, session, who, token), timed_out)),
+        Ok(Some((token, timed_out))) => {
+            Hold::assemble(gate, claim, session, who, token, task).map(|hold| (hold, timed_out))
+        }
         ended => {
             // Wherever it stands now, it is to stand nowhere.
             if condition.leave(who, before).await.is_err() {

@@ -1,8 +1,10 @@
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::task;
 
+use super::holdings::GiveBack;
 use super::hub::Claim;
 use super::records::Records;
 use super::rules::Claimant;
@@ -39,22 +41,52 @@ pub struct Delivery<T> {
 }
 
 /// That a value is out. Dropped, it lets others have it.
-pub(super) struct Ticket {
+pub(super) struct Ticket(Arc<Held>);
+
+struct Held {
     records: Arc<Records>,
-    claim: Option<Claim>,
+    /// `None`: it was acknowledged or handed back.
+    claim: Mutex<Option<Claim>>,
     session: Arc<Session>,
     who: Claimant,
 }
 
 impl Ticket {
-    pub(super) fn new(records: Arc<Records>, claim: Claim, session: Arc<Session>, who: Claimant) -> Self {
-        Self { records, claim: Some(claim), session, who }
+    pub(super) fn new(
+        records: Arc<Records>,
+        claim: Claim,
+        session: Arc<Session>,
+        who: Claimant,
+        task: Option<task::Id>,
+    ) -> Self {
+        let held = Arc::new(Held { records, claim: Mutex::new(Some(claim)), session, who });
+        let back: Weak<dyn GiveBack> = Arc::downgrade(&held) as _;
+        let hub = &held.records.hub;
+        hub.holdings.add(held.records.head.key(), who, task, back);
+        // After it was added: a close either finds it or is seen.
+        if hub.engine.closing.has_begun() {
+            held.give_back();
+        }
+        Self(held)
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let Some(claim) = self.claim.take() else {
+        self.0.give_back();
+    }
+}
+
+impl Held {
+    fn take_claim(&self) -> Option<Claim> {
+        self.records.hub.holdings.remove(self.who);
+        self.claim.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl GiveBack for Held {
+    fn give_back(&self) {
+        let Some(claim) = self.take_claim() else {
             return;
         };
         let (records, session, who) = (Arc::clone(&self.records), Arc::clone(&self.session), self.who);
@@ -96,10 +128,10 @@ impl<T: Value + Serialize + DeserializeOwned> Delivery<T> {
     ///
     /// # Cancel safety
     /// Dropped, it may have been taken off or is handed out again.
-    pub async fn ack(mut self) -> Result<T> {
-        let done = self.out.records.hub.transact_soon(async |tx| self.ack_in(&tx).await).await;
+    pub async fn ack(self) -> Result<T> {
+        let done = self.out.0.records.hub.transact_soon(async |tx| self.ack_in(&tx).await).await;
         done.map_err(|error| error.during("ack"))?;
-        self.out.claim = None;
+        drop(self.out.0.take_claim());
         Ok(self.value)
     }
 
@@ -109,7 +141,7 @@ impl<T: Value + Serialize + DeserializeOwned> Delivery<T> {
     /// # Errors
     /// [`Lost`](ErrorKind::Lost): it was handed to somebody else meanwhile, or the queue was destroyed. Those of [`Tx`]'s methods.
     pub async fn ack_in(&self, tx: &Tx) -> Result<()> {
-        let Ticket { records, who, .. } = &self.out;
+        let Held { records, who, .. } = &*self.out.0;
         if records.settle(tx, *who).await? {
             return Ok(());
         }
@@ -120,7 +152,7 @@ impl<T: Value + Serialize + DeserializeOwned> Delivery<T> {
 
 impl<T: std::fmt::Debug> std::fmt::Debug for Delivery<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let key = &self.out.records.key;
+        let key = &self.out.0.records.key;
         let mut f = f.debug_struct("Delivery");
         f.field("queue", key).field("number", &self.number).field("times", &self.times).finish_non_exhaustive()
     }

@@ -68,7 +68,9 @@ impl Stm {
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput): no key, or one of more than 480 bytes.
     pub fn election(&self, key: impl AsRef<str>) -> Result<Election> {
-        Ok(Election(Gate::new(Hub::of(self), "elections", key, 1)?))
+        let mut gate = Gate::new(Hub::of(self), "elections", key, 1)?;
+        gate.standby = true;
+        Ok(Election(gate))
     }
 }
 
@@ -81,7 +83,7 @@ impl Election {
     /// Waits until it is elected, for as long as it takes. The name, of at most 256 bytes, is what others see.
     ///
     /// # Errors
-    /// [`Misuse`](ErrorKind::Misuse): this task is the leader. For the rest as [`Lock::acquire`](crate::Lock::acquire).
+    /// As [`Lock::acquire`](crate::Lock::acquire).
     ///
     /// # Cancel safety
     /// Safe: whoever goes away is no candidate any more.
@@ -124,13 +126,9 @@ impl Election {
             let message = "a candidate's name has at most 256 bytes";
             return Err(Error::new(ErrorKind::InvalidInput, message).at(&gate.key).during("campaign"));
         }
-        gate.hub.refuse_reentrant(gate.holders().key()).map_err(|error| error.at(&gate.key).during("campaign"))?;
-        let request = Request { take: 1, label: name };
+        let request = Request { label: name, ..Request::of(1) };
         let hold = gate.acquire(request, patience).await.map_err(|error| error.during("campaign"))?;
-        Ok(hold.map(|hold| {
-            gate.hub.hold(gate.holders().key(), hold.ticket());
-            Leadership(hold)
-        }))
+        Ok(hold.map(Leadership))
     }
 }
 
@@ -160,7 +158,7 @@ impl Leaders {
         let keys = [self.gate.holders().key().clone()];
         loop {
             if self.watcher.is_none() {
-                self.watcher = Some(engine.until(None, || engine.coordinator.watch(&keys)).await?);
+                self.watcher = Some(engine.watch(&keys, None).await?);
             }
             let now = leader(self.gate.hub.transact(async |tx| self.gate.holders().get(&tx).await).await?);
             if self.told.as_ref() != Some(&now) {

@@ -1,4 +1,6 @@
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::task;
 
 use super::hub::Hub;
 use super::rules::{Claimant, Held, Holders, Line, Waiting, advance, evict, observed, responsible};
@@ -23,8 +25,12 @@ pub(super) struct Gate {
     pub(super) key: Key,
     /// How much there is to be taken.
     pub(super) limit: u32,
-    holders: Own<Holders>,
-    line: Own<Line>,
+    /// To wait long is as it should be.
+    pub(super) standby: bool,
+    /// The holders as a request saw them last: each has its own copy of the gate.
+    pub(super) seen: Arc<Mutex<Option<Holders>>>,
+    pub(super) holders: Own<Holders>,
+    pub(super) line: Own<Line>,
 }
 
 /// How a lock or semaphore is used at one moment.
@@ -45,6 +51,15 @@ pub(super) struct Request {
     pub(super) take: u32,
     /// For others to see when it is granted.
     pub(super) label: String,
+    /// The task that asks.
+    pub(super) task: Option<task::Id>,
+}
+
+impl Request {
+    /// Of the task that calls, for so much.
+    pub(super) fn of(take: u32) -> Self {
+        Self { take, label: String::new(), task: task::try_id() }
+    }
 }
 
 /// How a request has entered a gate.
@@ -86,7 +101,7 @@ impl Gate {
         let holders = own_key(kind, "held", &key)?;
         let line = own_key(kind, "line", &key)?;
         let (holders, line) = (Own::new(&hub.engine, holders, "holders"), Own::new(&hub.engine, line, "line"));
-        Ok(Self { hub, key, limit, holders, line })
+        Ok(Self { hub, key, limit, standby: false, seen: Arc::default(), holders, line })
     }
 
     /// The record that a lock's holders are in.
@@ -94,18 +109,29 @@ impl Gate {
         &self.holders
     }
 
-    /// Reads both records, in one request with these keys.
+    /// The holders as they were seen last; `None`: they were not.
+    pub(super) fn seen(&self) -> Option<Holders> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads both records, in one request with these keys. Refused if there is another limit than this handle's.
     pub(super) async fn open<'a>(&'a self, tx: &'a Tx, also: &[&Key]) -> Result<Open<'a>> {
+        let open = self.open_any(tx, also).await?;
+        if open.holders.limit != self.limit {
+            let message = format!("it was made with {} permits, and is used with {}", open.holders.limit, self.limit);
+            return Err(Error::new(ErrorKind::Mismatch, message).at(&self.key));
+        }
+        Ok(open)
+    }
+
+    /// The same for one who is among the holders or in the line already: the limit may have been changed since.
+    async fn open_any<'a>(&'a self, tx: &'a Tx, also: &[&Key]) -> Result<Open<'a>> {
         let keys: Vec<&Key> = [self.holders.key(), self.line.key()].into_iter().chain(also.iter().copied()).collect();
         tx.0.see(&keys).await?;
         let holders = self.holders.get(tx).await?;
         let line = self.line.get(tx).await?;
         let found = holders.clone().map(|holders| (holders, line.clone().unwrap_or_default()));
         let holders = holders.unwrap_or_else(|| Holders::none(self.limit));
-        if holders.limit != self.limit {
-            let message = format!("it was made with {} permits, and is used with {}", holders.limit, self.limit);
-            return Err(Error::new(ErrorKind::Mismatch, message).at(&self.key));
-        }
         Ok(Open { gate: self, tx, found, holders, line: line.unwrap_or_default() })
     }
 
@@ -148,7 +174,7 @@ impl Gate {
         self.hub
             .transact(async |tx| {
                 let also: Vec<&Key> = parked.iter().map(|parked| parked.key()).collect();
-                let Open { holders, line, .. } = self.open(&tx, &also).await?;
+                let Open { holders, line, .. } = self.open_any(&tx, &also).await?;
                 if let Some(parked) = parked
                     && parked.get(&tx).await?.is_some_and(|parked| parked.position(who).is_some())
                 {
@@ -156,7 +182,10 @@ impl Gate {
                 }
                 Ok(match (holders.of(who), line.position(who)) {
                     (Some(Held { token, .. }), _) => Place::Granted(*token),
-                    (None, Some(_)) => Place::Waiting { holders, line },
+                    (None, Some(_)) => {
+                        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(holders.clone());
+                        Place::Waiting { holders, line }
+                    }
                     (None, None) => Place::Gone,
                 })
             })
@@ -168,7 +197,7 @@ impl Gate {
         let left = self
             .hub
             .transact(async |tx| {
-                let mut open = self.open(&tx, &[]).await?;
+                let mut open = self.open_any(&tx, &[]).await?;
                 if !open.remove(who) {
                     return Ok(None);
                 }
@@ -187,7 +216,7 @@ impl Gate {
     /// Changes how much somebody holds to less. `false`: it holds nothing.
     pub(super) async fn take_less(&self, who: Claimant, take: u32) -> Result<bool> {
         let done = self.hub.transact(async |tx| {
-            let mut open = self.open(&tx, &[]).await?;
+            let mut open = self.open_any(&tx, &[]).await?;
             let Some(held) = open.holders.held.iter_mut().find(|held| held.who == who) else {
                 return Ok(None);
             };
@@ -208,7 +237,7 @@ impl Gate {
     pub(super) async fn settle(&self) -> Result<()> {
         loop {
             let more = self.hub.transact(async |tx| {
-                let mut open = self.open(&tx, &[]).await?;
+                let mut open = self.open_any(&tx, &[]).await?;
                 let granted = open.advance();
                 let more = self.maybe_more(&granted);
                 open.close(granted).await?;
@@ -262,7 +291,7 @@ impl Gate {
     /// Gives those that were removed, and whether more can be granted.
     async fn evict_some(&self, tx: &Tx, dead: &[Dead]) -> Result<(Vec<Dead>, bool)> {
         let records: Vec<Key> = dead.iter().map(|dead| Heartbeat::key(dead.session)).collect();
-        let mut open = self.open(tx, &records.iter().collect::<Vec<_>>()).await?;
+        let mut open = self.open_any(tx, &records.iter().collect::<Vec<_>>()).await?;
         let mut ended = Vec::new();
         for dead in dead {
             let (mut holders, mut line) = (open.holders.clone(), open.line.clone());
@@ -289,6 +318,35 @@ impl Gate {
                 Ok(Status { held: holders.held.len(), waiting: line.waiting.len(), last_token: holders.grants })
             })
             .await
+    }
+
+    /// Refuses a handle with another limit than the stored one.
+    pub(super) async fn check(&self) -> Result<()> {
+        self.hub.transact_soon(async |tx| self.open(&tx, &[]).await.map(drop)).await
+    }
+
+    /// Changes the limit, and gives the handle with the new one. Those who hold more than that go on; nothing is granted until
+    /// it is kept. Those who wait for more than that are woken, and find out.
+    pub(super) async fn set_limit(&self, limit: u32) -> Result<Self> {
+        let more = self
+            .hub
+            .transact_soon(async |tx| {
+                let mut open = self.open(&tx, &[]).await?;
+                open.holders.limit = limit;
+                let mut woken = open.advance();
+                let more = self.maybe_more(&woken);
+                let in_vain = open.line.waiting.iter().filter(|waiting| waiting.take > limit);
+                woken.extend(in_vain.take(self.hub.at_once(GRANTED_AT_ONCE) - woken.len()).cloned());
+                open.close(woken).await?;
+                Ok(more)
+            })
+            .await?;
+        let changed = Self { limit, ..self.clone() };
+        // What is left is granted at the latest when the first that waits looks.
+        if more && let Err(error) = changed.settle().await {
+            tracing::debug!(key = %self.key, %error, "not all was granted that is free");
+        }
+        Ok(changed)
     }
 
     /// Removes both records, which nobody may need.

@@ -55,7 +55,7 @@ impl Tx {
             return Err(Error::new(ErrorKind::Misuse, message).at(&gate.key).during("require"));
         }
         let holders = gate.holders().get(self).await?;
-        if holders.is_none_or(|holders| holders.of(hold.who).is_none()) {
+        if holders.is_none_or(|holders| holders.of(hold.who()).is_none()) {
             return Err(lost(&gate.key).during("require"));
         }
         gate.holders().protect(self);
@@ -80,18 +80,20 @@ macro_rules! guard {
                 self.0.is_held()
             }
 
-            /// Waits until it is lost: until the session has ended, since this process was paused or cut off for too long.
+            /// Waits until it is lost: until the session has ended, since this process was paused or cut off for too long, or the client
+            /// was closed.
             ///
             /// # Cancel safety
             /// Safe.
             pub async fn lost(&self) {
-                self.0.session.lost().await;
+                self.0.lost().await;
             }
 
             /// Gives it back, and returns when others can have it.
             ///
             /// # Errors
-            /// [`Lost`](crate::ErrorKind::Lost): it was lost before. It is tried for as long as the store is out of reach.
+            /// [`Lost`](crate::ErrorKind::Lost): it was lost before. [`Closed`](crate::ErrorKind::Closed): the client was closed, and has
+            /// given it back. It is tried for as long as the store is out of reach.
             ///
             /// # Cancel safety
             /// It goes on in the background when the future is dropped.

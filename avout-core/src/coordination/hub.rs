@@ -6,6 +6,7 @@ use tokio::sync::watch;
 use tokio::task;
 use tokio::time::Instant;
 
+use super::holdings::{Holdings, told};
 use super::session::{Dead, Observer, Session, record};
 use super::sights::Sights;
 use crate::backend::time::{sleep, sleep_until, timeout, timeout_at};
@@ -13,7 +14,7 @@ use crate::engine::planted::{self, Bug};
 use crate::engine::{Engine, Options, run};
 use crate::error::{Error, ErrorKind, Result};
 use crate::handles::{Companion, Stm, Tx};
-use crate::protocol::{Key, SessionId};
+use crate::protocol::SessionId;
 
 /// What a client has for all its locks and the like: its session, and what goes on in the background.
 pub(super) struct Hub {
@@ -23,9 +24,8 @@ pub(super) struct Hub {
     /// What was seen of values that queues have handed out.
     pub(super) sights: Sights,
     tickets: AtomicU64,
-    /// What tasks of this client hold that they must not ask for again.
-    holding: Mutex<Vec<Holding>>,
-    /// How many tasks are about to give something back.
+    pub(super) holdings: Holdings,
+    /// How many hold something, wait for it or are about to give it back.
     busy: watch::Sender<usize>,
 }
 
@@ -36,12 +36,6 @@ struct State {
     claims: usize,
     free_seats: Vec<u32>,
     seats: u32,
-}
-
-struct Holding {
-    key: Key,
-    task: task::Id,
-    ticket: u64,
 }
 
 /// The right of something to have the session kept alive, with a number and a seat of its own.
@@ -56,6 +50,8 @@ impl Drop for Claim {
         let mut state = self.hub.state();
         state.claims -= 1;
         state.free_seats.push(self.seat);
+        drop(state);
+        self.hub.busy.send_modify(|busy| *busy -= 1);
     }
 }
 
@@ -63,6 +59,9 @@ impl Drop for Claim {
 pub(super) async fn gone(wanted: &mut watch::Receiver<()>) {
     while wanted.changed().await.is_ok() {}
 }
+
+/// How long a message waits for what it says.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// How long is waited after an error that may pass.
 const AFTER_ERROR: Duration = Duration::from_millis(20);
@@ -77,7 +76,7 @@ impl Hub {
                 observer: Observer::default(),
                 sights: Sights::default(),
                 tickets: AtomicU64::new(1),
-                holding: Mutex::default(),
+                holdings: Holdings::default(),
                 busy: watch::Sender::new(0),
             })
         });
@@ -90,6 +89,7 @@ impl Hub {
     }
 
     pub(super) fn claim(self: &Arc<Self>) -> Claim {
+        self.busy.send_modify(|busy| *busy += 1);
         let mut state = self.state();
         state.claims += 1;
         let seat = state.free_seats.pop().unwrap_or_else(|| {
@@ -290,37 +290,30 @@ impl Hub {
         self.busy.send_modify(|busy| *busy += 1);
         let busy = Busy(Arc::clone(self));
         self.spawn(async move {
-            work.await;
+            busy.0.engine.closing.last_work(work).await;
             drop(busy);
         })
     }
 
-    /// Notes that this task holds something that it must not ask for again. Outside a task nothing is noted.
-    pub(super) fn hold(&self, key: &Key, ticket: u64) {
-        if let Some(task) = task::try_id() {
-            self.holding().push(Holding { key: key.clone(), task, ticket });
-        }
+    /// Waits for a task that does what a caller asked for, until the client is closed; `say` is called when that takes long.
+    pub(super) async fn wait_for<T, Fut>(
+        &self,
+        wait: impl Future<Output = T>,
+        say: impl Fn(Duration) -> Fut,
+    ) -> Result<T>
+    where
+        Fut: Future<Output = ()>,
+    {
+        self.engine.closing.race(told(wait, say)).await
     }
 
-    pub(super) fn let_go(&self, ticket: u64) {
-        self.holding().retain(|holding| holding.ticket != ticket);
-    }
-
-    /// Refuses to wait for what this very task holds.
-    pub(super) fn refuse_reentrant(&self, key: &Key) -> Result<()> {
-        let Some(task) = task::try_id() else {
-            return Ok(());
-        };
-        let held = self.holding().iter().any(|holding| holding.task == task && holding.key == *key);
-        if !held || self.makes(Bug::ReentryAllowed) {
-            return Ok(());
-        }
-        let message = "this task holds it already and would wait for itself: pass the guard, or release it first";
-        Err(Error::new(ErrorKind::Misuse, message))
-    }
-
-    fn holding(&self) -> MutexGuard<'_, Vec<Holding>> {
-        self.holding.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What a message says of the state that it needs, or that the store does not answer.
+    pub(super) async fn look<T, F, Fut>(&self, body: F) -> Option<T>
+    where
+        F: Fn(Tx) -> Fut,
+        Fut: Future<Output = Result<T>>,
+    {
+        timeout(LOOK, self.transact_soon(body)).await.ok()?.ok()
     }
 
     async fn sign_of_life(&self, session: &Session) -> Result<bool> {
@@ -337,18 +330,20 @@ impl Companion for Hub {
             if self.makes(Bug::CloseAtOnce) {
                 return;
             }
-            let mut busy = self.busy.subscribe();
-            // If the store is out of reach for so long, the session has ended and all with it.
-            let _ = timeout(self.engine.config.session_ttl, busy.wait_for(|busy| *busy == 0)).await;
-            let idle = {
-                let mut state = self.state();
-                if state.claims == 0 { state.session.take() } else { None }
-            };
-            if let Some(session) = idle {
+            self.holdings.give_back();
+            let _ = self.busy.subscribe().wait_for(|busy| *busy == 0).await;
+            let session = self.state().session.take();
+            if let Some(session) = session {
                 session.lose();
                 self.retire(&session).await;
             }
         })
+    }
+
+    fn end(&self) {
+        if let Some(session) = self.state().session.take() {
+            session.lose();
+        }
     }
 }
 
@@ -377,12 +372,13 @@ async fn beat(hub: Arc<Hub>, session: Arc<Session>) {
         if sent >= session.expires() {
             return lose();
         }
-        match timeout_at(session.expires(), hub.sign_of_life(&session)).await {
+        match timeout_at(session.expires(), hub.engine.closing.last_work(hub.sign_of_life(&session))).await {
             Ok(Ok(true)) => {
                 session.renewed(sent);
                 due = sent + session.ttl / 4;
             }
             Ok(Ok(false)) | Err(_) => return lose(),
+            Ok(Err(error)) if error.kind() == ErrorKind::Closed => return lose(),
             Ok(Err(error)) => {
                 tracing::debug!(session = %session.id, %error, "a sign of life failed");
                 sleep(AFTER_ERROR.min(session.ttl / 8)).await;

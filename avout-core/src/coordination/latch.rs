@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::gate::own_key;
 use super::hub::Hub;
-use crate::engine::{Options, run};
+use crate::backend::time::{sleep, timeout as within};
+use crate::engine::refuse_nested;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handles::{Own, Stm, Tx};
 use crate::protocol::Key;
@@ -44,6 +45,16 @@ pub struct Latch {
 struct Count {
     from: u64,
     left: u64,
+    /// Another one after each destruction; 0 in records of the first format, which had none.
+    #[serde(default)]
+    made: u64,
+}
+
+/// How a latch stands for one who waits.
+enum Stands {
+    Open,
+    /// Which latch of this name it is.
+    Closed(u64),
 }
 
 impl Stm {
@@ -51,7 +62,7 @@ impl Stm {
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput): no key, or one of more than 480 bytes. When it is used: [`Mismatch`](ErrorKind::Mismatch)
-    /// if it was made with another number.
+    /// if it counts down from another number, whatever is asked. [`Latch::set_count`] changes it.
     pub fn latch(&self, key: impl AsRef<str>, from: u64) -> Result<Latch> {
         let hub = Hub::of(self);
         let key = Key::new(key)?;
@@ -83,12 +94,12 @@ impl Latch {
     /// # Errors
     /// As [`Tx`]'s methods.
     pub async fn count_down_in(&self, tx: &Tx) -> Result<u64> {
-        let Count { left, .. } = self.read(tx).await?;
-        let after = left.saturating_sub(1);
-        if left > 0 {
-            self.count.put(tx, Count { from: self.from, left: after }).await?;
+        let count = self.read(tx).await?;
+        let after = count.left.saturating_sub(1);
+        if count.left > 0 {
+            self.count.put(tx, Count { left: after, ..count }).await?;
         }
-        if left == 1 {
+        if count.left == 1 {
             self.open.put(tx, true).await?;
         }
         Ok(after)
@@ -97,7 +108,7 @@ impl Latch {
     /// How much is left.
     ///
     /// # Errors
-    /// As [`Stm::dosync`](crate::Stm::dosync).
+    /// As [`count_down`](Self::count_down).
     pub async fn left(&self) -> Result<u64> {
         self.hub.transact_soon(async |tx| self.read(&tx).await.map(|count| count.left)).await
     }
@@ -105,12 +116,14 @@ impl Latch {
     /// Waits until the count is zero, for as long as it takes.
     ///
     /// # Errors
-    /// As [`Stm::dosync`](crate::Stm::dosync), but for `Timeout`.
+    /// [`NotFound`](ErrorKind::NotFound): it was destroyed meanwhile. Otherwise as [`count_down`](Self::count_down), but for `Timeout`.
     ///
     /// # Cancel safety
     /// Safe.
     pub async fn wait(&self) -> Result<()> {
-        self.wait_until(None).await
+        refuse_nested("wait")?;
+        let waited = self.hub.wait_for(self.wait_until_open(), |waited| self.tell(waited)).await;
+        waited.and_then(|done| done).map_err(|error| error.at(&self.key).during("wait"))
     }
 
     /// The same, but no longer than this.
@@ -121,24 +134,124 @@ impl Latch {
     /// # Cancel safety
     /// Safe.
     pub async fn wait_timeout(&self, timeout: Duration) -> Result<()> {
-        self.wait_until(Some(timeout)).await
+        let late = || Error::new(ErrorKind::Timeout, "the count was not zero in time").at(&self.key).during("wait");
+        within(timeout, self.wait()).await.unwrap_or_else(|_| Err(late()))
     }
 
-    async fn wait_until(&self, deadline: Option<Duration>) -> Result<()> {
-        let engine = &self.hub.engine;
-        let options = Options { deadline, max_attempts: None, ..Options::new(&engine.config) };
-        run(engine, options, |tx| async move {
-            let tx = Tx(tx);
-            match self.from == 0 || self.open.get(&tx).await?.is_some() {
-                true => Ok(()),
-                false => Err(tx.retry()),
+    /// Changes the number that it counts down from, while others use it, and gives the handle to go on with: this one and all others of the
+    /// old number are refused from now on. What was counted down stays so: of 3, of which 1 was counted down, 5 leaves 4, and 1
+    /// leaves none, which opens it. One that is open stays open.
+    ///
+    /// Who waits goes on to wait.
+    ///
+    /// # Errors
+    /// [`Mismatch`](ErrorKind::Mismatch): it counts down from another number than this handle. Those of
+    /// [`Stm::dosync`](crate::Stm::dosync).
+    ///
+    /// # Cancel safety
+    /// As [`Stm::dosync`](crate::Stm::dosync).
+    pub async fn set_count(&self, from: u64) -> Result<Self> {
+        refuse_nested("set_count")?;
+        let change = self.hub.transact_soon(async |tx| {
+            let count = self.read(&tx).await?;
+            let left = match count.left {
+                0 => 0,
+                left => from.saturating_sub(self.from - left),
+            };
+            if left == 0 {
+                self.open.put(&tx, true).await?;
             }
-        })
-        .await
+            self.count.put(&tx, Count { from, left, ..count }).await
+        });
+        change.await.map_err(|error| error.during("set_count"))?;
+        Ok(Self { from, ..self.clone() })
+    }
+
+    /// Removes the latch. Who waits for it is told that it was destroyed. It can then be made again, with any number.
+    ///
+    /// # Errors
+    /// [`Mismatch`](ErrorKind::Mismatch): it counts down from another number than this handle. Those of
+    /// [`Stm::dosync`](crate::Stm::dosync).
+    ///
+    /// # Cancel safety
+    /// As [`Stm::dosync`](crate::Stm::dosync).
+    pub async fn destroy(&self) -> Result<()> {
+        refuse_nested("destroy")?;
+        let destroy = self.hub.transact_soon(async |tx| {
+            self.read(&tx).await?;
+            self.count.remove(&tx).await?;
+            // Whoever waits watches this one, and finds the count gone.
+            self.open.put(&tx, false).await
+        });
+        destroy.await.map_err(|error| error.during("destroy"))?;
+        // What is left of it says nothing: it is not needed that this succeeds.
+        let tidy = self.hub.transact_soon(async |tx| match self.open.get(&tx).await? {
+            Some(false) => self.open.remove(&tx).await,
+            _ => Ok(()),
+        });
+        if let Err(error) = tidy.await {
+            tracing::debug!(key = %self.key, %error, "a record of a destroyed latch is left");
+        }
+        Ok(())
+    }
+
+    async fn wait_until_open(&self) -> Result<()> {
+        let keys = [self.open.key().clone()];
+        let (mut watcher, mut of) = (None, None);
+        loop {
+            // Before the look, so that nothing that comes after it is missed.
+            let mut watching = match watcher.take() {
+                Some(watching) => watching,
+                None => self.hub.engine.watch(&keys, None).await?,
+            };
+            match self.hub.transact(async |tx| self.stands(&tx, of).await).await {
+                // It is made by then, or not.
+                Err(error) if error.kind() == ErrorKind::OutcomeUnknown => continue,
+                Err(error) => return Err(error),
+                Ok(Stands::Open) => return Ok(()),
+                Ok(Stands::Closed(made)) => of = Some(made),
+            }
+            match watching.changed().await {
+                Ok(_) => watcher = Some(watching),
+                Err(error) if error.kind() == ErrorKind::Unavailable => sleep(self.hub.tick() / 8).await,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// How the latch stands for one who waits for the one that was made so, with whatever number by now. At first it must be this
+    /// handle's number, and one that nobody has used is made: whoever comes with another number is refused from then on.
+    async fn stands(&self, tx: &Tx, of: Option<u64>) -> Result<Stands> {
+        let found = self.count.get(tx).await?;
+        let Some(of) = of else {
+            let count = self.read(tx).await?;
+            if found.is_none() && count.left > 0 {
+                self.count.put(tx, count.clone()).await?;
+            }
+            return Ok(if count.left == 0 { Stands::Open } else { Stands::Closed(count.made) });
+        };
+        match found {
+            Some(Count { made, left: 0, .. }) if made == of => Ok(Stands::Open),
+            Some(Count { made, .. }) if made == of => Ok(Stands::Closed(made)),
+            _ => Err(Error::new(ErrorKind::NotFound, "the latch was destroyed while it was waited for")),
+        }
+    }
+
+    /// Says in the log for what a wait waits.
+    async fn tell(&self, waited: Duration) {
+        let key = &self.key;
+        match self.hub.look(async |tx| self.count.get(&tx).await).await {
+            Some(count) => {
+                let left = count.map_or(self.from, |count| count.left);
+                tracing::warn!(%key, left, ?waited, "waits for a latch to be counted down");
+            }
+            None => tracing::warn!(%key, ?waited, "waits, and the store does not answer"),
+        }
     }
 
     async fn read(&self, tx: &Tx) -> Result<Count> {
-        let count = self.count.get(tx).await?.unwrap_or(Count { from: self.from, left: self.from });
+        let new = || Count { from: self.from, left: self.from, made: rand::random() };
+        let count = self.count.get(tx).await?.unwrap_or_else(new);
         if count.from == self.from {
             return Ok(count);
         }
@@ -150,5 +263,24 @@ impl Latch {
 impl std::fmt::Debug for Latch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Latch").field("key", &self.key).field("from", &self.from).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handles::{Codec, MessagePack};
+
+    /// A count of the first format is read, and the next write gives it its number.
+    #[test]
+    fn the_first_format_is_read() {
+        #[derive(Serialize, Deserialize)]
+        struct First {
+            from: u64,
+            left: u64,
+        }
+        let stored = MessagePack.encode(&First { from: 3, left: 2 }).expect("two numbers");
+        let count: Count = MessagePack.decode(&stored).expect("a count");
+        assert_eq!(count, Count { from: 3, left: 2, made: 0 });
     }
 }

@@ -21,8 +21,10 @@ use crate::protocol::Key;
 /// writes to the guard with [`Tx::require`](crate::Tx::require), or hand its [token](LockGuard::token) to a store that compares it.
 /// Often a transaction needs no lock at all; `docs/coordination.md` tells when.
 ///
-/// The lock is not reentrant: a task that asks for what it holds is refused. Two futures of one task, as of `join!`, count
-/// as the same; outside of a task, as in `block_on`, it is not noticed, and the second request waits.
+/// The lock is not reentrant: who asks for what it holds waits until its guard is released, for ever if nobody does that. A guard can be
+/// moved to another task, which releases it, so the request is not refused. A wait of more than a second is
+/// told of in the log (`tracing`, as a warning), with the key, the holder and how long: "a guard of this same client, acquired 1.0s ago by this
+/// very task". It is told again after two seconds, four, eight and so on.
 ///
 /// # Examples
 /// ```
@@ -75,8 +77,8 @@ impl Lock {
     /// Waits for the lock, for as long as it takes, outages of the store included.
     ///
     /// # Errors
-    /// [`Misuse`](ErrorKind::Misuse): this task holds it already. [`Nested`](ErrorKind::Nested) inside the body of a transaction.
-    /// And what the store refuses: [`Denied`](ErrorKind::Denied), [`Full`](ErrorKind::Full) and the like.
+    /// [`Nested`](ErrorKind::Nested) inside the body of a transaction. [`Closed`](ErrorKind::Closed): the client was closed, also while it
+    /// waited. And what the store refuses: [`Denied`](ErrorKind::Denied), [`Full`](ErrorKind::Full) and the like.
     ///
     /// # Cancel safety
     /// Safe: a request whose future is dropped is taken back in the background, or, if this process dies, by others.
@@ -93,15 +95,15 @@ impl Lock {
     /// and ends should wait: [`acquire_timeout`](Self::acquire_timeout) with twice that time.
     ///
     /// # Errors
-    /// As [`acquire`](Self::acquire), but for `Misuse`, and [`Unavailable`](ErrorKind::Unavailable) if the store does not answer within the
+    /// As [`acquire`](Self::acquire), and [`Unavailable`](ErrorKind::Unavailable) if the store does not answer within the
     /// client's deadline.
     ///
     /// # Cancel safety
     /// As [`acquire`](Self::acquire).
     #[doc(alias = "tryLock")]
     pub async fn try_acquire(&self) -> Result<Option<LockGuard>> {
-        let hold = self.0.acquire(self.request(), Patience::Now).await.map_err(|error| error.during("try_acquire"))?;
-        Ok(hold.map(|hold| self.guard(hold)))
+        let hold = self.0.acquire(Request::of(1), Patience::Now).await.map_err(|error| error.during("try_acquire"))?;
+        Ok(hold.map(LockGuard))
     }
 
     /// Waits for the lock, but no longer than this.
@@ -138,18 +140,8 @@ impl Lock {
 
     async fn ask(&self, patience: Patience) -> Result<Option<LockGuard>> {
         let gate = &self.0;
-        gate.hub.refuse_reentrant(gate.holders().key()).map_err(|error| error.at(&gate.key).during("acquire"))?;
-        let hold = gate.acquire(self.request(), patience).await.map_err(|error| error.during("acquire"))?;
-        Ok(hold.map(|hold| self.guard(hold)))
-    }
-
-    fn request(&self) -> Request {
-        Request { take: 1, label: String::new() }
-    }
-
-    fn guard(&self, hold: Hold) -> LockGuard {
-        self.0.hub.hold(self.0.holders().key(), hold.ticket());
-        LockGuard(hold)
+        let hold = gate.acquire(Request::of(1), patience).await.map_err(|error| error.during("acquire"))?;
+        Ok(hold.map(LockGuard))
     }
 }
 

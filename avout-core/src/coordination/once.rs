@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::gate::own_key;
 use super::hub::Hub;
+use super::retention::{Settings, some};
 use crate::engine::planted::Bug;
 use crate::engine::refuse_nested;
 use crate::error::{Error, ErrorKind, Result};
@@ -38,14 +39,16 @@ use crate::protocol::Key;
 /// ```
 #[derive(Clone)]
 pub struct Once {
-    hub: Arc<Hub>,
-    key: Key,
-    keep: u64,
-    settings: Own<u64>,
+    pub(super) hub: Arc<Hub>,
+    pub(super) key: Key,
+    pub(super) keep: u64,
+    pub(super) settings: Own<Settings>,
 }
 
 /// How many ids [`Stm::dosync_once`] remembers at least.
 const KEEP: u64 = 65_536;
+/// How many ids a new one takes the place of at most.
+const FORGOTTEN_AT_ONCE: usize = 2;
 /// How many ids a bucket holds.
 const IN_BUCKET: usize = 64;
 /// How many of them there are after `keep` others, on average.
@@ -54,16 +57,16 @@ const ON_AVERAGE: u64 = 32;
 const MAX_ID: usize = 256;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-struct Bucket {
+pub(super) struct Bucket {
     /// Oldest first.
-    done: Vec<Done>,
+    pub(super) done: Vec<Done>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Done {
-    id: String,
+pub(super) struct Done {
+    pub(super) id: String,
     #[serde(with = "bytes_as_bytes")]
-    result: Vec<u8>,
+    pub(super) result: Vec<u8>,
 }
 
 /// Without this each byte would take up to two.
@@ -100,6 +103,12 @@ mod bytes_as_bytes {
     }
 }
 
+impl Bucket {
+    fn find(&self, id: &str) -> Option<&Done> {
+        self.done.iter().find(|done| done.id == id)
+    }
+}
+
 impl Stm {
     /// Runs `body` as a transaction that takes effect at most once for this id, and gives its result to whoever comes with the
     /// same id again. It remembers the last 65,536 ids; [`once`](Self::once) has more to choose.
@@ -122,13 +131,12 @@ impl Stm {
     /// request.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput): no key, or one of more than 460 bytes; `keep` is zero.
+    /// [`InvalidInput`](ErrorKind::InvalidInput): no key, or one of more than 460 bytes; `keep` is zero. When it is used:
+    /// [`Mismatch`](ErrorKind::Mismatch) if it remembers another number. [`Once::set_keep`] changes it.
     pub fn once(&self, key: impl AsRef<str>, keep: u64) -> Result<Once> {
         let hub = Hub::of(self);
         let key = Key::new(key)?;
-        if keep == 0 {
-            return Err(Error::new(ErrorKind::InvalidInput, "at least one id has to be remembered").at(&key));
-        }
+        some(keep).map_err(|error| error.at(&key))?;
         // The longest bucket's key must be one.
         own_key("once", "18446744073709551615", &key)?;
         let settings = Own::new(&hub.engine, own_key("once", "keep", &key)?, "keep");
@@ -159,23 +167,22 @@ impl Once {
         if id.len() > MAX_ID {
             return Err(Error::new(ErrorKind::InvalidInput, "an id has at most 256 bytes").at(&self.key));
         }
-        let buckets = self.keep.div_ceil(ON_AVERAGE).next_power_of_two();
-        let number = hash(&id) & (buckets - 1);
-        let bucket: Own<Bucket> = Own::new(&self.hub.engine, own_key("once", &number.to_string(), &self.key)?, "once");
+        let number = bucket_of(&id, buckets(self.keep));
+        let bucket = self.bucket(number)?;
         let (bucket, id, body) = (&bucket, &id, &body);
         self.hub
             .transact_soon(|tx| async move {
                 tx.0.see(&[self.settings.key(), bucket.key()]).await?;
-                match self.settings.get(&tx).await? {
-                    None => self.settings.put(&tx, self.keep).await?,
-                    Some(keep) if keep == self.keep => {}
-                    Some(keep) => {
-                        let message = format!("it remembers {keep} ids, and is used with {}", self.keep);
-                        return Err(Error::new(ErrorKind::Mismatch, message).at(&self.key));
+                let past = self.use_settings(&tx).await?;
+                let mut done = bucket.get(&tx).await?.unwrap_or_default();
+                let mut found = done.find(id).cloned();
+                for buckets in past {
+                    let number = bucket_of(id, buckets);
+                    if found.is_none() {
+                        found = self.bucket(number)?.get(&tx).await?.and_then(|past| past.find(id).cloned());
                     }
                 }
-                let mut done = bucket.get(&tx).await?.unwrap_or_default();
-                if let Some(found) = done.done.iter().find(|done| done.id == *id) {
+                if let Some(found) = found {
                     return MessagePack.decode(&found.result).map_err(|cause| {
                         let message = "the result that was stored for this id is of another type";
                         Error::new(ErrorKind::Codec, message).at(&self.key).with_source(cause)
@@ -185,7 +192,8 @@ impl Once {
                 let encoded = MessagePack.encode(&result).map_err(|cause| {
                     Error::new(ErrorKind::Codec, "the result cannot be stored").at(&self.key).with_source(cause)
                 })?;
-                let beyond = (done.done.len() + 1).saturating_sub(IN_BUCKET);
+                // One that holds more, since there were more buckets before, comes to that little by little.
+                let beyond = (done.done.len() + 1).saturating_sub(IN_BUCKET).min(FORGOTTEN_AT_ONCE);
                 done.done.drain(..beyond);
                 if !self.hub.makes(Bug::OnceForgotten) {
                     done.done.push(Done { id: id.clone(), result: encoded });
@@ -196,6 +204,20 @@ impl Once {
             .await
             .map_err(|error| error.during("dosync_once"))
     }
+
+    pub(super) fn bucket(&self, number: u64) -> Result<Own<Bucket>> {
+        Ok(Own::new(&self.hub.engine, own_key("once", &number.to_string(), &self.key)?, "once"))
+    }
+}
+
+/// How many buckets it takes for each to be half full.
+pub(super) fn buckets(keep: u64) -> u64 {
+    keep.div_ceil(ON_AVERAGE).next_power_of_two()
+}
+
+/// The number of an id's bucket, of so many.
+pub(super) fn bucket_of(id: &str, buckets: u64) -> u64 {
+    hash(id) & (buckets - 1)
 }
 
 /// FNV-1a, mixed: it must stay the same for ever, in all processes.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
+use tokio::task;
 use tokio::time::Instant;
 
 use super::delivery::{Delivery, Ticket};
@@ -28,19 +29,31 @@ where
     T: Value + Serialize + DeserializeOwned,
 {
     let (reply, received) = oneshot::channel();
-    Arc::clone(&records.hub).spawn(drive(records, hidden, reply));
+    let (hub, task) = (Arc::clone(&records.hub), task::try_id());
+    hub.spawn(drive(Arc::clone(&records), hidden, task, reply));
     let closed = |_| Error::new(ErrorKind::Closed, "the runtime was shut down while it was waited for");
-    received.await.map_err(closed)?
+    let received = hub.wait_for(received, |waited| std::future::ready(tell(&records, task, waited))).await;
+    received.and_then(|received| received.map_err(closed)?).map_err(|error| error.at(&records.key).during("receive"))
+}
+
+/// Says in the log that a wait may be for values which this client itself has received and not acknowledged. To wait for the next value
+/// is what consumers do: nothing is said of that.
+fn tell(records: &Records, task: Option<task::Id>, waited: Duration) {
+    let (holder, own) = records.hub.holdings.describe(records.head.key(), None, task);
+    if own {
+        let key = &records.key;
+        tracing::warn!(%key, %holder, ?waited, "waits for a value, and this client has some that it has not acknowledged");
+    }
 }
 
 type Reply<T> = oneshot::Sender<Result<Delivery<T>>>;
 
-async fn drive<T>(records: Arc<Records>, hidden: Duration, mut reply: Reply<T>)
+async fn drive<T>(records: Arc<Records>, hidden: Duration, task: Option<task::Id>, mut reply: Reply<T>)
 where
     T: Value + Serialize + DeserializeOwned,
 {
     let hidden = u64::try_from(hidden.as_millis()).unwrap_or(u64::MAX);
-    let request = Request { claim: records.hub.claim(), records, hidden };
+    let request = Request { claim: records.hub.claim(), records, hidden, task };
     if let Some(answer) = request.obtain(&mut reply).await {
         // A delivery that nobody waits for any more is dropped, and so handed back.
         drop(reply.send(answer));
@@ -67,6 +80,8 @@ struct Request {
     claim: Claim,
     /// In milliseconds.
     hidden: u64,
+    /// Who asks.
+    task: Option<task::Id>,
 }
 
 /// What came of a try to get a value.
@@ -117,7 +132,7 @@ impl Request {
                     continue;
                 }
                 Ok(Taken::Got { out, value }) => {
-                    let ticket = Ticket::new(records, self.claim, session, who);
+                    let ticket = Ticket::new(records, self.claim, session, who, self.task);
                     return Some(Ok(Delivery::new(ticket, out.number, out.times, value)));
                 }
                 Ok(Taken::None(keys)) => keys,
@@ -134,7 +149,7 @@ impl Request {
     async fn wait(&self, watched: Option<Watched>, keys: Vec<Key>, until: Option<Instant>) -> Result<Option<Watched>> {
         let hub = &self.records.hub;
         let Some(mut watched) = watched.filter(|watched| watched.keys == keys) else {
-            let watcher = hub.engine.until(None, || hub.engine.coordinator.watch(&keys)).await?;
+            let watcher = hub.engine.watch(&keys, None).await?;
             return Ok(Some(Watched { keys, watcher }));
         };
         let look = async {

@@ -72,7 +72,7 @@ macro_rules! acquire {
         #[doc = concat!("Waits until the lock can be held ", $what, ", for as long as it takes.")]
         ///
         /// # Errors
-        /// As [`Lock::acquire`](crate::Lock::acquire); a task that holds it in either way already is refused.
+        /// As [`Lock::acquire`](crate::Lock::acquire).
         ///
         /// # Cancel safety
         /// As [`Lock::acquire`](crate::Lock::acquire).
@@ -91,8 +91,8 @@ macro_rules! acquire {
         /// # Cancel safety
         /// As [`Lock::acquire`](crate::Lock::acquire).
         pub async fn $try(&self) -> Result<Option<$guard>> {
-            let hold = self.0.acquire(request($take), Patience::Now).await;
-            Ok(hold.map_err(|error| error.during(stringify!($try)))?.map(|hold| $guard(self.note(hold))))
+            let hold = self.0.acquire(Request::of($take), Patience::Now).await;
+            Ok(hold.map_err(|error| error.during(stringify!($try)))?.map($guard))
         }
 
         #[doc = concat!("Waits until the lock can be held ", $what, ", but no longer than this.")]
@@ -137,19 +137,8 @@ impl RwLock {
 
     async fn ask(&self, take: u32, patience: Patience) -> Result<Option<Hold>> {
         let gate = &self.0;
-        gate.hub.refuse_reentrant(gate.holders().key()).map_err(|error| error.at(&gate.key).during("acquire"))?;
-        let hold = gate.acquire(request(take), patience).await.map_err(|error| error.during("acquire"))?;
-        Ok(hold.map(|hold| self.note(hold)))
+        gate.acquire(Request::of(take), patience).await.map_err(|error| error.during("acquire"))
     }
-
-    fn note(&self, hold: Hold) -> Hold {
-        self.0.hub.hold(self.0.holders().key(), hold.ticket());
-        hold
-    }
-}
-
-fn request(take: u32) -> Request {
-    Request { take, label: String::new() }
 }
 
 impl WriteGuard {

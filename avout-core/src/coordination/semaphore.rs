@@ -43,11 +43,9 @@ impl Stm {
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput): no key, or one of more than 480 bytes, or no permits. When it is used:
-    /// [`Mismatch`](ErrorKind::Mismatch) if it was made with another number.
+    /// [`Mismatch`](ErrorKind::Mismatch) if it has another number, whatever is asked. [`Semaphore::set_permits`] changes it.
     pub fn semaphore(&self, key: impl AsRef<str>, permits: u32) -> Result<Semaphore> {
-        if permits == 0 {
-            return Err(Error::new(ErrorKind::InvalidInput, "a semaphore has at least one permit"));
-        }
+        some(permits)?;
         Ok(Semaphore(Gate::new(Hub::of(self), "semaphores", key, permits)?))
     }
 }
@@ -66,7 +64,7 @@ impl Semaphore {
     /// Waits for a permit, for as long as it takes.
     ///
     /// # Errors
-    /// As [`Lock::acquire`](crate::Lock::acquire), but for `Misuse`; [`Mismatch`](ErrorKind::Mismatch) if it was made with another number of
+    /// As [`Lock::acquire`](crate::Lock::acquire); [`Mismatch`](ErrorKind::Mismatch) if it was made with another number of
     /// permits.
     ///
     /// # Cancel safety
@@ -130,10 +128,28 @@ impl Semaphore {
         self.0.status().await
     }
 
+    /// Changes how many permits there are, while others use it, and gives the handle to go on with: this one and all others of the old number
+    /// are refused from now on.
+    ///
+    /// Who holds permits keeps them, also if there are fewer now: then none are given out until enough came back. Who waits goes on to
+    /// wait, but for those who wait for more than there are now: they get `Mismatch`.
+    ///
+    /// # Errors
+    /// [`Mismatch`](ErrorKind::Mismatch): it has another number of permits than this handle. [`InvalidInput`](ErrorKind::InvalidInput): none.
+    /// Those of [`Stm::dosync`](crate::Stm::dosync).
+    ///
+    /// # Cancel safety
+    /// As [`Stm::dosync`](crate::Stm::dosync).
+    pub async fn set_permits(&self, permits: u32) -> Result<Self> {
+        refuse_nested("set_permits")?;
+        some(permits).map_err(|error| error.at(&self.0.key).during("set_permits"))?;
+        self.0.set_limit(permits).await.map(Self).map_err(|error| error.during("set_permits"))
+    }
+
     /// Removes the semaphore's records from the store. It can then be made with another number of permits.
     ///
     /// # Errors
-    /// [`Contended`](ErrorKind::Contended): somebody has permits or waits for them.
+    /// [`Contended`](ErrorKind::Contended): somebody has permits or waits for them. [`Mismatch`](ErrorKind::Mismatch): another number.
     pub async fn destroy(&self) -> Result<()> {
         refuse_nested("destroy")?;
         self.0.destroy().await
@@ -141,13 +157,24 @@ impl Semaphore {
 
     async fn ask(&self, permits: u32, patience: Patience) -> Result<Option<Permit>> {
         let gate = &self.0;
+        if permits > gate.limit {
+            // Whether there are as many as this handle says comes first.
+            refuse_nested("acquire")?;
+            gate.check().await.map_err(|error| error.during("acquire"))?;
+        }
         if permits == 0 || permits > gate.limit {
             let message = format!("{permits} permits are asked for, and there are {}", gate.limit);
             return Err(Error::new(ErrorKind::InvalidInput, message).at(&gate.key).during("acquire"));
         }
-        let request = Request { take: permits, label: String::new() };
-        let hold = gate.acquire(request, patience).await.map_err(|error| error.during("acquire"))?;
+        let hold = gate.acquire(Request::of(permits), patience).await.map_err(|error| error.during("acquire"))?;
         Ok(hold.map(Permit))
+    }
+}
+
+fn some(permits: u32) -> Result<()> {
+    match permits {
+        0 => Err(Error::new(ErrorKind::InvalidInput, "a semaphore has at least one permit")),
+        _ => Ok(()),
     }
 }
 

@@ -5,10 +5,11 @@ use futures_util::future::join_all;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::backend::Store;
 use crate::backend::tasks::Tasks;
-use crate::backend::time::timeout;
+use crate::backend::time::{timeout, timeout_at};
 use crate::protocol::{Key, Version};
 
 /// How many values may wait to be deleted; what comes on top is left to the sweeper.
@@ -62,14 +63,16 @@ impl Janitor {
         }
     }
 
-    /// Deletes what is waiting, and ends.
-    pub(crate) async fn close(&self) {
+    /// Deletes what is waiting, and ends: at this time at the latest.
+    pub(crate) async fn close(&self, until: Instant) {
         let worker = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(Worker { garbage, hurry, task }) = worker {
+        if let Some(Worker { garbage, hurry, mut task }) = worker {
             drop(garbage);
             hurry.notify_one();
-            if let Err(error) = task.await {
-                tracing::debug!(%error, "the janitor ended early");
+            match timeout_at(until, &mut task).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::debug!(%error, "the janitor ended early"),
+                Err(_) => task.abort(),
             }
         }
     }

@@ -8,6 +8,7 @@ mod attempt;
 mod backoff;
 mod cache;
 mod cell;
+mod closing;
 mod combine;
 mod commit;
 #[cfg(feature = "failpoints")]
@@ -48,6 +49,7 @@ use tokio::time::Instant;
 
 pub(crate) use attempt::{Action, Write};
 pub(crate) use cell::{Cell, Coder, Function, Refusal, Validator};
+pub(crate) use closing::{Last, closed};
 pub(crate) use combine::{Combiner, Fate, Part};
 pub(crate) use follow::{Followed, Follower};
 pub(crate) use options::Options;
@@ -60,12 +62,13 @@ pub use stats::Stats;
 pub use sweep::{Skipped, SweepReport};
 pub(crate) use time::by;
 
-use crate::backend::time::sleep;
+use crate::backend::time::{sleep, timeout_at};
 use crate::backend::{Coordinator, CoordinatorCapabilities, Store};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{ClientId, Entry, Floor, Key, Point, Realm, Snapshot};
 use backoff::Backoff;
 use cache::ValueCache;
+use closing::Closing;
 use floor::{FloorCell, KnownFloor};
 use janitor::Janitor;
 use leases::Leases;
@@ -104,6 +107,7 @@ pub(crate) struct Engine {
     precedence: Arc<Precedence>,
     merger: Merger,
     sweeper: Background,
+    pub(crate) closing: Arc<Closing>,
     /// Itself, for the background sweeper.
     own: Weak<Self>,
 }
@@ -136,6 +140,7 @@ impl Engine {
             config,
             heartbeats,
             sweeper: Background::default(),
+            closing: Arc::default(),
             own: Weak::clone(own),
         })
     }
@@ -150,11 +155,14 @@ impl Engine {
     }
 
     /// Ends the background sweeper, waits for the deletions that commits have left to the background, ends them, and gives
-    /// slots back.
-    pub(crate) async fn close(&self) {
+    /// slots back. What takes longer than this is left to the sweeper.
+    pub(crate) async fn close(&self, within: Duration) {
+        let until = Instant::now() + within;
         self.sweeper.close().await;
-        self.janitor.close().await;
-        self.give_back_slots().await;
+        self.janitor.close(until).await;
+        if timeout_at(until, self.give_back_slots()).await.is_err() {
+            tracing::debug!("slots are left");
+        }
     }
 
     /// The current entries of these keys: one request to the coordinator, repeated while it is unavailable and
@@ -230,7 +238,16 @@ impl Engine {
     {
         let mut tries = 0;
         loop {
-            let Ok(answer) = time::by(deadline, pin!(operation())).await else {
+            let mut attempt = pin!(operation());
+            let answered = match late {
+                ErrorKind::OutcomeUnknown => {
+                    let _busy = self.closing.enter()?;
+                    let sent = self.closing.last_work(self.closing.race(time::by(deadline, attempt.as_mut()))).await;
+                    sent.map_err(|_| Error::new(late, "the client was closed before an answer came"))?
+                }
+                _ => self.closing.race(time::by(deadline, attempt.as_mut())).await?,
+            };
+            let Ok(answer) = answered else {
                 return Err(Error::new(late, "no answer came by the deadline"));
             };
             match answer {
@@ -238,7 +255,7 @@ impl Engine {
                     tracing::debug!(%error, tries, "unavailable, trying again");
                     let pause = self.backoff.outage(tries);
                     if !self.pause(pause, deadline).await {
-                        return Err(error);
+                        return self.closing.check().and(Err(error));
                     }
                     tries += 1;
                 }
@@ -247,13 +264,12 @@ impl Engine {
         }
     }
 
-    /// Sleeps, unless the deadline would pass meanwhile: then answers `false` at once.
+    /// Sleeps, unless the deadline would pass meanwhile or the client is closed: then answers `false` at once.
     pub(crate) async fn pause(&self, pause: Duration, deadline: Option<Instant>) -> bool {
         if deadline.is_some_and(|deadline| Instant::now() + pause >= deadline) {
             return false;
         }
-        sleep(pause).await;
-        true
+        self.closing.race(sleep(pause)).await.is_ok()
     }
 
     /// The deadline of an operation on a handle.

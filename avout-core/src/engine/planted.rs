@@ -139,8 +139,6 @@ pub enum Bug {
     ReleaseDropped,
     /// What is about to be given back is not waited for.
     CloseAtOnce,
-    /// A task may wait for what it holds.
-    ReentryAllowed,
     /// A lock is destroyed though it is used.
     DestroyAnyway,
     /// A lock is acquired inside the body of a transaction.

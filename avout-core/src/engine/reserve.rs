@@ -77,7 +77,7 @@ impl Engine {
                 return Ok(None);
             }
             self.stats.commit();
-            match self.coordinator.commit(&commit).await {
+            match self.closing.race(self.coordinator.commit(&commit)).await.flatten() {
                 Ok(CommitOutcome::Committed(done)) => {
                     let left = commit.puts.into_iter().zip(done.revisions).map(|(put, revision)| {
                         let point = self.coordinator.entry_point(&revision, done.point);
@@ -135,7 +135,7 @@ impl Engine {
             }
             let commit = self.reservation(keys, std::slice::from_ref(&entry), asked);
             self.stats.commit();
-            match self.coordinator.commit(&commit).await {
+            match self.closing.race(self.coordinator.commit(&commit)).await.flatten() {
                 Ok(CommitOutcome::Committed(_)) => return true,
                 Ok(CommitOutcome::Conflict(_)) => {
                     entry = self.entry(key, asked.deadline).await.ok().flatten();

@@ -42,6 +42,9 @@ where
     refuse_nested("dosync")?;
     let mut runner = Runner::new(engine, options);
     loop {
+        if let Err(closed) = engine.closing.check() {
+            return Err(runner.end(closed.during("dosync")).await.into());
+        }
         let tx = runner.begin();
         let done = {
             let body = pin!(IN_BODY.scope((), body(Arc::clone(&tx))));
@@ -308,6 +311,13 @@ impl<'a> Runner<'a> {
 
     /// Gives the whole transaction up.
     async fn end(&mut self, error: Error) -> Error {
+        // Whatever it gave up waiting for, that was since the client is closed.
+        let error = match self.engine.closing.check() {
+            Err(closed) if matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Unavailable) => {
+                self.gave_up(closed.with_source(error))
+            }
+            _ => error,
+        };
         if error.kind() != ErrorKind::OutcomeUnknown {
             self.abort_all();
         }

@@ -29,6 +29,7 @@ pub(super) enum Sent {
 impl Engine {
     /// The outcome of a commit that needs no slot, where the coordinator answers at once.
     pub(super) fn send_now(&self, commit: &Commit) -> Option<CommitOutcome> {
+        self.closing.check().ok()?;
         let outcome = self.coordinator.commit_now(commit)?;
         self.stats.commit();
         Some(outcome)
@@ -42,13 +43,14 @@ impl Engine {
         floor: &KnownFloor,
         deadline: Option<Instant>,
     ) -> Result<Sent> {
+        let _busy = self.closing.enter()?;
         let late = deadline.map(|deadline| deadline + GRACE);
         if let Some(lease) = &mut lease {
             lease.sent(floor.epoch);
         }
         self.stats.commit();
         let begun = Instant::now();
-        let request = failpoints::in_flight(self.coordinator.commit(commit));
+        let request = self.until_closed(failpoints::in_flight(self.coordinator.commit(commit)));
         let reply = match (&lease, late) {
             // A slot decides it if nobody answers in time.
             (Some(_), Some(late)) => timeout_at(late, request).await.unwrap_or_else(|_| Err(unknown_outcome(None))),
@@ -66,7 +68,7 @@ impl Engine {
                     }
                     // Somebody fenced it with a receipt, or a copy of the request came first: the slot tells.
                     CommitOutcome::Conflict(conflict) if conflict.stale.contains(lease.key()) => {
-                        Box::pin(self.decide_conflict(conflict, lease, floor, late)).await
+                        Box::pin(self.closing.last_work(self.decide_conflict(conflict, lease, floor, late))).await
                     }
                     CommitOutcome::Conflict(conflict) => {
                         lease.untouched();
@@ -82,7 +84,7 @@ impl Engine {
                 }
                 // As long again, if the reply itself was waited for till now.
                 let late = late.map(|late| late.max(Instant::now() + GRACE));
-                Box::pin(self.find_out(error, lease, floor, late)).await
+                Box::pin(self.closing.last_work(self.find_out(error, lease, floor, late))).await
             }
             Err(error) => {
                 if let Some(lease) = &mut lease {
@@ -113,6 +115,12 @@ impl Engine {
                 Ok(Sent::Undecided(conflict, unknown))
             }
         }
+    }
+
+    /// A request that was sent: what it did is not known if a close can wait for it no longer.
+    async fn until_closed<T>(&self, request: impl Future<Output = Result<T>>) -> Result<T> {
+        let reply = self.closing.last_work(self.closing.race(request)).await;
+        reply.unwrap_or_else(|_| Err(unknown_outcome(None)))
     }
 
     async fn find_out(

@@ -1,9 +1,13 @@
+use std::sync::Arc;
+
+use async_trait::async_trait;
 use tokio::time::Instant;
 
 use super::Engine;
 use super::attempt::{Attempt, Primed};
-use crate::backend::Watcher;
+use super::closing::Closing;
 use crate::backend::time::timeout_at;
+use crate::backend::{Wake, Watcher};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Key, Revision};
 
@@ -66,7 +70,21 @@ impl Engine {
     }
 
     /// Begins to watch keys, as soon as the coordinator can be reached.
-    pub(super) async fn watch(&self, keys: &[Key], deadline: Option<Instant>) -> Result<Box<dyn Watcher>> {
-        self.until(deadline, || self.coordinator.watch(keys)).await
+    pub(crate) async fn watch(&self, keys: &[Key], deadline: Option<Instant>) -> Result<Box<dyn Watcher>> {
+        let watcher = self.until(deadline, || self.coordinator.watch(keys)).await?;
+        Ok(Box::new(Watching { watcher, closing: Arc::clone(&self.closing) }))
+    }
+}
+
+/// A watcher that ends with its client.
+struct Watching {
+    watcher: Box<dyn Watcher>,
+    closing: Arc<Closing>,
+}
+
+#[async_trait]
+impl Watcher for Watching {
+    async fn changed(&mut self) -> Result<Wake> {
+        self.closing.race(self.watcher.changed()).await?
     }
 }

@@ -268,6 +268,7 @@ impl AtomCore {
                 return Ok(out);
             }
             if !self.engine.yield_or_pause(lost, deadline).await {
+                self.engine.closing.check()?;
                 return Err(late(lost));
             }
         }
@@ -280,6 +281,8 @@ impl AtomCore {
         decide: &impl Fn(&Shared) -> Result<Option<(Shared, O)>>,
         deadline: Option<Instant>,
     ) -> Result<Together<O>> {
+        let closing = &self.engine.closing;
+        let _busy = closing.enter()?;
         let mut own = None;
         let is_late = || deadline.is_some_and(|deadline| deadline <= Instant::now());
         for again in 0.. {
@@ -314,20 +317,22 @@ impl AtomCore {
                     });
                 }
                 Part::Nothing(out) => return out.map(Together::Written),
-                Part::Joined { out, place } => match place.fate(deadline).await {
-                    Fate::Done => return out.map(Together::Written),
-                    Fate::Lost if self.makes(Bug::SwapLossHidden) => return out.map(Together::Written),
-                    Fate::Lost => {}
-                    Fate::Late => return Ok(Together::Late),
-                    Fate::Failed if self.makes(Bug::SwapFailureShared) => {
-                        return Err(Error::new(ErrorKind::Unavailable, "the error of another one"));
+                Part::Joined { out, place } => {
+                    match closing.last_work(closing.race(place.fate(deadline))).await.unwrap_or(Fate::Unknown) {
+                        Fate::Done => return out.map(Together::Written),
+                        Fate::Lost if self.makes(Bug::SwapLossHidden) => return out.map(Together::Written),
+                        Fate::Lost => {}
+                        Fate::Late => return Ok(Together::Late),
+                        Fate::Failed if self.makes(Bug::SwapFailureShared) => {
+                            return Err(Error::new(ErrorKind::Unavailable, "the error of another one"));
+                        }
+                        Fate::Failed => return Ok(Together::Failed),
+                        Fate::Unknown => {
+                            let message = "it was written together with others, and the reply to that did not come";
+                            return Err(Error::new(ErrorKind::OutcomeUnknown, message));
+                        }
                     }
-                    Fate::Failed => return Ok(Together::Failed),
-                    Fate::Unknown => {
-                        let message = "it was written together with others, and the reply to that did not come";
-                        return Err(Error::new(ErrorKind::OutcomeUnknown, message));
-                    }
-                },
+                }
                 Part::Alone => {
                     let written = self.write_alone(decide, deadline).await?;
                     return Ok(written.map_or(Together::Lost, Together::Written));
@@ -335,7 +340,7 @@ impl AtomCore {
                 Part::Overtaken => return Ok(Together::Lost),
                 Part::Wait => {
                     // At the deadline the loop ends.
-                    let _ = by(deadline, pin!(moved)).await;
+                    let _ = closing.race(by(deadline, pin!(moved))).await?;
                 }
             }
         }

@@ -8,8 +8,9 @@ use super::Tx;
 use super::coder::{Tags, TypedCoder};
 use super::{AsStore, AtomBuilder, Body, MessagePack, RefBuilder, Snapshot, Transaction};
 use crate::backend::tasks::Tasks;
+use crate::backend::time::timeout;
 use crate::backend::{Coordinator, Kind, Store};
-use crate::engine::{Config, Engine, Stats, SweepReport, refuse_nested};
+use crate::engine::{Config, Engine, Last, Stats, SweepReport, refuse_nested};
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::{ErrorKind, Result};
@@ -100,8 +101,11 @@ pub struct Stm {
 
 /// What a layer above the handles keeps for each client: made when it is first needed, and shared by the handle's clones.
 pub(crate) trait Companion: Any + Send + Sync {
-    /// Finishes what it has in the background.
+    /// Gives back all that it has, finishes what it does in the background, and ends.
     fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+
+    /// Ends, whatever is not finished.
+    fn end(&self);
 }
 
 const SHORTEST_TTL: Duration = Duration::from_millis(50);
@@ -355,15 +359,49 @@ impl Stm {
         self.engine.stats.get()
     }
 
-    /// Ends sweeping in the background, finishes what was left to it, and gives back what was held by guards that were dropped: if the
-    /// store is out of reach, it waits for that no longer than a session lives. Without it, dropping the last handle leaves that to the sweeper; no
-    /// committed value depends on it.
+    /// Closes the client, with all its clones, handles, guards and watches.
+    ///
+    /// From now on every operation fails with [`Closed`](ErrorKind::Closed). What waits ends with it too: requests for locks and permits, watches,
+    /// observers, retries, receivers of queues and sweeps. What is held is given back, and others can have it when this returns. The
+    /// session ends, and so does sweeping in the background. A transaction whose commit was sent by then is waited for and tells how it
+    /// ended; one whose commit was not sent has not happened.
+    ///
+    /// If the store is out of reach it waits no longer than a session lives, no longer than the client's deadline, and no longer than 10 s; then what
+    /// is held is lost with the session, which others notice. Deletions and slots that it did not get to are left to the sweeper.
+    ///
+    /// Without it, dropping the last handle leaves guards to their own drops, and the rest to the sweeper; no committed value depends on it.
+    ///
+    /// # Cancel safety
+    /// It goes on in the background when the future is dropped. It may be called several times: each returns when all is done.
     pub async fn close(&self) {
-        if let Some(companion) = self.companion.get() {
+        let closing = &self.engine.closing;
+        if closing.begin() {
+            self.engine.config.tasks.spawn(close(Arc::clone(&self.engine), Arc::clone(&self.companion)));
+        }
+        closing.over().await;
+    }
+}
+
+async fn close(engine: Arc<Engine>, companion: Arc<OnceLock<Arc<dyn Companion>>>) {
+    /// How long is waited at most for what was sent and for what is given back, and then for what is to be tidied up.
+    const PATIENCE: Duration = Duration::from_secs(10);
+    /// How long is waited for the latter if the store was out of reach.
+    const IN_VAIN: Duration = Duration::from_secs(1);
+    let _last = Last(&engine.closing);
+    let patience = PATIENCE.min(engine.config.session_ttl).min(engine.config.deadline.unwrap_or(PATIENCE));
+    let companion = companion.get();
+    let given_back = async {
+        if let Some(companion) = companion {
             companion.close().await;
         }
-        self.engine.close().await;
+        engine.closing.idle().await;
+    };
+    let given_back = engine.closing.last_work(timeout(patience, given_back)).await.is_ok();
+    engine.closing.end();
+    if let Some(companion) = companion {
+        companion.end();
     }
+    engine.close(if given_back { PATIENCE } else { IN_VAIN }).await;
 }
 
 impl StmBuilder {

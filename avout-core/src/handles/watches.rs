@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use super::{Change, Changes, Value};
 use crate::backend::tasks::{Tasks, runtime};
 use crate::backend::time::sleep;
+use crate::error::ErrorKind;
 
 /// How long a watch rests after an error.
 const AFTER_ERROR: Duration = Duration::from_millis(10);
@@ -89,6 +90,7 @@ where
                 let call = Arc::clone(&call);
                 let _ = runtime().spawn_blocking(move || call.call(&change)).await;
             }
+            Err(error) if error.kind() == ErrorKind::Closed => return,
             Err(error) => {
                 tracing::error!(watch = call.name, %error, "a change could not be told");
                 // A watcher may fail at once, again and again.

@@ -223,7 +223,8 @@ async fn a_client_killed_in_any_store_leaves_nothing_half_done(ctx: Ctx) -> Outc
         assert_eq!(after, vec![seen[0] + 1; after.len()], "{what}: after the next transaction");
     }
     looker.close().await;
-    let report = looker.sweep().await?;
+    let (sweeper, of_looker) = parts.open(1).await?;
+    let report = sweeper.sweep().await?;
     assert_eq!(report.skipped, [], "{report:?}");
     nothing_is_left(&parts, &of_looker).await
 }

@@ -195,9 +195,9 @@ async fn values_in_stores_survive_lost_replies(ctx: Ctx) -> Outcome {
         assert_eq!(r.get().await?.len(), large(0).len() + usize::from(n));
     }
     lossy.settle().await;
-    stm.close().await;
     assert_eq!(r.get().await?.last(), Some(&20));
     assert_eq!(r.history().await?.len(), 4);
+    stm.close().await;
     let (held, pointed) = super::values::versions(&ctx, r.key()).await?;
     assert_eq!(held, pointed);
     Ok(())

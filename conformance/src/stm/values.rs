@@ -91,21 +91,21 @@ async fn values_too_large_for_the_store_are_refused(ctx: Ctx) -> Outcome {
         "a new ref",
     );
     assert_eq!((r.get().await?, s.get().await?, atom.get().await?), (large(0), large(0), large(0)));
+    r.set(vec![0; 450]).await?;
     stm.close().await;
     for key in [r.key(), s.key()] {
         let (held, pointed) = versions(&ctx, key).await?;
         assert_eq!(held, pointed, "of {key}");
     }
-    r.set(vec![0; 450]).await?;
     Ok(())
 }
 
 /// After many updates by two clients, and `close`, the container holds what the record points at and no more. The original left
 /// a thousand nodes for a thousand transactions.
 async fn nothing_is_left_but_what_the_record_points_at(ctx: Ctx) -> Outcome {
-    let (one, ..) = small(&ctx).await?;
-    let (two, ..) = small(&ctx).await?;
     for history in [0_u16, 3] {
+        let (one, ..) = small(&ctx).await?;
+        let (two, ..) = small(&ctx).await?;
         let name = format!("/r/{history}");
         let r = one.create_ref(&name, large(0)).history(history).await?;
         let of_two = two.open_ref::<Vec<u8>>(&name).await?;
@@ -117,11 +117,13 @@ async fn nothing_is_left_but_what_the_record_points_at(ctx: Ctx) -> Outcome {
         let (held, pointed) = versions(&ctx, r.key()).await?;
         assert_eq!(held, pointed);
         assert_eq!(held.len(), usize::from(history) + 1);
+        let (last, ..) = small(&ctx).await?;
+        let r = last.open_ref::<Vec<u8>>(&name).await?;
         r.set(vec![]).await?;
         for _ in 0..=history {
             r.set(vec![]).await?;
         }
-        one.close().await;
+        last.close().await;
         assert_eq!(versions(&ctx, r.key()).await?.0, [], "after all were replaced by small ones");
     }
     Ok(())

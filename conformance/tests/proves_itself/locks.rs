@@ -19,6 +19,11 @@ pub(crate) const BREAKS: &[(Break, &[&str])] = &[
             "lock::a_waiting_writer_is_not_overtaken",
             "lock::a_downgrade_lets_readers_in_and_no_writer",
             "lock::a_semaphore_keeps_its_limit",
+            "lock::a_wait_for_ones_own_guard_is_told_of",
+            "lock::a_guard_that_was_given_away_is_named",
+            "lock::each_long_wait_is_told_of",
+            "lock::permits_are_changed_while_they_are_used",
+            "lock::permits_grow_and_shrink_under_load",
         ],
     ),
     (
@@ -75,6 +80,7 @@ pub(crate) const BREAKS: &[(Break, &[&str])] = &[
             "lock::a_waiter_that_was_taken_for_dead_is_told",
             "lock::whoever_ends_a_session_removes_what_it_leaves",
             "lock::what_is_not_acknowledged_is_handed_out_again",
+            "lock::a_close_in_an_outage_ends",
         ],
     ),
     (
@@ -87,11 +93,28 @@ pub(crate) const BREAKS: &[(Break, &[&str])] = &[
         &["lock::who_was_cut_off_notices_before_others_have_it", "lock::a_sweep_ends_no_session_that_lives"],
     ),
     (Break::Engine(Bug::RequestLostWithSession), &["lock::a_waiter_that_was_cut_off_waits_on"]),
-    (Break::Engine(Bug::DropKeeps), &["lock::a_dropped_guard_is_released", "lock::a_dropped_request_leaves_nothing"]),
+    (
+        Break::Engine(Bug::DropKeeps),
+        &[
+            "lock::a_dropped_guard_is_released",
+            "lock::a_dropped_request_leaves_nothing",
+            "lock::a_guard_that_moved_is_waited_for",
+        ],
+    ),
     (Break::Engine(Bug::ReleaseDropped), &["lock::a_dropped_release_goes_on"]),
-    (Break::Engine(Bug::CloseAtOnce), &["lock::close_waits_for_releases"]),
-    (Break::Engine(Bug::ReentryAllowed), &["lock::a_task_that_holds_it_is_refused"]),
-    (Break::Engine(Bug::DestroyAnyway), &["lock::it_is_not_destroyed_while_it_is_used"]),
+    (
+        Break::Engine(Bug::CloseAtOnce),
+        &[
+            "lock::close_waits_for_releases",
+            "lock::what_a_closed_client_held_can_be_had_at_once",
+            "lock::a_close_that_is_dropped_or_repeated_is_one_close",
+            "lock::the_session_ends_with_the_client",
+        ],
+    ),
+    (
+        Break::Engine(Bug::DestroyAnyway),
+        &["lock::it_is_not_destroyed_while_it_is_used", "lock::permits_are_changed_while_they_are_used"],
+    ),
     (Break::Engine(Bug::AcquireNested), &["lock::it_is_not_acquired_inside_a_body"]),
     (
         Break::Engine(Bug::NotifiedStay),
@@ -103,7 +126,11 @@ pub(crate) const BREAKS: &[(Break, &[&str])] = &[
     ),
     (
         Break::Engine(Bug::BarrierEarly),
-        &["lock::a_barrier_opens_with_the_last", "lock::a_barrier_opens_though_a_party_was_taken_for_dead"],
+        &[
+            "lock::a_barrier_opens_with_the_last",
+            "lock::a_barrier_opens_though_a_party_was_taken_for_dead",
+            "lock::a_barrier_is_changed_while_it_is_waited_at",
+        ],
     ),
     (Break::Engine(Bug::ErrorSwallowed), &["lock::requests_given_up_in_an_outage_are_not_made"]),
     (Break::Engine(Bug::DeadlineIgnored), &["lock::a_try_in_an_outage_does_not_say_that_it_is_not_free"]),
@@ -112,8 +139,23 @@ pub(crate) const BREAKS: &[(Break, &[&str])] = &[
         &["lock::a_client_that_is_closed_leaves_no_session", "lock::a_sweep_removes_what_dead_sessions_leave"],
     ),
     (Break::Backend(Fault::LostWatch), &["lock::leaders_are_followed_through_an_outage"]),
-    (Break::Engine(Bug::OnceForgotten), &["lock::once_is_once", "lock::once_forgets_no_recent_id"]),
-    (Break::Backend(Fault::LostWatch), &["lock::a_barrier_opens_with_the_last", "lock::a_latch_opens_at_zero"]),
+    (
+        Break::Engine(Bug::OnceForgotten),
+        &[
+            "lock::once_is_once",
+            "lock::once_forgets_no_recent_id",
+            "lock::another_number_is_refused_everywhere",
+            "lock::ids_are_remembered_when_their_number_changes",
+        ],
+    ),
+    (
+        Break::Backend(Fault::LostWatch),
+        &[
+            "lock::a_barrier_opens_with_the_last",
+            "lock::a_latch_opens_at_zero",
+            "lock::a_latch_is_changed_and_destroyed_while_it_is_waited_for",
+        ],
+    ),
     (
         Break::Backend(Fault::LostWrite),
         &[

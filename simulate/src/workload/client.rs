@@ -27,12 +27,12 @@ pub(super) async fn life(test: Arc<Test>, number: usize, stm: Stm) {
         client.test.is_done(number);
         client.test.reach(Phase::Healed).await;
         client.last().await;
-        client.stm.close().await;
         client.test.has_ended(number);
         client.test.reach(Phase::Stopped).await;
     };
     let watches = join_all(watched.iter().map(|list| watch(&client.test, list)));
     futures_util::future::join(work, watches).await;
+    client.stm.close().await;
 }
 
 /// Tries until the store answers.

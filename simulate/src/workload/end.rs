@@ -35,10 +35,11 @@ impl Test {
             }
         }
         self.check_values(self.world.troubles() + uncommitted)?;
-        let report = sure.sweep().await?;
+        let sweeper = self.world.stm();
+        let report = sweeper.sweep().await?;
         self.check_values(0)?;
         // Slots are retired that were not used since the sweep before.
-        for skipped in report.skipped.iter().chain(&sure.sweep().await?.skipped) {
+        for skipped in report.skipped.iter().chain(&sweeper.sweep().await?.skipped) {
             self.world.violation(format!("leftovers: a sweep without faults skips {}: {}", skipped.what, skipped.why));
         }
         self.check_records()

@@ -166,6 +166,8 @@ impl Engine {
                 Some(due) => sleep_until(due).await,
                 None => tokio::task::yield_now().await,
             }
+            // Some of what fails is only told in the report.
+            self.closing.check()?;
         }
         tracing::debug!(report = ?sweep.report, "swept");
         Ok(sweep.report)

@@ -1,0 +1,122 @@
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::task;
+use tokio::time::Instant;
+
+use super::rules::{Claimant, Holders};
+use crate::backend::time::sleep;
+use crate::protocol::Key;
+
+/// What this client holds, wherever its guards are now.
+#[derive(Default)]
+pub(super) struct Holdings(Mutex<HashMap<Claimant, Holding>>);
+
+struct Holding {
+    /// The record that it is in.
+    key: Key,
+    since: Instant,
+    /// Who asked for it. Its guard may have been moved to another task since.
+    task: Option<task::Id>,
+    back: Weak<dyn GiveBack>,
+}
+
+/// Something that can be given back whoever has its guard.
+pub(super) trait GiveBack: Send + Sync {
+    /// Gives it back in the background, unless that was done before.
+    fn give_back(&self);
+}
+
+/// How many holders a message names.
+const NAMED: usize = 3;
+
+impl Holdings {
+    fn all(&self) -> MutexGuard<'_, HashMap<Claimant, Holding>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn add(&self, key: &Key, who: Claimant, task: Option<task::Id>, back: Weak<dyn GiveBack>) {
+        self.all().insert(who, Holding { key: key.clone(), since: Instant::now(), task, back });
+    }
+
+    pub(super) fn remove(&self, who: Claimant) {
+        self.all().remove(&who);
+    }
+
+    /// Gives back all that is held.
+    pub(super) fn give_back(&self) {
+        let all: Vec<Holding> = self.all().drain().map(|(_, holding)| holding).collect();
+        for back in all.iter().filter_map(|holding| holding.back.upgrade()) {
+            back.give_back();
+        }
+    }
+
+    /// Says who holds what is in a record: this client's own guards as they are now, and others as they were seen last. The second: whether
+    /// there are any of its own.
+    pub(super) fn describe(&self, key: &Key, seen: Option<&Holders>, asks: Option<task::Id>) -> (String, bool) {
+        let all = self.all();
+        let mut named: Vec<String> = all.values().filter(|own| own.key == *key).map(|own| own.describe(asks)).collect();
+        let own = !named.is_empty();
+        let others = seen.into_iter().flat_map(|seen| &seen.held).filter(|held| !all.contains_key(&held.who));
+        named.extend(others.map(|held| match &*held.label {
+            "" => format!("session {}", held.who.session()),
+            label => format!("{label:?}, session {}", held.who.session()),
+        }));
+        let more = named.len().saturating_sub(NAMED);
+        named.truncate(NAMED);
+        let named = match (named.is_empty(), seen) {
+            (false, _) => named.join("; "),
+            (true, Some(_)) => "nobody any more".to_owned(),
+            (true, None) => "not known, the store has not answered".to_owned(),
+        };
+        (if more == 0 { named } else { format!("{named}; and {more} more") }, own)
+    }
+}
+
+impl Holding {
+    fn describe(&self, asks: Option<task::Id>) -> String {
+        let by = match (self.task, asks) {
+            (Some(task), Some(asks)) if task == asks => " by this very task",
+            _ => "",
+        };
+        format!("a guard of this same client, acquired {:.1?} ago{by}", self.since.elapsed())
+    }
+}
+
+/// How long a wait is silent.
+const SILENT: Duration = Duration::from_secs(1);
+
+/// Waits, and has it said after a second, and then each time that the wait has become twice as long.
+pub(super) async fn told<T, Fut>(wait: impl Future<Output = T>, say: impl Fn(Duration) -> Fut) -> T
+where
+    Fut: Future<Output = ()>,
+{
+    let (begun, mut silent) = (Instant::now(), SILENT);
+    let mut wait = std::pin::pin!(wait);
+    loop {
+        let saying = async {
+            sleep(silent.saturating_sub(begun.elapsed())).await;
+            say(begun.elapsed()).await;
+        };
+        tokio::select! {
+            biased;
+            done = &mut wait => return done,
+            () = saying => silent *= 2,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A wait is told of after one second, two, four and so on, and no more once it has ended.
+    #[tokio::test(start_paused = true)]
+    async fn long_waits_are_told_of() {
+        let said = Mutex::new(Vec::new());
+        let wait = tokio::time::sleep(Duration::from_millis(9500));
+        told(wait, async |waited| said.lock().expect("no panic").push(waited.as_secs())).await;
+        assert_eq!(*said.lock().expect("no panic"), [1, 2, 4, 8]);
+    }
+}
