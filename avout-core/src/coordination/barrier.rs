@@ -488,6 +488,7 @@ async fn wait_for_others(
             barrier.look_after(who, round).await?;
         }
         tokio::select! {
+            biased;
             () = stop.called() => return Ok(None),
             () = session.lost() => return Ok(Some(false)),
             hint = watching.changed() => match hint {

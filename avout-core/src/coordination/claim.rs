@@ -270,6 +270,7 @@ pub(super) async fn wait_for_grant<T>(
             }
         }
         tokio::select! {
+            biased;
             () = stop.called() => return Ok(Waited::Stopped),
             () = session.lost() => return Ok(Waited::Ended),
             hint = watching.changed() => match hint {

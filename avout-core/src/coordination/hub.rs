@@ -157,12 +157,18 @@ impl Hub {
         self.engine.config.session_ttl / 4
     }
 
+    /// An id that no other session has: the client's own is random, but for its last 48 bits, and is counted on.
+    fn next_session(&self) -> SessionId {
+        let number = u128::from(self.tickets.fetch_add(1, Ordering::Relaxed));
+        SessionId::new(self.engine.client.number().wrapping_add(number << 48))
+    }
+
     /// The session to enter anything in. A coordinator with sessions of its own has been told of it.
     pub(super) async fn session(self: &Arc<Self>) -> Result<Arc<Session>> {
         loop {
             let session = {
                 let mut state = self.state();
-                let new = || Arc::new(Session::new(&self.engine, SessionId::random(), self.engine.config.session_ttl));
+                let new = || Arc::new(Session::new(&self.engine, self.next_session(), self.engine.config.session_ttl));
                 Arc::clone(state.session.get_or_insert_with(new))
             };
             if !session.is_alive() {
@@ -357,6 +363,7 @@ async fn beat(hub: Arc<Hub>, session: Arc<Session>) {
     let mut due = Instant::now() + session.ttl / 4;
     loop {
         tokio::select! {
+            biased;
             () = session.lost() => return,
             () = sleep_until(due.min(session.expires())) => {}
         }

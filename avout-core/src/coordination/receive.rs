@@ -159,6 +159,7 @@ impl Request {
             }
         };
         tokio::select! {
+            biased;
             () = look => Ok(Some(watched)),
             hint = watched.watcher.changed() => match hint {
                 Ok(_) => Ok(Some(watched)),

@@ -1,11 +1,11 @@
 //! Sessions: whether a client is alive, as others see it and as it knows itself. See `docs/protocol.md#sessions`.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::engine::Engine;
@@ -21,7 +21,7 @@ pub(super) struct Session {
     vital: Mutex<Vital>,
     /// Seats from this number on were never waited in.
     seats: AtomicU32,
-    lost: watch::Sender<bool>,
+    lost: Lost,
 }
 
 struct Vital {
@@ -33,11 +33,40 @@ struct Vital {
     begun: bool,
 }
 
+/// That a session has ended. Those who wait for it are woken in the order in which they came, which a `watch` channel does not
+/// promise: a simulation would take two courses.
+#[derive(Default)]
+struct Lost {
+    so: AtomicBool,
+    told: Notify,
+}
+
+impl Lost {
+    fn is_so(&self) -> bool {
+        self.so.load(Ordering::Acquire)
+    }
+
+    /// `false`: it was so before.
+    fn set(&self) -> bool {
+        let first = !self.so.swap(true, Ordering::AcqRel);
+        self.told.notify_waiters();
+        first
+    }
+
+    async fn wait(&self) {
+        // It is told of what comes after this, though it does not wait yet.
+        let told = self.told.notified();
+        if !self.is_so() {
+            told.await;
+        }
+    }
+}
+
 impl Session {
     pub(super) fn new(engine: &Engine, id: SessionId, ttl: Duration) -> Self {
         let vital = Vital { renewed: Instant::now(), beating: false, begun: false };
         let (vital, seats) = (Mutex::new(vital), AtomicU32::new(0));
-        Self { id, ttl, record: record(engine, id), vital, seats, lost: watch::Sender::new(false) }
+        Self { id, ttl, record: record(engine, id), vital, seats, lost: Lost::default() }
     }
 
     fn vital(&self) -> MutexGuard<'_, Vital> {
@@ -47,7 +76,7 @@ impl Session {
     /// Whether it may be relied on: nobody has ended it, and by this process's clock nobody can have taken it for dead.
     pub(super) fn is_alive(&self) -> bool {
         let vital = self.vital();
-        !*self.lost.borrow() && (!vital.beating || Instant::now() < vital.renewed + self.ttl)
+        !self.lost.is_so() && (!vital.beating || Instant::now() < vital.renewed + self.ttl)
     }
 
     /// When it is late, unless a sign of life arrives before.
@@ -70,14 +99,12 @@ impl Session {
 
     /// Ends it, as far as this process is concerned. `false`: it had ended.
     pub(super) fn lose(&self) -> bool {
-        !self.lost.send_replace(true)
+        self.lost.set()
     }
 
     /// Waits for its end, and for nothing else: a task of the client sees to it that it is noticed.
     pub(super) async fn lost(&self) {
-        let mut lost = self.lost.subscribe();
-        // The sender is in `self`, so it is not gone.
-        let _ = lost.wait_for(|lost| *lost).await;
+        self.lost.wait().await;
     }
 
     /// In the transaction that enters the session somewhere: sees to it that observers begin to count anew if it was idle.
