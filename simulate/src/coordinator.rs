@@ -2,8 +2,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use avout_core::backend::{Coordinator, CoordinatorCapabilities, Wake, Watcher};
-use avout_core::protocol::{Commit, CommitOutcome, Receipt, Resolution, Snapshot, Turn};
+use avout_core::backend::{Coordinator, CoordinatorCapabilities, Sessions, Wake, Watcher};
+use avout_core::protocol::{Commit, CommitOutcome, Floor, Receipt, Resolution, SessionId, Snapshot, Turn};
 use avout_core::{Error, ErrorKind, Key, Payload, Point, Realm, Result};
 use bytes::Bytes;
 use tokio::sync::Notify;
@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use crate::knobs::CoordinatorKnobs;
 use crate::link::{Link, Reply};
 use crate::records::Records;
+use crate::sessions::Alive;
 
 /// How long a watch is without its connection.
 const LONGEST_LOSS: Duration = Duration::from_millis(500);
@@ -18,20 +19,23 @@ const LONGEST_LOSS: Duration = Duration::from_millis(500);
 /// One client's view of the simulated coordinator.
 pub(crate) struct SimCoordinator {
     records: Arc<Records>,
+    alive: Arc<Alive>,
+    /// How many times their time to live sessions last, if it has sessions of its own.
+    lasting: Option<f64>,
     capabilities: CoordinatorCapabilities,
     fresh: f64,
     link: Link,
 }
 
 impl SimCoordinator {
-    pub(crate) fn new(records: Arc<Records>, knobs: &CoordinatorKnobs, link: Link) -> Self {
+    pub(crate) fn new((records, alive): (Arc<Records>, Arc<Alive>), knobs: &CoordinatorKnobs, link: Link) -> Self {
         let mut capabilities = CoordinatorCapabilities::new(Realm::new(0));
         capabilities.in_process = knobs.in_process;
         capabilities.max_inline = knobs.max_inline;
         capabilities.definite_replies = knobs.definite_replies;
         capabilities.unique_revisions = knobs.unique_revisions;
         capabilities.native_snapshots = knobs.native_snapshots;
-        Self { records, capabilities, fresh: knobs.fresh, link }
+        Self { records, alive, lasting: knobs.sessions, capabilities, fresh: knobs.fresh, link }
     }
 
     fn at_once(&self) -> bool {
@@ -90,15 +94,19 @@ fn applied(records: &Records, link: &Link, judged: Option<u64>, commit: &Commit)
     outcome
 }
 
-/// Keys as the story tells them. The engine's own have random names.
-pub(crate) fn names<'a>(keys: impl IntoIterator<Item = &'a Key>) -> String {
-    let name = |key: &'a Key| match key.is_reserved() {
-        false => key.as_str(),
-        true if key.as_str().contains("slots") => "(slot)",
-        true if *key == Turn::key() => "(turn)",
-        true => "(floor)",
-    };
+/// Keys as the story tells them. Slots have random names, and what comes first among a client's keys depends on such.
+fn names<'a>(keys: impl IntoIterator<Item = &'a Key>) -> String {
     keys.into_iter().map(name).collect::<Vec<_>>().join(" ")
+}
+
+fn name(key: &Key) -> String {
+    match key.as_str().strip_prefix("/.avout/") {
+        None => key.to_string(),
+        Some(own) if own.starts_with("slots") => "(slot)".to_owned(),
+        Some(_) if *key == Turn::key() => "(turn)".to_owned(),
+        Some(_) if *key == Floor::key() => "(floor)".to_owned(),
+        Some(own) => format!("({own})"),
+    }
 }
 
 fn describe(commit: &Commit) -> String {
@@ -190,9 +198,41 @@ impl Coordinator for SimCoordinator {
         Ok(Box::new(watcher))
     }
 
+    fn sessions(&self) -> Option<&dyn Sessions> {
+        self.lasting.map(|_| self as &dyn Sessions)
+    }
+
     async fn list(&self, prefix: &Key) -> Result<Vec<Key>> {
         let (records, asked) = (Arc::clone(&self.records), prefix.clone());
         self.ask(|| format!("list of {prefix}"), move || records.keys(&asked)).await
+    }
+}
+
+#[async_trait]
+impl Sessions for SimCoordinator {
+    async fn renew(&self, session: SessionId, ttl: Duration) -> Result<bool> {
+        let lasts = ttl.mul_f64(self.lasting.unwrap_or(1.0));
+        let (alive, link) = (Arc::clone(&self.alive), self.link.clone());
+        let apply = move || {
+            let renewed = alive.renew(session, lasts);
+            link.tell(|| format!("shows that session {session} is alive: {renewed}"));
+            renewed
+        };
+        self.ask(|| format!("sign of life of session {session}"), apply).await
+    }
+
+    async fn alive(&self, sessions: &[SessionId]) -> Result<Vec<bool>> {
+        let (alive, asked) = (Arc::clone(&self.alive), sessions.to_vec());
+        self.ask(|| "question who is alive".to_owned(), move || alive.are_alive(&asked)).await
+    }
+
+    async fn end(&self, session: SessionId) -> Result<()> {
+        let (alive, link) = (Arc::clone(&self.alive), self.link.clone());
+        let apply = move || {
+            alive.end(session);
+            link.tell(|| format!("ends session {session}"));
+        };
+        self.ask(|| format!("end of session {session}"), apply).await
     }
 }
 

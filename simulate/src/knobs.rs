@@ -23,6 +23,9 @@ pub(crate) struct Knobs {
     /// How long a client's operations may take.
     pub(crate) deadline: Option<Duration>,
     pub(crate) cache_bytes: u64,
+    pub(crate) session_ttl: Duration,
+    /// How often a client's clock runs ahead, each time it is started.
+    pub(crate) clocks_ahead: f64,
     pub(crate) coordinator: CoordinatorKnobs,
 }
 
@@ -36,6 +39,8 @@ pub(crate) struct CoordinatorKnobs {
     pub(crate) native_snapshots: bool,
     /// How often a conflict carries fresh entries.
     pub(crate) fresh: f64,
+    /// It has a way of its own to tell who is alive: how many times their time to live sessions last.
+    pub(crate) sessions: Option<f64>,
 }
 
 fn pick<T: Clone>(rng: &mut StdRng, of: &[T]) -> T {
@@ -47,6 +52,13 @@ fn millis(rng: &mut StdRng, upto: u64) -> Duration {
 }
 
 impl Knobs {
+    /// Whether nothing goes wrong, and requests are so quick that no session is late.
+    pub(crate) fn are_calm(&self) -> bool {
+        let rates = [self.faults, self.pauses, self.crashes, self.lost_watches, self.clocks_ahead];
+        let quick = self.latency * 100 <= self.session_ttl;
+        self.outages.is_empty() && rates.iter().all(|rate| *rate == 0.0) && quick
+    }
+
     pub(crate) fn draw(rng: &mut StdRng) -> Self {
         let calm = rng.random_bool(0.15);
         let mut some = |of: &[f64]| if calm { 0.0 } else { pick(rng, of) };
@@ -58,8 +70,9 @@ impl Knobs {
             let from = millis(rng, 300);
             outages.push((from, from + millis(rng, 4000)));
         }
+        let latency = pick(rng, &[0, 1, 3, 10, 40]);
         Self {
-            latency: Duration::from_millis(pick(rng, &[0, 1, 3, 10, 40])),
+            latency: Duration::from_millis(latency),
             yields: pick(rng, &[0.0, 0.1, 0.4]),
             faults,
             pauses,
@@ -75,7 +88,11 @@ impl Knobs {
                 unique_revisions: rng.random_bool(0.5),
                 native_snapshots: rng.random_bool(0.2),
                 fresh: pick(rng, &[0.0, 0.5, 1.0]),
+                sessions: rng.random_bool(0.3).then(|| pick(rng, &[1.0, 1.9])),
             },
+            // One that is shorter than some requests take would be lost again and again.
+            session_ttl: Duration::from_millis(pick(rng, &[400, 1000, 3000, 10_000]).max(latency * 25)),
+            clocks_ahead: if calm { 0.0 } else { pick(rng, &[0.0, 0.0, 0.0, 0.3]) },
         }
     }
 }

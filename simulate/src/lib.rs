@@ -2,14 +2,15 @@
 //!
 //! A *schedule* is one run of a test in a [`World`] of its own: a simulated coordinator and two simulated stores, and clients
 //! whose requests are delayed, lost, late and doubled, whose replies are lost, and which are stopped and killed wherever they
-//! wait. All of it happens on one thread and takes no real time. The schedule's seed decides everything, also what kind
+//! wait, together with what the library does for them in the background. All of it happens on one thread and takes no real time. The schedule's seed decides everything, also what kind
 //! of a coordinator it is: whether its replies are definite, how large a value it takes, and so on.
 //!
 //! [`simulate`] runs a test of your own under many schedules. A failure prints the seed and the shortest story that still
 //! fails; `AVOUT_SEED=17 cargo test the_test` runs that schedule again, and no other. `AVOUT_SCHEDULES` sets how many there are.
 //!
 //! [`workload`] is avout's own test: random transactions of all kinds, whose [`history`] is checked. Run it with
-//! a [`Simulation`] of your own coordinator by [`wrapping`](Simulation::wrap) the simulated one.
+//! a [`Simulation`] of your own coordinator by [`wrapping`](Simulation::wrap) the simulated one. [`coordination()`] is the same for
+//! locks, queues and whatever else there is beside transactions.
 //!
 //! # Examples
 //! Money is moved between accounts by three clients, and none is lost or made.
@@ -51,18 +52,22 @@
 //! });
 //! ```
 
+mod coordination;
 mod coordinator;
 pub mod history;
 mod knobs;
 mod link;
 mod process;
+mod progress;
 mod records;
 mod run;
+mod sessions;
 mod shrink;
 mod store;
 mod workload;
 mod world;
 
+pub use coordination::coordination;
 pub use run::{Failure, Simulation};
 pub use workload::workload;
 pub use world::World;

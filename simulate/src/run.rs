@@ -11,7 +11,7 @@ use futures_util::FutureExt as _;
 
 use crate::World;
 use crate::shrink::shrink;
-use crate::world::{Configure, Course, Limits, Wrap};
+use crate::world::{Changes, Course, Limits};
 
 /// How long a schedule may take, in simulated time.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
@@ -30,8 +30,7 @@ pub struct Simulation {
     schedules: u64,
     threads: usize,
     only: Option<String>,
-    configure: Option<Configure>,
-    wrap: Option<Wrap>,
+    changes: Changes,
 }
 
 /// The first schedule that failed.
@@ -62,7 +61,7 @@ impl fmt::Display for Failure {
 impl Simulation {
     /// This many schedules, with the seeds from 0 on.
     pub fn new(schedules: u64) -> Self {
-        Self { schedules, threads: 1, only: None, configure: None, wrap: None }
+        Self { schedules, threads: 1, only: None, changes: Changes::default() }
     }
 
     /// Spreads the schedules over this many threads. Each schedule has one.
@@ -73,7 +72,14 @@ impl Simulation {
 
     /// Sets each client up as the test wants it.
     pub fn configure(mut self, f: impl Fn(StmBuilder) -> StmBuilder + Send + Sync + 'static) -> Self {
-        self.configure = Some(Arc::new(f));
+        self.changes.configure = Some(Arc::new(f));
+        self
+    }
+
+    /// Sets up those clients whose clocks run ahead, in schedules that have such: they take the living for dead, as one does that
+    /// sees others stand still. They end with the faults.
+    pub fn clocks_ahead(mut self, f: impl Fn(StmBuilder) -> StmBuilder + Send + Sync + 'static) -> Self {
+        self.changes.ahead = Some(Arc::new(f));
         self
     }
 
@@ -81,7 +87,7 @@ impl Simulation {
     ///
     /// It must follow no clock but tokio's and draw nothing by chance, or seeds will not repeat.
     pub fn wrap(mut self, f: impl Fn(Arc<dyn Coordinator>) -> Arc<dyn Coordinator> + Send + Sync + 'static) -> Self {
-        self.wrap = Some(Arc::new(f));
+        self.changes.wrap = Some(Arc::new(f));
         self
     }
 
@@ -177,7 +183,7 @@ impl Simulation {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         let runtime = runtime.expect("a runtime with no input or output needs nothing of the system");
         let (course, ended) = runtime.block_on(async {
-            let world = World::new(seed, limits.clone(), telling, self.configure.clone(), self.wrap.clone());
+            let world = World::new(seed, limits.clone(), telling, self.changes.clone());
             let test = async { test(world.clone()).await };
             let ended = tokio::time::timeout(LONGEST, AssertUnwindSafe(test).catch_unwind()).await;
             (world.course(), ended)

@@ -16,8 +16,9 @@ use tokio::time::{Instant, timeout_at};
 use crate::coordinator::SimCoordinator;
 use crate::knobs::Knobs;
 use crate::link::Link;
-use crate::process::{End, Process};
+use crate::process::{End, Part, Process};
 use crate::records::Records;
+use crate::sessions::Alive;
 use crate::store::{SimStore, Values};
 
 /// How long faults go on while clients still run.
@@ -26,6 +27,14 @@ const FAULTY: Duration = Duration::from_secs(30);
 const HEALED: Duration = Duration::from_secs(600);
 
 pub(crate) type Configure = Arc<dyn Fn(StmBuilder) -> StmBuilder + Send + Sync>;
+/// What a test changes of the clients and of their way to the coordinator.
+#[derive(Clone, Default)]
+pub(crate) struct Changes {
+    pub(crate) configure: Option<Configure>,
+    pub(crate) ahead: Option<Configure>,
+    pub(crate) wrap: Option<Wrap>,
+}
+
 pub(crate) type Wrap = Arc<dyn Fn(Arc<dyn Coordinator>) -> Arc<dyn Coordinator> + Send + Sync>;
 
 /// What of a schedule is left out, to find the shortest one that still fails.
@@ -56,8 +65,10 @@ pub(crate) struct Inner {
     chance: Mutex<Chance>,
     pub(crate) records: Arc<Records>,
     pub(crate) stores: [Arc<Values>; 2],
-    configure: Option<Configure>,
-    wrap: Option<Wrap>,
+    sessions: Arc<Alive>,
+    changes: Changes,
+    /// Clients that run ahead of time.
+    ahead: Mutex<Vec<Process>>,
     tasks: Mutex<JoinSet<()>>,
     late: Mutex<JoinSet<()>>,
 }
@@ -87,13 +98,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl World {
     /// A new world. It belongs to the runtime that this is called in, whose time is paused.
-    pub(crate) fn new(
-        seed: u64,
-        limits: Limits,
-        telling: bool,
-        configure: Option<Configure>,
-        wrap: Option<Wrap>,
-    ) -> Self {
+    pub(crate) fn new(seed: u64, limits: Limits, telling: bool, changes: Changes) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let knobs = Knobs::draw(&mut rng);
         let records = Arc::new(Records::new(knobs.coordinator.unique_revisions));
@@ -116,8 +121,9 @@ impl World {
             chance: Mutex::new(chance),
             records,
             stores: [1, 2].map(|number| Arc::new(Values::new(Realm::new(number)))),
-            configure,
-            wrap,
+            sessions: Arc::default(),
+            changes,
+            ahead: Mutex::default(),
             tasks: Mutex::default(),
             late: Mutex::default(),
             knobs,
@@ -183,7 +189,7 @@ impl World {
 
     /// A client that meets no fault and no delay, for preparing a test and for looking at what became of it.
     pub fn stm(&self) -> Stm {
-        self.client(Link::sure(self.clone()))
+        self.client(Link::sure(self.clone()), None)
     }
 
     /// The second store. The first one is each client's own.
@@ -195,28 +201,46 @@ impl World {
         Arc::new(SimStore::new(Arc::clone(&self.0.stores[number]), link.clone()))
     }
 
-    fn client(&self, link: Link) -> Stm {
+    fn client(&self, link: Link, process: Option<&Process>) -> Stm {
+        let Inner { records, sessions, knobs, changes, .. } = &*self.0;
+        let servers = (Arc::clone(records), Arc::clone(sessions));
         let mut coordinator: Arc<dyn Coordinator> =
-            Arc::new(SimCoordinator::new(Arc::clone(&self.0.records), &self.0.knobs.coordinator, link.clone()));
-        if let Some(wrap) = &self.0.wrap {
+            Arc::new(SimCoordinator::new(servers, &knobs.coordinator, link.clone()));
+        if let Some(wrap) = &changes.wrap {
             coordinator = wrap(coordinator);
         }
         let second = self.store(1, &link);
         let mut builder = Stm::builder(coordinator, self.store(0, &link))
             .seed(self.draw(u64::MAX))
             .client_id(u128::from(self.draw(u64::MAX)))
-            .cache_bytes(self.0.knobs.cache_bytes)
-            .deadline(self.0.knobs.deadline.filter(|_| !link.is_sure()));
-        if let Some(configure) = &self.0.configure {
+            .cache_bytes(knobs.cache_bytes)
+            .session_ttl(knobs.session_ttl)
+            .deadline(knobs.deadline.filter(|_| !link.is_sure()));
+        if let Some(process) = process {
+            builder = builder.tasks(process.tasks());
+        }
+        if let Some(configure) = &changes.configure {
             builder = configure(builder);
+        }
+        if let (Some(process), Some(ahead)) = (process, &changes.ahead)
+            && self.fault(knobs.clocks_ahead)
+        {
+            process.tell("has a clock that runs ahead");
+            lock(&self.0.ahead).push(process.clone());
+            builder = ahead(builder);
         }
         let stm = builder.build();
         stm.attach(&second);
         stm
     }
 
+    /// Whether a client's clock may have run ahead of those of the others.
+    pub(crate) fn has_clocks_ahead(&self) -> bool {
+        self.0.changes.ahead.is_some() && self.0.knobs.clocks_ahead > 0.0
+    }
+
     /// Starts a client in a process of its own, which may be killed at any await: all it has is dropped, and `life` is
-    /// called again with a new client.
+    /// called again with a new client. What the library does for it in the background ends with it.
     ///
     /// What must not be done twice, such as counting what was acknowledged, `life` keeps outside itself.
     pub fn spawn<F, Fut>(&self, life: F)
@@ -224,13 +248,23 @@ impl World {
         F: Fn(Stm) -> Fut + Send + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
+        self.spawn_process(move |stm, _| life(stm));
+    }
+
+    /// The same with the process, which can be given tasks of its own.
+    pub(crate) fn spawn_process<F, Fut>(&self, life: F)
+    where
+        F: Fn(Stm, Process) -> Fut + Send + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
         let number = self.0.clients.fetch_add(1, Ordering::Relaxed) + 1;
         let world = self.clone();
         lock(&self.0.tasks).spawn(async move {
             loop {
-                let stm = world.client(Link::of(world.clone(), number));
                 let killed_at = world.chance(world.0.knobs.crashes).then(|| world.draw(300));
-                match Process::new(&world, number, killed_at, life(stm)).await {
+                let process = Process::new(&world, number, killed_at);
+                let stm = world.client(Link::of(world.clone(), number), Some(&process));
+                match process.run(Part::Body, life(stm, process.clone())).await {
                     End::Done => break,
                     End::Killed => {}
                 }
@@ -248,6 +282,9 @@ impl World {
     pub fn heal(&self) {
         if !self.0.healed.swap(true, Ordering::Relaxed) {
             self.tell(|| "all faults are over".to_owned());
+            for process in std::mem::take(&mut *lock(&self.0.ahead)) {
+                process.kill();
+            }
         }
     }
 

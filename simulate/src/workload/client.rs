@@ -10,7 +10,7 @@ use super::program::{Step, Task};
 use super::record::Handle;
 use super::{Phase, Test, Told};
 use crate::history::Operation;
-use crate::process::{End, Process};
+use crate::process::{End, Part, Process};
 
 /// How long a client may take for its last transaction, when all faults are over.
 const LAST: Duration = Duration::from_secs(300);
@@ -114,7 +114,8 @@ impl Client {
             Task::Transaction { steps, cancelled_at: None } => self.transaction(handle, steps, None).await,
             Task::Transaction { steps, cancelled_at } => {
                 let transaction = self.transaction(handle, steps, None);
-                if let End::Killed = Process::new(&self.test.world, self.number + 1, *cancelled_at, transaction).await {
+                let process = Process::new(&self.test.world, self.number + 1, *cancelled_at);
+                if let End::Killed = process.run(Part::Body, transaction).await {
                     self.test.world.tell(|| format!("client {} lives on: its {handle} was given up", self.number + 1));
                 }
             }

@@ -2,7 +2,6 @@ mod body;
 mod client;
 mod end;
 mod program;
-mod progress;
 mod record;
 
 use std::collections::VecDeque;
@@ -14,8 +13,8 @@ use avout_core::{Key, Point, Result, Stm};
 use tokio::time::timeout;
 
 use super::World;
+use crate::progress::Progress;
 use program::{Setting, Task};
-use progress::Progress;
 use record::Recorder;
 
 /// How long faults go on while clients still work.
