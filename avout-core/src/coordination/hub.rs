@@ -380,11 +380,8 @@ async fn beat(hub: Arc<Hub>, session: Arc<Session>) {
             return lose();
         }
         match timeout_at(session.expires(), hub.engine.closing.last_work(hub.sign_of_life(&session))).await {
-            Ok(Ok(true)) => {
-                session.renewed(sent);
-                due = sent + session.ttl / 4;
-            }
-            Ok(Ok(false)) | Err(_) => return lose(),
+            Ok(Ok(true)) if session.renewed(sent) => due = sent + session.ttl / 4,
+            Ok(Ok(_)) | Err(_) => return lose(),
             Ok(Err(error)) if error.kind() == ErrorKind::Closed => return lose(),
             Ok(Err(error)) => {
                 tracing::debug!(session = %session.id, %error, "a sign of life failed");

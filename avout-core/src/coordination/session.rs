@@ -132,9 +132,15 @@ impl Session {
         !std::mem::replace(&mut vital.beating, true)
     }
 
-    /// A sign of life has arrived that was sent at `sent` or later.
-    pub(super) fn renewed(&self, sent: Instant) {
-        self.vital().renewed = sent;
+    /// A sign of life has arrived that was sent at `sent` or later. `false`: it was answered too late. Whoever asked since has been told
+    /// that the session is lost, and that must stay so.
+    pub(super) fn renewed(&self, sent: Instant) -> bool {
+        let mut vital = self.vital();
+        let in_time = Instant::now() < vital.renewed + self.ttl;
+        if in_time {
+            vital.renewed = sent;
+        }
+        in_time
     }
 
     /// A sign of life. `false`: the session was ended by others.
