@@ -135,13 +135,13 @@ fn removals_with_turns() {
 
 /// One client makes a ref, changes it and destroys it, again and again, and three sweep.
 async fn one_ref_again_and_again(world: World) -> Result<()> {
-    let pause = async |world: &World| tokio::time::sleep(Duration::from_millis(world.draw(60))).await;
+    let pause = async |world: &World| tokio::time::sleep(Duration::from_millis(world.draw(30))).await;
     for _ in 0..3 {
         let own = world.clone();
         world.spawn(move |stm| {
             let world = own.clone();
             async move {
-                for _ in 0..5 {
+                for _ in 0..10 {
                     pause(&world).await;
                     let _ = stm.sweep().await;
                 }
@@ -152,7 +152,7 @@ async fn one_ref_again_and_again(world: World) -> Result<()> {
     world.spawn(move |stm| {
         let world = own.clone();
         async move {
-            for n in 0..8_u64 {
+            for n in 0..16_u64 {
                 // What fails is made up for by the next round.
                 let Ok(r) = stm.create_or_open_ref("/v", n).await else { continue };
                 for _ in 0..world.draw(3) {

@@ -67,7 +67,7 @@ mod tests {
     fn what_is_kept_is_bounded() {
         let cache = ValueCache::new(CACHE as u64);
         for (key, version) in names() {
-            cache.put(&key, &version, State::Bytes(Bytes::from(vec![7; CACHE / 4])));
+            cache.put(&key, &version, State::Bytes(Bytes::from(vec![7; CACHE / 64])));
         }
         let kept: usize =
             names().filter_map(|(key, version)| cache.get(&key, &version)).map(|state| state.size()).sum();

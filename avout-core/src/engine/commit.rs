@@ -326,7 +326,7 @@ impl Engine {
                     prewritten.discard();
                     conflict
                 }
-                Ok(Sent::Undecided(conflict, unknown)) => match self.is_untouched(&plan, deadline).await {
+                Ok(Sent::Undecided(conflict, unknown)) => match self.is_refuted(&plan, &commit, deadline).await {
                     true => {
                         prewritten.discard();
                         conflict
@@ -395,8 +395,9 @@ impl Engine {
         Ok(None)
     }
 
-    /// Whether a record is as it was that a commit of this plan would have replaced: then it did not take effect.
-    async fn is_untouched(&self, plan: &Plan, deadline: Option<Instant>) -> bool {
+    /// Whether a commit that was answered with a conflict did not take effect, as far as the records show that it would have replaced.
+    /// A request is sent once, so the answer stands, unless one of them holds what this commit would have written, and none is as it was.
+    async fn is_refuted(&self, plan: &Plan, commit: &Commit, deadline: Option<Instant>) -> bool {
         let keys: Vec<Key> = plan.writes.iter().map(|planned| planned.write.cell.key.clone()).collect();
         let Ok(now) = self.read(&keys, deadline).await else { return false };
         let is_base = |(planned, now): (&Planned, &Option<Entry>)| match (planned.base(), now) {
@@ -404,7 +405,15 @@ impl Engine {
             (None, None) => true,
             _ => false,
         };
-        plan.writes.iter().zip(&now.entries).any(is_base)
+        let is_written = |(key, now): (&Key, &Option<Entry>)| {
+            let put = commit.puts.iter().find(|put| put.key == *key).map(|put| &put.record.payload);
+            match (put, now) {
+                (Some(put), Some(now)) => now.record.payloads(now.point).any(|(_, payload)| payload.may_be(put)),
+                (Some(Payload::Deleted) | None, _) => true,
+                (Some(_), None) => false,
+            }
+        };
+        plan.writes.iter().zip(&now.entries).any(is_base) || !keys.iter().zip(&now.entries).any(is_written)
     }
 
     /// The floor as it is now, whatever was known of it.

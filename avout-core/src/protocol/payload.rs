@@ -68,6 +68,16 @@ impl Payload {
         }
     }
 
+    /// Whether the two may have been written by one commit.
+    pub(crate) fn may_be(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Inline(one), Self::Inline(other)) => one == other,
+            (Self::Shared(one), Self::Shared(other)) => Shared::ptr_eq(one, other),
+            (Self::Deleted, Self::Deleted) => true,
+            _ => self.stored().is_some() && self.stored() == other.stored(),
+        }
+    }
+
     /// How many bytes of the value the record itself holds.
     pub fn inline_bytes(&self) -> usize {
         match self {
