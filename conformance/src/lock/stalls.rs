@@ -1,6 +1,10 @@
 //! Processes whose clock stands still for a while, as that of a machine that sleeps, while others take them for dead.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use avout_core::backend::tasks::Tasks;
 use avout_core::{ErrorKind, Key, Stm};
@@ -18,26 +22,29 @@ laws! { "lock":
     a_wait_that_timed_out_hands_on_nothing,
 }
 
-/// A runtime with a clock of its own.
+/// How often such a clock is set.
+const STEP: Duration = Duration::from_millis(2);
+
+/// A runtime with a clock of its own, which can be made to stand still.
 struct Stalling {
     runtime: Handle,
-    end: Option<std::sync::mpsc::Sender<()>>,
+    goes: Arc<AtomicBool>,
+    end: Option<Sender<()>>,
 }
 
 impl Stalling {
     fn new() -> Self {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
         let runtime = runtime.expect("the operating system has a thread left");
         let handle = runtime.handle().clone();
-        let (end, ended) = std::sync::mpsc::channel::<()>();
-        std::thread::spawn(move || {
-            runtime.block_on(async {
-                // It ends when the sender is gone.
-                let _ = tokio::task::spawn_blocking(move || ended.recv()).await;
-            });
+        let goes = Arc::new(AtomicBool::new(true));
+        let (end, ended) = channel();
+        let moves = Arc::clone(&goes);
+        thread::spawn(move || {
+            runtime.block_on(follow(&moves, ended));
             runtime.shutdown_background();
         });
-        Self { runtime: handle, end: Some(end) }
+        Self { runtime: handle, goes, end: Some(end) }
     }
 
     /// A client whose background is here too.
@@ -57,10 +64,24 @@ impl Stalling {
     }
 
     /// Its clock stands still until the answer is dropped. All that needs no clock goes on.
-    async fn stall(&self) -> Stalled<'_> {
-        // The clock does not jump ahead, as paused ones do, since there is work that blocks: what waits for the runtime's end.
-        self.spawn(async { tokio::time::pause() }).await.expect("no panic");
+    fn stall(&self) -> Stalled<'_> {
+        self.goes.store(false, Ordering::SeqCst);
         Stalled(self)
+    }
+}
+
+/// Has a paused clock follow the system's while it is to go.
+async fn follow(goes: &AtomicBool, ended: Receiver<()>) {
+    // A paused clock does not run ahead by itself while there is work that blocks.
+    let end = tokio::task::spawn_blocking(move || ended.recv());
+    let mut last = Instant::now();
+    while !end.is_finished() {
+        tokio::task::spawn_blocking(|| thread::sleep(STEP)).await.expect("no panic");
+        let now = Instant::now();
+        if goes.load(Ordering::SeqCst) {
+            tokio::time::advance(now - last).await;
+        }
+        last = now;
     }
 }
 
@@ -74,7 +95,7 @@ struct Stalled<'a>(&'a Stalling);
 
 impl Drop for Stalled<'_> {
     fn drop(&mut self) {
-        self.0.spawn(async { tokio::time::resume() });
+        self.0.goes.store(true, Ordering::SeqCst);
     }
 }
 
@@ -114,7 +135,7 @@ async fn come(ctx: &Ctx, parties: u32, many: usize) -> Result<Vec<u64>, Failure>
 async fn a_barrier_opens_though_a_party_was_taken_for_dead(ctx: Ctx) -> Outcome {
     let stalling = Stalling::new();
     let party = arrived(&ctx, &stalling, 3).await?;
-    let stalled = stalling.stall().await;
+    let stalled = stalling.stall();
     look_around(&ctx, 3).await?;
     drop(stalled);
     assert_eq!(come(&ctx, 3, 2).await?, [1, 1]);
@@ -126,7 +147,7 @@ async fn a_barrier_opens_though_a_party_was_taken_for_dead(ctx: Ctx) -> Outcome 
 async fn a_party_that_was_taken_for_dead_has_not_arrived(ctx: Ctx) -> Outcome {
     let stalling = Stalling::new();
     let party = arrived(&ctx, &stalling, 3).await?;
-    let stalled = stalling.stall().await;
+    let stalled = stalling.stall();
     look_around(&ctx, 3).await?;
     assert_eq!(come(&ctx, 3, 3).await?, [1, 1, 1], "three parties without the one that was taken for dead");
     drop(stalled);
@@ -157,7 +178,7 @@ async fn a_waiter_that_was_taken_for_dead_is_told(ctx: Ctx) -> Outcome {
         }
     })
     .await;
-    let stalled = stalling.stall().await;
+    let stalled = stalling.stall();
     // It sees the session, and sees it again when it has been silent for too long.
     assert!(notifies.lock("/other")?.try_acquire().await?.is_none());
     tokio::time::sleep(TTL * 3 / 2).await;
