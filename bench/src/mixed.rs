@@ -50,7 +50,7 @@ fn of<V: Sample>(env: &Rc<Env>, spec: Spec) -> Result<Vec<(&'static str, Run)>, 
         // ZooKeeper's too is another store than the client's own, whose small values go into the records.
         let opened = env.many.block_on(avout::open(new_url(env, store)?))?.store;
         let made = stm.create_ref(format!("/{n}"), V::of(spec.size)).in_store(&opened);
-        refs.push(env.many.block_on(async { made.await })?);
+        refs.push(env.many.block_on(made)?);
         stores.push((name, opened));
     }
     let refs: Arc<[Ref<V>]> = refs.into();

@@ -71,7 +71,10 @@ impl Process {
     /// Starts a task that is a part of what its user wrote.
     pub(crate) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
         let member = self.run(Part::Body, future);
-        tokio::spawn(async move { drop(member.await) })
+        tokio::spawn(async move {
+            // How it ended is its process's business.
+            let _ = member.await;
+        })
     }
 
     /// Has the library's own tasks be parts of it.
@@ -79,7 +82,10 @@ impl Process {
         let process = self.clone();
         Tasks::wrapped(move |task: Task| {
             let member = process.run(Part::Background, task);
-            Box::pin(async move { drop(member.await) })
+            Box::pin(async move {
+                // How it ended is its process's business.
+                let _ = member.await;
+            })
         })
     }
 

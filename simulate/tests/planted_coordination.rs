@@ -94,11 +94,6 @@ fn a_sum_with_additions_made_twice() {
 
 /// A commit whose reply was lost is made again.
 #[test]
-fn a_latch_counted_down_twice() {
-    found(Bug::FenceSkipped, "latch: ");
-}
-
-#[test]
 fn a_value_pushed_twice() {
     found(Bug::FenceSkipped, "queue: ");
 }

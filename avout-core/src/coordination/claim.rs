@@ -63,7 +63,10 @@ impl Gate {
         let task = request.task;
         let gate = Self { seen: Arc::default(), ..self.clone() };
         self.hub.spawn(drive(gate.clone(), request, wait, Stop { reply, stopped }));
-        let mut granted = pin!(self.hub.wait_for(granted, |waited| std::future::ready(gate.tell(task, waited))));
+        let mut granted = pin!(self.hub.wait_for(granted, |waited| {
+            gate.tell(task, waited);
+            std::future::ready(())
+        }));
         let deadline = match patience {
             Patience::Unlimited => None,
             Patience::Until(deadline) => Some(deadline),
@@ -78,7 +81,7 @@ impl Gate {
                     // It may be granted at the last moment. If the store is out of reach it is taken back in the background.
                     match timeout_at(Instant::now() + GRACE, granted).await {
                         // That it was given up says nothing of whether it is free.
-                        Ok(Ok(Ok(None))) | Err(_) if !wait => {
+                        Ok(Ok(Ok(Ok(None)))) | Err(_) if !wait => {
                             let message = "the store did not answer in time: whether it is free is not known";
                             return Err(Error::new(ErrorKind::Unavailable, message).at(&self.key));
                         }

@@ -122,7 +122,7 @@ impl Latch {
     /// Safe.
     pub async fn wait(&self) -> Result<()> {
         refuse_nested("wait")?;
-        let waited = self.hub.wait_for(self.wait_until_open(), |waited| self.tell(waited)).await;
+        let waited = Box::pin(self.hub.wait_for(self.wait_until_open(), |waited| self.tell(waited))).await;
         waited.and_then(|done| done).map_err(|error| error.at(&self.key).during("wait"))
     }
 

@@ -89,7 +89,11 @@ pub struct Unreadable {
 }
 
 impl Unreadable {
-    pub(super) fn new<T: Serialize + DeserializeOwned>(number: u64, item: &Item, cause: Box<dyn StdError + Send + Sync>) -> Error {
+    pub(super) fn of<T: Serialize + DeserializeOwned>(
+        number: u64,
+        item: &Item,
+        cause: Box<dyn StdError + Send + Sync>,
+    ) -> Error {
         let pushed_as = item.sealed().and_then(|bytes| Ok(Envelope::open(&bytes)?.type_tag)).unwrap_or_default();
         Self::with(number, pushed_as, Item::tag_of::<T>(), cause)
     }

@@ -32,7 +32,12 @@ where
     let (hub, task) = (Arc::clone(&records.hub), task::try_id());
     hub.spawn(drive(Arc::clone(&records), hidden, task, reply));
     let closed = |_| Error::new(ErrorKind::Closed, "the runtime was shut down while it was waited for");
-    let received = hub.wait_for(received, |waited| std::future::ready(tell(&records, task, waited))).await;
+    let received = hub
+        .wait_for(received, |waited| {
+            tell(&records, task, waited);
+            std::future::ready(())
+        })
+        .await;
     received.and_then(|received| received.map_err(closed)?).map_err(|error| error.at(&records.key).during("receive"))
 }
 

@@ -150,7 +150,7 @@ impl Records {
         T: Value + Serialize + DeserializeOwned,
     {
         let item = self.load(tx, number, item).await?;
-        item.open().map_err(|cause| Unreadable::new::<T>(number, &item, cause).at(&self.key))
+        item.open().map_err(|cause| Unreadable::of::<T>(number, &item, cause).at(&self.key))
     }
 
     /// Takes a value off that was handed out. `false`: it was handed to somebody else since, or taken off.

@@ -28,11 +28,14 @@ pub(super) struct Tags {
     pub(super) earlier: Vec<String>,
 }
 
+type Decode<T, C> = Box<dyn Fn(&C, &[u8]) -> Result<T, Cause> + Send + Sync>;
+type Convert<T> = Box<dyn Fn(&Shared) -> Option<T> + Send + Sync>;
+
 /// How to read values of an earlier type.
 pub(super) struct Migration<T, C> {
     tags: Vec<String>,
-    decode: Box<dyn Fn(&C, &[u8]) -> Result<T, Cause> + Send + Sync>,
-    convert: Box<dyn Fn(&Shared) -> Option<T> + Send + Sync>,
+    decode: Decode<T, C>,
+    convert: Convert<T>,
 }
 
 impl Tags {

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bench::{LONG, Mortal, Noise, client};
 use crate::law::{Ctx, Failure, Outcome, laws, within};
-use crate::stm::bench::{SOON, aside, refused_at};
+use crate::stm::bench::{SOON, aside, refused_at, roles};
 use crate::stm::rig::Rigged;
 
 laws! { "lock":
@@ -121,7 +121,10 @@ async fn polled<F: Future>(future: F, times: u32) -> Option<F::Output> {
 
 /// A value whose `receive` is dropped, at whatever moment, is soon there for others, though the client lives on.
 async fn a_dropped_receive_leaves_its_value(ctx: Ctx) -> Outcome {
-    let (stm, other) = (client(&ctx, LONG).await?, client(&ctx, LONG).await?);
+    // There are moments before and after each of its calls to be dropped at.
+    let (coordinator, store) = roles(&ctx).await?;
+    let yielding = Arc::new(Rigged::new(coordinator).yielding());
+    let (stm, other) = (ctx.stm(yielding, store).seed(ctx.seed).session_ttl(LONG).build(), client(&ctx, LONG).await?);
     let _alive = stm.lock("/alive")?.acquire().await?;
     let (queue, others) = (stm.queue::<u32>("/q", 10)?, other.queue::<u32>("/q", 10)?);
     let noise = Noise::new(&ctx).await?;

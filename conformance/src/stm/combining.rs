@@ -253,7 +253,7 @@ async fn a_swap_that_waits_for_a_reader_keeps_its_deadline(ctx: Ctx) -> Outcome 
         let set = async { atom.compare_and_set(&Vec::new(), vec![1]).await.map(drop) };
         tokio::join!(swap, set, atom.update(|list| list.push(2)), atom.reset(vec![3]))
     };
-    let (swap, set, update, reset) = within(DEADLINE * 2, "those that wait", writes).await;
+    let (swap, set, update, reset) = Box::pin(within(DEADLINE * 2, "those that wait", writes)).await;
     for told in [swap, set, update, reset, done(first).await?.map(drop)] {
         let error = told.expect_err("nothing was answered");
         assert!(matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Unavailable), "{error:?}");

@@ -38,7 +38,7 @@ async fn a_time_without_end_is_none(ctx: Ctx) -> Outcome {
             let last = queue.pop_timeout(time).await?;
             Ok::<_, avout_core::Error>((r.get().await?, atom.get().await?, last))
         };
-        let done = within(SOON, "everything", everything).await;
+        let done = Box::pin(within(SOON, "everything", everything)).await;
         assert_eq!(done.map_err(|error| format!("{error:?}")), Ok((1, 2, 2)), "with {time:?}");
         within(SOON, "close", stm.close()).await;
     }

@@ -89,7 +89,7 @@ impl Scene for Barrier {
                 _ => barrier.wait().await.map(Some),
             }
         });
-        match passed.await {
+        match Box::pin(passed).await {
             Ok(Some(passed)) => {
                 actor.tell(|| format!("passes round {} of {}", passed.round, self.key));
                 self.pass(actor.world(), before, passed);

@@ -151,7 +151,7 @@ impl Scene for Condition {
     async fn step(&self, actor: &Actor) {
         let (what, done) = match actor.world().chance(0.5) {
             true => ("put", self.put(actor).await),
-            false => ("take", self.take(actor).await),
+            false => ("take", Box::pin(self.take(actor)).await),
         };
         if let Err(error) = done {
             actor.accept(what, &error, &[ErrorKind::Lost]);

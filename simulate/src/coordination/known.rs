@@ -11,4 +11,4 @@ pub(super) const ROUNDS_ARE_EXACT: bool = true;
 /// A wait that timed out, and is given up then, hands nothing on.
 pub(super) const HANDS_ON_WHAT_IT_HAS: bool = true;
 /// A task may ask for what another of its requests is about to let go of.
-pub(super) const NO_FALSE_MISUSE: bool = false;
+pub(super) const NO_FALSE_MISUSE: bool = true;

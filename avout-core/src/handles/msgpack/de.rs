@@ -182,7 +182,11 @@ impl<'de> Deserializer<'de> {
             Head::Nil => visitor.visit_unit(),
             Head::Bool(value) => visitor.visit_bool(value),
             Head::Unsigned(value) => visitor.visit_u64(value),
-            Head::Negative(value) => visitor.visit_i64(value),
+            // For visitors that keep the width, such as that of BSON.
+            Head::Negative(value) => match i32::try_from(value) {
+                Ok(value) => visitor.visit_i32(value),
+                Err(_) => visitor.visit_i64(value),
+            },
             Head::F32(value) => visitor.visit_f32(value),
             Head::F64(value) => visitor.visit_f64(value),
             Head::Text(text) => match std::str::from_utf8(text) {
