@@ -1,7 +1,7 @@
 //! Waiting for a time, under any executor.
 //!
 //! A timer of tokio's belongs to the runtime around it when it is made: without one it panics, and it ends with it. These belong to
-//! [`runtime`](super::tasks::runtime), so they work under any executor, and for a future that is moved from one runtime to another.
+//! [`runtime`], so they work under any executor, and for a future that is moved from one runtime to another.
 
 use std::future::IntoFuture;
 use std::sync::mpsc::{Sender, channel};

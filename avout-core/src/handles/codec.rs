@@ -28,13 +28,13 @@ pub trait Codec<T>: Send + Sync + 'static {
     /// The value's bytes.
     ///
     /// # Errors
-    /// Any, and it becomes the source of an [`ErrorKind::Codec`].
+    /// Any, and it becomes the source of an [`Codec`](crate::ErrorKind::Codec).
     fn encode(&self, value: &T) -> Result<Vec<u8>, Cause>;
 
     /// The bytes' value.
     ///
     /// # Errors
-    /// Any, and it becomes the source of an [`ErrorKind::Codec`].
+    /// Any, and it becomes the source of an [`Codec`](crate::ErrorKind::Codec).
     fn decode(&self, bytes: &[u8]) -> Result<T, Cause>;
 
     /// What the type is called in tags. The first is written beside values; those with another of these are read too. At most 255
