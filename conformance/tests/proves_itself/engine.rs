@@ -432,6 +432,7 @@ pub(crate) const NOT_SHOWN: &[&str] = &[
     "stm::a_queue_hands_each_job_to_one_worker",
     "watch::a_watch_survives_lost_events",
     "lock::ids_that_are_destroyed_are_forgotten",
+    "lock::close_waits_for_releases",
     "lock::every_operation_of_a_closed_client_is_refused",
     "lock::every_wait_ends_with_its_client",
     "lock::a_transaction_at_a_close_ends_whole_or_not_at_all",

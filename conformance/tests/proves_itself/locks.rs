@@ -105,7 +105,6 @@ pub(crate) const BREAKS: &[(Break, &[&str])] = &[
     (
         Break::Engine(Bug::CloseAtOnce),
         &[
-            "lock::close_waits_for_releases",
             "lock::what_a_closed_client_held_can_be_had_at_once",
             "lock::a_close_that_is_dropped_or_repeated_is_one_close",
             "lock::the_session_ends_with_the_client",
