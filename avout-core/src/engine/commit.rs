@@ -11,7 +11,7 @@ use super::failpoints::{self, Failpoint};
 use super::floor::KnownFloor;
 use super::merge::{Entered, Merged, Told};
 use super::options::Isolation;
-use super::plan::{Plan, Planned};
+use super::plan::Plan;
 use super::planted::{self, Bug};
 use super::precedence::First;
 use super::prepare::{Prewritten, apply, validate};
@@ -21,7 +21,7 @@ use super::reserve::Reserved;
 use super::send::Sent;
 use super::slots::Lease;
 use crate::error::{ErrorKind, Result};
-use crate::protocol::{Check, Commit, CommitOutcome, Conflict, Entry, Floor, Holder, Key, Payload, Point, Version};
+use crate::protocol::{Check, Commit, CommitOutcome, Conflict, Floor, Holder, Key, Payload, Point, Version};
 
 /// How an attempt ended that its body did not give up.
 pub(super) enum Ended {
@@ -393,27 +393,6 @@ impl Engine {
         }
         plan.take_in(conflict);
         Ok(None)
-    }
-
-    /// Whether a commit that was answered with a conflict did not take effect, as far as the records show that it would have replaced.
-    /// A request is sent once, so the answer stands, unless one of them holds what this commit would have written, and none is as it was.
-    async fn is_refuted(&self, plan: &Plan, commit: &Commit, deadline: Option<Instant>) -> bool {
-        let keys: Vec<Key> = plan.writes.iter().map(|planned| planned.write.cell.key.clone()).collect();
-        let Ok(now) = self.read(&keys, deadline).await else { return false };
-        let is_base = |(planned, now): (&Planned, &Option<Entry>)| match (planned.base(), now) {
-            (Some(base), Some(now)) => (&base.revision, base.point) == (&now.revision, now.point),
-            (None, None) => true,
-            _ => false,
-        };
-        let is_written = |(key, now): (&Key, &Option<Entry>)| {
-            let put = commit.puts.iter().find(|put| put.key == *key).map(|put| &put.record.payload);
-            match (put, now) {
-                (Some(put), Some(now)) => now.record.payloads(now.point).any(|(_, payload)| payload.may_be(put)),
-                (Some(Payload::Deleted) | None, _) => true,
-                (Some(_), None) => false,
-            }
-        };
-        plan.writes.iter().zip(&now.entries).any(is_base) || !keys.iter().zip(&now.entries).any(is_written)
     }
 
     /// The floor as it is now, whatever was known of it.

@@ -30,6 +30,7 @@ mod prepare;
 mod queue;
 mod read;
 mod refuse;
+mod refuted;
 mod reserve;
 mod run;
 mod send;
