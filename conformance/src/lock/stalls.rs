@@ -201,12 +201,17 @@ async fn a_wait_that_timed_out_hands_on_nothing(ctx: Ctx) -> Outcome {
         tokio::spawn(async move { lock.condition("c")?.wait(guard).await })
     };
     until_status(&lock, 0, 0).await;
+    let held = lock.acquire().await?;
+    let other = client(&ctx, LONG).await?.lock("/lock")?;
+    // It stands in line before the lock is let go of: the one whose time will be over comes behind.
+    let next = tokio::spawn(async move { other.acquire().await });
+    until_status(&lock, 1, 1).await;
     let late = {
-        let (lock, guard) = (lock.clone(), lock.acquire().await?);
+        let lock = lock.clone();
         let soon = Duration::from_millis(200);
-        tokio::spawn(async move { lock.condition("c")?.wait_timeout(guard, soon).await.map(drop) })
+        tokio::spawn(async move { lock.condition("c")?.wait_timeout(held, soon).await.map(drop) })
     };
-    let guard = within(SOON, "the lock", client(&ctx, LONG).await?.lock("/lock")?.acquire()).await?;
+    let guard = within(SOON, "the lock", next).await.expect("no panic")?;
     // Its time is over, and it waits for the lock.
     until_status(&lock, 1, 1).await;
     late.abort();
