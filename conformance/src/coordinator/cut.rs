@@ -45,6 +45,17 @@ async fn write_at_last(ctx: &Ctx, client: &dyn Coordinator, key: &Key, to: u64) 
     within(ctx.fixture.time_limit() / 3, "a commit after the connections were cut", attempts).await
 }
 
+/// Reads through a client whose connections were cut, maybe one after the other, as often as it takes.
+async fn read_at_last(client: &dyn Coordinator, key: &Key) -> Option<u64> {
+    loop {
+        match client.read(std::slice::from_ref(key), None).await {
+            Ok(found) => return found.entries[0].as_ref().map(number),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// A client whose connections were cut answers again by itself, and only with errors that let the caller try again meanwhile.
 async fn answers_again_after_a_cut(ctx: Ctx) -> Outcome {
     let [one, two] = ctx.coordinators().await?;
@@ -77,8 +88,7 @@ async fn a_watch_outlives_a_cut(ctx: Ctx) -> Outcome {
                         assert!(!matches!(error.kind(), ErrorKind::Closed | ErrorKind::StoreLost), "{error:?}");
                         tokio::time::sleep(Duration::from_millis(20)).await;
                     }
-                    let found = one.read(std::slice::from_ref(&key), None).await;
-                    if found.is_ok_and(|found| found.entries[0].as_ref().map(number) == Some(value)) {
+                    if read_at_last(&*one, &key).await == Some(value) {
                         return;
                     }
                 }
