@@ -13,7 +13,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{PushInfo, PushKind, Value};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::AbortHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::client::Client;
 use crate::error::classify;
@@ -306,6 +306,8 @@ impl Task {
     /// Returns when the connection is to be made again.
     async fn listen(&mut self, mut ear: Ear) {
         let ended = Arc::clone(&ear.ended);
+        // However many requests come meanwhile.
+        let mut next_look = Box::pin(sleep(PING));
         loop {
             tokio::select! {
                 () = ended.notified() => return,
@@ -329,10 +331,11 @@ impl Task {
                         }
                     }
                 },
-                () = sleep(PING) => {
+                () = &mut next_look => {
                     if !self.is_told(&mut ear.connection).await || self.tell_if_gone().await {
                         return;
                     }
+                    next_look.as_mut().reset(Instant::now() + PING);
                 }
             }
         }

@@ -1,9 +1,11 @@
 //! Faults of one server and of the way to it.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use avout_conformance::servers::Redis;
-use avout_core::ErrorKind;
+use avout_core::backend::Coordinator;
+use avout_core::{ErrorKind, Key};
 
 use crate::support::{Outcome, Pair, at_last, hasty, lost, namespace, open, stm, within};
 
@@ -123,6 +125,33 @@ pub(crate) async fn a_slow_server_is_waited_for() -> Outcome {
     assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout), "{error:?}");
     proxy.delay(Duration::ZERO);
     assert_eq!(pair.read_at_last().await, 1);
+    Ok(())
+}
+
+/// A connection that hears nothing any more is noticed and made again, however often something is asked of it meanwhile that needs
+/// no answer.
+pub(crate) async fn a_deaf_watch_is_noticed_though_others_come_and_go() -> Outcome {
+    let redis = Redis::single().await?;
+    let proxy = redis.proxy(0).await?;
+    let url = format!("redis://{}/{}?timeout=500ms&connect_timeout=500ms", proxy.address(), namespace());
+    let coordinator = avout_redis::connect(&url).await?.coordinator;
+    let keys = [Key::new("/watched")?];
+    let _kept = coordinator.watch(&keys).await?;
+    let connections = async || -> Outcome<u64> {
+        let stats = redis.command(0, &["INFO", "stats"]).await?;
+        let count = stats.lines().find_map(|line| line.strip_prefix("total_connections_received:"));
+        Ok(count.ok_or("a count")?.trim().parse()?)
+    };
+    let before = connections().await?;
+    let of_one_look = connections().await? - before;
+    let looks = AtomicU64::new(1);
+    proxy.lose_replies();
+    at_last("a new connection", async || {
+        drop(coordinator.watch(&keys).await);
+        let looks = looks.fetch_add(1, Ordering::Relaxed) + 1;
+        connections().await.ok().filter(|now| *now > before + looks * of_one_look)
+    })
+    .await;
     Ok(())
 }
 

@@ -43,6 +43,7 @@ avout_conformance::server_tests![
     a_full_memory_takes_no_writes,
     a_paused_server_loses_nothing,
     a_slow_server_is_waited_for,
+    a_deaf_watch_is_noticed_though_others_come_and_go,
     an_emptied_server_is_told,
     a_server_that_forgets_is_told_once,
     no_transaction_sees_two_histories,
