@@ -414,7 +414,16 @@ impl TxInner {
 
     /// Applies `function` for a provisional answer, and keeps it for the commit.
     pub(crate) async fn commute(&self, cell: &Arc<Cell>, function: Function) -> Result<Shared> {
-        let loaded = self.values(&[cell], false).await?.pop().expect("one value for one cell");
+        let loaded = match self.values(&[cell], false).await {
+            Ok(mut values) => values.pop().expect("one value for one cell"),
+            Err(error) => {
+                // What keeps it from its value is as good as read: the body may go on with that.
+                let mut attempt = self.attempt();
+                let touched = attempt.keys.entry(&cell.key);
+                touched.read |= touched.seen.is_some();
+                return Err(error);
+            }
+        };
         // Others of the body may write the ref meanwhile, and the function must not be called under the lock.
         let mut current = self.pending(cell).unwrap_or_else(|| Arc::clone(&loaded));
         let mut value = function(&current)?;

@@ -404,6 +404,7 @@ pub(crate) const NOT_SHOWN: &[&str] = &[
     "stm::a_ref_made_again_before_the_commit_loses_the_attempt",
     "stm::a_ref_destroyed_before_the_commit_loses_the_attempt",
     "stm::commutes_go_on_after_the_floor_was_raised",
+    "stm::an_absent_ref_that_is_made_loses_who_ensured_or_commuted_it",
     "stm::a_blind_write_under_snapshot_overwrites_nothing_unseen",
     "stm::atom_swaps_lose_nothing",
     "stm::a_reader_of_trimmed_stored_values_is_never_wrong",
