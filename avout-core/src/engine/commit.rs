@@ -20,7 +20,7 @@ use super::read::{Loaded, lost_value};
 use super::reserve::Reserved;
 use super::send::Sent;
 use super::slots::Lease;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Check, Commit, CommitOutcome, Conflict, Floor, Holder, Key, Payload, Point, Version};
 
 /// How an attempt ended that its body did not give up.
@@ -294,6 +294,10 @@ impl Engine {
                 prewritten.discard();
                 plan.recompute();
                 continue;
+            }
+            if !run.is_wanted() {
+                prewritten.discard();
+                return Err(Error::new(ErrorKind::Unavailable, "nobody wants it any more, so it was not sent"));
             }
             prewritten.keep();
             let slot_key = lease.as_ref().map(|lease| lease.key().clone());
