@@ -361,12 +361,16 @@ impl Engine {
             }
             self.stats.reapplied();
             // Others of this process on the same keys are waited for, and those of other processes are given way to.
-            if run.tickets.is_empty() && repeated > 0 {
+            let in_time = if run.tickets.is_empty() && repeated > 0 {
                 let keys = plan.keys().cloned().collect();
                 if let Some(lost) = Box::pin(self.queue_up(keys, &mut plan, attempt.read_point, run)).await {
                     return Ok(lost);
                 }
-            } else if !Box::pin(self.yield_or_pause(repeated, deadline)).await {
+                deadline.is_none_or(|deadline| Instant::now() < deadline)
+            } else {
+                Box::pin(self.yield_or_pause(repeated, deadline)).await
+            };
+            if !in_time {
                 let key = plan.writes[0].write.cell.key.clone();
                 return Ok(Ended::Lost { key, primed: None });
             }
