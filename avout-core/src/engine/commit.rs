@@ -39,8 +39,8 @@ pub(super) struct Standing {
     pub(super) tickets: Vec<Ticket>,
     /// Who it is in reservations of its own.
     pub(super) holder: Option<Holder>,
-    /// What it has reserved last.
-    pub(super) reserved: Option<Reserved>,
+    /// What it has reserved.
+    pub(super) reserved: Vec<Reserved>,
     /// In memory: that others hold their commits back for it.
     pub(super) first: Option<First>,
     /// See [`Options::wanted`](super::Options::wanted).
@@ -56,7 +56,7 @@ impl Standing {
             deadline,
             tickets: Vec::new(),
             holder: None,
-            reserved: None,
+            reserved: Vec::new(),
             first: None,
             wanted: None,
             merged: None,

@@ -157,9 +157,9 @@ impl<'a> Runner<'a> {
         if let Some(key) = first {
             return Box::pin(self.lost(std::mem::take(attempt), key, None, true)).await;
         }
-        let written = match &self.standing.reserved {
-            None => Vec::new(),
-            Some(_) => attempt.written().cloned().collect(),
+        let written = match self.standing.reserved.is_empty() {
+            true => Vec::new(),
+            false => attempt.written().cloned().collect(),
         };
         match self.engine.commit(attempt, self.options.isolation, &mut self.standing).await {
             Ok(Ended::Committed(point)) => {
@@ -249,8 +249,8 @@ impl<'a> Runner<'a> {
         tracing::debug!(losses = self.losses, "lost again and again, reserving");
         match self.engine.reserve(keys, holder, self.longest, self.standing.deadline).await {
             Ok(Some((reserved, primed))) => {
-                self.standing.reserved = Some(reserved);
-                self.primed = Some(primed);
+                reserved.join(&mut self.standing.reserved);
+                self.primed = primed;
                 Ok(true)
             }
             Ok(None) => Ok(false),
@@ -260,8 +260,8 @@ impl<'a> Runner<'a> {
 
     /// Ends what it has reserved, but for what it has `written`: nobody is to wait for that any more.
     async fn release(&mut self, written: &[Key]) {
-        if let Some(reserved) = self.standing.reserved.take() {
-            Box::pin(self.engine.release(reserved, written)).await;
+        if !self.standing.reserved.is_empty() {
+            Box::pin(self.engine.release(&mut self.standing.reserved, written)).await;
         }
     }
 
@@ -353,6 +353,26 @@ impl<'a> Runner<'a> {
 
     fn gave_up(&self, error: Error) -> Error {
         error.with_effort(self.attempts, self.standing.begun.elapsed()).during("dosync")
+    }
+}
+
+impl Drop for Runner<'_> {
+    /// Nobody waits for what was dropped, or ended by a panic of its body.
+    fn drop(&mut self) {
+        let mut reserved = std::mem::take(&mut self.standing.reserved);
+        if reserved.is_empty() {
+            return;
+        }
+        let engine = Arc::clone(self.engine);
+        self.engine.config.tasks.spawn(async move {
+            let release = async {
+                // What a close no longer waits for ends with its lease.
+                if let Ok(_busy) = engine.closing.enter() {
+                    engine.release(&mut reserved, &[]).await;
+                }
+            };
+            engine.closing.last_work(release).await;
+        });
     }
 }
 
