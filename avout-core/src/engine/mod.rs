@@ -6,6 +6,7 @@
 
 mod attempt;
 mod backoff;
+mod bases;
 mod cache;
 mod cell;
 mod closing;
