@@ -7,7 +7,7 @@ use std::time::Duration;
 use avout_core::{Error, ErrorKind, Key, Ref, Stm, Tx};
 
 use super::bench::{
-    INLINE, Runs, SOON, add_aside, client, clients, counted, eventually, large, refused, rigged, roles, small,
+    INLINE, Runs, SOON, add_aside, aside, client, clients, counted, eventually, large, refused, rigged, roles, small,
 };
 use super::rig::{Rigged, Then};
 use super::rig_store::RiggedStore;
@@ -21,6 +21,7 @@ laws! { "stm":
     a_reservation_ends_with_a_transaction_that_is_dropped_or_panics,
     a_reservation_that_is_not_answered_ends_with_the_deadline,
     what_does_not_fit_into_one_commit_is_reserved_and_released,
+    reservations_are_released_though_the_floor_was_raised,
     a_slow_reader_of_a_ref_without_history_has_its_turn,
 }
 
@@ -252,6 +253,26 @@ async fn what_does_not_fit_into_one_commit_is_reserved_and_released(ctx: Ctx) ->
     assert!(hot.get().await? >= 1000);
     for key in read.iter().map(Ref::key).chain([hot.key()]) {
         assert!(!is_reserved(&stm, key).await, "{key} is still reserved");
+    }
+    Ok(())
+}
+
+/// Where revisions may come again, too, a transaction that has reserved holds nobody up once it is over, whatever was swept meanwhile.
+async fn reservations_are_released_though_the_floor_was_raised(ctx: Ctx) -> Outcome {
+    let (stm, _) = rigged(&ctx, Rigged::plain).await?;
+    let other = client(&ctx).await?;
+    let pair = Pair::new(&stm, &other).await?;
+    let done = stm.transaction().no_deadline().dosync(async |tx| {
+        if !pair.lose(&tx, &stm).await? {
+            return Ok(());
+        }
+        let other = other.clone();
+        aside(async move { other.sweep().await }).await?;
+        Err(Error::abort("it has reserved"))
+    });
+    refused(done.await, ErrorKind::Aborted, "the body's own error");
+    for r in [&pair.config, &pair.hot] {
+        assert!(!is_reserved(&stm, r.key()).await, "{} is still reserved", r.key());
     }
     Ok(())
 }

@@ -435,6 +435,7 @@ pub(crate) const NOT_SHOWN: &[&str] = &[
     "stm::a_reservation_ends_with_a_transaction_that_is_dropped_or_panics",
     "stm::a_reservation_that_is_not_answered_ends_with_the_deadline",
     "stm::what_does_not_fit_into_one_commit_is_reserved_and_released",
+    "stm::reservations_are_released_though_the_floor_was_raised",
     "stm::a_queue_hands_each_job_to_one_worker",
     "watch::a_watch_survives_lost_events",
     "lock::ids_that_are_destroyed_are_forgotten",
