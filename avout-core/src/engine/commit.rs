@@ -6,7 +6,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Engine;
-use super::attempt::{Action, Attempt, Primed};
+use super::attempt::{Attempt, Primed};
 use super::failpoints::{self, Failpoint};
 use super::floor::KnownFloor;
 use super::merge::{Entered, Merged, Told};
@@ -14,14 +14,13 @@ use super::options::Isolation;
 use super::plan::Plan;
 use super::planted::{self, Bug};
 use super::precedence::First;
-use super::prepare::{Prewritten, apply, validate};
+use super::prepare::{Prewritten, validate};
 use super::queue::{Ticket, leave};
-use super::read::{Loaded, lost_value};
 use super::reserve::Reserved;
 use super::send::Sent;
 use super::slots::Lease;
-use crate::error::{ErrorKind, Result};
-use crate::protocol::{Check, Commit, CommitOutcome, Conflict, Floor, Holder, Key, Payload, Point, Version};
+use crate::error::{Error, ErrorKind, Result};
+use crate::protocol::{Check, Commit, CommitOutcome, Conflict, Floor, Holder, Key, Point, Version};
 
 /// How an attempt ended that its body did not give up.
 pub(super) enum Ended {
@@ -39,8 +38,8 @@ pub(super) struct Standing {
     pub(super) tickets: Vec<Ticket>,
     /// Who it is in reservations of its own.
     pub(super) holder: Option<Holder>,
-    /// What it has reserved last.
-    pub(super) reserved: Option<Reserved>,
+    /// What it has reserved.
+    pub(super) reserved: Vec<Reserved>,
     /// In memory: that others hold their commits back for it.
     pub(super) first: Option<First>,
     /// See [`Options::wanted`](super::Options::wanted).
@@ -56,7 +55,7 @@ impl Standing {
             deadline,
             tickets: Vec::new(),
             holder: None,
-            reserved: None,
+            reserved: Vec::new(),
             first: None,
             wanted: None,
             merged: None,
@@ -295,6 +294,10 @@ impl Engine {
                 plan.recompute();
                 continue;
             }
+            if !run.is_wanted() {
+                prewritten.discard();
+                return Err(Error::new(ErrorKind::Unavailable, "nobody wants it any more, so it was not sent"));
+            }
             prewritten.keep();
             let slot_key = lease.as_ref().map(|lease| lease.key().clone());
             // Only those who come next in a queue are told.
@@ -357,12 +360,16 @@ impl Engine {
             }
             self.stats.reapplied();
             // Others of this process on the same keys are waited for, and those of other processes are given way to.
-            if run.tickets.is_empty() && repeated > 0 {
+            let in_time = if run.tickets.is_empty() && repeated > 0 {
                 let keys = plan.keys().cloned().collect();
                 if let Some(lost) = Box::pin(self.queue_up(keys, &mut plan, attempt.read_point, run)).await {
                     return Ok(lost);
                 }
-            } else if !Box::pin(self.yield_or_pause(repeated, deadline)).await {
+                deadline.is_none_or(|deadline| Instant::now() < deadline)
+            } else {
+                Box::pin(self.yield_or_pause(repeated, deadline)).await
+            };
+            if !in_time {
                 let key = plan.writes[0].write.cell.key.clone();
                 return Ok(Ended::Lost { key, primed: None });
             }
@@ -401,89 +408,6 @@ impl Engine {
         let floor = KnownFloor::from_entry(entry.as_ref())?;
         self.floor.correct(&floor);
         Ok(floor)
-    }
-
-    /// Takes away bases that were assumed and not read: an error may not rest on them. Whether there were any.
-    fn doubts_bases(&self, plan: &mut Plan) -> bool {
-        !planted::is(&self.config, Bug::BasesUndoubted) && plan.doubt_bases()
-    }
-
-    /// Reads the records that are written without having been read, and the floor along with them if it is not known. Gives the
-    /// key on which the attempt is lost.
-    async fn fill_bases(
-        &self,
-        plan: &mut Plan,
-        floor: &mut Option<KnownFloor>,
-        read_point: Option<Point>,
-        isolation: Isolation,
-        deadline: Option<Instant>,
-    ) -> Result<Option<Key>> {
-        let keys = plan.keys_without_base();
-        if !keys.is_empty() {
-            // A base as of the read point is stale at the commit if the key was written since.
-            let native = self.capabilities.native_snapshots && isolation == Isolation::Snapshot;
-            let bound = plan.writes.iter().any(|planned| planned.base.is_none() && !planned.soft);
-            let at = read_point.filter(|_| native && bound);
-            let snapshot = match self.read_with_floor(&keys, at, deadline).await {
-                Ok((snapshot, known)) => {
-                    floor.get_or_insert(known);
-                    snapshot
-                }
-                Err(error) if at.is_some() && error.kind() == ErrorKind::TooOld => return Ok(keys.into_iter().next()),
-                Err(error) => return Err(error),
-            };
-            for (key, entry) in keys.iter().zip(snapshot.entries) {
-                let planned = plan.write_of(key).expect("the plan's own keys were read");
-                if isolation == Isolation::Snapshot
-                    && !planned.soft
-                    && entry
-                        .as_ref()
-                        .zip(read_point)
-                        .is_some_and(|(entry, read_point)| entry.record.since(entry.point) > read_point)
-                {
-                    return Ok(Some(key.clone()));
-                }
-                planned.rebase(entry);
-                // As of the read point, or not changed since. What is not there may have been removed since.
-                planned.seen =
-                    isolation == Isolation::Snapshot && !planned.soft && (at.is_some() || planned.base().is_some());
-            }
-        }
-        Ok(None)
-    }
-
-    /// Makes the values to be written: applies commuted functions to what is there now. Gives the key on which the attempt is lost:
-    /// others replace its value faster than it can be read.
-    async fn final_values(&self, plan: &mut Plan, deadline: Option<Instant>) -> Result<Option<Key>> {
-        for planned in &mut plan.writes {
-            if matches!(planned.write.action, Action::Destroy) {
-                continue;
-            }
-            for tries in 0.. {
-                if planned.computed.is_some() {
-                    break;
-                }
-                let cell = &planned.write.cell;
-                let payload = planned.base().map(|entry| &entry.record.payload);
-                match self.load(cell, payload, deadline).await? {
-                    Loaded::Value(current) => planned.computed = Some(apply(&planned.write.action, &current)?),
-                    Loaded::Absent => return Err(super::read::absent(&cell.key)),
-                    Loaded::Gone(..) if tries > 0 => return Ok(Some(cell.key.clone())),
-                    Loaded::Gone(realm, version) => {
-                        let entry = self.entry(&cell.key, deadline).await?;
-                        let still = entry.as_ref().is_some_and(|entry| {
-                            matches!(&entry.record.payload, Payload::Stored { version: now, .. } if *now == version)
-                        });
-                        if still {
-                            return Err(lost_value(&cell.key, realm, &version));
-                        }
-                        planned.rebase(entry);
-                        planned.check_base()?;
-                    }
-                }
-            }
-        }
-        Ok(None)
     }
 
     /// A name for the values of one commit request.

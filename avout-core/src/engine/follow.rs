@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use super::options::Options;
 use super::planted::{self, Bug};
-use super::read::Loaded;
+use super::read::{Loaded, lost_value};
 use super::run::run;
 use super::{Cell, Engine};
 use crate::backend::Watcher;
@@ -41,7 +41,7 @@ impl Follower {
         let deadline = engine.deadline();
         let watcher = engine.watch(std::slice::from_ref(&cell.key), deadline).await?;
         // A transaction, for that has its turn where others replace the value faster than it is read.
-        let options = Options::new(&engine.config);
+        let options = Options::until(&engine.config, deadline);
         let (last, told) = run(&engine, options, |tx| {
             let cell = Arc::clone(&cell);
             async move { tx.current(&cell).await }
@@ -58,7 +58,7 @@ impl Follower {
     pub(crate) async fn next(&mut self) -> Result<Followed> {
         loop {
             while let Some((point, payload)) = self.waiting.front().cloned() {
-                let loaded = self.engine.load(&self.cell, Some(&payload), None).await;
+                let loaded = load(&self.engine, &self.cell, &payload).await;
                 self.waiting.pop_front();
                 if !planted::is(&self.engine.config, Bug::ToldAgain) {
                     self.told = point;
@@ -129,5 +129,16 @@ impl Follower {
             }
             Err(error) => Err(error),
         }
+    }
+}
+
+/// A payload's value. One that its store has lost, though it is the current one, is an error.
+async fn load(engine: &Engine, cell: &Cell, payload: &Payload) -> Result<Loaded> {
+    let loaded = engine.load(cell, Some(payload), None).await?;
+    match &loaded {
+        Loaded::Gone(realm, version) if engine.points_at(&cell.key, version, None).await? => {
+            Err(lost_value(&cell.key, *realm, version))
+        }
+        _ => Ok(loaded),
     }
 }

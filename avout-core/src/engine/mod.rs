@@ -6,6 +6,7 @@
 
 mod attempt;
 mod backoff;
+mod bases;
 mod cache;
 mod cell;
 mod closing;
@@ -57,7 +58,7 @@ pub(crate) use options::Options;
 pub use options::{Config, Isolation};
 #[cfg(feature = "planted-bugs")]
 pub use planted::Bug;
-pub(crate) use read::{Loaded, absent};
+pub(crate) use read::{Loaded, absent, lost_value};
 pub(crate) use run::{TxInner, refuse_nested, run};
 pub use stats::Stats;
 pub use sweep::{Skipped, SweepReport};

@@ -2,6 +2,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::attempt::{AbortHook, CommitHook};
 use crate::backend::tasks::Tasks;
@@ -72,11 +73,18 @@ pub(crate) struct Options {
     pub(crate) label: Cow<'static, str>,
     pub(crate) on_commit: Vec<CommitHook>,
     pub(crate) on_abort: Vec<AbortHook>,
-    /// When its sender has gone nobody wants the transaction any more: a commit that surely did not happen is not sent again.
+    /// When its sender has gone nobody wants the transaction any more: a commit that was not sent, or surely did not happen, is not
+    /// sent.
     pub(crate) wanted: Option<watch::Receiver<()>>,
 }
 
 impl Options {
+    /// For the last part of an operation that has to be over by then.
+    pub(crate) fn until(config: &Config, deadline: Option<Instant>) -> Self {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        Self { deadline: left, ..Self::new(config) }
+    }
+
     pub(crate) fn new(config: &Config) -> Self {
         Self {
             isolation: Isolation::default(),

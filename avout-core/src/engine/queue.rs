@@ -142,15 +142,16 @@ impl Engine {
         loop {
             let mut ended = pin!(self.queues.ended.notified());
             ended.as_mut().enable();
-            if self.queues.hot(keys.iter()).is_empty() || timeout_at(until, ended).await.is_err() {
+            if self.queues.hot(keys.iter()).is_empty() {
                 return;
             }
+            let Ok(Ok(())) = self.closing.race(timeout_at(until, ended)).await else { return };
         }
     }
 
     /// Waits for its turn at each of these keys. The caller holds no tickets, and keys are taken in their
     /// order, so that there is no circle. Whoever is ahead may be held up by what this one would do, so the wait is
-    /// bounded; then the caller goes on with the tickets that it got.
+    /// bounded, and ends with the client; then the caller goes on with the tickets that it got.
     pub(super) async fn queue_for(&self, mut keys: Vec<Key>, deadline: Option<Instant>) -> Vec<Ticket> {
         keys.sort_unstable();
         keys.dedup();
@@ -167,9 +168,10 @@ impl Engine {
                         until += planted::ENDLESS;
                     }
                     let until = deadline.map_or(until, |deadline| until.min(deadline));
-                    match timeout_at(until, Arc::clone(&ticket.queue.turn).lock_owned()).await {
-                        Ok(turn) => turn,
-                        Err(_) => break,
+                    let turn = timeout_at(until, Arc::clone(&ticket.queue.turn).lock_owned());
+                    match self.closing.race(turn).await {
+                        Ok(Ok(turn)) => turn,
+                        _ => break,
                     }
                 }
             };

@@ -15,8 +15,9 @@ use super::leases::LONGEST_LEASE;
 use super::plan::Plan;
 use super::planted::{self, Bug};
 use super::queue::Left;
+use super::time::by;
 use crate::backend::time::timeout_at;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Check, Commit, CommitOutcome, Entry, Floor, Holder, Key, Put, Record, Revision};
 
 /// How often a reservation is tried, each time with what came before it.
@@ -42,9 +43,22 @@ struct Asked {
 
 /// The records in which a transaction has a reservation.
 pub(super) struct Reserved {
+    holder: Holder,
     /// The floor under which they have these revisions.
     floor: KnownFloor,
     entries: Vec<(Key, Entry)>,
+}
+
+impl Reserved {
+    /// Adds to what the transaction has reserved before. Another attempt may touch other keys, and the earlier ones are to be
+    /// released all the same.
+    pub(super) fn join(self, all: &mut Vec<Self>) {
+        for before in all.iter_mut() {
+            before.entries.retain(|(key, _)| !self.entries.iter().any(|(now, _)| now == key));
+        }
+        all.retain(|before| !before.entries.is_empty());
+        all.push(self);
+    }
 }
 
 impl Engine {
@@ -60,12 +74,14 @@ impl Engine {
         holder: Holder,
         attempt: Duration,
         deadline: Option<Instant>,
-    ) -> Result<Option<(Reserved, Box<Primed>)>> {
+    ) -> Result<Option<(Reserved, Option<Box<Primed>>)>> {
         let commits = self.backoff.commit_time().saturating_mul(LEASE_COMMITS);
         let lease = commits.max(attempt.saturating_mul(LEASE_ATTEMPTS)).clamp(SHORTEST_LEASE, LONGEST_LEASE);
         // What is read from here on has its revisions under this one, or under a later one.
         let Some(floor) = self.floor.get() else { return Ok(None) };
         let asked = Asked { holder, lease, floor, deadline };
+        // The last ones are those that it lost on last.
+        let keys = &keys[keys.len().saturating_sub(self.capabilities.max_keys)..];
         let mut snapshot = self.read(keys, deadline).await?;
         for _ in 0..TRIES {
             let others = |(key, entry)| self.leases.until(key, entry, Some(holder)).is_some();
@@ -73,11 +89,14 @@ impl Engine {
                 return Ok(None);
             }
             let commit = self.reservation(keys, &snapshot.entries, &asked);
-            if commit.puts.is_empty() || self.check_commit(&commit).is_err() {
+            if commit.puts.is_empty() {
                 return Ok(None);
             }
-            self.stats.commit();
-            match self.closing.race(self.coordinator.commit(&commit)).await.flatten() {
+            // What is only read is small in a commit of its own, and here it is written.
+            if self.check_commit(&commit).is_err() {
+                break;
+            }
+            match self.send_reservation(&commit, &asked).await {
                 Ok(CommitOutcome::Committed(done)) => {
                     let left = commit.puts.into_iter().zip(done.revisions).map(|(put, revision)| {
                         let point = self.coordinator.entry_point(&revision, done.point);
@@ -86,7 +105,7 @@ impl Engine {
                     let entries: Vec<_> = left.collect();
                     let primed = entries.iter().map(|(key, entry)| (key.clone(), Some(entry.clone())));
                     let primed = Primed::new(Some(asked.floor.clone()), done.point, primed);
-                    return Ok(Some((Reserved { floor: asked.floor, entries }, primed)));
+                    return Ok(Some((Reserved { holder, floor: asked.floor, entries }, Some(primed))));
                 }
                 Ok(CommitOutcome::Conflict(_)) => snapshot = self.read(keys, deadline).await?,
                 Err(error) => {
@@ -108,42 +127,54 @@ impl Engine {
         keys: &[Key],
         entries: Vec<Option<Entry>>,
         asked: Asked,
-    ) -> Result<Option<(Reserved, Box<Primed>)>> {
+    ) -> Result<Option<(Reserved, Option<Box<Primed>>)>> {
         let all: Vec<_> = keys.iter().zip(entries).collect();
-        let mut reserved = false;
+        let mut entries = Vec::new();
         for some in all.chunks(AT_ONCE) {
             let each = some.iter().map(|(key, entry)| self.reserve_one(key, entry.clone(), &asked));
-            reserved |= join_all(each).await.contains(&true);
+            entries.extend(join_all(each).await.into_iter().flatten());
         }
-        if !reserved {
+        if entries.is_empty() {
             return Ok(None);
         }
-        let snapshot = self.read(keys, asked.deadline).await?;
-        let own = present(keys, &snapshot.entries).filter(|(_, entry)| entry.record.is_reserved_by(asked.holder));
-        let entries = own.map(|(key, entry)| (key.clone(), entry.clone())).collect();
-        let primed = keys.iter().cloned().zip(snapshot.entries);
-        let primed = Primed::new(Some(asked.floor.clone()), snapshot.point, primed);
-        Ok(Some((Reserved { floor: asked.floor, entries }, primed)))
+        // Without it the next attempt reads for itself. What is reserved is so all the same, and must not be forgotten.
+        let primed = self.read(keys, asked.deadline).await.ok().map(|snapshot| {
+            let entries = keys.iter().cloned().zip(snapshot.entries);
+            Primed::new(Some(asked.floor.clone()), snapshot.point, entries)
+        });
+        Ok(Some((Reserved { holder: asked.holder, floor: asked.floor, entries }, primed)))
     }
 
-    /// Whether a key was reserved, by itself.
-    async fn reserve_one(&self, key: &Key, mut entry: Option<Entry>, asked: &Asked) -> bool {
+    /// Reserves a key by itself; gives what is there then.
+    async fn reserve_one(&self, key: &Key, mut entry: Option<Entry>, asked: &Asked) -> Option<(Key, Entry)> {
         let keys = std::slice::from_ref(key);
         for _ in 0..TRIES {
-            if entry.as_ref().is_none_or(|entry| self.leases.until(key, entry, Some(asked.holder)).is_some()) {
-                return false;
+            if self.leases.until(key, entry.as_ref()?, Some(asked.holder)).is_some() {
+                return None;
             }
-            let commit = self.reservation(keys, std::slice::from_ref(&entry), asked);
-            self.stats.commit();
-            match self.closing.race(self.coordinator.commit(&commit)).await.flatten() {
-                Ok(CommitOutcome::Committed(_)) => return true,
-                Ok(CommitOutcome::Conflict(_)) => {
-                    entry = self.entry(key, asked.deadline).await.ok().flatten();
+            let mut commit = self.reservation(keys, std::slice::from_ref(&entry), asked);
+            self.check_commit(&commit).ok()?;
+            match self.send_reservation(&commit, asked).await.ok()? {
+                CommitOutcome::Committed(mut done) => {
+                    let (put, revision) = (commit.puts.pop()?, done.revisions.pop()?);
+                    let point = self.coordinator.entry_point(&revision, done.point);
+                    return Some((put.key, Entry { revision, point, record: put.record }));
                 }
-                Err(_) => return false,
+                CommitOutcome::Conflict(_) => entry = self.entry(key, asked.deadline).await.ok()?,
             }
         }
-        false
+        None
+    }
+
+    /// Sends a reservation, unless the transaction has no time left for it.
+    async fn send_reservation(&self, commit: &Commit, asked: &Asked) -> Result<CommitOutcome> {
+        let late = || Error::new(ErrorKind::Timeout, "the deadline passed before the reservation was made");
+        if asked.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Err(late());
+        }
+        self.stats.commit();
+        let mut request = self.coordinator.commit(commit);
+        self.closing.race(by(asked.deadline, request.as_mut())).await?.unwrap_or_else(|_| Err(late()))
     }
 
     fn reservation(&self, keys: &[Key], entries: &[Option<Entry>], asked: &Asked) -> Commit {
@@ -174,28 +205,67 @@ impl Engine {
     /// `written`. What others have replaced meanwhile is theirs.
     ///
     /// # Cancel safety
-    /// Safe: what is not ended is over with its lease.
-    pub(super) async fn release(&self, reserved: Reserved, written: &[Key]) {
-        let Reserved { floor, mut entries } = reserved;
-        entries.retain(|(key, _)| !written.contains(key));
+    /// Safe: what is not ended by then is still in `reserved`, and is over with its lease.
+    pub(super) async fn release(&self, reserved: &mut Vec<Reserved>, written: &[Key]) {
+        for some in reserved.iter_mut() {
+            some.entries.retain(|(key, _)| !written.contains(key));
+        }
         let until = Instant::now() + RELEASE;
-        while !entries.is_empty() {
-            let own = entries.iter().map(|(key, entry)| (key, entry));
-            let commit = self.replacing(own, &floor, |entry| entry.record.released());
+        while let Some(some) = reserved.last_mut() {
+            if let Err(error) = self.release_some(some, until).await {
+                tracing::debug!(%error, "reservations are left");
+            }
+            reserved.pop();
+        }
+    }
+
+    async fn release_some(&self, reserved: &mut Reserved, until: Instant) -> Result<()> {
+        let mut raised = false;
+        while !reserved.entries.is_empty() {
+            let mut count = reserved.entries.len();
+            let commit = loop {
+                let own = reserved.entries[..count].iter().map(|(key, entry)| (key, entry));
+                let commit = self.replacing(own, &reserved.floor, |entry| entry.record.released());
+                // They may have been reserved one by one, since they do not fit into one commit.
+                match self.check_commit(&commit) {
+                    Err(_) if count > 1 => count = count.div_ceil(2),
+                    fits => break fits.map(|()| commit)?,
+                }
+            };
             self.stats.commit();
-            match timeout_at(until, self.coordinator.commit(&commit)).await {
-                Ok(Ok(CommitOutcome::Conflict(conflict))) if !conflict.stale.contains(&Floor::key()) => {
-                    let before = entries.len();
-                    entries.retain(|(key, _)| !conflict.stale.contains(key));
-                    if entries.len() == before {
-                        return;
+            let late = |_| Error::new(ErrorKind::Timeout, "no answer came in time");
+            match timeout_at(until, self.coordinator.commit(&commit)).await.map_err(late)?? {
+                CommitOutcome::Committed(_) => drop(reserved.entries.drain(..count)),
+                CommitOutcome::Conflict(conflict) if conflict.stale.contains(&Floor::key()) && !raised => {
+                    raised = true;
+                    self.find_again(reserved, until).await?;
+                }
+                CommitOutcome::Conflict(conflict) => {
+                    let before = reserved.entries.len();
+                    reserved.entries.retain(|(key, _)| !conflict.stale.contains(key));
+                    if reserved.entries.len() == before {
+                        return Err(Error::new(ErrorKind::Contended, "the floor is raised again and again"));
                     }
                 }
-                Ok(Ok(_)) => return,
-                Ok(Err(error)) => return tracing::debug!(%error, "reservations are left"),
-                Err(_) => return tracing::debug!("no answer came in time, reservations are left"),
             }
         }
+        Ok(())
+    }
+
+    /// Looks for reservations under the floor as it is now. Revisions from before may stand for something else by then, so only
+    /// what names the holder is still theirs.
+    async fn find_again(&self, reserved: &mut Reserved, until: Instant) -> Result<()> {
+        reserved.floor = self.refresh_floor(Some(until)).await?;
+        let keys: Vec<Key> = reserved.entries.iter().map(|(key, _)| key.clone()).collect();
+        let mut entries = Vec::with_capacity(keys.len());
+        for some in keys.chunks(self.capabilities.max_keys.max(1)) {
+            let snapshot = self.read(some, Some(until)).await?;
+            let own =
+                present(some, &snapshot.entries).filter(|(_, entry)| entry.record.is_reserved_by(reserved.holder));
+            entries.extend(own.map(|(key, entry)| (key.clone(), entry.clone())));
+        }
+        reserved.entries = entries;
+        Ok(())
     }
 
     /// Whether others have reserved something that the plan is about to write.
@@ -266,7 +336,7 @@ impl Engine {
                     None => std::future::pending().await,
                 }
             };
-            match timeout_at(until, hint).await {
+            match self.closing.race(timeout_at(until, hint)).await? {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => {
                     tracing::debug!(%error, "a watch was lost while waiting");

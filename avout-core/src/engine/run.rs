@@ -157,9 +157,9 @@ impl<'a> Runner<'a> {
         if let Some(key) = first {
             return Box::pin(self.lost(std::mem::take(attempt), key, None, true)).await;
         }
-        let written = match &self.standing.reserved {
-            None => Vec::new(),
-            Some(_) => attempt.written().cloned().collect(),
+        let written = match self.standing.reserved.is_empty() {
+            true => Vec::new(),
+            false => attempt.written().cloned().collect(),
         };
         match self.engine.commit(attempt, self.options.isolation, &mut self.standing).await {
             Ok(Ended::Committed(point)) => {
@@ -249,8 +249,8 @@ impl<'a> Runner<'a> {
         tracing::debug!(losses = self.losses, "lost again and again, reserving");
         match self.engine.reserve(keys, holder, self.longest, self.standing.deadline).await {
             Ok(Some((reserved, primed))) => {
-                self.standing.reserved = Some(reserved);
-                self.primed = Some(primed);
+                reserved.join(&mut self.standing.reserved);
+                self.primed = primed;
                 Ok(true)
             }
             Ok(None) => Ok(false),
@@ -260,8 +260,8 @@ impl<'a> Runner<'a> {
 
     /// Ends what it has reserved, but for what it has `written`: nobody is to wait for that any more.
     async fn release(&mut self, written: &[Key]) {
-        if let Some(reserved) = self.standing.reserved.take() {
-            Box::pin(self.engine.release(reserved, written)).await;
+        if !self.standing.reserved.is_empty() {
+            Box::pin(self.engine.release(&mut self.standing.reserved, written)).await;
         }
     }
 
@@ -356,6 +356,26 @@ impl<'a> Runner<'a> {
     }
 }
 
+impl Drop for Runner<'_> {
+    /// Nobody waits for what was dropped, or ended by a panic of its body.
+    fn drop(&mut self) {
+        let mut reserved = std::mem::take(&mut self.standing.reserved);
+        if reserved.is_empty() {
+            return;
+        }
+        let engine = Arc::clone(self.engine);
+        self.engine.config.tasks.spawn(async move {
+            let release = async {
+                // What a close no longer waits for ends with its lease.
+                if let Ok(_busy) = engine.closing.enter() {
+                    engine.release(&mut reserved, &[]).await;
+                }
+            };
+            engine.closing.last_work(release).await;
+        });
+    }
+}
+
 fn run_all(hooks: Vec<AbortHook>) {
     for hook in hooks {
         hook();
@@ -414,7 +434,16 @@ impl TxInner {
 
     /// Applies `function` for a provisional answer, and keeps it for the commit.
     pub(crate) async fn commute(&self, cell: &Arc<Cell>, function: Function) -> Result<Shared> {
-        let loaded = self.values(&[cell], false).await?.pop().expect("one value for one cell");
+        let loaded = match self.values(&[cell], false).await {
+            Ok(mut values) => values.pop().expect("one value for one cell"),
+            Err(error) => {
+                // What keeps it from its value is as good as read: the body may go on with that.
+                let mut attempt = self.attempt();
+                let touched = attempt.keys.entry(&cell.key);
+                touched.read |= touched.seen.is_some();
+                return Err(error);
+            }
+        };
         // Others of the body may write the ref meanwhile, and the function must not be called under the lock.
         let mut current = self.pending(cell).unwrap_or_else(|| Arc::clone(&loaded));
         let mut value = function(&current)?;

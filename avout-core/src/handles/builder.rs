@@ -295,13 +295,14 @@ impl Blueprint {
         if let Some(store) = &self.store {
             self.engine.attach(Arc::clone(store));
         }
+        let deadline = self.engine.deadline();
         if value.is_some() {
             let cell = self.cell(None)?;
             let container = cell.store.versioned_state(&self.key);
-            self.engine.until(self.engine.deadline(), || container.init()).await?;
+            self.engine.until(deadline, || container.init()).await?;
         }
         let value = &value;
-        run(&self.engine, Options::new(&self.engine.config), |tx| async move {
+        run(&self.engine, Options::until(&self.engine.config, deadline), |tx| async move {
             tx.see(&[&self.key]).await?;
             let found = tx.seen_alive(&self.key);
             match (found, value) {

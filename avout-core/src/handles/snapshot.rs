@@ -1,8 +1,11 @@
 use std::sync::Arc;
 
+use futures_util::future::try_join_all;
+use tokio::time::Instant;
+
 use super::refs::{cells, values};
 use super::{Ref, Refs, Value};
-use crate::engine::{Cell, Engine, Loaded, absent, refuse_nested};
+use crate::engine::{Cell, Engine, Loaded, absent, lost_value, refuse_nested};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Entry, Key, Payload, Point, Shared};
 
@@ -13,6 +16,7 @@ use crate::protocol::{Entry, Key, Payload, Point, Shared};
 ///
 /// # Errors
 /// Of the methods that read: [`TooOld`](ErrorKind::TooOld) if the history no longer reaches back;
+/// [`Corrupt`](ErrorKind::Corrupt) if a store has lost the current value;
 /// [`NotFound`](ErrorKind::NotFound) if the ref did not exist; [`Misuse`](ErrorKind::Misuse) for a ref of another client;
 /// [`Nested`](ErrorKind::Nested) inside a transaction.
 ///
@@ -49,16 +53,18 @@ impl Snapshot {
         let cells = cells(&refs);
         let keys: Vec<Key> = cells.iter().map(|cell| cell.key.clone()).collect();
         let snapshot = self.engine.read_at(&keys, Some(self.point), deadline).await?;
-        let mut found = Vec::with_capacity(cells.len());
-        for (cell, entry) in cells.into_iter().zip(snapshot.entries) {
-            found.push(
-                self.value(cell, entry.as_ref(), snapshot.point).await.map_err(|error| error.during("snapshot"))?,
-            );
-        }
-        values(&refs, found)
+        let found = cells.into_iter().zip(&snapshot.entries);
+        let found = found.map(|(cell, entry)| self.value(cell, entry.as_ref(), snapshot.point, deadline));
+        values(&refs, try_join_all(found).await.map_err(|error| error.during("snapshot"))?)
     }
 
-    async fn value(&self, cell: &Cell, entry: Option<&Entry>, read_at: Point) -> Result<Shared> {
+    async fn value(
+        &self,
+        cell: &Cell,
+        entry: Option<&Entry>,
+        read_at: Point,
+        deadline: Option<Instant>,
+    ) -> Result<Shared> {
         if cell.client != self.engine.client {
             let message = "this ref was opened with another client than the snapshot's";
             return Err(Error::new(ErrorKind::Misuse, message).at(&cell.key));
@@ -74,10 +80,14 @@ impl Snapshot {
         if let (Some(entry), false) = (entry, matches!(payload, Payload::Deleted)) {
             cell.check_meta(&entry.record.meta)?;
         }
-        match self.engine.load(cell, Some(payload), self.engine.deadline()).await? {
+        match self.engine.load(cell, Some(payload), deadline).await? {
             Loaded::Value(value) => Ok(value),
             Loaded::Absent => Err(absent(&cell.key)),
-            Loaded::Gone(..) => Err(self.too_old(cell)),
+            // Trimmed by a later commit, or really lost: the record tells.
+            Loaded::Gone(realm, version) => match self.engine.points_at(&cell.key, &version, deadline).await? {
+                true => Err(lost_value(&cell.key, realm, &version)),
+                false => Err(self.too_old(cell)),
+            },
         }
     }
 

@@ -4,7 +4,7 @@ use super::refs::{cells, values};
 use super::{Ref, Refs, Value, cloned, typed};
 use crate::engine::planted::{self, Bug};
 use crate::engine::{Action, Function, TxInner};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Point, Shared};
 
 /// One attempt of a transaction, as its body sees it.
@@ -110,12 +110,14 @@ impl Tx {
     }
 
     /// The value of a ref, which no other transaction can change before this one commits, whatever the
-    /// [`Isolation`](crate::Isolation).
+    /// [`Isolation`](crate::Isolation). That it is absent, or of another type, is protected too.
     #[doc(alias = "ensure!!")]
     pub async fn ensure<T: Value>(&self, r: &Ref<T>) -> Result<T> {
-        let value = self.get(r).await?;
-        self.0.protect(&r.inner.cell);
-        Ok(value)
+        let value = self.get(r).await;
+        if value.as_ref().err().is_none_or(|error| error.kind() != ErrorKind::Misuse) {
+            self.0.protect(&r.inner.cell);
+        }
+        value
     }
 
     /// Destroys a ref: from the commit on it is not found, until it is created again.

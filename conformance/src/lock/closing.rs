@@ -296,6 +296,14 @@ async fn every_wait_ends_with_its_client(ctx: Ctx) -> Outcome {
             .await
         }),
     );
+    // A sweep waits to see whether a session is dead that shows no sign of life for long.
+    let silent = client(&ctx, Duration::from_secs(50)).await?;
+    let _silent = silent.lock("/silent")?.acquire().await?;
+    if a.coordinator().sessions().is_none() {
+        b.sweep().await?;
+        let stm = a.clone();
+        push("sweep", Box::pin(async move { stm.sweep().await.map(drop) }));
+    }
     let waits: Vec<_> = waits.into_iter().map(|(what, wait)| (what, tokio::spawn(wait))).collect();
     tokio::time::sleep(Duration::from_millis(200)).await;
     for (what, wait) in &waits {
@@ -335,7 +343,8 @@ async fn a_transaction_at_a_close_ends_whole_or_not_at_all(ctx: Ctx) -> Outcome 
         let tasks = clones.map(|a| async move {
             let mut done = Vec::new();
             // On a busy machine the close may come before this.
-            let (Ok(count), Ok(double)) = (a.open_ref::<u32>("/count").await, a.open_ref::<u32>("/double").await) else {
+            let (Ok(count), Ok(double)) = (a.open_ref::<u32>("/count").await, a.open_ref::<u32>("/double").await)
+            else {
                 return done;
             };
             while done.last().is_none_or(Result::is_ok) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use avout_core::ErrorKind;
+use avout_core::{ErrorKind, Isolation};
 use tokio::sync::Barrier;
 
 use super::bench::{Runs, add_aside, client, clients, refused_at, rigged, set_aside};
@@ -22,6 +22,7 @@ laws! { "stm":
     a_ref_made_again_before_the_commit_loses_the_attempt,
     a_ref_destroyed_before_the_commit_loses_the_attempt,
     an_absent_ref_that_is_made_loses_its_opener,
+    an_absent_ref_that_is_made_loses_who_ensured_or_commuted_it,
 }
 
 /// The original's `commute` was `alter`, and behind a held ref ran its function 33 times: here others' commits in
@@ -318,5 +319,33 @@ async fn an_absent_ref_that_is_made_loses_its_opener(ctx: Ctx) -> Outcome {
     })
     .await?;
     assert_eq!((r.get().await?, runs.count()), (7, 2));
+    Ok(())
+}
+
+/// The same where the body found it absent by an `ensure` under `Isolation::Snapshot`, or by a `commute`.
+async fn an_absent_ref_that_is_made_loses_who_ensured_or_commuted_it(ctx: Ctx) -> Outcome {
+    let [one, two] = clients(&ctx).await?;
+    let r = one.create_ref("/r", 1_i64).await?;
+    for (name, isolation) in [("/ensured", Isolation::Snapshot), ("/commuted", Isolation::Serializable)] {
+        let absent = one.create_ref(name, 1_i64).await?;
+        absent.destroy().await?;
+        let runs = Runs::default();
+        let transaction = one.transaction().isolation(isolation);
+        let done = transaction.dosync(async |tx| {
+            let found = match isolation {
+                Isolation::Snapshot => tx.ensure(&absent).await.ok(),
+                Isolation::Serializable => tx.commute(&absent, |n| n).await.ok(),
+            };
+            if runs.next() == 1 {
+                assert_eq!(found, None);
+                let two = two.clone();
+                super::bench::aside(async move { two.create_ref(name, 7_i64).await }).await?;
+            }
+            tx.set(&r, found.unwrap_or(0)).await
+        });
+        done.await?;
+        assert_eq!((r.get().await?, runs.count()), (7, 2), "{name}");
+        r.set(1).await?;
+    }
     Ok(())
 }

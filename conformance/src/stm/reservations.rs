@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use avout_core::{Error, ErrorKind, Key, Ref, Stm, Tx};
 
-use super::bench::{INLINE, SOON, add_aside, client, counted, eventually, large, refused, roles, small};
-use super::rig::Rigged;
+use super::bench::{
+    INLINE, Runs, SOON, add_aside, aside, client, clients, counted, eventually, large, refused, rigged, roles, small,
+};
+use super::rig::{Rigged, Then};
 use super::rig_store::RiggedStore;
 use crate::law::{Ctx, Failure, Outcome, laws, within};
 use crate::sample::present;
@@ -15,6 +17,11 @@ use crate::sample::present;
 laws! { "stm":
     a_reservation_of_what_is_only_read_is_gone_with_the_commit,
     a_reservation_of_what_is_only_read_holds_up_nobody_who_reads_it,
+    what_an_earlier_attempt_had_reserved_is_gone_with_the_commit,
+    a_reservation_ends_with_a_transaction_that_is_dropped_or_panics,
+    a_reservation_that_is_not_answered_ends_with_the_deadline,
+    what_does_not_fit_into_one_commit_is_reserved_and_released,
+    reservations_are_released_though_the_floor_was_raised,
     a_slow_reader_of_a_ref_without_history_has_its_turn,
 }
 
@@ -90,7 +97,7 @@ async fn a_reservation_of_what_is_only_read_is_gone_with_the_commit(ctx: Ctx) ->
 /// A transaction that has reserved and dies holds up nobody who only reads what it has reserved, and each client that writes
 /// it once, whether that commits or not.
 async fn a_reservation_of_what_is_only_read_holds_up_nobody_who_reads_it(ctx: Ctx) -> Outcome {
-    let stm = client(&ctx).await?;
+    let (stm, rig) = rigged(&ctx, |rig| rig).await?;
     let (other, counts) = counted(&ctx).await?;
     let pair = Arc::new(Pair::new(&stm, &other).await?);
     let reserved = Arc::new(AtomicBool::new(false));
@@ -112,6 +119,8 @@ async fn a_reservation_of_what_is_only_read_holds_up_nobody_who_reads_it(ctx: Ct
         })
     };
     eventually("a reservation", || reserved.load(Ordering::SeqCst)).await;
+    // Its process is no more, and releases nothing.
+    rig.all(Then::Hang);
     dies.abort();
     let config = other.open_ref::<i64>("/config").await?;
     counts.take();
@@ -136,6 +145,135 @@ async fn a_reservation_of_what_is_only_read_holds_up_nobody_who_reads_it(ctx: Ct
     }
     assert_eq!(counts.take().watches, 0, "the client has waited for the lease already");
     assert!(!is_reserved(&other, config.key()).await);
+    Ok(())
+}
+
+/// A transaction that has reserved, and whose next attempts touch less, holds nobody up once it has committed, also not those
+/// who write what only the earlier attempt has touched.
+async fn what_an_earlier_attempt_had_reserved_is_gone_with_the_commit(ctx: Ctx) -> Outcome {
+    let [stm, other] = clients(&ctx).await?;
+    let pair = Pair::new(&stm, &other).await?;
+    let (less, runs) = (AtomicBool::new(false), Runs::default());
+    let done = stm.transaction().no_deadline().dosync(async |tx| {
+        if !less.load(Ordering::SeqCst) {
+            if pair.lose(&tx, &stm).await? {
+                less.store(true, Ordering::SeqCst);
+                add_aside(&pair.others, 1).await;
+                tx.set(&pair.hot, 0).await?;
+            }
+            return Ok(());
+        }
+        tx.get(&pair.hot).await?;
+        if runs.next() == 1 {
+            add_aside(&pair.others, 1).await;
+        }
+        tx.set(&pair.hot, 100).await
+    });
+    done.await?;
+    assert!(runs.count() > 1, "it was not lost again");
+    for r in [&pair.config, &pair.hot] {
+        assert!(!is_reserved(&stm, r.key()).await, "{} is still reserved", r.key());
+    }
+    Ok(())
+}
+
+/// A transaction that has reserved and whose future is dropped, or whose body panics, asks nobody to wait any longer.
+async fn a_reservation_ends_with_a_transaction_that_is_dropped_or_panics(ctx: Ctx) -> Outcome {
+    let [stm, other] = clients(&ctx).await?;
+    let pair = Arc::new(Pair::new(&stm, &other).await?);
+    for panics in [false, true] {
+        let reserved = Arc::new(AtomicBool::new(false));
+        let ends = {
+            let (stm, pair, reserved) = (stm.clone(), Arc::clone(&pair), Arc::clone(&reserved));
+            tokio::spawn(async move {
+                let transaction = stm.transaction().no_deadline();
+                let never: Result<(), Error> = transaction
+                    .dosync(async |tx| {
+                        if pair.lose(&tx, &stm).await? {
+                            reserved.store(true, Ordering::SeqCst);
+                            assert!(!panics, "by plan");
+                            std::future::pending::<()>().await;
+                        }
+                        Ok(())
+                    })
+                    .await;
+                never
+            })
+        };
+        eventually("a reservation", || reserved.load(Ordering::SeqCst)).await;
+        ends.abort();
+        let ended = within(SOON, "its end", ends).await.expect_err("it does not return");
+        assert_eq!(ended.is_panic(), panics, "{ended}");
+        within(SOON, "the end of the reservations", async {
+            while is_reserved(&other, pair.config.key()).await || is_reserved(&other, pair.hot.key()).await {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        })
+        .await;
+    }
+    Ok(())
+}
+
+/// A transaction whose reservation is not answered ends at its deadline.
+async fn a_reservation_that_is_not_answered_ends_with_the_deadline(ctx: Ctx) -> Outcome {
+    let (stm, rig) = rigged(&ctx, |rig| rig).await?;
+    let other = client(&ctx).await?;
+    let pair = Pair::new(&stm, &other).await?;
+    rig.reservations(Then::Hang);
+    let done = stm.transaction().deadline(Duration::from_secs(2)).dosync(async |tx| {
+        let n = tx.get(&pair.hot).await?;
+        add_aside(&pair.others, 1).await;
+        tx.set(&pair.hot, n).await
+    });
+    refused(within(SOON, "the deadline", done).await, ErrorKind::Timeout, "one that never wins");
+    Ok(())
+}
+
+/// A transaction that reads more than one commit could write has its turn too, and holds nobody up afterwards.
+async fn what_does_not_fit_into_one_commit_is_reserved_and_released(ctx: Ctx) -> Outcome {
+    const SIZE: usize = 512;
+    let (stm, _) = rigged(&ctx, |rig| rig.limited(64, 1 << 14, SIZE * 3)).await?;
+    let other = client(&ctx).await?;
+    let mut read = Vec::new();
+    for n in 0..5 {
+        read.push(stm.create_ref(format!("/read/{n}"), vec![7_u8; SIZE]).await?);
+    }
+    let hot = stm.create_ref("/hot", 0_i64).await?;
+    let others = other.open_ref::<i64>("/hot").await?;
+    let done = stm.transaction().no_deadline().dosync(async |tx| {
+        tx.get_many(&read).await?;
+        let n = tx.get(&hot).await?;
+        if !is_reserved(&stm, hot.key()).await {
+            assert!(tx.attempt() <= 20, "it was lost {} times and never reserved", tx.attempt() - 1);
+            add_aside(&others, 1).await;
+        }
+        tx.set(&hot, n + 1000).await
+    });
+    done.await?;
+    assert!(hot.get().await? >= 1000);
+    for key in read.iter().map(Ref::key).chain([hot.key()]) {
+        assert!(!is_reserved(&stm, key).await, "{key} is still reserved");
+    }
+    Ok(())
+}
+
+/// Where revisions may come again, too, a transaction that has reserved holds nobody up once it is over, whatever was swept meanwhile.
+async fn reservations_are_released_though_the_floor_was_raised(ctx: Ctx) -> Outcome {
+    let (stm, _) = rigged(&ctx, Rigged::plain).await?;
+    let other = client(&ctx).await?;
+    let pair = Pair::new(&stm, &other).await?;
+    let done = stm.transaction().no_deadline().dosync(async |tx| {
+        if !pair.lose(&tx, &stm).await? {
+            return Ok(());
+        }
+        let other = other.clone();
+        aside(async move { other.sweep().await }).await?;
+        Err(Error::abort("it has reserved"))
+    });
+    refused(done.await, ErrorKind::Aborted, "the body's own error");
+    for r in [&pair.config, &pair.hot] {
+        assert!(!is_reserved(&stm, r.key()).await, "{} is still reserved", r.key());
+    }
     Ok(())
 }
 

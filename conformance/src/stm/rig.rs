@@ -37,6 +37,7 @@ impl Then {
 struct Rules {
     reads: Then,
     commits: Then,
+    reservations: Then,
     watches: Then,
     hints: Then,
     poisoned: Option<Key>,
@@ -140,6 +141,11 @@ impl Rigged {
         lock(&self.rules).commits = then;
     }
 
+    /// What becomes of commits that make or end reservations; others are made.
+    pub(crate) fn reservations(&self, then: Then) {
+        lock(&self.rules).reservations = then;
+    }
+
     pub(crate) fn watches(&self, then: Then) {
         lock(&self.rules).watches = then;
     }
@@ -228,9 +234,11 @@ impl Coordinator for Rigged {
     }
 
     async fn commit(&self, commit: &Commit) -> Result<CommitOutcome> {
+        let reserves = commit.puts.iter().any(|put| put.record.reservation.is_some());
         let (then, before, copied) = {
             let mut rules = lock(&self.rules);
-            (rules.commits, rules.before_commit.take(), rules.copied.take())
+            let then = if reserves && rules.commits == Then::Pass { rules.reservations } else { rules.commits };
+            (then, rules.before_commit.take(), rules.copied.take())
         };
         if let Some(before) = before {
             before.await;

@@ -1,14 +1,15 @@
 //! Values that lie in stores, and what is left of them.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use avout_core::{ErrorKind, Key, Payload, Version};
 
-use super::bench::{INLINE, Runs, client, large, refused_at, roles, small};
+use super::bench::{INLINE, Runs, SOON, client, large, refused_at, roles, small};
 use super::rig::Rigged;
 use super::rig_store::RiggedStore;
 use crate::fault::CountingStore;
-use crate::law::{Ctx, Failure, Outcome, laws, together};
+use crate::law::{Ctx, Failure, Outcome, laws, together, within};
 use crate::sample::entry;
 
 laws! { "stm":
@@ -21,6 +22,7 @@ laws! { "stm":
     nothing_is_left_of_a_ref_made_again_as_another_type,
     values_are_read_from_memory_once_known,
     a_lost_value_is_corrupt,
+    a_snapshot_fetches_all_values_at_once,
 }
 
 /// The versions that the container of a ref holds, and those that its record points at.
@@ -220,6 +222,7 @@ async fn a_lost_value_is_corrupt(ctx: Ctx) -> Outcome {
     let (_, store) = roles(&ctx).await?;
     store.versioned_state(r.key()).delete_state_at(&held[0]).await?;
     refused_at(r.get().await, ErrorKind::Corrupt, r.key(), "get");
+    refused_at(two.snapshot().await?.get(&r).await, ErrorKind::Corrupt, r.key(), "a snapshot's get");
     refused_at(
         two.dosync(async |tx| tx.commute(&r, |value| value).await).await,
         ErrorKind::Corrupt,
@@ -233,5 +236,37 @@ async fn a_lost_value_is_corrupt(ctx: Ctx) -> Outcome {
     })
     .await?;
     assert_eq!((r.get().await?, runs.count()), (large(1), 1));
+    let mut changes = r.watch().await?;
+    let (before, _) = versions(&ctx, r.key()).await?;
+    let of_one = one.open_ref::<Vec<u8>>("/r").await?;
+    of_one.set(large(2)).await?;
+    let (held, _) = versions(&ctx, r.key()).await?;
+    let lost = held.iter().find(|version| !before.contains(version)).expect("a new value");
+    store.versioned_state(r.key()).delete_state_at(lost).await?;
+    let told = within(SOON, "an error", changes.next()).await.expect("a watch has no end");
+    refused_at(told, ErrorKind::Corrupt, r.key(), "a watch");
+    of_one.set(large(3)).await?;
+    let told = within(SOON, "a change", changes.next()).await.expect("a watch has no end")?;
+    assert_eq!(told.new, Some(large(3)));
+    Ok(())
+}
+
+/// A snapshot fetches the values that it is asked for at the same time, by one deadline.
+async fn a_snapshot_fetches_all_values_at_once(ctx: Ctx) -> Outcome {
+    const READ: Duration = Duration::from_millis(500);
+    const REFS: u8 = 6;
+    let (writer, ..) = small(&ctx).await?;
+    let (coordinator, store) = roles(&ctx).await?;
+    let rig = Arc::new(Rigged::new(coordinator).small(INLINE));
+    let reader = ctx.stm(rig, Arc::new(RiggedStore::new(store).slow(READ))).seed(ctx.seed).build();
+    let mut refs = Vec::new();
+    for n in 0..REFS {
+        writer.create_ref(format!("/r/{n}"), large(n)).await?;
+        refs.push(reader.open_ref::<Vec<u8>>(format!("/r/{n}")).await?);
+    }
+    let snapshot = reader.snapshot().await?;
+    let begun = Instant::now();
+    assert_eq!(snapshot.get_many(&refs).await?, (0..REFS).map(large).collect::<Vec<_>>());
+    assert!(begun.elapsed() < READ * u32::from(REFS / 2), "it took {:?}", begun.elapsed());
     Ok(())
 }

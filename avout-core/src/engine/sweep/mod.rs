@@ -163,7 +163,7 @@ impl Engine {
         let mut sweep = Sweep::new(false, Seen::new());
         while sweep.step(self).await? {
             match sweep.due() {
-                Some(due) => sleep_until(due).await,
+                Some(due) => self.closing.race(sleep_until(due)).await?,
                 None => tokio::task::yield_now().await,
             }
             // Some of what fails is only told in the report.
