@@ -10,7 +10,6 @@ use avout_core::protocol::{Realm, SessionId};
 use avout_core::{Error, ErrorKind, Result};
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisError, ServerErrorKind, Value};
-use tokio::task::JoinError;
 
 use crate::Backend;
 use crate::cell::{CLOCK, Clock, WATCHED};
@@ -195,8 +194,8 @@ impl Client {
             home.runtime().spawn(async move { client?.make_link(&lanes[at], home).await })
         };
         let mut made = make(home.clone()).await;
-        // A runtime that was built without the network or time. The library's has both.
-        if made.as_ref().is_err_and(JoinError::is_panic) {
+        // A runtime that was built without the network or time, or that has ended. The library's has both, and goes on.
+        if made.is_err() {
             made = make(Home::library()).await;
         }
         made.map_err(|error| Error::new(ErrorKind::Unavailable, "no connection was made").with_source(error))?

@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task;
+use tokio::task::{self, AbortHandle};
 use tokio::time::Instant;
 
 use super::holdings::{Holdings, told};
@@ -32,10 +32,19 @@ pub(super) struct Hub {
 #[derive(Default)]
 struct State {
     session: Option<Arc<Session>>,
+    /// What keeps a session alive. Where the clock was paused it has ended with its runtime.
+    beat: Option<(SessionId, AbortHandle)>,
     /// How many hold something or wait for it.
     claims: usize,
     free_seats: Vec<u32>,
     seats: u32,
+}
+
+impl State {
+    /// Whether the task is gone that the session counts on: it takes note under the same lock that it ends.
+    fn has_stopped(&self, session: &Session) -> bool {
+        session.is_beating() && self.beat.as_ref().is_some_and(|(id, beat)| *id == session.id && beat.is_finished())
+    }
 }
 
 /// The right of something to have the session kept alive, with a number and a seat of its own.
@@ -178,7 +187,7 @@ impl Hub {
             let Some(native) = self.engine.coordinator.sessions() else {
                 return Ok(session);
             };
-            if session.is_beating() {
+            if session.is_beating() && !self.state().has_stopped(&session) {
                 return Ok(session);
             }
             let sent = Instant::now();
@@ -202,8 +211,13 @@ impl Hub {
 
     /// A transaction that was begun at `sent` has entered the session: from now on it is kept alive while there are claims.
     pub(super) fn entered(self: &Arc<Self>, session: &Arc<Session>, sent: Instant) {
-        if session.entered(sent) {
-            self.spawn(beat(Arc::clone(self), Arc::clone(session)));
+        let mut state = self.state();
+        let stopped = state.has_stopped(session);
+        if session.entered(sent) || stopped {
+            let now = Instant::now();
+            let due = if stopped { now } else { now + session.ttl / 4 };
+            let task = self.spawn(beat(Arc::clone(self), Arc::clone(session), due));
+            state.beat = Some((session.id, task.abort_handle()));
         }
     }
 
@@ -353,14 +367,13 @@ impl Companion for Hub {
     }
 }
 
-/// Keeps a session alive while anything is claimed in it, and notices when it is not.
-async fn beat(hub: Arc<Hub>, session: Arc<Session>) {
+/// Keeps a session alive while anything is claimed in it, and notices when it is not. `due`: when the first sign of life is to be sent.
+async fn beat(hub: Arc<Hub>, session: Arc<Session>, mut due: Instant) {
     let lose = || {
         if !hub.makes(Bug::LossUnnoticed) {
             hub.lose(&session);
         }
     };
-    let mut due = Instant::now() + session.ttl / 4;
     loop {
         tokio::select! {
             biased;

@@ -1,4 +1,4 @@
-use std::any::TypeId;
+use std::any::{Any, TypeId};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -32,6 +32,21 @@ pub(crate) type Validator = Arc<dyn Fn(&Shared) -> Result<(), Refusal> + Send + 
 
 /// A function that a commute keeps, to be applied again at the commit.
 pub(crate) type Function = Arc<dyn Fn(&Shared) -> Result<Shared> + Send + Sync>;
+
+/// Runs code of a user's that no other's work may end with. A panic in it is an error.
+pub(crate) fn caught<T>(what: &str, code: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(code)).unwrap_or_else(|panic| Err(panicked(what, &*panic)))
+}
+
+/// A panic of a user's code that makes values, as an error.
+pub(crate) fn panicked(what: &str, panic: &(dyn Any + Send)) -> Error {
+    let text = match (panic.downcast_ref::<String>(), panic.downcast_ref::<&str>()) {
+        (Some(text), _) => text,
+        (None, Some(text)) => *text,
+        (None, None) => "no text",
+    };
+    Error::new(ErrorKind::Codec, format!("{what} panicked: {text}"))
+}
 
 /// What the engine knows of one ref or atom.
 pub(crate) struct Cell {
@@ -127,14 +142,21 @@ impl Cell {
     /// The value that a store or record holds.
     pub(crate) fn decode(&self, state: &State) -> Result<Shared> {
         match state {
-            State::Bytes(bytes) => self.coder.decode(bytes).map_err(|error| error.at(&self.key)),
+            State::Bytes(bytes) => {
+                caught("decoding the value", || self.coder.decode(bytes)).map_err(|error| error.at(&self.key))
+            }
             State::Shared(value) => self.own(value),
         }
     }
 
     /// A value that a store or record in this process holds as it is.
     pub(crate) fn own(&self, value: &Shared) -> Result<Shared> {
-        self.coder.adopt(value).map_err(|error| error.at(&self.key))
+        caught("converting the value", || self.coder.adopt(value)).map_err(|error| error.at(&self.key))
+    }
+
+    /// The value in its envelope.
+    pub(crate) fn encode(&self, value: &Shared) -> Result<Bytes> {
+        caught("encoding the value", || self.coder.encode(value)).map_err(|error| error.at(&self.key))
     }
 
     /// The value as its store takes it, checked against the store's limit.
@@ -143,7 +165,7 @@ impl Cell {
         if capabilities.in_process {
             return Ok(State::Shared(Arc::clone(value)));
         }
-        let bytes = self.coder.encode(value).map_err(|error| error.at(&self.key))?;
+        let bytes = self.encode(value)?;
         self.check_size(bytes.len(), capabilities.max_value)?;
         Ok(State::Bytes(bytes))
     }

@@ -26,6 +26,8 @@ enum Phase {
 
 /// Whether a client is closed. Every request passes here, and so does every wait.
 pub(crate) struct Closing {
+    /// The process that opened the client, if it holds what does not survive a fork.
+    process: Option<u32>,
     phase: watch::Sender<Phase>,
     /// Whether the phase is not `Open`: all that an operation looks at until then.
     begun: AtomicBool,
@@ -40,17 +42,6 @@ pub(crate) struct Busy<'a>(&'a Closing);
 
 /// Ends the close when it is dropped, wherever that was left.
 pub(crate) struct Last<'a>(pub(crate) &'a Closing);
-
-impl Default for Closing {
-    fn default() -> Self {
-        Self {
-            phase: watch::Sender::new(Phase::Open),
-            begun: AtomicBool::new(false),
-            busy: AtomicUsize::new(0),
-            idle: Notify::new(),
-        }
-    }
-}
 
 impl Drop for Busy<'_> {
     fn drop(&mut self) {
@@ -68,8 +59,26 @@ impl Drop for Last<'_> {
 }
 
 impl Closing {
-    /// Refuses what begins after the client was closed.
+    pub(crate) fn new(process: Option<u32>) -> Self {
+        Self {
+            process,
+            phase: watch::Sender::new(Phase::Open),
+            begun: AtomicBool::new(false),
+            busy: AtomicUsize::new(0),
+            idle: Notify::new(),
+        }
+    }
+
+    /// Whether this is the child of a fork, and the client is its parent's.
+    pub(crate) fn is_forked(&self) -> bool {
+        self.process.is_some_and(|process| std::process::id() != process)
+    }
+
+    /// Refuses what begins after the client was closed, or in the child of a fork.
     pub(crate) fn check(&self) -> Result<()> {
+        if self.is_forked() {
+            return Err(Error::new(ErrorKind::Misuse, "it was opened before a fork; open it again in the child"));
+        }
         if !self.begun.load(Ordering::SeqCst) || *self.phase.borrow() < self.limit() { Ok(()) } else { Err(closed()) }
     }
 
@@ -162,10 +171,24 @@ pub(crate) fn closed() -> Error {
 mod tests {
     use super::*;
 
+    /// In another process than the one that opened the client nothing begins.
+    #[tokio::test]
+    async fn nothing_begins_after_a_fork() {
+        let own = Closing::new(Some(std::process::id()));
+        assert!(own.check().is_ok() && own.enter().is_ok() && !own.is_forked());
+        let forked = Closing::new(Some(std::process::id() + 1));
+        let refused = [forked.check(), forked.enter().map(drop), forked.race(async {}).await];
+        assert!(
+            forked.is_forked()
+                && refused.iter().all(|told| told.as_ref().is_err_and(|e| e.kind() == ErrorKind::Misuse))
+        );
+        forked.idle().await;
+    }
+
     /// Once a close has begun nothing else begins, waits end, and its own work goes on until it has ended.
     #[tokio::test]
     async fn only_its_own_work_goes_on() {
-        let closing = Closing::default();
+        let closing = Closing::new(None);
         let busy = closing.enter().expect("it is open");
         assert!(closing.race(async { 1 }).await.is_ok());
         assert!(closing.begin() && !closing.begin());

@@ -97,6 +97,8 @@ pub(crate) struct Lead {
 pub(crate) struct Place {
     combiner: Arc<Combiner>,
     number: u64,
+    /// Whether there is anything of its own in what is written.
+    writes: bool,
     fate: oneshot::Receiver<Fate>,
     told: bool,
 }
@@ -161,7 +163,11 @@ impl Combiner {
                     match state.unwritten.is_some() {
                         // Nobody may ever write on it, and for others than its reader it may be old.
                         true if read_by_own => Part::Nothing(nothing),
-                        true => Part::Alone,
+                        true => {
+                            // Before what was decided is dropped, in which there may be a user's error.
+                            drop(state);
+                            Part::Alone
+                        }
                         // What it decided holds only if the tip comes to be, so it waits for that.
                         false => Part::Joined { out: nothing, place: self.join(&mut state, None, deadline) },
                     }
@@ -183,20 +189,31 @@ impl Combiner {
         // The same one as `tip`, so it is not dropped here.
         let _former = state.set_tip(Some(Arc::clone(&new)));
         match state.unwritten.take() {
-            Some(revision) => Part::Write { lead: state.lead(self), revision, new, out },
+            Some(revision) => {
+                let lead = state.lead(self);
+                // Before `tip`, which may be the last one of a user's value.
+                drop(state);
+                Part::Write { lead, revision, new, out }
+            }
             None => Part::Joined { out: Ok(Some(out)), place: self.join(&mut state, Some(tip), deadline) },
         }
     }
 
     fn join(self: &Arc<Self>, state: &mut State, built_on: Option<Shared>, deadline: Option<Instant>) -> Place {
         let number = state.number();
+        let writes = built_on.is_some();
         let (told, fate) = oneshot::channel();
         state.next.push(Waiting { number, built_on, deadline, told });
-        Place { combiner: Arc::clone(self), number, fate, told: false }
+        Place { combiner: Arc::clone(self), number, writes, fate, told: false }
     }
 
     fn tell(&self, told: Vec<Waiting>, fate: Fate) {
         for waiting in told {
+            let fate = match fate {
+                // What it decided on may not have come to be, and it wrote nothing.
+                Fate::Unknown if waiting.built_on.is_none() => Fate::Lost,
+                fate => fate,
+            };
             // One that no longer waits does not need to know.
             let _ = waiting.told.send(fate);
         }
@@ -208,10 +225,10 @@ impl Place {
     /// Waits for the fate, until the deadline.
     pub(crate) async fn fate(mut self, deadline: Option<Instant>) -> Fate {
         let fate = match time::by(deadline, pin!(&mut self.fate)).await {
-            Ok(told) => told.unwrap_or(Fate::Unknown),
+            Ok(told) => told.unwrap_or(if self.writes { Fate::Unknown } else { Fate::Lost }),
             Err(_) if self.leave() => Fate::Late,
             // It is under way, or was decided just now.
-            Err(_) => self.fate.try_recv().unwrap_or(Fate::Unknown),
+            Err(_) => self.fate.try_recv().unwrap_or(if self.writes { Fate::Unknown } else { Fate::Late }),
         };
         self.told = true;
         fate
@@ -271,15 +288,14 @@ impl Lead {
     /// What has been built on the write in flight, which took effect.
     fn take_next(&self) -> Option<(Vec<Waiting>, Shared)> {
         let mut state = self.combiner.state();
-        let next = std::mem::take(&mut state.next);
-        if next.iter().any(|waiting| waiting.built_on.is_some()) {
-            let tip = state.tip.clone().expect("there is a tip while a write is in flight");
-            return Some((next, tip));
-        }
+        let mut next = std::mem::take(&mut state.next);
+        let first = next.iter().position(|waiting| waiting.built_on.is_some());
+        let writers = next.split_off(first.unwrap_or(next.len()));
+        let tip = first.map(|_| state.tip.clone().expect("there is a tip while a write is in flight"));
         drop(state);
-        // What they decided on has come to be.
+        // What they decided on has come to be, whatever becomes of the next write.
         self.combiner.tell(next, Fate::Done);
-        None
+        tip.map(|tip| (writers, tip))
     }
 }
 
@@ -303,8 +319,7 @@ impl Drop for Lead {
 async fn write_on(lead: Lead, mut revision: Revision, cell: Arc<Cell>, container: Arc<dyn StateContainer>) {
     while let Some((writers, tip)) = lead.take_next() {
         // Each waits until its own deadline, and after the last one nobody does.
-        let latest = writers.iter().map(|waiting| waiting.deadline.ok_or(())).collect::<Result<Vec<_>, ()>>();
-        let latest = latest.ok().and_then(|all| all.into_iter().max());
+        let latest = time::latest(writers.iter().map(|waiting| waiting.deadline));
         let written = match cell.encode_for_store(&tip) {
             Ok(state) => {
                 let request = pin!(failpoints::in_flight(container.compare_and_set_state(Some(revision), state)));

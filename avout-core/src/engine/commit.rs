@@ -62,6 +62,11 @@ impl Standing {
         }
     }
 
+    /// What was sent did not take effect.
+    fn undo(&self) {
+        self.merged.iter().for_each(|merged| merged.undo());
+    }
+
     fn is_wanted(&self) -> bool {
         self.wanted.as_ref().is_none_or(|wanted| wanted.has_changed().is_ok())
     }
@@ -289,7 +294,8 @@ impl Engine {
 
             failpoints::reach(Failpoint::BetweenValueWriteAndCommit).await;
             // From here to the request there is no wait: whoever leaves before it is sent is not in it.
-            if run.merged.as_ref().is_some_and(|merged| merged.is_outdated()) {
+            let receipt = run.merged.as_ref().and(lease.as_ref()).map(|lease| lease.receipt(self, floor.epoch));
+            if run.merged.as_ref().is_some_and(|merged| !merged.begin(receipt.as_ref())) {
                 prewritten.discard();
                 plan.recompute();
                 continue;
@@ -339,6 +345,7 @@ impl Engine {
                 Ok(Sent::NotCommitted(reason)) => {
                     tracing::debug!(%reason, "not committed, trying again");
                     prewritten.discard();
+                    run.undo();
                     if !self.pause(self.backoff.outage(repeated), deadline).await || !run.is_wanted() {
                         return Err(reason);
                     }
@@ -351,6 +358,7 @@ impl Engine {
                     return Err(error);
                 }
             };
+            run.undo();
             if let Some(ended) = Box::pin(self.after_conflict(&mut plan, conflict, slot_key.as_ref(), deadline)).await?
             {
                 let (key, conflict) = ended;

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
@@ -14,11 +14,12 @@ use super::commit::{Ended, Standing};
 use super::options::Isolation;
 use super::plan::Plan;
 use super::planted::{self, Bug};
-use super::prepare::unknown_outcome;
+use super::send::GRACE;
+use super::time::latest;
 use super::{Cell, Engine, Function};
 use crate::backend::time::timeout_at;
 use crate::error::{Error, ErrorKind, Result};
-use crate::protocol::{Key, Point, Shared};
+use crate::protocol::{Key, Point, Receipt, Shared};
 
 /// The refs with a commit of this kind in flight, and who waits for it.
 #[derive(Clone, Default)]
@@ -34,9 +35,42 @@ struct Waiting {
     deadline: Option<Instant>,
     cell: Arc<Cell>,
     functions: Vec<Function>,
-    /// Its place was dropped.
-    gone: Arc<AtomicBool>,
+    stage: Arc<Stage>,
     told: oneshot::Sender<Told>,
+}
+
+/// How far the change of one that waits has come.
+#[derive(Default)]
+struct Stage(Mutex<Progress>);
+
+#[derive(Default)]
+struct Progress {
+    /// Nobody waits for it any more.
+    gone: bool,
+    /// A commit is under way that contains it.
+    sent: Option<Sent>,
+}
+
+#[derive(Clone)]
+struct Sent {
+    receipt: Option<Receipt>,
+}
+
+impl Stage {
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_gone(&self) -> bool {
+        self.progress().gone
+    }
+
+    /// Nobody waits for it any more. Gives the commit that contains it, if one is under way; else it will be in none.
+    fn leave(&self) -> Option<Sent> {
+        let mut progress = self.progress();
+        progress.gone = true;
+        progress.sent.clone()
+    }
 }
 
 /// What becomes of a transaction that waited.
@@ -62,7 +96,7 @@ pub(super) struct Place {
     key: Key,
     number: u64,
     deadline: Option<Instant>,
-    gone: Arc<AtomicBool>,
+    stage: Arc<Stage>,
     told: oneshot::Receiver<Told>,
 }
 
@@ -83,7 +117,7 @@ pub(super) struct Merged {
 struct Operation {
     cell: Arc<Cell>,
     functions: Vec<Function>,
-    gone: Arc<AtomicBool>,
+    stage: Arc<Stage>,
 }
 
 /// What a function has made of the value that the others before it left.
@@ -115,48 +149,75 @@ impl Merger {
         }
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let (told, receiver) = oneshot::channel();
-        let gone = Arc::<AtomicBool>::default();
+        let stage = Arc::<Stage>::default();
         let (key, functions) = (cell.key.clone(), functions.to_vec());
-        let place = Place { merger: self.clone(), key, number, deadline, gone: Arc::clone(&gone), told: receiver };
-        waiting.push(Waiting { number, deadline, cell: Arc::clone(cell), functions, gone, told });
+        let place = Place { merger: self.clone(), key, number, deadline, stage: Arc::clone(&stage), told: receiver };
+        waiting.push(Waiting { number, deadline, cell: Arc::clone(cell), functions, stage, told });
         Entered::Wait(place)
     }
 }
 
 impl Place {
-    /// Waits to be told. At the deadline it leaves, if its commit has not begun; that keeps the deadline too.
+    /// Waits to be told. At its own deadline it leaves, if nothing is under way that contains its change. Else it waits as much
+    /// longer as a commit of its own would at most.
     pub(super) async fn told(mut self) -> Told {
-        if let Some(deadline) = self.deadline {
-            match timeout_at(deadline, &mut self.told).await {
-                Ok(Ok(told)) => return told,
-                Ok(Err(_)) => return Told::Failed(unknown_outcome(Some(&self.key))),
-                Err(_) if self.leave() => {
-                    let message = "the deadline passed while another commit of the ref was in flight";
-                    return Told::Failed(Error::new(ErrorKind::Timeout, message).at(&self.key));
-                }
-                Err(_) => {}
-            }
+        let Some(deadline) = self.deadline else {
+            return (&mut self.told).await.unwrap_or_else(|_| self.let_down());
+        };
+        if let Ok(told) = timeout_at(deadline, &mut self.told).await {
+            return told.unwrap_or_else(|_| self.let_down());
         }
-        (&mut self.told).await.unwrap_or_else(|_| Told::Failed(unknown_outcome(Some(&self.key))))
+        if self.leave().is_none() {
+            return self.late();
+        }
+        match timeout_at(deadline + GRACE * 2, &mut self.told).await {
+            Ok(Ok(Told::Alone)) | Err(_) => self.late(),
+            Ok(told) => told.unwrap_or_else(|_| self.let_down()),
+        }
     }
 
-    /// Whether it was still there, and nobody had begun with it.
-    fn leave(&self) -> bool {
-        let mut by_key = self.merger.by_key();
-        let Some(waiting) = by_key.get_mut(&self.key) else {
-            return false;
-        };
-        let before = waiting.len();
-        waiting.retain(|waiting| waiting.number != self.number);
-        waiting.len() < before
+    /// What it is told when nobody is left to tell it.
+    fn let_down(&self) -> Told {
+        match self.leave() {
+            Some(Sent { receipt }) => Told::Failed(lost_reply(&self.key, receipt)),
+            None => Told::Alone,
+        }
     }
+
+    /// What it is told after its deadline.
+    fn late(&self) -> Told {
+        Told::Failed(match self.leave() {
+            Some(Sent { receipt }) => lost_reply(&self.key, receipt),
+            None => {
+                let message = "the deadline passed before its commit, which is made with others of the ref, was sent";
+                Error::new(ErrorKind::Timeout, message).at(&self.key)
+            }
+        })
+    }
+
+    /// Takes its change out. Gives the commit that contains it, if one is under way.
+    fn leave(&self) -> Option<Sent> {
+        let left = self.merger.by_key().get_mut(&self.key).and_then(|waiting| {
+            let at = waiting.iter().position(|waiting| waiting.number == self.number)?;
+            Some(waiting.remove(at))
+        });
+        // It has a user's functions, which are not to be dropped under the lock.
+        drop(left);
+        self.stage.leave()
+    }
+}
+
+fn lost_reply(key: &Key, receipt: Option<Receipt>) -> Error {
+    let message = "it was committed together with others, and the reply to that was lost";
+    let unknown = Error::new(ErrorKind::OutcomeUnknown, message).at(key);
+    receipt.into_iter().fold(unknown, Error::with_receipt)
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         // Whoever was told, or is not waited for any more, is in no list.
-        if !self.told.is_terminated() && !self.leave() {
-            self.gone.store(true, Ordering::Release);
+        if !self.told.is_terminated() {
+            self.leave();
         }
     }
 }
@@ -209,14 +270,15 @@ impl Engine {
     /// Commits transactions that have waited as one, and tells each how it ended.
     async fn commit_merged(self: &Arc<Self>, waiting: Vec<Waiting>) {
         let first = &waiting[0].cell;
-        // It is over in time for whoever has the least, and the others then go on by themselves.
-        let deadline = waiting.iter().filter_map(|waiting| waiting.deadline).min();
+        // Each waits until its own deadline, and after the last one nobody does.
+        let deadline = latest(waiting.iter().map(|waiting| waiting.deadline));
+        let key = first.key.clone();
         let cell = Arc::new(first.without_validator());
         let (operations, told): (Vec<_>, Vec<_>) = waiting
             .into_iter()
             .map(|waiting| {
-                let Waiting { cell, functions, gone, told, .. } = waiting;
-                (Operation { cell, functions, gone }, told)
+                let Waiting { cell, functions, stage, told, .. } = waiting;
+                (Operation { cell, functions, stage }, told)
             })
             .unzip();
         let operations = match planted::is(&self.config, Bug::MergedTwice) {
@@ -245,9 +307,7 @@ impl Engine {
                 (Ok(Ended::Committed(Some(point))), Some(Step::Applied)) => Told::Committed(*point),
                 (Ok(Ended::Committed(_)), Some(Step::Refused(error))) => Told::Failed(error),
                 (Err(error), Some(Step::Applied)) if error.kind() == ErrorKind::OutcomeUnknown => {
-                    let message = "it was committed together with others, and the reply to that was lost";
-                    let unknown = Error::new(ErrorKind::OutcomeUnknown, message);
-                    Told::Failed(error.receipt().cloned().into_iter().fold(unknown, Error::with_receipt))
+                    Told::Failed(lost_reply(&key, error.receipt().cloned()))
                 }
                 // What it decided was decided on a value that did not come to be.
                 _ => Told::Alone,
@@ -263,20 +323,35 @@ impl Merged {
         self.steps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether one has left that is in what was made last.
-    pub(super) fn is_outdated(&self) -> bool {
-        let gone = |(operation, step): (&Operation, &Step)| {
-            matches!(step, Step::Applied) && operation.gone.load(Ordering::Acquire)
-        };
-        self.operations.iter().zip(&*self.steps()).any(gone)
+    /// What was made last is about to be sent. `false`: one has left that is in it, so it is to be made anew.
+    pub(super) fn begin(&self, receipt: Option<&Receipt>) -> bool {
+        let steps = self.steps();
+        let made = self.operations.iter().zip(&*steps).filter(|(_, step)| matches!(step, Step::Applied));
+        for (Operation { stage, .. }, _) in made {
+            let mut progress = stage.progress();
+            if progress.gone {
+                drop(progress);
+                self.undo();
+                return false;
+            }
+            progress.sent = Some(Sent { receipt: receipt.cloned() });
+        }
+        true
+    }
+
+    /// What was sent did not take effect.
+    pub(super) fn undo(&self) {
+        for Operation { stage, .. } in &self.operations {
+            stage.progress().sent = None;
+        }
     }
 
     /// All functions after each other, each checked by its own validator, and left out if that refuses it.
     fn apply(&self, current: &Shared) -> Result<Shared> {
         let mut value = Arc::clone(current);
         let mut made = Vec::with_capacity(self.operations.len());
-        for Operation { cell, functions, gone } in &self.operations {
-            if gone.load(Ordering::Acquire) {
+        for Operation { cell, functions, stage } in &self.operations {
+            if stage.is_gone() {
                 made.push(Step::LeftOut);
                 continue;
             }

@@ -50,7 +50,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub(crate) use attempt::{Action, Write};
-pub(crate) use cell::{Cell, Coder, Function, Refusal, Validator};
+pub(crate) use cell::{Cell, Coder, Function, Refusal, Validator, caught, panicked};
 pub(crate) use closing::{Last, closed};
 pub(crate) use combine::{Combiner, Fate, Part};
 pub(crate) use follow::{Followed, Follower};
@@ -122,6 +122,8 @@ impl Engine {
         heartbeats: Arc<dyn Coder>,
     ) -> Arc<Self> {
         let capabilities = coordinator.capabilities().clone();
+        // Memory is copied by a fork; connections and threads are not.
+        let shared = !capabilities.in_process || !home.capabilities().in_process;
         Arc::new_cyclic(|own| Self {
             client: ClientId::of(capabilities.realm, config.client.unwrap_or_else(rand::random)),
             stores: RwLock::new(HashMap::from([(home.realm(), Arc::clone(&home))])),
@@ -142,7 +144,7 @@ impl Engine {
             config,
             heartbeats,
             sweeper: Background::default(),
-            closing: Arc::default(),
+            closing: Arc::new(Closing::new(shared.then(std::process::id))),
             own: Weak::clone(own),
         })
     }

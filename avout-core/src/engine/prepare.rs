@@ -116,7 +116,7 @@ impl Engine {
         if self.capabilities.in_process {
             return Ok(Ok(Payload::Shared(Arc::clone(value))));
         }
-        let bytes = cell.coder.encode(value).map_err(|error| error.at(&cell.key))?;
+        let bytes = cell.encode(value)?;
         if bytes.len() <= self.capabilities.max_inline {
             return Ok(Ok(Payload::Inline(bytes)));
         }

@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Commit, CommitOutcome, Conflict, Point, Receipt, Resolution};
 
 /// How long after the deadline a commit in flight is still waited for, and after that its outcome is looked for.
-const GRACE: Duration = Duration::from_secs(1);
+pub(super) const GRACE: Duration = Duration::from_secs(1);
 
 /// The outcome of one commit request, with lost replies already found out.
 pub(super) enum Sent {

@@ -16,6 +16,11 @@ pub(crate) fn deadline(from: Instant, after: Option<Duration>) -> Option<Instant
     after.filter(|after| *after < FOREVER).map(|after| from + after)
 }
 
+/// The last of several deadlines; `None` if one of them is no deadline.
+pub(crate) fn latest(deadlines: impl IntoIterator<Item = Option<Instant>>) -> Option<Instant> {
+    deadlines.into_iter().reduce(|one, other| Some(one?.max(other?))).flatten()
+}
+
 /// Waits for `future` until the deadline. A timer is made only if there is something to wait for: in memory there is
 /// not, and the timer would cost more than the rest.
 ///

@@ -1,10 +1,12 @@
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use futures_util::FutureExt;
 use futures_util::stream::{Stream, StreamExt, unfold};
 
 use super::{Value, cloned};
-use crate::engine::{Followed, Follower};
+use crate::engine::{Followed, Follower, panicked};
 use crate::error::{ErrorKind, Result};
 use crate::protocol::Point;
 
@@ -37,7 +39,9 @@ impl<T: Value> Changes<T> {
     pub(super) fn from_source<S: Source<T>>(source: S) -> Self {
         Self(Box::pin(unfold(Some(source), async |source| {
             let mut source = source?;
-            let change = source.next().await;
+            // One value that cannot be cloned is no end of the others.
+            let next = AssertUnwindSafe(source.next()).catch_unwind().await;
+            let change = next.unwrap_or_else(|panic| Err(panicked("cloning the value", &*panic)));
             let ended =
                 matches!(&change, Err(error) if matches!(error.kind(), ErrorKind::Closed | ErrorKind::StoreLost));
             Some((change, (!ended).then_some(source)))
@@ -78,5 +82,30 @@ impl<T: Value> Source<T> for Follower {
         let old = old.map(cloned).transpose()?;
         let new = new.map(cloned).transpose()?;
         Ok(Change { old, new, point: Some(point), skipped })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives numbers, and panics at the first.
+    struct Unlucky(u8);
+
+    impl Source<u8> for Unlucky {
+        async fn next(&mut self) -> Result<Change<u8>> {
+            self.0 += 1;
+            assert!(self.0 > 1, "a panic of a clone, by plan");
+            Ok(Change { old: None, new: Some(self.0), point: None, skipped: false })
+        }
+    }
+
+    /// A panic in one value is told, and the others follow.
+    #[tokio::test]
+    async fn a_panic_is_no_end() {
+        let mut changes = Changes::from_source(Unlucky(0));
+        let error = changes.next().await.expect("it goes on").expect_err("it panicked");
+        assert!(error.kind() == ErrorKind::Codec && error.to_string().contains("by plan"), "{error}");
+        assert_eq!(changes.next().await.expect("it goes on").expect("a change").new, Some(2));
     }
 }

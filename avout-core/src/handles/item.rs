@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::coder::{Tags, TypedCoder};
 use super::{Codec, MessagePack, Value, cloned};
-use crate::engine::Coder;
+use crate::engine::{Coder, caught};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Envelope, Shared};
 
@@ -38,10 +38,11 @@ impl Item {
 
     /// The value as one of this type, whatever it was put as.
     pub(crate) fn open<T: Value + Serialize + DeserializeOwned>(&self) -> Result<T, Cause> {
-        match self {
+        let open = || match self {
             Self::Value { value, .. } if value.is::<T>() => Ok(cloned(Arc::clone(value))?),
             _ => Self::decode(&Envelope::open(&self.sealed()?)?),
-        }
+        };
+        caught("reading the value", || Ok(open()))?
     }
 
     /// The value in an envelope as one of this type.
@@ -90,5 +91,38 @@ impl Coder for ItemCoder {
 
     fn adopt(&self, value: &Shared) -> Result<Shared> {
         if value.is::<Item>() { Ok(Arc::clone(value)) } else { Err(no_item()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    #[derive(serde::Deserialize)]
+    struct Unlucky;
+
+    impl Clone for Unlucky {
+        fn clone(&self) -> Self {
+            panic!("a panic of a clone, by plan")
+        }
+    }
+
+    impl Serialize for Unlucky {
+        fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+            panic!("a panic of an encoder, by plan")
+        }
+    }
+
+    /// A value that panics when it is read cannot be read: nobody who hands it out panics.
+    #[test]
+    fn a_panic_is_an_error() {
+        let item = Item::new(Unlucky);
+        let shared = item.clone();
+        for told in [item.open::<Unlucky>().map(drop), shared.open::<u8>().map(drop)] {
+            let cause = told.expect_err("it panics");
+            let error = cause.downcast_ref::<Error>().expect("an error of the library's");
+            assert!(error.kind() == ErrorKind::Codec && error.to_string().contains("by plan"), "{error}");
+        }
     }
 }

@@ -375,6 +375,10 @@ impl Stm {
     /// It goes on in the background when the future is dropped. It may be called several times: each returns when all is done.
     pub async fn close(&self) {
         let closing = &self.engine.closing;
+        if closing.is_forked() {
+            // Its connections and tasks are the parent's.
+            return;
+        }
         if closing.begin() {
             self.engine.config.tasks.spawn(close(Arc::clone(&self.engine), Arc::clone(&self.companion)));
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use avout_core::{Change, ErrorKind};
 use futures_util::future::join;
 
-use super::{on_a_thread, single, threaded};
+use super::{on_a_thread, paused, single, threaded};
 use crate::law::{Ctx, Failure, Outcome, laws, needs, within};
 use crate::lock::bench::{LONG, TTL, client, until_status};
 use crate::stm::bench::{SOON, eventually};
@@ -15,6 +15,7 @@ use crate::stm::bench::{SOON, eventually};
 laws! { "runtimes":
     a_client_works_when_the_runtime_that_opened_it_has_ended,
     a_lock_is_kept_when_an_earlier_runtime_has_ended,
+    a_lock_is_kept_when_a_paused_runtime_has_ended,
     a_guard_is_kept_when_its_own_runtime_has_ended,
     a_received_value_stays_hidden_when_its_runtime_has_ended,
     watches_go_on_when_their_runtime_has_ended,
@@ -88,6 +89,33 @@ async fn a_lock_is_kept_when_an_earlier_runtime_has_ended(ctx: Ctx) -> Outcome {
         kept.await?;
     }
     Ok(())
+}
+
+/// The same where the clock of the earlier runtime was paused, on which signs of life are sent meanwhile. What is held from before is kept
+/// too, as soon as the client is used again.
+async fn a_lock_is_kept_when_a_paused_runtime_has_ended(ctx: Ctx) -> Outcome {
+    let kept = on_a_thread(move || {
+        let first = paused();
+        let (stm, earlier) = first.block_on(async {
+            let stm = client(&ctx, TTL).await?;
+            let earlier = stm.lock("/earlier")?.acquire().await?;
+            Ok::<_, Failure>((stm, earlier))
+        })?;
+        drop(first);
+        single().block_on(async {
+            let guard = stm.lock("/lock")?.acquire().await?;
+            tokio::time::sleep(TTL * 5 / 2).await;
+            assert!(guard.is_held() && earlier.is_held(), "a lock is lost");
+            let other = client(&ctx, TTL).await?;
+            for name in ["/lock", "/earlier"] {
+                assert!(other.lock(name)?.try_acquire().await?.is_none(), "another one has {name}");
+            }
+            guard.release().await?;
+            earlier.release().await?;
+            Ok::<_, Failure>(())
+        })
+    });
+    kept.await
 }
 
 /// A guard keeps its lock when the runtime ends that it was acquired on, and may be released or dropped outside any.

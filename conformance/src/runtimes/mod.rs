@@ -28,3 +28,8 @@ fn single() -> Runtime {
 fn threaded() -> Runtime {
     Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
 }
+
+/// A runtime of one thread on simulated time, which is also that of all that the client does in the background.
+fn paused() -> Runtime {
+    Builder::new_current_thread().enable_all().start_paused(true).build().expect("a runtime")
+}

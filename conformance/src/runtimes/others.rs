@@ -5,9 +5,8 @@ use std::time::Duration;
 use avout_core::backend::time::{sleep, timeout};
 use avout_core::{ErrorKind, Stm};
 use futures_util::future::{join, join_all, try_join_all};
-use tokio::runtime::Builder;
 
-use super::{on_a_thread, single};
+use super::{on_a_thread, paused, single};
 use crate::law::{Ctx, Failure, Outcome, laws, together, within};
 use crate::lock::bench::{TTL, client};
 use crate::stm::bench::SOON;
@@ -182,8 +181,7 @@ async fn a_client_needs_no_tokio(ctx: Ctx) -> Outcome {
 /// On simulated time, which runs ahead whenever its runtime has nothing to do, all answers come in time and locks are kept.
 async fn a_paused_clock_does_not_run_ahead_of_answers(ctx: Ctx) -> Outcome {
     let simulated = on_a_thread(move || {
-        let runtime = Builder::new_current_thread().enable_all().start_paused(true).build().expect("a runtime");
-        runtime.block_on(async {
+        paused().block_on(async {
             everything(&ctx).await?;
             let (one, two) = (client(&ctx, TTL).await?, client(&ctx, TTL).await?);
             let guard = one.lock("/lock")?.acquire().await?;

@@ -4,6 +4,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use avout_core::{Atom, ErrorKind, Stm};
+use serde::{Deserialize, Serialize, Serializer};
 use tokio::runtime::Handle;
 use tokio::task::{JoinHandle, spawn_blocking};
 
@@ -15,9 +16,11 @@ use crate::law::{Ctx, Failure, Outcome, laws, within};
 laws! { "stm":
     concurrent_swaps_are_combined_and_each_counts_once,
     a_combined_swap_fails_alone,
+    a_value_that_panics_when_it_is_encoded_fails_alone,
     a_dropped_swap_holds_up_no_other,
     combined_swaps_give_way_to_another_client,
     combined_swaps_keep_their_deadline,
+    what_writes_nothing_depends_on_no_later_write,
     a_swap_that_waits_for_a_reader_keeps_its_deadline,
     a_slow_function_holds_up_no_other_swap,
     a_function_may_use_its_own_atom,
@@ -172,6 +175,61 @@ async fn a_dropped_swap_holds_up_no_other(ctx: Ctx) -> Outcome {
     Ok(())
 }
 
+/// Numbers that panic when they are encoded with a 13 among them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Unlucky(#[serde(serialize_with = "panic_at_13")] Vec<u64>);
+
+fn panic_at_13<S: Serializer>(numbers: &[u64], serializer: S) -> Result<S::Ok, S::Error> {
+    assert!(!numbers.contains(&13), "a panic of an encoder, by plan");
+    numbers.serialize(serializer)
+}
+
+/// Puts a number at the end.
+fn pushed(number: u64) -> impl Fn(Unlucky) -> Unlucky + Send + Sync + 'static {
+    move |mut list| {
+        list.0.push(number);
+        list
+    }
+}
+
+/// Of swaps that are written together, and of commutes that are committed together, one whose value panics when it is encoded is
+/// `Codec`; the others take effect, once each.
+async fn a_value_that_panics_when_it_is_encoded_fails_alone(ctx: Ctx) -> Outcome {
+    let Outside { stm, store, rig, .. } = outside(&ctx, |rig| rig, |store| store).await?;
+    let atom = stm.create_atom("/a", Unlucky(Vec::new())).await?;
+    let r = stm.create_ref("/r", Unlucky(Vec::new())).await?;
+    let swap = |number| {
+        let atom = atom.clone();
+        tokio::spawn(async move { atom.swap(pushed(number)).await.map(drop) })
+    };
+    let commute = |number| {
+        let (stm, r) = (stm.clone(), r.clone());
+        tokio::spawn(async move { stm.dosync(async |tx| tx.commute(&r, pushed(number)).await).await.map(drop) })
+    };
+    let (open, opened) = gate();
+    let (open_too, opened_too) = gate();
+    store.before_atom_write(opened);
+    rig.before_commit(opened_too);
+    let mut tasks = Vec::new();
+    for number in [0, 1, 13, 2] {
+        tasks.push((number, atom.key(), swap(number)));
+        tasks.push((number, r.key(), commute(number)));
+        let_others_run().await;
+    }
+    drop((open, open_too));
+    for (number, key, task) in tasks {
+        match (number, done(task).await?) {
+            (13, told) => drop(refused_at(told, ErrorKind::Codec, key, "the unlucky one")),
+            (_, told) => told?,
+        }
+    }
+    for Unlucky(mut list) in [atom.get().await?, r.get().await?] {
+        list.sort_unstable();
+        assert_eq!(list, [0, 1, 2]);
+    }
+    Ok(())
+}
+
 /// Swaps that were built on a write which another client came before are applied again to what that has left.
 async fn combined_swaps_give_way_to_another_client(ctx: Ctx) -> Outcome {
     let Outside { stm, store, .. } = outside(&ctx, |rig| rig, |store| store).await?;
@@ -237,6 +295,40 @@ async fn combined_swaps_keep_their_deadline(ctx: Ctx) -> Outcome {
     drop(never);
     let list = done(push(&atom, 4, &runs)).await??;
     assert_eq!((list[0], list.contains(&3), list.last()), (0, waited, Some(&4)), "{list:?}");
+    Ok(())
+}
+
+/// A comparison that failed and a swap that was refused are told so when what they have looked at is written, though a later swap's
+/// write hangs. One that has looked at what hangs ends at its own deadline, surely without effect.
+async fn what_writes_nothing_depends_on_no_later_write(ctx: Ctx) -> Outcome {
+    let (stm, store) = impatient(&ctx).await?;
+    let atom = stm.create_atom("/a", Vec::<u64>::new()).await?;
+    atom.set_validator(|list: &Vec<u64>| !list.contains(&100));
+    let compare = || {
+        let atom = atom.clone();
+        tokio::spawn(async move { atom.compare_and_set(&vec![99], vec![98]).await })
+    };
+    let runs = Arc::new(Runs::default());
+    let (open, opened) = gate();
+    store.before_atom_write(opened);
+    let first = push(&atom, 0, &runs);
+    have_run(&runs, 1).await;
+    let compared = compare();
+    let refused = push(&atom, 100, &runs);
+    have_run(&runs, 2).await;
+    let (never, hangs) = gate();
+    store.before_atom_write(hangs);
+    let later = push(&atom, 1, &runs);
+    have_run(&runs, 3).await;
+    let on_top = compare();
+    let_others_run().await;
+    drop(open);
+    done(first).await??;
+    assert!(!done(compared).await??, "it was another value");
+    refused_at(done(refused).await?, ErrorKind::Rejected, atom.key(), "a swap that the validator refuses");
+    refused_at(done(later).await?, ErrorKind::OutcomeUnknown, atom.key(), "the swap whose write hangs");
+    refused_at(done(on_top).await?, ErrorKind::Timeout, atom.key(), "a comparison with what hangs");
+    drop(never);
     Ok(())
 }
 

@@ -16,6 +16,8 @@ laws! { "stm":
     a_dropped_commute_holds_up_no_other,
     a_commute_dropped_before_its_commit_is_sent_is_not_in_it,
     a_commute_that_waits_for_another_keeps_its_deadline,
+    a_commute_that_was_not_sent_yet_keeps_its_deadline,
+    a_merged_commute_keeps_its_own_deadline,
 }
 
 const TASKS: u64 = 16;
@@ -235,5 +237,77 @@ async fn a_commute_that_waits_for_another_keeps_its_deadline(ctx: Ctx) -> Outcom
     done(first).await??;
     assert_eq!(r.get().await?, [0]);
     assert_eq!(done(push(&stm, &r, 2, &runs)).await??.0, [0, 2]);
+    Ok(())
+}
+
+/// Begins to commute within a deadline: `number` is put at the end of the list, once.
+fn push_within(
+    deadline: Duration,
+    stm: &Stm,
+    r: &Ref<Vec<u64>>,
+    number: u64,
+) -> JoinHandle<avout_core::Result<Vec<u64>>> {
+    let (stm, r) = (stm.clone(), r.clone());
+    tokio::spawn(async move {
+        let run = stm.transaction().deadline(deadline).dosync(async |tx| {
+            tx.commute(&r, move |mut list| {
+                list.push(number);
+                list
+            })
+            .await
+        });
+        run.await
+    })
+}
+
+/// A commute whose deadline passes while the commit that is to hold it reads, and is not sent yet, ends as a `Timeout` and is not in it.
+async fn a_commute_that_was_not_sent_yet_keeps_its_deadline(ctx: Ctx) -> Outcome {
+    let Outside { stm, rig, .. } = outside(&ctx, |rig| rig, |store| store).await?;
+    let r = stm.create_ref("/r", Vec::<u64>::new()).await?;
+    let runs = Arc::new(Runs::default());
+    let (open, opened) = gate();
+    rig.before_commit(opened);
+    let first = push(&stm, &r, 0, &runs);
+    have_run(&runs, 1).await;
+    let other = push(&stm, &r, 1, &runs);
+    have_run(&runs, 2).await;
+    let late = push_within(Duration::from_millis(300), &stm, &r, 2);
+    let_others_run().await;
+    let (go_on, held) = gate();
+    rig.after_read(held);
+    drop(open);
+    done(first).await??;
+    super::bench::refused_at(done(late).await?, ErrorKind::Timeout, r.key(), "one that was not sent");
+    drop(go_on);
+    done(other).await??;
+    assert_eq!(r.get().await?, [0, 1]);
+    Ok(())
+}
+
+/// While the commit hangs that holds several commutes, one with a short deadline ends soon after that as `OutcomeUnknown`, and the others
+/// wait for it as long as they may.
+async fn a_merged_commute_keeps_its_own_deadline(ctx: Ctx) -> Outcome {
+    let Outside { stm, rig, .. } = outside(&ctx, |rig| rig, |store| store).await?;
+    let r = stm.create_ref("/r", Vec::<u64>::new()).await?;
+    let runs = Arc::new(Runs::default());
+    let (open, opened) = gate();
+    rig.before_commit(opened);
+    let first = push(&stm, &r, 0, &runs);
+    have_run(&runs, 1).await;
+    let other = push(&stm, &r, 1, &runs);
+    have_run(&runs, 2).await;
+    let hasty = push_within(Duration::from_secs(1), &stm, &r, 2);
+    let_others_run().await;
+    let (go_on, hangs) = gate();
+    rig.before_commit(hangs);
+    drop(open);
+    done(first).await??;
+    let unknown = super::bench::refused_at(done(hasty).await?, ErrorKind::OutcomeUnknown, r.key(), "the hasty one");
+    let definite = stm.coordinator().capabilities().definite_replies;
+    assert!(definite || unknown.receipt().is_some(), "it has no receipt: {unknown:?}");
+    assert!(!other.is_finished(), "the other one has time");
+    drop(go_on);
+    done(other).await??;
+    assert_eq!(r.get().await?, [0, 1, 2]);
     Ok(())
 }
