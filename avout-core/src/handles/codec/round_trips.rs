@@ -157,12 +157,12 @@ fn floats() -> impl Strategy<Value = Floats> {
 }
 
 fn is_same<T: Serialize>(value: &T, back: &T) -> bool {
-    Tree::of(value, false).expect("a tree") == Tree::of(back, false).expect("a tree")
+    Tree::of(value, false).expect("a tree").is_same(Tree::of(back, false).expect("a tree"))
 }
 
 /// `None`: the codec refuses it.
 #[track_caller]
-fn comes_back_or_is_refused<T, C: Codec<T>>(codec: C, value: &T) -> Option<Vec<u8>>
+pub(super) fn comes_back_or_is_refused<T, C: Codec<T>>(codec: C, value: &T) -> Option<Vec<u8>>
 where
     T: Serialize + std::fmt::Debug,
 {
@@ -174,12 +174,13 @@ where
 }
 
 #[track_caller]
-fn comes_back<T: Serialize + DeserializeOwned + std::fmt::Debug>(value: &T) -> Vec<u8> {
+pub(super) fn comes_back<T: Serialize + DeserializeOwned + std::fmt::Debug>(value: &T) -> Vec<u8> {
     comes_back_or_is_refused(Json, value);
     comes_back_or_is_refused(MessagePack, value).unwrap_or_else(|| panic!("MessagePack refuses {value:?}"))
 }
 
-fn refused<T: Serialize + DeserializeOwned + std::fmt::Debug>(value: &T) {
+#[track_caller]
+pub(super) fn refused<T: Serialize + DeserializeOwned + std::fmt::Debug>(value: &T) {
     for bytes in [comes_back_or_is_refused(Json, value), comes_back_or_is_refused(MessagePack, value)] {
         assert_eq!(bytes, None, "{value:?} was accepted");
     }
