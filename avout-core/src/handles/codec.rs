@@ -66,11 +66,8 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for MessagePack {
             return Ok(bytes);
         };
         // Serde's buffers say that they are text. What has another form there, such as an `IpAddr`, can be read from them as that.
-        let as_text = msgpack::to_vec(value, true)?;
-        match comes_back_from_msgpack(value, &as_text) {
-            Ok(()) => Ok(as_text),
-            Err(_) => Err(cause),
-        }
+        let as_text = msgpack::to_vec(value, true).ok();
+        as_text.filter(|bytes| comes_back_from_msgpack(value, bytes).is_ok()).ok_or(cause)
     }
 
     fn decode(&self, bytes: &[u8]) -> Result<T, Cause> {

@@ -384,6 +384,10 @@ fn values_of_narrower_types_are_read() {
     assert_eq!(read::<Vec<u8>, Vec<i64>>(&vec![1; 50]), Some(vec![1; 50]));
     assert_eq!(read::<Vec<u8>, ByteBuf>(&vec![1; 50]), Some(ByteBuf::from(vec![1; 50])));
     assert_eq!(read::<ByteBuf, Vec<u8>>(&ByteBuf::from(vec![1; 50])), Some(vec![1; 50]));
+    assert_eq!(read::<f64, f32>(&1.5), Some(1.5));
+    assert_eq!(read::<f64, f32>(&0.1), None, "it would be rounded");
+    assert_eq!(read::<f64, f32>(&f64::NAN).map(f32::is_nan), Some(true));
+    assert_eq!(read::<f32, f64>(&0.1), Some(f64::from(0.1_f32)));
     assert_eq!(read::<u8, Option<Option<u8>>>(&7), Some(Some(Some(7))));
     assert_eq!(read::<Vec<u8>, Vec<Option<u8>>>(&vec![200; 20]), Some(vec![Some(200); 20]));
 }
