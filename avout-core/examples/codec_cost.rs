@@ -2,6 +2,7 @@
 //!
 //! `cargo run --release -p avout-core --example codec_cost`
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use avout_core::{Codec, MessagePack};
@@ -73,7 +74,8 @@ fn main() {
     println!("| value | bytes | rmp-serde | encode | rmp-serde | decode | rmp-serde |");
     println!("| --- | --- | --- | --- | --- | --- | --- |");
     measure("struct of 6 fields", &order);
-    measure("1000 of them", &vec![order; 1000]);
+    measure("1000 of them", &vec![order.clone(); 1000]);
+    measure("`HashMap` of 1000 of them", &(0..1000).map(|n| (n, order.clone())).collect::<HashMap<u32, _>>());
     measure("struct with a field left out", &Sparse { id: 7, note: None, cents: 7 });
     measure("`String` of 1 MiB", &"x".repeat(1 << 20));
     measure("`Vec<u8>` of 1 MiB", &bytes);

@@ -227,8 +227,8 @@ impl Attempt {
     /// protects it.
     pub(crate) fn show(&mut self, cell: &Cell, read: bool) -> Result<Shown> {
         let touched = self.keys.entry(&cell.key);
-        if let Some(known) = touched.write.as_ref().and_then(Write::known) {
-            return known.cloned().map(Shown::Value).ok_or_else(|| absent(&cell.key));
+        if let Some((write, known)) = touched.write.as_ref().and_then(|write| Some((write, write.known()?))) {
+            return write.shown_to(cell, known.ok_or_else(|| absent(&cell.key))?);
         }
         self.show_seen(cell, read)
     }
@@ -237,8 +237,8 @@ impl Attempt {
     pub(crate) fn show_seen(&mut self, cell: &Cell, read: bool) -> Result<Shown> {
         let touched = self.keys.entry(&cell.key);
         touched.read |= read;
-        if let Some(Write { action: Action::Commute { provisional, .. }, .. }) = &touched.write {
-            return Ok(Shown::Value(Arc::clone(provisional)));
+        if let Some(write @ Write { action: Action::Commute { provisional, .. }, .. }) = &touched.write {
+            return write.shown_to(cell, provisional);
         }
         let Some(seen) = touched.seen.as_ref().filter(|seen| seen.is_alive()) else {
             return Err(absent(&cell.key));
@@ -247,10 +247,11 @@ impl Attempt {
             cell.check_meta(&entry.record.meta)?;
         }
         match (&seen.value, seen.payload()) {
-            (Some(value), _) => Ok(Shown::Value(Arc::clone(value))),
-            (None, Some(Payload::Shared(value))) => cell.own(value).map(Shown::Value),
-            (None, Some(payload)) => Ok(Shown::Payload(payload.clone())),
-            (None, None) => Err(absent(&cell.key)),
+            // Another handle may have read it as another type.
+            (Some(value), _) if is_of(cell, value) => Ok(Shown::Value(Arc::clone(value))),
+            (_, Some(Payload::Shared(value))) => cell.own(value).map(Shown::Value),
+            (_, Some(payload)) => Ok(Shown::Payload(payload.clone())),
+            (_, None) => Err(absent(&cell.key)),
         }
     }
 
@@ -440,7 +441,23 @@ fn restart(key: &Key) -> Error {
     Error::new(ErrorKind::Restart, "changed by another transaction: this attempt will be run again").at(key)
 }
 
+fn is_of(cell: &Cell, value: &Shared) -> bool {
+    (**value).type_id() == cell.coder.rust_type()
+}
+
 impl Write {
+    /// A value of this write through a handle of the same ref, which may be of another type.
+    fn shown_to(&self, cell: &Cell, value: &Shared) -> Result<Shown> {
+        if is_of(cell, value) {
+            return Ok(Shown::Value(Arc::clone(value)));
+        }
+        let adopted = cell.own(value).or_else(|mismatch| match self.cell.coder.encode(value) {
+            Ok(bytes) => cell.coder.decode(&bytes).map_err(|error| error.at(&cell.key)),
+            Err(_) => Err(mismatch),
+        });
+        adopted.map(Shown::Value)
+    }
+
     /// The value that the body reads back; `None`: it destroys the ref.
     pub(crate) fn shown(&self) -> Option<&Shared> {
         match &self.action {

@@ -117,14 +117,15 @@ macro_rules! builder {
             /// Names the type, at most 255 bytes; without this it is the type's Rust name without module paths, with serde's names for
             /// structs and enums. The name is stored beside each value, and what was made with another is a
             /// [`Mismatch`](ErrorKind::Mismatch). Names of integers agree with each other, and so do those of sequences and sets, and
-            /// those of maps; `Option`, `Box` and other types that add nothing do not count.
+            /// those of maps; `Option`, `Box` and other types that add nothing do not count. A name with `::` in it agrees with itself only.
             pub fn type_tag(mut self, tag: impl Into<String>) -> Self {
                 self.0.type_tag = Some(tag.into());
                 self
             }
 
             /// Reads values too that were written when the type had this name: `Account`, or `Vec<Account>` if it lies in others. The
-            /// next write gives them the new one.
+            /// next write gives them the new one. Where the type has a new name in Rust and `#[serde(rename)]` as before it is not
+            /// needed, but for untagged enums, in a tuple behind its first element, and in what a type of yours is generic over.
             pub fn was(mut self, tag: impl Into<String>) -> Self {
                 self.0.was.push(tag.into());
                 self

@@ -1,4 +1,5 @@
 use std::error::Error as StdError;
+use std::fmt::Display;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -47,9 +48,9 @@ pub trait Codec<T>: Send + Sync + 'static {
 /// MessagePack with named fields: the default. Fields can be added with `#[serde(default)]`.
 ///
 /// Bytes take a byte each, as `Vec<u8>` too. What MessagePack cannot tell apart, such as `None` and `Some(None)`, is written as an
-/// extension. A value that serde cannot read back is refused: an integer of 128 bits in an enum that is untagged or tagged inside, or
-/// in a flattened field; a key that comes twice. Of an untagged enum the first variant is read that fits, so a value that fits an
-/// earlier one may come back as that.
+/// extension. Each value is read back before it is stored, and refused if it does not come back: an integer of 128 bits in an enum that
+/// is untagged or tagged inside, or in a flattened field; a key that comes twice; a field that is written and not read; a variant of an
+/// untagged enum that would come back as an earlier one. Fields with `#[serde(skip)]` come back as their default.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MessagePack;
 
@@ -60,15 +61,17 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for MessagePack {
     }
 
     fn encode(&self, value: &T) -> Result<Vec<u8>, Cause> {
-        let (bytes, risks) = msgpack::to_vec(value)?;
-        if risks.any() {
-            comes_back(value, self.decode(&bytes), false)?;
-        }
-        Ok(bytes)
+        let bytes = msgpack::to_vec(value, false)?;
+        let Err(cause) = comes_back_from_msgpack(value, &bytes) else {
+            return Ok(bytes);
+        };
+        // Serde's buffers say that they are text. What has another form there, such as an `IpAddr`, can be read from them as that.
+        let as_text = msgpack::to_vec(value, true).ok();
+        as_text.filter(|bytes| comes_back_from_msgpack(value, bytes).is_ok()).ok_or(cause)
     }
 
     fn decode(&self, bytes: &[u8]) -> Result<T, Cause> {
-        Ok(msgpack::from_slice(bytes)?)
+        Ok(msgpack::from_slice(bytes)?.value)
     }
 
     fn type_tags(&self) -> Vec<String> {
@@ -76,12 +79,31 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for MessagePack {
     }
 }
 
-/// Refuses a value that is not what is read back.
-fn comes_back<T: Serialize>(value: &T, back: Result<T, Cause>, readable: bool) -> Result<(), Cause> {
-    let back = back.map_err(|cause| format!("it could be written and not be read again: {cause}"))?;
-    match Tree::of(value, readable)? == Tree::of(&back, readable)? {
+/// Refuses a value that is not what is read back from these bytes.
+fn comes_back_from_msgpack<T: Serialize + DeserializeOwned>(value: &T, bytes: &[u8]) -> Result<(), Cause> {
+    let back = msgpack::from_slice::<T>(bytes).map_err(unreadable)?;
+    // Where the type alone said what to read, the same bytes are the same value.
+    if !back.guessed && msgpack::to_vec(&back.value, back.readable)? == bytes {
+        return Ok(());
+    }
+    is_same(value, &back.value, back.readable)
+}
+
+fn unreadable(cause: impl Display) -> Cause {
+    let message = format!(
+        "it could be written, but not read again ({cause}): let Serialize and Deserialize agree, give fields that may be left out a \
+         default, and keep this type out of flattened fields and of enums that are untagged or tagged inside"
+    );
+    message.into()
+}
+
+/// Refuses a value that is not this one.
+fn is_same<T: Serialize>(value: &T, back: &T, readable: bool) -> Result<(), Cause> {
+    match Tree::of(value, readable)?.is_same(Tree::of(back, readable)?) {
         true => Ok(()),
-        false => Err("it would not come back as the same value".into()),
+        false => Err("it would come back as another value: let Serialize and Deserialize agree, tell the variants of an enum apart by a \
+                      tag, and flatten neither an Option nor several maps"
+            .into()),
     }
 }
 
@@ -100,12 +122,11 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for Json {
 
     fn encode(&self, value: &T) -> Result<Vec<u8>, Cause> {
         // First, for this one minds how deep the value is.
-        let risks = msgpack::risks_as_text(value)?;
+        msgpack::to_vec(value, true)?;
         let bytes = serde_json::to_vec(value)?;
         check_json_depth(&bytes)?;
-        if risks.any_as_text() {
-            comes_back(value, self.decode(&bytes), true)?;
-        }
+        let back = Codec::<T>::decode(self, &bytes).map_err(unreadable)?;
+        is_same(value, &back, true)?;
         Ok(bytes)
     }
 
@@ -156,6 +177,8 @@ impl<T> Codec<T> for InProcess {
     }
 }
 
+#[cfg(test)]
+mod asymmetric;
 #[cfg(test)]
 mod round_trips;
 #[cfg(test)]

@@ -4,7 +4,9 @@ use std::fmt;
 
 use serde::ser::{self, Error as _, Serialize, Serializer};
 
-/// A value as it describes itself to serde. Maps and sequences are sorted: those of a hash map come in another order each time.
+use super::msgpack::bytes_of;
+
+/// A value as it describes itself to serde.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Tree {
     Unit,
@@ -19,7 +21,11 @@ pub(super) enum Tree {
     Char(char),
     Text(String),
     Bytes(Vec<u8>),
-    List(Vec<Tree>),
+    /// A sequence of `u8`, which may be long.
+    U8s(Vec<u8>),
+    Seq(Vec<Tree>),
+    /// What has a place for each element.
+    Tuple(Vec<Tree>),
     Map(Vec<(Tree, Tree)>),
     Named(&'static str, Box<Tree>),
 }
@@ -45,7 +51,37 @@ impl ser::Error for NoTree {
 impl Tree {
     /// `readable`: as it describes itself to formats that are text.
     pub(super) fn of<T: Serialize + ?Sized>(value: &T, readable: bool) -> Result<Self, NoTree> {
-        value.serialize(Builder { readable })
+        Builder { readable }.tree(value)
+    }
+
+    /// Whether they are the same value. The elements of a hash set or map come in another order each time.
+    pub(super) fn is_same(mut self, mut other: Self) -> bool {
+        self == other || {
+            self.sort();
+            other.sort();
+            self == other
+        }
+    }
+
+    /// Puts sequences and maps into an order that does not depend on that of their elements.
+    fn sort(&mut self) {
+        match self {
+            Self::Some(inner) | Self::Named(_, inner) => inner.sort(),
+            Self::U8s(bytes) => bytes.sort_unstable(),
+            Self::Tuple(elements) => elements.iter_mut().for_each(Self::sort),
+            Self::Seq(elements) => {
+                elements.iter_mut().for_each(Self::sort);
+                elements.sort_unstable();
+            }
+            Self::Map(entries) => {
+                for (key, value) in entries.iter_mut() {
+                    key.sort();
+                    value.sort();
+                }
+                entries.sort_unstable();
+            }
+            _ => {}
+        }
     }
 
     fn named(self, name: &'static str) -> Self {
@@ -56,6 +92,15 @@ impl Tree {
 #[derive(Clone, Copy)]
 struct Builder {
     readable: bool,
+}
+
+impl Builder {
+    fn tree<T: Serialize + ?Sized>(self, value: &T) -> Result<Tree, NoTree> {
+        match bytes_of(value) {
+            Some(bytes) => Ok(Tree::U8s(bytes.to_vec())),
+            None => value.serialize(self),
+        }
+    }
 }
 
 macro_rules! leaves {
@@ -110,7 +155,7 @@ impl Serializer for Builder {
     }
 
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<Tree, NoTree> {
-        Ok(Tree::Some(Box::new(value.serialize(self)?)))
+        Ok(Tree::Some(Box::new(self.tree(value)?)))
     }
 
     fn serialize_unit_variant(self, _: &'static str, _: u32, variant: &'static str) -> Result<Tree, NoTree> {
@@ -118,7 +163,7 @@ impl Serializer for Builder {
     }
 
     fn serialize_newtype_struct<T: Serialize + ?Sized>(self, name: &'static str, value: &T) -> Result<Tree, NoTree> {
-        Ok(value.serialize(self)?.named(name))
+        Ok(self.tree(value)?.named(name))
     }
 
     fn serialize_newtype_variant<T: Serialize + ?Sized>(
@@ -128,23 +173,23 @@ impl Serializer for Builder {
         variant: &'static str,
         value: &T,
     ) -> Result<Tree, NoTree> {
-        Ok(value.serialize(self)?.named(variant))
+        Ok(self.tree(value)?.named(variant))
     }
 
     fn serialize_seq(self, _: Option<usize>) -> Result<List, NoTree> {
-        Ok(List { of: self, name: None, elements: Vec::new(), sorted: true })
+        Ok(List::new(self, None, true))
     }
 
     fn serialize_tuple(self, _: usize) -> Result<List, NoTree> {
-        Ok(List { of: self, name: None, elements: Vec::new(), sorted: false })
+        Ok(List::new(self, None, false))
     }
 
     fn serialize_tuple_struct(self, name: &'static str, _: usize) -> Result<List, NoTree> {
-        Ok(List { of: self, name: Some(name), elements: Vec::new(), sorted: false })
+        Ok(List::new(self, Some(name), false))
     }
 
     fn serialize_tuple_variant(self, _: &'static str, _: u32, variant: &'static str, _: usize) -> Result<List, NoTree> {
-        Ok(List { of: self, name: Some(variant), elements: Vec::new(), sorted: false })
+        Ok(List::new(self, Some(variant), false))
     }
 
     fn serialize_map(self, _: Option<usize>) -> Result<Map, NoTree> {
@@ -163,21 +208,35 @@ impl Serializer for Builder {
 struct List {
     of: Builder,
     name: Option<&'static str>,
+    /// As long as all elements are `u8`. Then there are no others.
+    u8s: Vec<u8>,
     elements: Vec<Tree>,
-    sorted: bool,
+    is_seq: bool,
 }
 
 impl List {
+    fn new(of: Builder, name: Option<&'static str>, is_seq: bool) -> Self {
+        Self { of, name, u8s: Vec::new(), elements: Vec::new(), is_seq }
+    }
+
     fn add<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), NoTree> {
-        self.elements.push(value.serialize(self.of)?);
+        match self.of.tree(value)? {
+            Tree::Unsigned("u8", byte) if self.is_seq && self.elements.is_empty() => self.u8s.push(byte as u8),
+            tree => {
+                let numbers = self.u8s.drain(..).map(|byte| Tree::Unsigned("u8", byte.into()));
+                self.elements.extend(numbers);
+                self.elements.push(tree);
+            }
+        }
         Ok(())
     }
 
-    fn finish(mut self) -> Tree {
-        if self.sorted {
-            self.elements.sort_unstable();
-        }
-        let list = Tree::List(self.elements);
+    fn finish(self) -> Tree {
+        let list = match self.is_seq {
+            true if !self.u8s.is_empty() => Tree::U8s(self.u8s),
+            true => Tree::Seq(self.elements),
+            false => Tree::Tuple(self.elements),
+        };
         match self.name {
             Some(name) => list.named(name),
             None => list,
@@ -194,12 +253,11 @@ struct Map {
 
 impl Map {
     fn field<T: Serialize + ?Sized>(&mut self, key: &'static str, value: &T) -> Result<(), NoTree> {
-        self.entries.push((Tree::Text(key.to_owned()), value.serialize(self.of)?));
+        self.entries.push((Tree::Text(key.to_owned()), self.of.tree(value)?));
         Ok(())
     }
 
-    fn finish(mut self) -> Tree {
-        self.entries.sort_unstable();
+    fn finish(self) -> Tree {
         let map = Tree::Map(self.entries);
         match self.name {
             Some(name) => map.named(name),
@@ -237,13 +295,13 @@ impl ser::SerializeMap for Map {
     type Error = NoTree;
 
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), NoTree> {
-        self.key = Some(key.serialize(self.of)?);
+        self.key = Some(self.of.tree(key)?);
         Ok(())
     }
 
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), NoTree> {
         let key = self.key.take().ok_or_else(|| NoTree::custom("a value of a map without its key"))?;
-        self.entries.push((key, value.serialize(self.of)?));
+        self.entries.push((key, self.of.tree(value)?));
         Ok(())
     }
 
@@ -272,4 +330,24 @@ macro_rules! fields {
 fields! {
     SerializeStruct;
     SerializeStructVariant;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes take a byte each in a tree, too, wherever they lie.
+    #[test]
+    fn bytes_are_no_trees() {
+        let bytes = vec![7_u8; 100];
+        let of = |tree: Result<Tree, NoTree>| tree.expect("a tree");
+        assert_eq!(of(Tree::of(&bytes, false)), Tree::U8s(bytes.clone()));
+        assert_eq!(of(Tree::of(&Some(&bytes), false)), Tree::Some(Box::new(Tree::U8s(bytes.clone()))));
+        assert_eq!(of(Tree::of(&bytes.clone().into_boxed_slice(), false)), Tree::U8s(bytes.clone()));
+        let deque: std::collections::VecDeque<u8> = bytes.iter().copied().collect();
+        assert_eq!(of(Tree::of(&[("a", &deque)], false)), {
+            let pair = [Tree::Text("a".to_owned()), Tree::U8s(bytes)];
+            Tree::Tuple(vec![Tree::Tuple(pair.into())])
+        });
+    }
 }

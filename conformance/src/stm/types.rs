@@ -18,6 +18,7 @@ laws! { "stm":
     foreign_types_are_a_mismatch_that_names_both,
     values_of_another_shape_are_migrated,
     a_number_out_of_range_is_refused_when_it_is_read,
+    handles_of_agreeing_types_share_a_transaction,
 }
 
 /// Two clients as if their stores were outside the process.
@@ -275,5 +276,31 @@ async fn a_number_out_of_range_is_refused_when_it_is_read(ctx: Ctx) -> Outcome {
     refused_at(narrow.get().await, ErrorKind::Codec, narrow.key(), "too large a number");
     refused_at(narrow.alter(|n| n + 1).await, ErrorKind::Codec, narrow.key(), "alter");
     assert_eq!(wide.get().await?, 1 << 40);
+    Ok(())
+}
+
+/// Two handles of one ref, of types that agree, see the same value in one transaction.
+async fn handles_of_agreeing_types_share_a_transaction(ctx: Ctx) -> Outcome {
+    let [stm, _] = both(&ctx).await?;
+    let wide = stm.create_ref("/r", 7_i64).await?;
+    let narrow = stm.open_ref::<i32>("/r").await?;
+    let seen = stm.dosync(async |tx| {
+        let before = (tx.get(&narrow).await?, tx.get(&wide).await?, tx.get(&narrow).await?);
+        tx.set(&wide, 8).await?;
+        let set = tx.get(&narrow).await?;
+        tx.alter(&narrow, |n| n + 1).await?;
+        Ok::<_, Error>((before, set, tx.get(&wide).await?))
+    });
+    assert_eq!(seen.await?, ((7, 7, 7), 8, 9));
+    let commuted = stm.dosync(async |tx| {
+        tx.commute(&wide, |n| n + 1).await?;
+        tx.get(&narrow).await
+    });
+    assert_eq!(commuted.await?, 10);
+    stm.create_ref("/map", HashMap::from([("a".to_owned(), 1_u8)])).await?;
+    let (hash, tree) = (stm.open_ref::<HashMap<String, u8>>("/map"), stm.open_ref::<BTreeMap<String, u8>>("/map"));
+    let (hash, tree) = (hash.await?, tree.await?);
+    let lengths = stm.dosync(async |tx| Ok::<_, Error>((tx.get(&hash).await?.len(), tx.get(&tree).await?.len())));
+    assert_eq!(lengths.await?, (1, 1));
     Ok(())
 }

@@ -469,6 +469,7 @@ pub(crate) const NOT_SHOWN: &[&str] = &[
     "stm::bytes_come_back",
     "stm::combined_swaps_keep_their_deadline",
     "stm::foreign_types_are_a_mismatch_that_names_both",
+    "stm::handles_of_agreeing_types_share_a_transaction",
     "stm::json_values_come_back_or_are_refused",
     "stm::nested_options_come_back",
     "stm::no_time_at_all_ends_at_once",

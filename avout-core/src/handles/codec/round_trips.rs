@@ -157,12 +157,12 @@ fn floats() -> impl Strategy<Value = Floats> {
 }
 
 fn is_same<T: Serialize>(value: &T, back: &T) -> bool {
-    Tree::of(value, false).expect("a tree") == Tree::of(back, false).expect("a tree")
+    Tree::of(value, false).expect("a tree").is_same(Tree::of(back, false).expect("a tree"))
 }
 
 /// `None`: the codec refuses it.
 #[track_caller]
-fn comes_back_or_is_refused<T, C: Codec<T>>(codec: C, value: &T) -> Option<Vec<u8>>
+pub(super) fn comes_back_or_is_refused<T, C: Codec<T>>(codec: C, value: &T) -> Option<Vec<u8>>
 where
     T: Serialize + std::fmt::Debug,
 {
@@ -174,12 +174,13 @@ where
 }
 
 #[track_caller]
-fn comes_back<T: Serialize + DeserializeOwned + std::fmt::Debug>(value: &T) -> Vec<u8> {
+pub(super) fn comes_back<T: Serialize + DeserializeOwned + std::fmt::Debug>(value: &T) -> Vec<u8> {
     comes_back_or_is_refused(Json, value);
     comes_back_or_is_refused(MessagePack, value).unwrap_or_else(|| panic!("MessagePack refuses {value:?}"))
 }
 
-fn refused<T: Serialize + DeserializeOwned + std::fmt::Debug>(value: &T) {
+#[track_caller]
+pub(super) fn refused<T: Serialize + DeserializeOwned + std::fmt::Debug>(value: &T) {
     for bytes in [comes_back_or_is_refused(Json, value), comes_back_or_is_refused(MessagePack, value)] {
         assert_eq!(bytes, None, "{value:?} was accepted");
     }
@@ -383,6 +384,10 @@ fn values_of_narrower_types_are_read() {
     assert_eq!(read::<Vec<u8>, Vec<i64>>(&vec![1; 50]), Some(vec![1; 50]));
     assert_eq!(read::<Vec<u8>, ByteBuf>(&vec![1; 50]), Some(ByteBuf::from(vec![1; 50])));
     assert_eq!(read::<ByteBuf, Vec<u8>>(&ByteBuf::from(vec![1; 50])), Some(vec![1; 50]));
+    assert_eq!(read::<f64, f32>(&1.5), Some(1.5));
+    assert_eq!(read::<f64, f32>(&0.1), None, "it would be rounded");
+    assert_eq!(read::<f64, f32>(&f64::NAN).map(f32::is_nan), Some(true));
+    assert_eq!(read::<f32, f64>(&0.1), Some(f64::from(0.1_f32)));
     assert_eq!(read::<u8, Option<Option<u8>>>(&7), Some(Some(Some(7))));
     assert_eq!(read::<Vec<u8>, Vec<Option<u8>>>(&vec![200; 20]), Some(vec![Some(200); 20]));
 }

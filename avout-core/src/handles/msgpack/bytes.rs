@@ -4,7 +4,7 @@
 use castaway::cast;
 
 /// The bytes of a `Vec<u8>` or `[u8]`; `None`: the value is something else.
-pub(super) fn bytes_of<T: ?Sized>(value: &T) -> Option<&[u8]> {
+pub(in crate::handles) fn bytes_of<T: ?Sized>(value: &T) -> Option<&[u8]> {
     match cast!(value, &Vec<u8>) {
         Ok(bytes) => Some(bytes),
         Err(value) => cast!(value, &[u8]).ok(),

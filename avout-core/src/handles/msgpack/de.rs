@@ -1,6 +1,6 @@
 use rmp::Marker;
+use serde::Deserialize;
 use serde::de::{self, DeserializeSeed, Error as _, Unexpected, Visitor};
-use serde::{Deserialize, forward_to_deserialize_any};
 
 use super::elements::{Elements, Entries, Nothing, U8s, Variant};
 use super::{Error, I128, MAX_DEPTH, MAX_WRAPPERS, SOME, U8_SEQUENCE, U128, take_bytes, too_deep};
@@ -10,6 +10,9 @@ pub(super) struct Deserializer<'de> {
     rest: &'de [u8],
     depth: usize,
     wrappers: usize,
+    readable: bool,
+    /// A value was read as what the bytes say that it is.
+    pub(super) guessed: bool,
 }
 
 /// What stands at the beginning of some bytes.
@@ -32,8 +35,8 @@ enum Head<'de> {
 }
 
 impl<'de> Deserializer<'de> {
-    pub(super) fn new(bytes: &'de [u8]) -> Self {
-        Self { rest: bytes, depth: 0, wrappers: 0 }
+    pub(super) fn new(bytes: &'de [u8], readable: bool) -> Self {
+        Self { rest: bytes, depth: 0, wrappers: 0, readable, guessed: false }
     }
 
     pub(super) fn is_at_end(&self) -> bool {
@@ -213,6 +216,11 @@ impl<'de> Deserializer<'de> {
         }
     }
 
+    fn visit_next<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value, Error> {
+        let head = self.head()?;
+        self.visit(head, visitor)
+    }
+
     /// What takes elements takes bytes as such.
     fn visit_elements<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value, Error> {
         match self.head()? {
@@ -269,16 +277,25 @@ macro_rules! integers {
     };
 }
 
+/// What the type asks for is what the bytes say, or it is refused.
+macro_rules! visited {
+    ($($deserialize:ident)*) => {
+        $(fn $deserialize<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+            self.visit_next(visitor)
+        })*
+    };
+}
+
 impl<'de> de::Deserializer<'de> for &mut Deserializer<'de> {
     type Error = Error;
 
     fn is_human_readable(&self) -> bool {
-        false
+        self.readable
     }
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        let head = self.head()?;
-        self.visit(head, visitor)
+        self.guessed = true;
+        self.visit_next(visitor)
     }
 
     integers! {
@@ -295,14 +312,14 @@ impl<'de> de::Deserializer<'de> for &mut Deserializer<'de> {
     fn deserialize_u128<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match self.integer(u128::from_be_bytes)? {
             Some(value) => visitor.visit_u128(value),
-            None => self.deserialize_any(visitor),
+            None => self.visit_next(visitor),
         }
     }
 
     fn deserialize_i128<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match self.integer(i128::from_be_bytes)? {
             Some(value) => visitor.visit_i128(value),
-            None => self.deserialize_any(visitor),
+            None => self.visit_next(visitor),
         }
     }
 
@@ -387,8 +404,19 @@ impl<'de> de::Deserializer<'de> for &mut Deserializer<'de> {
         visitor.visit_unit()
     }
 
-    forward_to_deserialize_any! {
-        bool f32 f64 char str string unit map identifier
+    fn deserialize_f32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        match self.head()? {
+            // Written back it would be another number.
+            Head::F64(value) if f64::from(value as f32) != value && !value.is_nan() => {
+                Err(Error::invalid_value(Unexpected::Float(value), &"a number that an f32 holds"))
+            }
+            head => self.visit(head, visitor),
+        }
+    }
+
+    visited! {
+        deserialize_bool deserialize_f64 deserialize_char deserialize_str deserialize_string deserialize_unit deserialize_map
+        deserialize_identifier
     }
 }
 

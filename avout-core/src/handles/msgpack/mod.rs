@@ -12,7 +12,6 @@ mod bytes;
 mod de;
 mod elements;
 mod only_u8;
-mod risks;
 mod seq;
 mod ser;
 
@@ -21,8 +20,8 @@ use std::fmt;
 use serde::de::DeserializeOwned;
 use serde::{Serialize, de::Error as _};
 
-use bytes::{bytes_of, take_bytes};
-pub(super) use risks::Risks;
+pub(super) use bytes::bytes_of;
+use bytes::take_bytes;
 
 /// How deep a value may be nested: reading recurses, and input that is not trusted must not be able to exhaust the
 /// stack.
@@ -71,26 +70,31 @@ fn too_deep() -> Error {
     Error(format!("the value is nested more than {MAX_DEPTH} levels deep"))
 }
 
-/// The value's bytes, and what may keep them from being read back as the same value.
-pub(super) fn to_vec<T: Serialize + ?Sized>(value: &T) -> Result<(Vec<u8>, Risks), Error> {
-    let mut serializer = ser::Serializer::new(false);
+/// The value's bytes. `readable`: as it describes itself to formats that are text.
+pub(super) fn to_vec<T: Serialize + ?Sized>(value: &T, readable: bool) -> Result<Vec<u8>, Error> {
+    let mut serializer = ser::Serializer::new(readable);
     serializer.put(value)?;
-    Ok(serializer.finish())
+    Ok(serializer.out)
 }
 
-/// What may keep a value from being read back where it is written as text.
-pub(super) fn risks_as_text<T: Serialize + ?Sized>(value: &T) -> Result<Risks, Error> {
-    let mut serializer = ser::Serializer::new(true);
-    serializer.put(value)?;
-    Ok(serializer.finish().1)
+/// What was read.
+pub(super) struct Decoded<T> {
+    pub(super) value: T,
+    /// Some of it was read as what the bytes say that it is, so that it may be of another type.
+    pub(super) guessed: bool,
+    pub(super) readable: bool,
 }
 
-/// The value of all of these bytes.
-pub(super) fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
-    let mut deserializer = de::Deserializer::new(bytes);
+/// The value of all of these bytes, written one way or the other.
+pub(super) fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<Decoded<T>, Error> {
+    read(bytes, false).or_else(|error| read(bytes, true).map_err(|_| error))
+}
+
+fn read<T: DeserializeOwned>(bytes: &[u8], readable: bool) -> Result<Decoded<T>, Error> {
+    let mut deserializer = de::Deserializer::new(bytes, readable);
     let value = deserializer.take()?;
     match deserializer.is_at_end() {
-        true => Ok(value),
+        true => Ok(Decoded { value, guessed: deserializer.guessed, readable }),
         false => Err(Error::custom("there are bytes behind the value's end")),
     }
 }

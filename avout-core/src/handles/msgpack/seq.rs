@@ -1,5 +1,3 @@
-use std::ops::Range;
-
 use rmp::encode;
 use serde::ser::{self, Serialize};
 
@@ -157,16 +155,7 @@ pub(super) struct Map<'a> {
     head: usize,
     announced: usize,
     count: usize,
-    keys: Keys,
     in_variant: bool,
-}
-
-/// Where keys stand, to find one that comes twice: then the value cannot be read.
-enum Keys {
-    /// Those of a map whose length nobody knew, for it is put together from several: all.
-    All(Vec<Range<usize>>),
-    /// Of others the first, which may be an enum's tag.
-    First(Option<Range<usize>>),
 }
 
 impl<'a> Map<'a> {
@@ -175,28 +164,12 @@ impl<'a> Map<'a> {
         let start = to.out.len();
         encode::write_map_len(&mut to.out, length(announced.unwrap_or(0))?)?;
         let head = to.out.len() - start;
-        let keys = if announced.is_some() { Keys::First(None) } else { Keys::All(Vec::new()) };
-        Ok(Self { to, start, head, announced: announced.unwrap_or(0), count: 0, keys, in_variant })
-    }
-
-    fn saw_key(&mut self, from: usize) {
-        let key = from..self.to.out.len();
-        match &mut self.keys {
-            Keys::All(keys) => keys.push(key),
-            Keys::First(Some(first)) => {
-                if self.to.out[first.clone()] == self.to.out[key] {
-                    self.to.risks.found();
-                }
-            }
-            Keys::First(first) => *first = Some(key),
-        }
-        self.count += 1;
+        Ok(Self { to, start, head, announced: announced.unwrap_or(0), count: 0, in_variant })
     }
 
     fn put_field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result<(), Error> {
-        let from = self.to.out.len();
         encode::write_str(&mut self.to.out, name)?;
-        self.saw_key(from);
+        self.count += 1;
         self.to.put(value)
     }
 
@@ -204,13 +177,6 @@ impl<'a> Map<'a> {
         self.to.leave();
         if self.in_variant {
             self.to.leave();
-        }
-        if let Keys::All(mut keys) = self.keys {
-            let out = &self.to.out;
-            keys.sort_unstable_by(|a, b| out[a.clone()].cmp(&out[b.clone()]));
-            if keys.windows(2).any(|two| out[two[0].clone()] == out[two[1].clone()]) {
-                self.to.risks.found();
-            }
         }
         if self.count != self.announced {
             let mut head = Vec::new();
@@ -226,14 +192,8 @@ impl ser::SerializeMap for Map<'_> {
     type Error = Error;
 
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Error> {
-        let from = self.to.out.len();
-        self.to.put(key)?;
-        let is_text = matches!(self.to.out.get(from), Some(0xa0..=0xbf | 0xd9..=0xdb));
-        if !is_text {
-            self.to.risks.found_for_text();
-        }
-        self.saw_key(from);
-        Ok(())
+        self.count += 1;
+        self.to.put(key)
     }
 
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Error> {
@@ -253,11 +213,6 @@ impl ser::SerializeStruct for Map<'_> {
         self.put_field(name, value)
     }
 
-    fn skip_field(&mut self, _: &'static str) -> Result<(), Error> {
-        self.to.risks.found();
-        Ok(())
-    }
-
     fn end(self) -> Result<(), Error> {
         self.finish()
     }
@@ -269,11 +224,6 @@ impl ser::SerializeStructVariant for Map<'_> {
 
     fn serialize_field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result<(), Error> {
         self.put_field(name, value)
-    }
-
-    fn skip_field(&mut self, _: &'static str) -> Result<(), Error> {
-        self.to.risks.found();
-        Ok(())
     }
 
     fn end(self) -> Result<(), Error> {

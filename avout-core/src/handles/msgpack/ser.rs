@@ -2,7 +2,7 @@ use rmp::encode;
 use serde::ser::{self, Serialize};
 
 use super::seq::{Map, Seq};
-use super::{Error, I128, MAX_DEPTH, MAX_WRAPPERS, Risks, SOME, U8_SEQUENCE, U128, bytes_of, too_deep};
+use super::{Error, I128, MAX_DEPTH, MAX_WRAPPERS, SOME, U8_SEQUENCE, U128, bytes_of, too_deep};
 
 const NIL: u8 = 0xc0;
 /// The head of an extension of one byte.
@@ -11,7 +11,6 @@ const FIXEXT_1: u8 = 0xd4;
 /// Writes a value as MessagePack.
 pub(super) struct Serializer {
     pub(super) out: Vec<u8>,
-    pub(super) risks: Risks,
     pub(super) readable: bool,
     depth: usize,
     wrappers: usize,
@@ -19,11 +18,7 @@ pub(super) struct Serializer {
 
 impl Serializer {
     pub(super) fn new(readable: bool) -> Self {
-        Self { out: Vec::with_capacity(64), risks: Risks::default(), readable, depth: 0, wrappers: 0 }
-    }
-
-    pub(super) fn finish(self) -> (Vec<u8>, Risks) {
-        (self.out, self.risks)
+        Self { out: Vec::with_capacity(64), readable, depth: 0, wrappers: 0 }
     }
 
     /// Writes any value: bytes as what they are, and all else by way of serde.
@@ -125,7 +120,6 @@ impl<'a> ser::Serializer for &'a mut Serializer {
     }
 
     fn serialize_i128(self, value: i128) -> Result<(), Error> {
-        self.risks.found();
         match (i64::try_from(value), u128::try_from(value)) {
             (Ok(value), _) => self.serialize_i64(value),
             (_, Ok(value)) => self.serialize_u128(value),
@@ -151,7 +145,6 @@ impl<'a> ser::Serializer for &'a mut Serializer {
     }
 
     fn serialize_u128(self, value: u128) -> Result<(), Error> {
-        self.risks.found();
         match u64::try_from(value) {
             Ok(value) => self.serialize_u64(value),
             Err(_) => self.put_wide(U128, value.to_be_bytes()),
@@ -159,16 +152,10 @@ impl<'a> ser::Serializer for &'a mut Serializer {
     }
 
     fn serialize_f32(self, value: f32) -> Result<(), Error> {
-        if !value.is_finite() {
-            self.risks.found_for_text();
-        }
         Ok(encode::write_f32(&mut self.out, value)?)
     }
 
     fn serialize_f64(self, value: f64) -> Result<(), Error> {
-        if !value.is_finite() {
-            self.risks.found_for_text();
-        }
         Ok(encode::write_f64(&mut self.out, value)?)
     }
 
@@ -183,11 +170,6 @@ impl<'a> ser::Serializer for &'a mut Serializer {
 
     fn serialize_bytes(self, value: &[u8]) -> Result<(), Error> {
         length(value.len())?;
-        self.risks.found_for_text();
-        // A buffer of serde's gives such bytes to whoever wants a text.
-        if std::str::from_utf8(value).is_ok() {
-            self.risks.found();
-        }
         Ok(encode::write_bin(&mut self.out, value)?)
     }
 
@@ -200,7 +182,6 @@ impl<'a> ser::Serializer for &'a mut Serializer {
         self.put_inner(value)?;
         match self.out[start..] {
             [NIL] => {
-                self.risks.found();
                 self.out.truncate(start);
                 self.out.extend_from_slice(&[FIXEXT_1, SOME as u8, 1]);
             }
@@ -221,19 +202,15 @@ impl<'a> ser::Serializer for &'a mut Serializer {
     }
 
     fn serialize_unit_struct(self, _: &'static str) -> Result<(), Error> {
-        self.risks.found_for_text();
-        Ok(encode::write_array_len(&mut self.out, 0).map(drop)?)
+        // Serde's buffers take nothing else for one.
+        self.serialize_unit()
     }
 
     fn serialize_unit_variant(self, _: &'static str, _: u32, variant: &'static str) -> Result<(), Error> {
         self.serialize_str(variant)
     }
 
-    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, name: &'static str, value: &T) -> Result<(), Error> {
-        // By this name values of `rmpv` ask for an extension of their own, which there is none of here.
-        if name == "_ExtStruct" {
-            self.risks.found();
-        }
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, value: &T) -> Result<(), Error> {
         self.put_inner(value)
     }
 

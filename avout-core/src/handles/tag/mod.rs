@@ -13,6 +13,9 @@ use serde::de::DeserializeOwned;
 use name::Name;
 use shape::Shape;
 
+/// Stands before a tag that agrees with itself only.
+const EXACTLY: &str = "=";
+
 /// The most bytes of a type tag.
 pub(super) const MAX_TYPE_TAG: usize = 255;
 
@@ -32,13 +35,22 @@ pub(super) fn by_serde<T: DeserializeOwned>(readable: bool) -> Vec<String> {
     let seen = probe::probe::<T>(readable);
     let mut tags = vec![bounded(name.seen_as(&seen, true).to_string())];
     add(&mut tags, bounded(name.seen_as(&seen, false).to_string()));
-    // As earlier versions named it.
-    add(&mut tags, bounded(name::without_paths(full)));
+    // As earlier versions named it. Where that is also the name of something else it has to be this very one.
+    let exactly = if tags[0].contains(name::OWN) { EXACTLY } else { "" };
+    add(&mut tags, bounded(format!("{exactly}{}", name::without_paths(full))));
     tags
 }
 
-/// Whether a value with the tag `found` can be read as one of a type with the tag `own`.
+/// Whether a value with the tag `found` can be read as one of a type with the tag `own`. What an application named with the path of a
+/// module agrees with nothing else.
 pub(super) fn agree(own: &str, found: &str) -> bool {
+    if let Some(own) = own.strip_prefix(EXACTLY) {
+        return own == found;
+    }
+    let is_path = |tag: &str| tag.contains("::");
+    if is_path(own) || is_path(found) || own.contains('{') {
+        return own == found;
+    }
     own == found || Shape::of(&Name::parse(own)).agrees(&Shape::of(&Name::parse(found)))
 }
 

@@ -1,6 +1,7 @@
 use std::fmt;
 
 use super::probe::Seen;
+use super::shape::Shape;
 
 /// A type's name, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +38,9 @@ pub(super) const SEQUENCES: &[&str] = &[
 
 /// Maps from the first to the second of what they are generic over.
 pub(super) const MAPS: &[&str] = &["HashMap", "BTreeMap", "IndexMap", "DashMap", "OrdMap"];
+
+/// Stands before the name of a user's type that is also the name of one of those above.
+pub(super) const OWN: &str = "struct ";
 
 /// What stands for any type.
 pub(super) const UNKNOWN: &str = "_";
@@ -75,6 +79,23 @@ impl Name {
         Self::Path(UNKNOWN.to_owned(), Vec::new())
     }
 
+    /// The last part of a path.
+    fn root(&self) -> Option<&str> {
+        match self {
+            Self::Path(root, _) => Some(root),
+            _ => None,
+        }
+    }
+
+    /// The name of a user's type, which stays apart from what the library knows by this name.
+    fn own(self) -> Self {
+        match (Shape::of(&self), self) {
+            (Shape::Named(..), name) => name,
+            (_, Self::Path(root, of)) => Self::Path(format!("{OWN}{root}"), of),
+            (_, name) => name,
+        }
+    }
+
     /// What lies in all that adds nothing.
     fn bare(&self) -> &Self {
         match self {
@@ -83,31 +104,56 @@ impl Name {
         }
     }
 
-    /// The same name, with the names that serde knows; of a tuple it is asked for the first only. `nominal`: a type that has a name of its own, and is to serde a text, a
-    /// number, or a sequence or map of no kind known here, keeps its name.
+    /// The same name, with the names that serde knows; of a tuple it is asked for the first only. `nominal`: a type that has a name of
+    /// its own, and is to serde a text, a number, a sequence or map of no kind known here, or another type, keeps its name.
     pub(super) fn seen_as(&self, seen: &Seen, nominal: bool) -> Self {
         see(Some(self), seen, nominal)
     }
 }
 
-fn see(name: Option<&Name>, seen: &Seen, nominal: bool) -> Name {
-    let name = name.map(Name::bare);
-    let generics = |name: Option<&Name>| match name {
-        Some(Name::Path(root, of)) if !is_std_container(root) => of.clone(),
-        _ => Vec::new(),
+/// The name of a struct or enum. `full`: the name of the Rust type at its place, with all that adds nothing.
+fn see_named(full: Option<&Name>, serde: &str, rust: &str, nominal: bool) -> Name {
+    let rust = Name::parse(rust);
+    let Some(full) = full else {
+        return Name::Path(serde.to_owned(), Vec::new()).own();
     };
+    // A type of the user's may be called as one that adds nothing.
+    let mut name = full;
+    while name.root() != rust.root() {
+        match name {
+            Name::Path(root, of) if TRANSPARENT.contains(&root.as_str()) && !of.is_empty() => name = &of[0],
+            _ => break,
+        }
+    }
+    match name {
+        _ if nominal && name.root() != rust.root() => name.clone().own(),
+        Name::Path(root, of) if name.root() == rust.root() || !is_std_container(root) => {
+            Name::Path(serde.to_owned(), of.clone()).own()
+        }
+        _ => Name::Path(serde.to_owned(), Vec::new()).own(),
+    }
+}
+
+fn see(name: Option<&Name>, seen: &Seen, nominal: bool) -> Name {
+    if let Seen::Named { serde, rust } = seen {
+        return see_named(name, serde, rust, nominal);
+    }
+    let name = name.map(Name::bare);
     // A type with a name of its own, and nothing that it is generic over.
-    let own = name.filter(|name| nominal && matches!(name, Name::Path(_, of) if of.is_empty())).cloned();
+    let own = name.filter(|name| nominal && matches!(name, Name::Path(_, of) if of.is_empty())).cloned().map(Name::own);
     let path = |root: &str, of| Name::Path(root.to_owned(), of);
     match (seen, name) {
-        (Seen::Named(serde), name) => path(serde, generics(name)),
-        (Seen::Nothing, Some(name)) => name.clone(),
-        (Seen::Nothing, None) => Name::unknown(),
+        (Seen::Any, Some(name @ Name::Path(_, of))) if of.is_empty() => name.clone().own(),
+        (Seen::Nothing | Seen::Any | Seen::Named { .. }, Some(name)) => name.clone(),
+        (Seen::Nothing | Seen::Any | Seen::Named { .. }, None) => Name::unknown(),
         (Seen::Option(inner), Some(Name::Path(root, of))) if root == "Option" && of.len() == 1 => {
             path(root, vec![see(Some(&of[0]), inner, nominal)])
         }
         (Seen::Option(inner), _) => path("Option", vec![see(None, inner, nominal)]),
-        (Seen::Scalar(_), Some(name)) if nominal => name.clone(),
+        (Seen::Scalar(scalar), Some(name)) if nominal => {
+            let is_scalar = Shape::of(name) == Shape::of(&path(scalar, Vec::new()));
+            if is_scalar { name.clone() } else { name.clone().own() }
+        }
         (Seen::Scalar(scalar), _) => path(scalar, Vec::new()),
         (Seen::Seq(inner), Some(Name::List(of, length))) => {
             Name::List(Box::new(see(Some(of), inner, nominal)), length.clone())
@@ -242,12 +288,17 @@ impl Parser<'_> {
                 self.braces()?;
                 self.skip("::");
             }
-            let root = self.word();
+            let own = self.skip(OWN);
+            let mut root = self.word();
             if root.is_empty() {
                 return None;
             }
+            if own {
+                root.insert_str(0, OWN);
+            }
             let of = if self.skip("<") { self.list(">")? } else { Vec::new() };
-            if !self.skip("::") {
+            // Earlier versions left the colons before a brace out.
+            if !self.skip("::") && !self.rest.starts_with('{') {
                 return Some(Name::Path(root, of));
             }
         }

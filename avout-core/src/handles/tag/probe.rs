@@ -10,11 +10,18 @@ use serde::de::{self, DeserializeOwned, DeserializeSeed, Expected, Visitor};
 /// What a type asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Seen {
-    /// For what there is, or it was not asked.
+    /// It was not asked.
     Nothing,
+    /// For what there is.
+    Any,
     Scalar(&'static str),
-    /// A struct or enum of this name.
-    Named(String),
+    /// A struct or enum.
+    Named {
+        /// Serde's name of it.
+        serde: String,
+        /// The Rust type that has this name. It may be another than the one that was asked, which reads itself through it.
+        rust: String,
+    },
     Option(Box<Seen>),
     Seq(Box<Seen>),
     /// Of so many elements, and the first.
@@ -34,6 +41,11 @@ pub(super) fn probe<T: DeserializeOwned>(readable: bool) -> Seen {
     // It always fails: there is nothing to read.
     let _ = T::deserialize(Probe { readable, left: &left, depth: 0, seen: &mut seen });
     seen
+}
+
+/// What has a name of its own, and is read as `T`.
+fn named<T>(serde: &str) -> Seen {
+    Seen::Named { serde: serde.to_owned(), rust: std::any::type_name::<T>().to_owned() }
 }
 
 /// There is nothing to read.
@@ -76,13 +88,13 @@ impl<'a> Probe<'a> {
     }
 }
 
-/// The name in what a visitor of serde's derive expects. It has no other place for those of types that it buffers.
-fn expected(visitor: &dyn Expected) -> Option<String> {
+/// The Rust name in what a visitor of serde's derive expects. It has no other place for those of types that it buffers.
+fn expected(visitor: &dyn Expected) -> Option<Seen> {
     let text = visitor.to_string();
     let of_derive = ["struct ", "internally tagged enum "];
     let name = of_derive.iter().find_map(|what| text.strip_prefix(what))?;
     let is_name = !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '_');
-    is_name.then(|| name.to_owned())
+    is_name.then(|| Seen::Named { serde: name.to_owned(), rust: name.to_owned() })
 }
 
 macro_rules! scalars {
@@ -123,8 +135,7 @@ impl<'de> de::Deserializer<'de> for Probe<'_> {
     }
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Nothing> {
-        let seen = expected(&visitor).map_or(Seen::Nothing, Seen::Named);
-        Err(self.is(seen))
+        Err(self.is(expected(&visitor).unwrap_or(Seen::Any)))
     }
 
     fn deserialize_ignored_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Nothing> {
@@ -161,8 +172,8 @@ impl<'de> de::Deserializer<'de> for Probe<'_> {
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Nothing> {
         // A struct with fields of others in it asks for a map.
-        if let Some(name) = expected(&visitor) {
-            return Err(self.is(Seen::Named(name)));
+        if let Some(named) = expected(&visitor) {
+            return Err(self.is(named));
         }
         let (mut key, mut value) = (Seen::Nothing, Seen::Nothing);
         let inside = (self.inside(&mut key), self.inside(&mut value));
@@ -173,11 +184,11 @@ impl<'de> de::Deserializer<'de> for Probe<'_> {
     }
 
     fn deserialize_unit_struct<V: Visitor<'de>>(self, name: &'static str, _: V) -> Result<V::Value, Nothing> {
-        Err(self.is(Seen::Named(name.to_owned())))
+        Err(self.is(named::<V::Value>(name)))
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, _: V) -> Result<V::Value, Nothing> {
-        Err(self.is(Seen::Named(name.to_owned())))
+        Err(self.is(named::<V::Value>(name)))
     }
 
     fn deserialize_tuple_struct<V: Visitor<'de>>(
@@ -186,7 +197,7 @@ impl<'de> de::Deserializer<'de> for Probe<'_> {
         _: usize,
         _: V,
     ) -> Result<V::Value, Nothing> {
-        Err(self.is(Seen::Named(name.to_owned())))
+        Err(self.is(named::<V::Value>(name)))
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -195,7 +206,7 @@ impl<'de> de::Deserializer<'de> for Probe<'_> {
         _: &'static [&'static str],
         _: V,
     ) -> Result<V::Value, Nothing> {
-        Err(self.is(Seen::Named(name.to_owned())))
+        Err(self.is(named::<V::Value>(name)))
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -204,7 +215,7 @@ impl<'de> de::Deserializer<'de> for Probe<'_> {
         _: &'static [&'static str],
         _: V,
     ) -> Result<V::Value, Nothing> {
-        Err(self.is(Seen::Named(name.to_owned())))
+        Err(self.is(named::<V::Value>(name)))
     }
 }
 

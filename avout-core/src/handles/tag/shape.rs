@@ -8,7 +8,8 @@ pub(super) enum Shape {
     Unit,
     Bool,
     Integer,
-    Float,
+    F32,
+    F64,
     Char,
     Text,
     Bytes,
@@ -35,7 +36,8 @@ impl Shape {
             (UNKNOWN, []) => Self::Any,
             ("bool" | "AtomicBool", []) => Self::Bool,
             ("char", []) => Self::Char,
-            ("f32" | "f64", []) => Self::Float,
+            ("f32", []) => Self::F32,
+            ("f64", []) => Self::F64,
             ("str" | "String" | "Path" | "PathBuf", []) => Self::Text,
             ("Bytes" | "ByteBuf", []) => Self::Bytes,
             (integer, []) if is_integer(integer) => Self::Integer,
@@ -55,6 +57,8 @@ impl Shape {
         };
         match (self, found) {
             (Self::Any, _) | (_, Self::Any) => true,
+            // The other way it would be rounded.
+            (Self::F64, Self::F32) => true,
             (Self::Seq(this), Self::Seq(that)) => this.agrees(that),
             (Self::Seq(element), Self::Tuple(elements)) | (Self::Tuple(elements), Self::Seq(element)) => {
                 elements.iter().all(|other| other.agrees(element))

@@ -110,12 +110,119 @@ fn tags_of_earlier_versions_agree() {
     let own = |tags: Vec<String>, found: &str| tags.iter().any(|own| agree(own, found));
     assert!(own(by_serde::<Account>(false), "{{closure}}Account"));
     assert!(own(by_serde::<Vec<Account>>(false), "Vec<{{closure}}Account>"));
+    assert!(own(by_serde::<Account>(false), "Foo<i32>{{closure}}Account"));
+    assert!(own(by_serde::<Vec<Account>>(false), "Vec<Foo<i32>{{closure}}Account>"));
     assert!(own(by_serde::<Customer>(false), "Customer"));
     assert!(own(by_serde::<Email>(false), "Email"));
     assert!(own(by_serde::<Box<i64>>(false), "Box<i64>"));
     assert!(own(by_serde::<HashMap<String, i64>>(false), "HashMap<String, i64>"));
     assert!(!own(by_serde::<Account>(false), "{{closure}}Order"));
     assert!(!own(by_serde::<Account>(false), ""));
+}
+
+mod users {
+    use serde::{Deserialize, Serialize};
+
+    #[derive(Clone, Serialize, Deserialize)]
+    pub(super) struct Repr {
+        pub(super) n: u8,
+    }
+
+    macro_rules! through_repr {
+        ($($name:ident)*) => {
+            $(#[derive(Clone, Serialize, Deserialize)]
+            #[serde(from = "Repr", into = "Repr")]
+            pub(super) struct $name {
+                n: u8,
+            }
+
+            impl From<Repr> for $name {
+                fn from(repr: Repr) -> Self {
+                    Self { n: repr.n }
+                }
+            }
+
+            impl From<$name> for Repr {
+                fn from(value: $name) -> Self {
+                    Self { n: value.n }
+                }
+            }
+            )*
+        };
+    }
+
+    through_repr!(Balance Invoice PathBuf);
+
+    #[derive(Serialize, Deserialize)]
+    pub(super) struct Path {
+        from: u8,
+    }
+
+    #[derive(Serialize, Deserialize)]
+    pub(super) struct Bytes {
+        of: u8,
+    }
+
+    #[derive(Serialize, Deserialize)]
+    pub(super) struct U64(String);
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(transparent)]
+    pub(super) struct NonZeroU8(String);
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    pub(super) enum ByteBuf {
+        Number(u8),
+    }
+
+    #[derive(Serialize, Deserialize)]
+    pub(super) struct Cell<T> {
+        of: T,
+    }
+}
+
+/// A type that reads itself as another keeps its own name, and what was written under the other's is read.
+#[test]
+fn a_helper_names_no_type() {
+    assert_eq!(tag::<users::Balance>(), "Balance");
+    assert_eq!(tag::<Vec<Option<users::Balance>>>(), "Vec<Option<Balance>>");
+    assert_eq!(tag::<users::PathBuf>(), "struct PathBuf");
+    assert!(opens::<users::Balance, users::Balance>() && opens::<users::Repr, users::Balance>());
+    assert!(!opens::<users::Balance, users::Invoice>() && !opens::<Vec<users::Balance>, Vec<users::Invoice>>());
+}
+
+/// A user's type that is called as one the library knows is not taken for it.
+#[test]
+fn a_users_type_may_have_any_name() {
+    assert_eq!(tag::<users::Path>(), "struct Path");
+    assert_eq!(tag::<HashMap<String, users::Path>>(), "HashMap<String, struct Path>");
+    assert_eq!(tag::<users::Cell<i32>>(), "struct Cell<i32>");
+    assert!(opens::<users::Path, users::Path>() && opens::<Vec<users::Path>, Option<VecDeque<users::Path>>>());
+    assert!(opens::<users::Cell<i32>, users::Cell<i64>>() && !opens::<users::Cell<i32>, i32>());
+    assert!(!opens::<i32, users::Cell<i32>>());
+    assert!(!opens::<String, users::Path>() && !opens::<users::Path, String>());
+    assert!(!opens::<Vec<String>, Vec<users::Path>>() && !opens::<Vec<u8>, users::Bytes>());
+    assert!(!opens::<u64, users::U64>() && !opens::<users::U64, u64>() && !opens::<u8, users::NonZeroU8>());
+    assert!(!opens::<Vec<u8>, users::ByteBuf>());
+    assert!(opens::<String, std::path::PathBuf>() && opens::<u8, std::num::NonZeroU8>());
+    let earlier = by_serde::<users::Path>(false);
+    assert!(earlier.iter().any(|own| agree(own, "Path")), "{earlier:?}");
+}
+
+/// Tags that an application gave with the path of a module agree as a whole.
+#[test]
+fn pinned_paths_agree_as_a_whole() {
+    assert!(agree("billing::Account", "billing::Account"));
+    assert!(!agree("billing::Account", "users::Account"));
+    assert!(!agree("billing::Account", "Account") && !agree("Account", "users::Account"));
+    assert!(!agree("{billing}Account", "{users}Account"));
+}
+
+/// A number is not rounded by opening it.
+#[test]
+fn a_float_does_not_become_narrower() {
+    assert!(opens::<f32, f64>() && !opens::<f64, f32>() && !opens::<Vec<f64>, Vec<f32>>());
 }
 
 /// A tag has no module paths, and at most 255 bytes.
