@@ -163,6 +163,12 @@ impl Hub {
         SessionId::new(self.engine.client.number().wrapping_add(number << 48))
     }
 
+    /// A number that hardly any other client or call is given. A simulation gives the same ones again.
+    pub(super) fn next_number(&self) -> u64 {
+        let number = self.next_session().number();
+        (number ^ (number >> 64)) as u64
+    }
+
     /// The session to enter anything in. A coordinator with sessions of its own has been told of it.
     pub(super) async fn session(self: &Arc<Self>) -> Result<Arc<Session>> {
         loop {
