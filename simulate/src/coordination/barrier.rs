@@ -124,6 +124,8 @@ impl Scene for Barrier {
                     own = true;
                     passed.fetch_add(1, Ordering::Relaxed);
                 }
+                // Where all pass at once, time would stand still for those who wait for it.
+                sleep(PAUSE).await;
             }
             Ok(())
         };
