@@ -67,7 +67,7 @@ mod store;
 mod workload;
 mod world;
 
-pub use coordination::coordination;
+pub use coordination::{coordination, coordination_of};
 pub use run::{Failure, Simulation};
 pub use workload::workload;
 pub use world::World;

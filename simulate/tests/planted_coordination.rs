@@ -1,15 +1,27 @@
 //! The schedules of coordination find mistakes: each of these is planted, and found in time.
 
 use avout_core::Bug;
-use avout_simulate::{Failure, Simulation, coordination};
+use avout_simulate::{Failure, Simulation, coordination, coordination_of};
 
 /// Within how many schedules a mistake must be found. One in ten has what it takes to show most of them.
 const SCHEDULES: u64 = 5_000;
 
+fn simulation(bug: Bug, kind: &str) -> Simulation {
+    Simulation::new(SCHEDULES).threads(2).configure(move |stm| stm.planted(bug)).only(kind)
+}
+
 /// Looks for a mistake that all clients make, which must be told as this.
 fn found(bug: Bug, kind: &str) {
-    let simulation = Simulation::new(SCHEDULES).threads(2).configure(move |stm| stm.planted(bug)).only(kind);
-    let found = simulation.find(coordination).unwrap_or_else(|| panic!("it was not found as {kind}"));
+    tell(simulation(bug, kind).find(coordination), kind);
+}
+
+/// The same in schedules of nothing but this primitive.
+fn found_in(primitive: &'static str, bug: Bug, kind: &str) {
+    tell(simulation(bug, kind).find(move |world| coordination_of(world, primitive)), kind);
+}
+
+fn tell(found: Option<Failure>, kind: &str) {
+    let found = found.unwrap_or_else(|| panic!("it was not found as {kind}"));
     let Failure { seed, message, shortest, story } = found;
     println!("schedule {seed}: {message}");
     println!("the shortest, in {} lines: {shortest}\n{}", story.len(), story.join("\n"));
@@ -90,6 +102,27 @@ fn what_is_done_once_is_forgotten() {
 #[test]
 fn a_sum_with_additions_made_twice() {
     found(Bug::MergedTwice, "sum: ");
+}
+
+/// A commit whose reply was lost is made again.
+#[test]
+fn a_latch_counted_down_twice() {
+    found_in("latch", Bug::FenceSkipped, "latch: ");
+}
+
+#[test]
+fn a_lock_for_writers_that_all_have() {
+    found_in("rw_lock", Bug::LockForAll, "exclusion: ");
+}
+
+#[test]
+fn more_permits_than_there_are() {
+    found_in("semaphore", Bug::LockForAll, "exclusion: ");
+}
+
+#[test]
+fn two_leaders_at_a_time() {
+    found_in("election", Bug::LivingTakenForDead, "exclusion: ");
 }
 
 /// A commit whose reply was lost is made again.

@@ -10,7 +10,7 @@ use super::claim::Stop;
 use super::gate::own_key;
 use super::hub::{Claim, Hub};
 use super::rules::{Claimant, Holders, Line, Waiting, observed, responsible};
-use super::session::{Dead, Session};
+use super::session::{Dead, Session, record};
 use crate::backend::Watcher;
 use crate::backend::time::{sleep, sleep_until, timeout_at};
 use crate::engine::planted::Bug;
@@ -89,32 +89,40 @@ const EVICTED: usize = 32;
 /// How many sessions are ended in one commit at most.
 const ENDED_AT_ONCE: usize = 64;
 
-/// Where a party stands.
+/// Where a party stands that had arrived in a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     Waits,
     /// The round is complete with it.
     Passed,
     /// It was taken for dead before the round was complete.
     Evicted,
+    /// The round is complete, and its session has ended: it may have been taken for dead before. That was not kept.
+    Forgotten,
 }
 
-impl Arrived {
-    /// Where a party stands that had arrived in a round. An error: too many were taken for dead since to remember it.
-    fn place(&self, round: u64, who: Claimant) -> Result<Place> {
-        if self.evicted.iter().any(|evicted| evicted.who == who) {
-            return Ok(Place::Evicted);
+impl Place {
+    /// By what is stored. `lives`: so is its session. Who takes a party back ends its session in the same commit.
+    fn of(here: Option<&Arrived>, passed: u64, round: u64, who: Claimant, lives: bool) -> Self {
+        let is_evicted = |here: &Arrived| here.evicted.iter().any(|evicted| evicted.who == who);
+        if here.is_some_and(is_evicted) {
+            return Self::Evicted;
         }
-        if self.round == round {
-            return Ok(if self.line.position(who).is_some() { Place::Waits } else { Place::Evicted });
+        if passed < round {
+            let waits = here.is_some_and(|here| here.line.position(who).is_some());
+            return if waits { Self::Waits } else { Self::Evicted };
         }
-        match self.evicted.first() {
-            Some(first) if self.evicted.len() == EVICTED && first.round >= round => {
-                let message = "it was away for so long that nobody knows whether the round was complete with it";
-                Err(Error::new(ErrorKind::OutcomeUnknown, message))
-            }
-            _ => Ok(Place::Passed),
-        }
+        let is_told = |here: &Arrived| {
+            let first = here.evicted.first();
+            here.evicted.len() < EVICTED || first.is_none_or(|first| first.round < round)
+        };
+        if lives || here.is_some_and(is_told) { Self::Passed } else { Self::Forgotten }
     }
+}
+
+fn forgotten() -> Error {
+    let message = "it was away for so long that nobody knows whether the round was complete with it";
+    Error::new(ErrorKind::OutcomeUnknown, message)
 }
 
 /// What waits looks again no sooner than this, but for a hint.
@@ -244,16 +252,22 @@ impl Barrier {
 
     /// Who has arrived. Refused if it is for another number than this handle.
     async fn here(&self, tx: &Tx) -> Result<Arrived> {
-        let Some(here) = self.arrived.get(tx).await? else {
-            let passed = self.passed.get(tx).await?.unwrap_or(0);
-            let (line, evicted) = (Line::default(), Vec::new());
-            return Ok(Arrived { parties: self.parties, round: passed + 1, line, evicted });
-        };
+        let here = self.here_any(tx).await?;
         if here.parties == self.parties {
             return Ok(here);
         }
         let message = format!("it was made for {} parties, and is used for {}", here.parties, self.parties);
         Err(Error::new(ErrorKind::Mismatch, message))
+    }
+
+    /// The same for one that had arrived already: the number may have been changed since.
+    async fn here_any(&self, tx: &Tx) -> Result<Arrived> {
+        if let Some(here) = self.arrived.get(tx).await? {
+            return Ok(here);
+        }
+        let passed = self.passed.get(tx).await?.unwrap_or(0);
+        let (line, evicted) = (Line::default(), Vec::new());
+        Ok(Arrived { parties: self.parties, round: passed + 1, line, evicted })
     }
 
     /// Says in the log for what a wait waits.
@@ -285,7 +299,10 @@ impl Barrier {
                 if !self.hub.enter(session, begun, &tx).await? {
                     return Ok(None);
                 }
-                let mut here = self.here(&tx).await?;
+                let mut here = match before {
+                    None => self.here(&tx).await?,
+                    Some(_) => self.here_any(&tx).await?,
+                };
                 if let Some(before) = before {
                     here.line.remove(before);
                     here.evicted.retain(|evicted| evicted.who != before);
@@ -293,7 +310,7 @@ impl Barrier {
                 here.line.waiting.push(Waiting { who, take: 0, seat: 0, label: String::new() });
                 let round = here.round;
                 let early = usize::from(self.hub.makes(Bug::BarrierEarly));
-                let last = (here.line.waiting.len() + early) as u64 >= u64::from(self.parties);
+                let last = (here.line.waiting.len() + early) as u64 >= u64::from(here.parties);
                 if last {
                     self.passed.put(&tx, round).await?;
                     here.round += 1;
@@ -305,61 +322,84 @@ impl Barrier {
             .await
     }
 
+    /// Where a party stands that has arrived, and who is here.
+    async fn find(&self, tx: &Tx, round: u64, who: Claimant) -> Result<(Place, Option<Arrived>)> {
+        let session = record(&self.hub.engine, who.session());
+        tx.0.see(&[self.arrived.key(), self.passed.key(), session.key()]).await?;
+        let (here, passed) = (self.arrived.get(tx).await?, self.passed.get(tx).await?.unwrap_or(0));
+        let lives = session.get(tx).await?.is_some();
+        Ok((Place::of(here.as_ref(), passed, round, who, lives), here))
+    }
+
+    /// The same where sessions have no records: one that lives was not taken for dead.
+    async fn settled(&self, place: Place, who: Claimant) -> Result<Place> {
+        let engine = &self.hub.engine;
+        match (place, engine.coordinator.sessions()) {
+            (Place::Forgotten, Some(native)) => {
+                let session = [who.session()];
+                let lives = engine.until(None, || native.alive(&session)).await?;
+                if lives == [true] { Ok(Place::Passed) } else { Err(forgotten()) }
+            }
+            (Place::Forgotten, None) => Err(forgotten()),
+            (place, _) => Ok(place),
+        }
+    }
+
     /// Where a party stands that has arrived. Until the round is complete this reads one small record.
     async fn place(&self, round: u64, who: Claimant) -> Result<Place> {
-        self.hub
-            .transact(async |tx| {
-                if self.passed.get(&tx).await?.is_none_or(|passed| passed < round) {
-                    return Ok(Place::Waits);
-                }
-                self.arrived.get(&tx).await?.map_or(Ok(Place::Passed), |here| here.place(round, who))
-            })
-            .await
+        let look = self.hub.transact(async |tx| {
+            if self.passed.get(&tx).await?.is_none_or(|passed| passed < round) {
+                return Ok(Place::Waits);
+            }
+            let (place, _) = self.find(&tx, round, who).await?;
+            Ok(place)
+        });
+        self.settled(look.await?, who).await
     }
 
     /// Takes a party back that has arrived. `false`: the round is complete with it.
     async fn take_back(&self, round: u64, who: Claimant) -> Result<bool> {
-        self.hub
-            .transact(async |tx| {
-                let Some(mut here) = self.arrived.get(&tx).await? else {
-                    return Ok(false);
-                };
-                let place = here.place(round, who)?;
-                let before = here.evicted.len();
-                here.evicted.retain(|evicted| evicted.who != who);
-                if here.line.remove(who) || here.evicted.len() < before {
-                    self.arrived.put(&tx, here).await?;
-                }
-                Ok(!matches!(place, Place::Passed))
-            })
-            .await
+        let place = self.hub.transact(async |tx| {
+            let (place, here) = self.find(&tx, round, who).await?;
+            let Some(mut here) = here else {
+                return Ok(place);
+            };
+            let before = here.evicted.len();
+            here.evicted.retain(|evicted| evicted.who != who);
+            if here.line.remove(who) || here.evicted.len() < before {
+                self.arrived.put(&tx, here).await?;
+            }
+            Ok(place)
+        });
+        Ok(self.settled(place.await?, who).await? != Place::Passed)
     }
 
     /// Takes those back that have died, as far as that is this one's business, and ends their sessions in the same commit: one that is only
     /// late finds out, and arrives again.
-    async fn look_after(&self, who: Claimant, round: u64) -> Result<()> {
+    /// Gives in what time to look again.
+    async fn look_after(&self, who: Claimant, round: u64) -> Result<Duration> {
         let here = self.hub.transact(async |tx| self.arrived.get(&tx).await).await?;
         let Some(here) = here.filter(|here| here.round == round) else {
-            return Ok(());
+            return Ok(self.hub.tick());
         };
         // Those behind are looked after too: there may be nobody behind them.
         let mut line = here.line;
         let Some(at) = line.position(who) else {
-            return Ok(());
+            return Ok(self.hub.tick());
         };
         line.waiting.rotate_left(at + 1);
         let nobody = Holders::none(0);
         let end = Claimant::new(who.session(), u64::MAX);
         // It is the last now itself, and all others, round the circle, are ahead of it.
         line.waiting.pop();
-        let dead = self.hub.judge(&observed(&nobody, &line, end)).await?;
+        let (dead, tick) = self.hub.look_at(&observed(&nobody, &line, end)).await?;
         let sessions: Vec<SessionId> = dead.iter().map(|dead| dead.session).collect();
         let mine = responsible(&nobody, &line, end, &sessions);
         let dead: Vec<Dead> = dead.into_iter().filter(|dead| mine.contains(&dead.session)).collect();
         for some in dead.chunks(self.hub.at_once(ENDED_AT_ONCE)) {
             self.hub.clear_seats_of(self.evict(round, some).await?);
         }
-        Ok(())
+        Ok(tick)
     }
 
     /// Gives those that it has ended.
@@ -481,11 +521,11 @@ async fn wait_for_others(
         match barrier.place(round, who).await? {
             Place::Passed => return Ok(Some(true)),
             Place::Evicted => return Ok(Some(false)),
-            Place::Waits => {}
+            Place::Waits | Place::Forgotten => {}
         }
-        if Instant::now() >= next_look {
-            next_look = Instant::now() + barrier.hub.tick();
-            barrier.look_after(who, round).await?;
+        let now = Instant::now();
+        if now >= next_look {
+            next_look = now + barrier.look_after(who, round).await?;
         }
         tokio::select! {
             biased;
@@ -506,3 +546,7 @@ impl std::fmt::Debug for Barrier {
         f.debug_struct("Barrier").field("key", &self.key).field("parties", &self.parties).finish()
     }
 }
+
+#[cfg(test)]
+#[path = "barrier/tests.rs"]
+mod tests;

@@ -1,4 +1,5 @@
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -6,10 +7,10 @@ use tokio::sync::{oneshot, watch};
 use tokio::task;
 use tokio::time::Instant;
 
-use super::gate::{Gate, Joined, Place, Request};
+use super::gate::{Gate, Joined, Place, Request, refuse_in_vain};
 use super::holdings::GiveBack;
 use super::hub::{Claim, gone};
-use super::rules::{Claimant, Holders, Line, Waiting};
+use super::rules::{Claimant, Line, Waiting};
 use super::session::{Session, seat};
 use crate::backend::Watcher;
 use crate::backend::time::{sleep, sleep_until, timeout_at};
@@ -60,11 +61,13 @@ impl Gate {
         let wait = !matches!(patience, Patience::Now);
         let (reply, granted) = oneshot::channel();
         let (stop, stopped) = watch::channel(());
+        let (first, tried) = oneshot::channel();
         let task = request.task;
         let gate = Self { seen: Arc::default(), ..self.clone() };
-        self.hub.spawn(drive(gate.clone(), request, wait, Stop { reply, stopped }));
+        self.hub.spawn(drive(gate.clone(), request, wait, first, Stop { reply, stopped }));
+        let told = AtomicBool::new(false);
         let mut granted = pin!(self.hub.wait_for(granted, |waited| {
-            gate.tell(task, waited);
+            gate.tell(task, waited, !told.swap(true, Ordering::Relaxed));
             std::future::ready(())
         }));
         let deadline = match patience {
@@ -77,9 +80,14 @@ impl Gate {
             Some(deadline) => match timeout_at(deadline, granted.as_mut()).await {
                 Ok(answer) => answer,
                 Err(_) => {
+                    let end = Instant::now() + GRACE;
+                    if wait {
+                        // It tries once, however short the time is: its end says that it has.
+                        drop(timeout_at(end - GRACE / 2, tried).await);
+                    }
                     drop(stop);
                     // It may be granted at the last moment. If the store is out of reach it is taken back in the background.
-                    match timeout_at(Instant::now() + GRACE, granted).await {
+                    match timeout_at(end, granted).await {
                         // That it was given up says nothing of whether it is free.
                         Ok(Ok(Ok(Ok(None)))) | Err(_) if !wait => {
                             let message = "the store did not answer in time: whether it is free is not known";
@@ -95,13 +103,16 @@ impl Gate {
         answer.and_then(|answer| answer.map_err(closed)?).map_err(|error| error.at(&self.key))
     }
 
-    /// Says in the log for what a request waits.
-    fn tell(&self, task: Option<task::Id>, waited: Duration) {
+    /// Says in the log for what a request waits. One that stands by for another's term is what it should be after it was told of once.
+    fn tell(&self, task: Option<task::Id>, waited: Duration, first: bool) {
         let key = &self.key;
         let (holder, own) = self.hub.holdings.describe(self.holders().key(), self.seen().as_ref(), task);
         match own {
             true => {
                 tracing::warn!(%key, %holder, ?waited, "waits for this client's own guard: release or drop that first")
+            }
+            false if self.standby && first => {
+                tracing::warn!(%key, %holder, ?waited, "waits for another client's term to end")
             }
             false if self.standby => tracing::info!(%key, %holder, ?waited, "waits for another client's term to end"),
             false => tracing::warn!(%key, %holder, ?waited, "waits for another client's guard"),
@@ -139,9 +150,9 @@ impl<T> Stop<T> {
 }
 
 /// A request from its beginning to its end.
-async fn drive(gate: Gate, request: Request, wait: bool, mut stop: Stop<Option<Hold>>) {
+async fn drive(gate: Gate, request: Request, wait: bool, first: oneshot::Sender<()>, mut stop: Stop<Option<Hold>>) {
     let claim = gate.hub.claim();
-    let done = obtain(&gate, &claim, &request, wait, &mut stop).await;
+    let done = obtain(&gate, &claim, &request, wait, first, &mut stop).await;
     let answer = match done {
         Ok(Some((session, who, token))) => Hold::assemble(gate, claim, session, who, token, request.task).map(Some),
         Ok(None) => Ok(None),
@@ -158,10 +169,11 @@ async fn obtain(
     claim: &Claim,
     request: &Request,
     wait: bool,
+    first: oneshot::Sender<()>,
     stop: &mut Stop<Option<Hold>>,
 ) -> Result<Option<Obtained>> {
     let hub = &gate.hub;
-    let mut before = None;
+    let (mut before, mut first) = (None, Some(first));
     loop {
         let Some(session) = stop.unless(hub.session()).await else {
             return withdraw(gate, before).await;
@@ -178,6 +190,7 @@ async fn obtain(
             })
             .await;
         let sent = sent.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        drop(first.take());
         let joined = match joined {
             Ok(Some(joined)) => joined,
             Ok(None) => return withdraw(gate, before).await,
@@ -258,14 +271,18 @@ pub(super) async fn wait_for_grant<T>(
             None => engine.watch(&keys, None).await?,
         };
         match gate.place(who, parked).await? {
+            Place::Parked if Instant::now() >= next_look => next_look = Instant::now() + gate.hub.tick(),
             Place::Parked => {}
             Place::Granted(token) => return Ok(Waited::Granted(token)),
             Place::Gone => return Ok(Waited::Ended),
             Place::Waiting { holders, line } => {
-                refuse_in_vain(gate, who, &holders, &line)?;
-                if Instant::now() >= next_look {
-                    next_look = Instant::now() + gate.hub.tick();
-                    if gate.look_after(who, &holders, &line).await? {
+                let own = line.waiting.iter().find(|waiting| waiting.who == who);
+                refuse_in_vain(gate, own.map_or(0, |own| own.take), &holders)?;
+                let now = Instant::now();
+                if now >= next_look {
+                    let (changed, tick) = gate.look_after(who, &holders, &line).await?;
+                    next_look = now + tick;
+                    if changed {
                         watcher = Some(watching);
                         continue;
                     }
@@ -284,16 +301,6 @@ pub(super) async fn wait_for_grant<T>(
             () = sleep_until(next_look.max(Instant::now() + TURN)) => watcher = Some(watching),
         }
     }
-}
-
-/// Refuses to wait for more than there is, since that was changed.
-fn refuse_in_vain(gate: &Gate, who: Claimant, holders: &Holders, line: &Line) -> Result<()> {
-    let take = line.waiting.iter().find(|waiting| waiting.who == who).map_or(0, |waiting| waiting.take);
-    if take <= holders.limit {
-        return Ok(());
-    }
-    let message = format!("it was changed to have {} permits, and {take} are waited for", holders.limit);
-    Err(Error::new(ErrorKind::Mismatch, message).at(&gate.key))
 }
 
 /// Takes a request back. If that fails for good the session ends, and the request with it. `false`: it was gone.
@@ -317,7 +324,7 @@ impl Hold {
     }
 
     pub(super) fn is_held(&self) -> bool {
-        self.inner.claim().is_some() && self.inner.session.is_alive()
+        GiveBack::is_held(&*self.inner)
     }
 
     /// Waits until it is lost, or given back since the client is closed.
@@ -421,6 +428,10 @@ impl GiveBack for Inner {
     fn give_back(&self) {
         // The task goes on though nobody listens.
         drop(Inner::give_back(self));
+    }
+
+    fn is_held(&self) -> bool {
+        self.claim().is_some() && self.session.is_alive()
     }
 }
 

@@ -14,7 +14,7 @@ use crate::backend::time::timeout_at;
 use crate::engine::planted::Bug;
 use crate::engine::refuse_nested;
 use crate::error::{Error, ErrorKind, Result};
-use crate::handles::Own;
+use crate::handles::{Own, Tx};
 use crate::protocol::{Heartbeat, Key, SessionId};
 
 /// A place to wait, while a [`Lock`] is released, until another holder of the lock notifies; made by [`Lock::condition`].
@@ -149,12 +149,8 @@ impl Condition {
         self.check(guard)?;
         let hub = &self.gate.hub;
         let parked = hub.transact_soon(async |tx| self.parked.get(&tx).await).await?.unwrap_or_default();
-        let mut sessions: Vec<SessionId> = parked.waiting.iter().map(|waiting| waiting.who.session()).collect();
-        sessions.sort_unstable();
-        sessions.dedup();
-        for some in hub.judge(&sessions).await?.chunks(hub.at_once(ENDED_AT_ONCE)) {
-            self.evict(some).await.map_err(|error| error.during("notify"))?;
-        }
+        let sessions = parked.waiting.iter().map(|waiting| waiting.who.session()).collect();
+        self.evict_dead(sessions).await.map_err(|error| error.at(&self.gate.key).during("notify"))?;
         hub.transact_soon(async |tx| {
             let mut open = self.gate.open(&tx, &[self.parked.key()]).await?;
             if open.holders.of(guard.0.who()).is_none() {
@@ -169,7 +165,7 @@ impl Condition {
                 false => open.line.waiting.extend(notified),
             }
             if parked.waiting.len() < before {
-                self.parked.put(&tx, parked).await?;
+                self.put(&tx, parked).await?;
             }
             open.close(Vec::new()).await?;
             Ok(count)
@@ -218,6 +214,17 @@ impl Condition {
         Err(Error::new(ErrorKind::Misuse, message).at(&self.gate.key))
     }
 
+    /// Removes those of these that have died.
+    async fn evict_dead(&self, mut sessions: Vec<SessionId>) -> Result<()> {
+        let hub = &self.gate.hub;
+        sessions.sort_unstable();
+        sessions.dedup();
+        for some in hub.judge_soon(&sessions).await?.chunks(hub.at_once(ENDED_AT_ONCE)) {
+            self.evict(some).await?;
+        }
+        Ok(())
+    }
+
     /// Removes those that have died, and ends their sessions in the same commit: one that is only late finds out, and does not wait for a
     /// notification that will never come.
     async fn evict(&self, dead: &[Dead]) -> Result<()> {
@@ -235,7 +242,7 @@ impl Condition {
                 }
             }
             if !evicted.is_empty() {
-                self.parked.put(&tx, parked).await?;
+                self.put(&tx, parked).await?;
             }
             Ok(evicted)
         });
@@ -243,20 +250,49 @@ impl Condition {
         Ok(())
     }
 
-    /// Gives the lock back and begins to wait, in one commit. `Some(false)`: the lock was lost. `None`: nobody wants to wait any more.
-    async fn park(&self, who: Claimant, seat: u32, wanted: &watch::Receiver<()>) -> Result<Option<bool>> {
+    /// Writes who waits. Of a condition that nobody waits for there is no record.
+    async fn put(&self, tx: &Tx, parked: Line) -> Result<()> {
+        match parked.waiting.is_empty() {
+            true => self.parked.remove(tx).await,
+            false => self.parked.put(tx, parked).await,
+        }
+    }
+
+    /// Removes those that have died and are not notified, as nobody else would for as long as nobody notifies. In the background.
+    fn tidy(&self, others: Vec<SessionId>) {
+        if others.is_empty() {
+            return;
+        }
+        let (hub, condition) = (&self.gate.hub, self.clone());
+        hub.background(async move {
+            if let Err(error) = condition.evict_dead(others).await {
+                tracing::debug!(key = %condition.gate.key, %error, "those that died are left to others");
+            }
+        });
+    }
+
+    /// Gives the lock back and begins to wait, in one commit. `Some(None)`: the lock was lost; else the sessions of others that wait.
+    /// `None`: nobody wants to wait any more.
+    async fn park(
+        &self,
+        who: Claimant,
+        seat: u32,
+        wanted: &watch::Receiver<()>,
+    ) -> Result<Option<Option<Vec<SessionId>>>> {
         let hub = &self.gate.hub;
         hub.transact_wanted(wanted, async |tx| {
             let mut open = self.gate.open(&tx, &[self.parked.key()]).await?;
             if !open.holders.remove(who) {
-                return Ok(false);
+                return Ok(None);
             }
             let mut parked = self.parked.get(&tx).await?.unwrap_or_default();
+            let others = parked.waiting.iter().map(|waiting| waiting.who.session());
+            let others = others.filter(|session| *session != who.session()).collect();
             parked.waiting.push(Waiting { who, take: 1, seat, label: String::new() });
-            self.parked.put(&tx, parked).await?;
+            self.put(&tx, parked).await?;
             let granted = open.advance();
             open.close(granted).await?;
-            Ok(true)
+            Ok(Some(others))
         })
         .await
     }
@@ -272,7 +308,7 @@ impl Condition {
             };
             let waiting = parked.waiting.remove(at);
             open.line.waiting.push(Waiting { label: TIMED_OUT.to_owned(), ..waiting });
-            self.parked.put(&tx, parked).await?;
+            self.put(&tx, parked).await?;
             let granted = open.advance();
             let granted = granted.into_iter().filter(|granted| granted.who != who).collect();
             open.close(granted).await?;
@@ -297,7 +333,7 @@ impl Condition {
                 changed = true;
             }
             if changed {
-                self.parked.put(&tx, parked).await?;
+                self.put(&tx, parked).await?;
             }
             let granted = open.advance();
             open.close(granted).await
@@ -321,8 +357,11 @@ async fn drive(
     };
     session.take_seat(claim.seat);
     let waited = match condition.park(who, claim.seat, &stop.stopped).await {
-        Ok(Some(true)) => wait(&condition, &session, who, claim.seat, deadline, &mut stop).await,
-        Ok(Some(false)) => Err(lost(&key)),
+        Ok(Some(Some(others))) => {
+            condition.tidy(others);
+            wait(&condition, &session, who, claim.seat, deadline, &mut stop).await
+        }
+        Ok(Some(None)) => Err(lost(&key)),
         Ok(None) => Err(nobody_waits()),
         Err(error) => Err(error),
     };

@@ -85,6 +85,10 @@ impl Held {
 }
 
 impl GiveBack for Held {
+    fn is_held(&self) -> bool {
+        self.claim.lock().unwrap_or_else(PoisonError::into_inner).is_some() && self.session.is_alive()
+    }
+
     fn give_back(&self) {
         let Some(claim) = self.take_claim() else {
             return;

@@ -1,4 +1,5 @@
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::task;
 
@@ -147,8 +148,12 @@ impl Gate {
         wait: bool,
     ) -> Result<Joined> {
         let who = entry.who;
-        let mut open = self.open(tx, &[session.key()]).await?;
+        let mut open = match before {
+            None => self.open(tx, &[session.key()]).await?,
+            Some(_) => self.open_any(tx, &[session.key()]).await?,
+        };
         if let Some(before) = before {
+            refuse_in_vain(self, request.take, &open.holders)?;
             open.remove(before);
         }
         let seat = entry.seat;
@@ -255,20 +260,20 @@ impl Gate {
     }
 
     /// Looks after those who are in the way of a request: removes those that are dead, as far as that is this one's business.
-    /// `true`: something has changed.
-    pub(super) async fn look_after(&self, who: Claimant, holders: &Holders, line: &Line) -> Result<bool> {
-        let dead = self.hub.judge(&observed(holders, line, who)).await?;
+    /// The first: something has changed. The second: in what time to look again.
+    pub(super) async fn look_after(&self, who: Claimant, holders: &Holders, line: &Line) -> Result<(bool, Duration)> {
+        let (dead, tick) = self.hub.look_at(&observed(holders, line, who)).await?;
         let sessions: Vec<SessionId> = dead.iter().map(|dead| dead.session).collect();
         let mine = responsible(holders, line, who, &sessions);
         let dead: Vec<Dead> = dead.into_iter().filter(|dead| mine.contains(&dead.session)).collect();
         let stuck = line.waiting.first().is_some_and(|first| u64::from(first.take) <= holders.free());
         if !dead.is_empty() {
-            return self.evict(&dead).await;
+            return Ok((self.evict(&dead).await?, tick));
         }
         if stuck {
             self.settle().await?;
         }
-        Ok(stuck)
+        Ok((stuck, tick))
     }
 
     /// Removes the entries of dead sessions, and ends these in the same commit: one that is only late finds out that it lost
@@ -433,6 +438,15 @@ impl Open<'_> {
         }
         Ok(())
     }
+}
+
+/// Refuses to wait for more than there is, since that was changed.
+pub(super) fn refuse_in_vain(gate: &Gate, take: u32, holders: &Holders) -> Result<()> {
+    if take <= holders.limit {
+        return Ok(());
+    }
+    let message = format!("it was changed to have {} permits, and {take} are waited for", holders.limit);
+    Err(Error::new(ErrorKind::Mismatch, message).at(&gate.key))
 }
 
 /// The reserved key of a record for what its user calls `key`.

@@ -26,6 +26,9 @@ struct Holding {
 pub(super) trait GiveBack: Send + Sync {
     /// Gives it back in the background, unless that was done before.
     fn give_back(&self);
+
+    /// Whether it has what it was given, as far as this process can tell.
+    fn is_held(&self) -> bool;
 }
 
 /// How many holders a message names.
@@ -56,9 +59,12 @@ impl Holdings {
     /// there are any of its own.
     pub(super) fn describe(&self, key: &Key, seen: Option<&Holders>, asks: Option<task::Id>) -> (String, bool) {
         let all = self.all();
-        let mut named: Vec<String> = all.values().filter(|own| own.key == *key).map(|own| own.describe(asks)).collect();
+        // A guard that was lost holds up nobody.
+        let is_own = |own: &Holding| own.key == *key && own.back.upgrade().is_some_and(|back| back.is_held());
+        let mut named: Vec<String> = all.values().filter(|own| is_own(own)).map(|own| own.describe(asks)).collect();
         let own = !named.is_empty();
-        let others = seen.into_iter().flat_map(|seen| &seen.held).filter(|held| !all.contains_key(&held.who));
+        let others = seen.into_iter().flat_map(|seen| &seen.held);
+        let others = others.filter(|held| !all.get(&held.who).is_some_and(is_own));
         named.extend(others.map(|held| match &*held.label {
             "" => format!("session {}", held.who.session()),
             label => format!("{label:?}, session {}", held.who.session()),

@@ -172,6 +172,12 @@ impl Hub {
         SessionId::new(self.engine.client.number().wrapping_add(number << 48))
     }
 
+    /// A number that hardly any other client or call is given. A simulation gives the same ones again.
+    pub(super) fn next_number(&self) -> u64 {
+        let number = self.next_session().number();
+        (number ^ (number >> 64)) as u64
+    }
+
     /// The session to enter anything in. A coordinator with sessions of its own has been told of it.
     pub(super) async fn session(self: &Arc<Self>) -> Result<Arc<Session>> {
         loop {
@@ -258,22 +264,38 @@ impl Hub {
 
     /// Which of these sessions are dead. One request for each 256 of them.
     pub(super) async fn judge(&self, sessions: &[SessionId]) -> Result<Vec<Dead>> {
-        const AT_ONCE: usize = 256;
-        let mut dead = Vec::new();
-        if self.makes(Bug::DeadStay) {
-            return Ok(dead);
-        }
-        for some in sessions.chunks(self.at_once(AT_ONCE)) {
-            dead.append(&mut self.judge_some(some).await?);
-        }
-        Ok(dead)
+        Ok(self.look_at(sessions).await?.0)
     }
 
-    async fn judge_some(&self, sessions: &[SessionId]) -> Result<Vec<Dead>> {
+    /// The same, but no longer than the client's deadline.
+    pub(super) async fn judge_soon(&self, sessions: &[SessionId]) -> Result<Vec<Dead>> {
+        let late = || Error::new(ErrorKind::Timeout, "the deadline passed before the store had told who is alive");
+        match self.engine.deadline() {
+            None => self.judge(sessions).await,
+            Some(deadline) => timeout_at(deadline, self.judge(sessions)).await.unwrap_or_else(|_| Err(late())),
+        }
+    }
+
+    /// The same as [`judge`](Self::judge), and in what time to look again: sessions of others may live shorter than the client's own.
+    pub(super) async fn look_at(&self, sessions: &[SessionId]) -> Result<(Vec<Dead>, Duration)> {
+        const AT_ONCE: usize = 256;
+        let (mut dead, mut tick) = (Vec::new(), self.tick());
+        if self.makes(Bug::DeadStay) {
+            return Ok((dead, tick));
+        }
+        for some in sessions.chunks(self.at_once(AT_ONCE)) {
+            let (mut found, shortest) = self.look_at_some(some).await?;
+            dead.append(&mut found);
+            tick = shortest.map_or(tick, |shortest| tick.min(shortest / 4));
+        }
+        Ok((dead, tick))
+    }
+
+    async fn look_at_some(&self, sessions: &[SessionId]) -> Result<(Vec<Dead>, Option<Duration>)> {
         if let Some(native) = self.engine.coordinator.sessions() {
             let alive = self.engine.until(None, || native.alive(sessions)).await?;
             let dead = sessions.iter().zip(alive).filter(|(_, alive)| !alive);
-            return Ok(dead.map(|(session, _)| Dead::gone(*session)).collect());
+            return Ok((dead.map(|(session, _)| Dead::gone(*session)).collect(), None));
         }
         let asked = Instant::now();
         let found = self

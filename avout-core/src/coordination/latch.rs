@@ -250,7 +250,7 @@ impl Latch {
     }
 
     async fn read(&self, tx: &Tx) -> Result<Count> {
-        let new = || Count { from: self.from, left: self.from, made: rand::random() };
+        let new = || Count { from: self.from, left: self.from, made: self.hub.next_number() };
         let count = self.count.get(tx).await?.unwrap_or_else(new);
         if count.from == self.from {
             return Ok(count);

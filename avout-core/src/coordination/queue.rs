@@ -366,7 +366,7 @@ impl<T> Queue<T> {
     /// acknowledged, with the error [`Lost`](ErrorKind::Lost), so that a transaction with [`ack_in`](Delivery::ack_in) does nothing.
     ///
     /// The queue goes in one commit. The records of its values are removed after it, some at a time; if that does not come to its end,
-    /// another call goes on with it.
+    /// another call goes on with it, or whoever makes the new queue. What stays is a number, from which values go on to be counted.
     ///
     /// # Errors
     /// [`Mismatch`](ErrorKind::Mismatch): another capacity. Those of [`Stm::dosync`](crate::Stm::dosync). After any of them it can be
@@ -377,8 +377,7 @@ impl<T> Queue<T> {
     pub async fn destroy(&self) -> Result<()> {
         let records = &self.records;
         records.hub.transact_soon(async |tx| records.ruin(&tx).await).await?;
-        while records.hub.transact_soon(async |tx| records.clear(&tx).await).await? {}
-        Ok(())
+        records.clear_all().await
     }
 }
 

@@ -1,10 +1,9 @@
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task;
 use tokio::time::Instant;
 
@@ -103,16 +102,6 @@ enum Taken<T> {
     Unwanted,
 }
 
-/// What a transaction's body and whoever drives it tell each other.
-struct Flight {
-    /// The body has run, and its commit may be under way.
-    sent: AtomicBool,
-    /// Nobody waits for the reply any more.
-    unwanted: AtomicBool,
-    /// When the body was last begun.
-    begun: Mutex<Instant>,
-}
-
 impl Request {
     /// Tries, and waits for a change, in turn. `None`: nobody waits for the reply any more.
     async fn obtain<T>(self, reply: &mut Reply<T>) -> Option<Result<Delivery<T>>>
@@ -190,34 +179,24 @@ impl Request {
     {
         let hub = &self.records.hub;
         let begun = session.has_begun();
-        let flight = Flight { sent: false.into(), unwanted: false.into(), begun: Mutex::new(Instant::now()) };
-        let taking = hub.transact(async |tx| {
-            flight.sent.store(false, Ordering::Relaxed);
-            *flight.begun.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-            if flight.unwanted.load(Ordering::Relaxed) {
-                return Ok(Taken::Unwanted);
-            }
-            let taken = self.take_in(&tx, (session, begun), who, overdue).await;
-            flight.sent.store(true, Ordering::Relaxed);
-            taken
+        let sent = Mutex::new(Instant::now());
+        let (want, wanted) = watch::channel(());
+        let taking = hub.transact_wanted(&wanted, async |tx| {
+            *sent.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+            self.take_in(&tx, (session, begun), who, overdue).await
         });
-        let mut taking = std::pin::pin!(taking);
+        let (mut taking, mut want) = (std::pin::pin!(taking), Some(want));
         let taken = loop {
             tokio::select! {
                 biased;
-                taken = &mut taking => break taken,
-                () = reply.closed(), if !flight.unwanted.load(Ordering::Relaxed) => {
-                    if !flight.sent.load(Ordering::Relaxed) {
-                        return Ok(Taken::Unwanted);
-                    }
-                    // A commit that was sent is waited for: dropped, it might take effect with nobody to know of it.
-                    flight.unwanted.store(true, Ordering::Relaxed);
-                }
+                taken = &mut taking => break taken.map(|taken| taken.unwrap_or(Taken::Unwanted)),
+                // A commit that was sent is waited for: dropped, it might take effect with nobody to know of it.
+                () = reply.closed(), if want.is_some() => want = None,
             }
         };
         match &taken {
             Ok(Taken::Got { .. }) => {
-                hub.entered(session, *flight.begun.lock().unwrap_or_else(PoisonError::into_inner));
+                hub.entered(session, *sent.lock().unwrap_or_else(PoisonError::into_inner));
             }
             // A value may be out that nobody knows of: the session ends, and others get what is out in it.
             Err(error) if error.kind() == ErrorKind::OutcomeUnknown => hub.lose(session),

@@ -81,15 +81,10 @@ impl Records {
     }
 
     /// Adds a value at the end.
-    pub(super) async fn push(&self, tx: &Tx, item: Item) -> Result<()> {
+    pub(super) async fn push(self: &Arc<Self>, tx: &Tx, item: Item) -> Result<()> {
         let mut tail = match self.tail.get(tx).await? {
             Some(tail) => tail,
-            None => {
-                // Its absence was read, and so the read point is set.
-                let (head, tail) = begin(self.capacity, Self::new_name(tx));
-                self.head.put(tx, head).await?;
-                tail
-            }
+            None => self.begin(tx).await?,
         };
         self.check(tail.capacity)?;
         let place = match tail.place() {
@@ -110,6 +105,32 @@ impl Records {
         self.item(place)?.put(tx, item).await?;
         tail.pushed();
         self.tail.put(tx, tail).await
+    }
+
+    /// Begins a new queue.
+    async fn begin(self: &Arc<Self>, tx: &Tx) -> Result<Tail> {
+        let ruins = self.ruins.get(tx).await?.unwrap_or_default();
+        self.clear_later(tx, &ruins);
+        // Something was read, and so the read point is set.
+        let (head, tail) = begin(self.capacity, Self::new_name(tx), ruins.next());
+        self.head.put(tx, head).await?;
+        Ok(tail)
+    }
+
+    /// Goes on with a destruction that has not come to its end, in the background, if this commits.
+    fn clear_later(self: &Arc<Self>, tx: &Tx, ruins: &Ruins) {
+        if ruins.is_empty() {
+            return;
+        }
+        let records = Arc::clone(self);
+        tx.on_commit(move |_| {
+            let hub = Arc::clone(&records.hub);
+            hub.background(async move {
+                if let Err(error) = records.clear_all().await {
+                    tracing::debug!(key = %records.key, %error, "values of a queue that was destroyed are left");
+                }
+            });
+        });
     }
 
     /// The first value that nobody has got, with the head; `None`: there is none.
@@ -182,14 +203,18 @@ impl Records {
         let mut sessions: Vec<SessionId> = head.out.iter().map(|out| out.who.session()).collect();
         sessions.sort_unstable();
         sessions.dedup();
-        let dead: Vec<SessionId> = self.hub.judge(&sessions).await?.into_iter().map(|dead| dead.session).collect();
+        let (dead, tick) = self.hub.look_at(&sessions).await?;
+        let dead: Vec<SessionId> = dead.into_iter().map(|dead| dead.session).collect();
         let (overdue, next) = self.hub.sights.look(&self.key, &head.out, &dead);
-        let tick = (!head.out.is_empty()).then(|| Instant::now() + self.hub.tick());
+        let tick = (!head.out.is_empty()).then(|| Instant::now() + tick);
         Ok((overdue, next.into_iter().chain(tick).min()))
     }
 
     /// Changes the capacity, from whatever it was.
-    pub(super) async fn resize(&self, tx: &Tx, capacity: u64) -> Result<()> {
+    pub(super) async fn resize(self: &Arc<Self>, tx: &Tx, capacity: u64) -> Result<()> {
+        tx.0.see(&[self.head.key(), self.tail.key(), self.ruins.key()]).await?;
+        let ruins = self.ruins.get(tx).await?.unwrap_or_default();
+        self.clear_later(tx, &ruins);
         let (Some(mut head), Some(mut tail)) = (self.found(tx).await?, self.tail.get(tx).await?) else {
             return Ok(());
         };
@@ -210,14 +235,20 @@ impl Records {
         ruins.add(head.ruins(&tail));
         self.head.remove(tx).await?;
         self.tail.remove(tx).await?;
-        if ruins.is_empty() { Ok(()) } else { self.ruins.put(tx, ruins).await }
+        self.ruins.put(tx, ruins).await
     }
 
-    /// Removes some of what was left when the queue was destroyed. `false`: nothing is left.
-    pub(super) async fn clear(&self, tx: &Tx) -> Result<bool> {
+    /// Removes what was left when the queue was destroyed, but for the number from which values go on to be counted.
+    pub(super) async fn clear_all(&self) -> Result<()> {
+        while self.hub.transact_soon(async |tx| self.clear(&tx).await).await? {}
+        Ok(())
+    }
+
+    /// Removes some of it. `false`: nothing is left.
+    async fn clear(&self, tx: &Tx) -> Result<bool> {
         /// How many records are removed in one commit.
         const AT_ONCE: usize = 64;
-        let Some(mut ruins) = self.ruins.get(tx).await? else {
+        let Some(mut ruins) = self.ruins.get(tx).await?.filter(|ruins| !ruins.is_empty()) else {
             return Ok(false);
         };
         // Besides them the commit has the ruins, the slot and the floor.
@@ -228,11 +259,7 @@ impl Records {
             item.remove(tx).await?;
         }
         let more = !ruins.is_empty();
-        if more {
-            self.ruins.put(tx, ruins).await?
-        } else {
-            self.ruins.remove(tx).await?
-        }
+        self.ruins.put(tx, ruins).await?;
         Ok(more)
     }
 

@@ -88,6 +88,9 @@ pub(super) struct Tail {
 pub(super) struct Ruins {
     rings: Vec<Ruin>,
     places: Vec<Place>,
+    /// The number of the next life's first value: no number ever names two values. It stays when nothing else is left.
+    #[serde(default)]
+    next: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,11 +106,11 @@ impl Ring {
     }
 }
 
-/// A new queue: its ring's name is one that it has never had.
-pub(super) fn begin(capacity: u64, name: u64) -> (Head, Tail) {
-    let ring = Ring { name: Some(name), from: 0, size: capacity };
-    let head = Head { capacity, rings: vec![ring], ..Head::default() };
-    (head, Tail { back: 0, capacity, ring: Some(ring), free_until: capacity })
+/// A new queue, whose values are numbered from `first` on: its ring's name is one that it has never had.
+pub(super) fn begin(capacity: u64, name: u64, first: u64) -> (Head, Tail) {
+    let ring = Ring { name: Some(name), from: first, size: capacity };
+    let head = Head { front: first, capacity, rings: vec![ring], ..Head::default() };
+    (head, Tail { back: first, capacity, ring: Some(ring), free_until: first.saturating_add(capacity) })
 }
 
 impl Head {
@@ -248,7 +251,8 @@ impl Head {
             (from < to).then_some(Ruin { ring: *ring, from, to })
         });
         let apart = self.out.iter().map(|out| out.number).chain(self.aside.iter().map(|aside| aside.number));
-        Ruins { rings: rings.collect(), places: apart.filter_map(|number| self.place(number)).collect() }
+        let places = apart.filter_map(|number| self.place(number)).collect();
+        Ruins { rings: rings.collect(), places, next: tail.back }
     }
 }
 
@@ -271,12 +275,19 @@ impl Tail {
 }
 
 impl Ruins {
+    /// No value is left.
     pub(super) fn is_empty(&self) -> bool {
         self.rings.is_empty() && self.places.is_empty()
     }
 
+    /// The number of the first value of the queue's next life.
+    pub(super) fn next(&self) -> u64 {
+        self.next
+    }
+
     /// Adds those of the same queue's next life.
     pub(super) fn add(&mut self, mut others: Self) {
+        self.next = self.next.max(others.next);
         self.rings.append(&mut others.rings);
         self.places.append(&mut others.places);
     }

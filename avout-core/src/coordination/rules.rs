@@ -1,5 +1,7 @@
 //! The rules of the one queue that locks, semaphores and elections share: plain data, no await and no clock.
 
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::protocol::SessionId;
@@ -132,28 +134,19 @@ pub(super) fn evict(holders: &mut Holders, line: &mut Line, session: SessionId) 
     holders.held.len() + line.waiting.len() < before
 }
 
-/// How many sessions ahead of it a waiter observes, besides those of the holders.
-pub(super) const OBSERVED: usize = 16;
+/// How many sessions ahead of it a waiter observes, besides those of the holders. Of more that die at once the others are noticed only
+/// when these have been removed.
+pub(super) const OBSERVED: usize = 256;
 
 /// Whom a waiter observes: the holders and the nearest sessions ahead of it. Its own is alive.
 pub(super) fn observed(holders: &Holders, line: &Line, who: Claimant) -> Vec<SessionId> {
-    let mut ahead = Vec::new();
+    let mut known = HashSet::from([who.session()]);
     let position = line.position(who).unwrap_or(line.waiting.len());
-    for waiting in line.waiting[..position].iter().rev() {
-        let session = waiting.who.session();
-        if ahead.len() == OBSERVED {
-            break;
-        }
-        if session != who.session() && !ahead.contains(&session) {
-            ahead.push(session);
-        }
-    }
-    for held in &holders.held {
-        let session = held.who.session();
-        if session != who.session() && !ahead.contains(&session) {
-            ahead.push(session);
-        }
-    }
+    let waiting = line.waiting[..position].iter().rev().map(|waiting| waiting.who.session());
+    let mut ahead: Vec<SessionId> = waiting.filter(|session| known.insert(*session)).take(OBSERVED).collect();
+    // One that is further ahead may be a holder too.
+    known = ahead.iter().copied().chain([who.session()]).collect();
+    ahead.extend(holders.held.iter().map(|held| held.who.session()).filter(|session| known.insert(*session)));
     ahead
 }
 

@@ -5,6 +5,7 @@ use super::gate::{Gate, Request, Status};
 use super::guard::guard;
 use super::hub::Hub;
 use super::lock::timed_out;
+use crate::backend::time::timeout_at;
 use crate::engine::refuse_nested;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handles::Stm;
@@ -160,7 +161,14 @@ impl Semaphore {
         if permits > gate.limit {
             // Whether there are as many as this handle says comes first.
             refuse_nested("acquire")?;
-            gate.check().await.map_err(|error| error.during("acquire"))?;
+            let check = async { gate.check().await.map_err(|error| error.during("acquire")) };
+            match patience {
+                Patience::Until(deadline) => match timeout_at(deadline, check).await {
+                    Ok(checked) => checked?,
+                    Err(_) => return Ok(None),
+                },
+                Patience::Now | Patience::Unlimited => check.await?,
+            }
         }
         if permits == 0 || permits > gate.limit {
             let message = format!("{permits} permits are asked for, and there are {}", gate.limit);

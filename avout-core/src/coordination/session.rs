@@ -225,16 +225,17 @@ const REMEMBERED: usize = 4096;
 
 impl Observer {
     /// Takes in what a look showed that began at `asked`, and gives those that are dead: the record is gone, or has not changed
-    /// between two looks that lie further apart than its time to live. Whoever waits looks again within `of_late`.
+    /// between two looks that lie further apart than its time to live. Whoever waits looks again within `of_late`. The second: the
+    /// shortest time to live of the others.
     pub(super) fn judge(
         &self,
         asked: Instant,
         found: Vec<(SessionId, Option<Heartbeat>)>,
         of_late: Duration,
-    ) -> Vec<Dead> {
+    ) -> (Vec<Dead>, Option<Duration>) {
         let now = Instant::now();
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut dead = Vec::new();
+        let (mut dead, mut shortest) = (Vec::new(), None);
         for (session, found) in found {
             let Some(Heartbeat { beat, ttl, seats }) = found else {
                 seen.remove(&session);
@@ -250,12 +251,14 @@ impl Observer {
             let ttl = Duration::from_millis(ttl);
             if asked.saturating_duration_since(sight.since) >= ttl + ttl / 16 {
                 dead.push(Dead { session, beat: Some(beat), seats });
+            } else {
+                shortest = Some(shortest.map_or(ttl, |shortest: Duration| shortest.min(ttl)));
             }
         }
         if seen.len() > REMEMBERED {
             seen.retain(|_, sight| now.saturating_duration_since(sight.seen) <= of_late);
         }
-        dead
+        (dead, shortest)
     }
 }
 
@@ -272,7 +275,7 @@ mod tests {
     async fn judges_by_what_it_has_seen() {
         let observer = Observer::default();
         let session = SessionId::new(1);
-        let look = |found| observer.judge(Instant::now(), vec![(session, found)], Duration::from_secs(2)).len();
+        let look = |found| observer.judge(Instant::now(), vec![(session, found)], Duration::from_secs(2)).0.len();
         assert_eq!(look(beat(1)), 0, "the first look, whenever the record was written");
         tokio::time::advance(Duration::from_millis(900)).await;
         assert_eq!(look(beat(2)), 0);
@@ -284,6 +287,21 @@ mod tests {
         assert_eq!(look(None), 1);
     }
 
+    /// Whoever looks hears how soon the first of those that live may be late.
+    #[tokio::test(start_paused = true)]
+    async fn tells_the_shortest_time_to_live() {
+        let observer = Observer::default();
+        let of = |ttl| Some(Heartbeat { beat: 1, ttl, seats: 0 });
+        let look = |ttls: &[u64]| {
+            let found = ttls.iter().enumerate().map(|(number, ttl)| (SessionId::new(number as u128), of(*ttl)));
+            observer.judge(Instant::now(), found.collect(), Duration::from_secs(60)).1
+        };
+        assert_eq!(look(&[]), None);
+        assert_eq!(look(&[10_000, 500, 1000]), Some(Duration::from_millis(500)));
+        tokio::time::advance(Duration::from_millis(600)).await;
+        assert_eq!(look(&[10_000, 500, 1000]), Some(Duration::from_secs(1)), "one of them is dead");
+    }
+
     /// None of a crowd is forgotten while it is looked at, however large it is and however few are looked at in one request.
     #[tokio::test(start_paused = true)]
     async fn forgets_nobody_of_a_crowd() {
@@ -292,7 +310,7 @@ mod tests {
         let look = || {
             let judge = |some: &[SessionId]| {
                 let found = some.iter().map(|session| (*session, beat(1))).collect();
-                observer.judge(Instant::now(), found, Duration::from_secs(2)).len()
+                observer.judge(Instant::now(), found, Duration::from_secs(2)).0.len()
             };
             crowd.chunks(64).map(judge).sum::<usize>()
         };

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use avout_core::{Passed, Result, Stm};
-use futures_util::future::join_all;
+use avout_core::{ErrorKind, Passed, Result, Stm};
+use futures_util::future::try_join_all;
 use tokio::time::{sleep, timeout};
 
 use super::actor::Actor;
@@ -45,14 +45,16 @@ impl Barrier {
         seen.rounds.keys().next_back().copied().unwrap_or(0)
     }
 
-    /// Waits once for the others' sake. Whether it passed.
-    async fn wait(&self, world: &World, barrier: &avout_core::Barrier) -> bool {
+    /// Waits once for the others' sake. Whether it passed. Any error but that of the time ends it: one that comes at once, again and
+    /// again, would come for ever, as no simulated time passes.
+    async fn wait(&self, world: &World, barrier: &avout_core::Barrier) -> Result<bool> {
         let before = self.begin();
-        let passed = barrier.wait_timeout(FILLING).await;
-        if let Ok(passed) = passed {
-            self.pass(world, before, passed);
+        match barrier.wait_timeout(FILLING).await {
+            Ok(passed) => self.pass(world, before, passed),
+            Err(error) if error.kind() == ErrorKind::Timeout => return Ok(false),
+            Err(error) => return Err(error),
         }
-        passed.is_ok()
+        Ok(true)
     }
 
     fn pass(&self, world: &World, before: u64, passed: Passed) {
@@ -104,12 +106,11 @@ impl Scene for Barrier {
         let barrier = sure.barrier(&self.key, self.parties)?;
         let fill = || async {
             loop {
-                self.wait(&test.world, &barrier).await;
+                self.wait(&test.world, &barrier).await?;
                 sleep(PAUSE).await;
             }
         };
-        join_all((1..self.parties).map(|_| fill())).await;
-        Ok(())
+        try_join_all((1..self.parties).map(|_| fill())).await.map(drop::<Vec<()>>)
     }
 
     /// With all gone, as many as it takes pass. The first of them may still meet some who are about to go away, or have died.
@@ -119,15 +120,21 @@ impl Scene for Barrier {
         let pass = || async {
             let mut own = false;
             while passed.load(Ordering::Relaxed) < self.parties {
-                if self.wait(&test.world, &barrier).await && !own {
+                if self.wait(&test.world, &barrier).await? && !own {
                     own = true;
                     passed.fetch_add(1, Ordering::Relaxed);
                 }
+                // Where all pass at once, time would stand still for those who wait for it.
+                sleep(PAUSE).await;
             }
+            Ok(())
         };
-        if timeout(test.patience() + FILLING, join_all((0..self.parties).map(|_| pass()))).await.is_err() {
-            test.world.violation(format!("left: {} does not open for {}", self.key, self.parties));
+        match timeout(test.patience() + FILLING, try_join_all((0..self.parties).map(|_| pass()))).await {
+            Ok(done) => done.map(drop::<Vec<()>>),
+            Err(_) => {
+                test.world.violation(format!("left: {} does not open for {}", self.key, self.parties));
+                Ok(())
+            }
         }
-        Ok(())
     }
 }

@@ -93,10 +93,24 @@ struct Doings {
 ///
 /// What it finds is the failure of the schedule; it begins with the name of what is broken, or with `stuck` or `unexpected error`.
 pub async fn coordination(world: World) -> Result<()> {
+    schedule(world, None).await
+}
+
+/// The same with nothing but scenes of one primitive: `lock`, `rw_lock`, `semaphore`, `condition`, `barrier`, `latch`, `queue`,
+/// `election`, `once` or `counter`.
+///
+/// # Panics
+/// If there is no such primitive.
+pub async fn coordination_of(world: World, primitive: &str) -> Result<()> {
+    let scene = SCENES.iter().position(|name| *name == primitive);
+    schedule(world, Some(scene.expect("the name of a primitive") as u64)).await
+}
+
+async fn schedule(world: World, scene: Option<u64>) -> Result<()> {
     let sure = world.stm();
-    let mut scenes = vec![draw_scene(&world, &sure).await?];
+    let mut scenes = vec![make_scene(&world, &sure, scene).await?];
     if world.chance(0.3) {
-        scenes.push(draw_scene(&world, &sure).await?);
+        scenes.push(make_scene(&world, &sure, scene).await?);
     }
     let clients = 2 + world.draw(3) as usize;
     let mut lanes = Vec::new();
@@ -122,10 +136,15 @@ pub async fn coordination(world: World) -> Result<()> {
     test.conduct(&sure).await
 }
 
-/// One of the scenes by chance. Two of one kind have the same keys, and each its own observers, so each has a name of its own.
-async fn draw_scene(world: &World, sure: &Stm) -> Result<Arc<dyn Scene>> {
+/// The scenes, by what is coordinated in them.
+const SCENES: [&str; 10] =
+    ["lock", "rw_lock", "semaphore", "condition", "barrier", "latch", "queue", "election", "once", "counter"];
+
+/// This one of the scenes, or one by chance. Two of one kind have the same keys, and each its own observers, so each has a name of its own.
+async fn make_scene(world: &World, sure: &Stm, scene: Option<u64>) -> Result<Arc<dyn Scene>> {
     let name = format!("/{}", world.next_id());
-    Ok(match world.draw(10) {
+    let drawn = world.draw(SCENES.len() as u64);
+    Ok(match scene.unwrap_or(drawn) {
         0 => Arc::new(mutex::Mutex::make(world, sure, &name).await?),
         1 => Arc::new(rw_lock::RwLock::make(world, sure, &name).await?),
         2 => Arc::new(semaphore::Semaphore::make(world, sure, &name).await?),

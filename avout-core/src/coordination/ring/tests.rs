@@ -38,6 +38,8 @@ struct Model {
     tail: Tail,
     places: HashMap<Place, u64>,
     ruins: Ruins,
+    /// Those of all values, whatever has been destroyed since.
+    numbers: HashSet<u64>,
     waiting: VecDeque<u64>,
     out: Vec<(u64, Claimant)>,
     pushed: u64,
@@ -47,13 +49,13 @@ struct Model {
 
 impl Model {
     fn new(capacity: u64, legacy: bool) -> Self {
-        let (mut head, mut tail) = begin(capacity, 1);
+        let (mut head, mut tail) = begin(capacity, 1, 0);
         if legacy {
             head = Head::default();
             tail = Tail { back: 0, capacity, ring: None, free_until: 0 };
         }
-        let (places, ruins, waiting, out) = Default::default();
-        Self { head, tail, places, ruins, waiting, out, pushed: 0, names: 1, tickets: 0 }
+        let (places, ruins, numbers, waiting, out) = Default::default();
+        Self { head, tail, places, ruins, numbers, waiting, out, pushed: 0, names: 1, tickets: 0 }
     }
 
     /// The head as readers see it.
@@ -82,6 +84,7 @@ impl Model {
             self.pushed += 1;
             let before = self.places.insert(place, self.pushed);
             assert_eq!(before, None, "a place is used that is taken: {place:?} {:?} {:?}", self.head, self.tail);
+            assert!(self.numbers.insert(self.tail.back), "number {} comes twice", self.tail.back);
             self.tail.pushed();
             self.waiting.push_back(self.pushed);
         }
@@ -155,7 +158,7 @@ impl Model {
             Step::Destroy => {
                 self.ruins.add(self.head().ruins(&self.tail));
                 self.names += 1;
-                (self.head, self.tail) = begin(self.tail.capacity, self.names);
+                (self.head, self.tail) = begin(self.tail.capacity, self.names, self.ruins.next());
                 (self.waiting, self.out) = Default::default();
             }
         }
@@ -165,8 +168,8 @@ impl Model {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
-    /// Whatever is done to a queue, in whatever order: values come in the order in which they were pushed, each once; none is laid where
-    /// another lies; it is full when it holds its capacity, and not before; and when it is destroyed all places are known, and
+    /// Whatever is done to a queue, in whatever order: values come in the order in which they were pushed, each once, and no
+    /// number twice; none is laid where another lies; it is full when it holds its capacity, and not before; and when it is destroyed all places are known, and
     /// none of the queue's next life is among them.
     #[test]
     fn keeps_order_and_room(capacity in 1..6_u64, legacy: bool, steps in prop::collection::vec(step(), 0..120)) {
@@ -191,7 +194,7 @@ proptest! {
         prop_assert!(model.ruins.is_empty());
         prop_assert!(model.places.keys().all(|place| ruins.contains(place)), "{:?} are left", model.places);
         model.push();
-        let new: Vec<Place> = (0..model.tail.capacity).filter_map(|number| model.head.place(number)).collect();
+        let new: Vec<Place> = (model.head.front..model.head.front + model.tail.capacity).filter_map(|number| model.head.place(number)).collect();
         prop_assert!(new.iter().all(|place| !ruins.contains(place)));
     }
 }

@@ -61,6 +61,18 @@ fn each_dead_session_is_one_waiters_business() {
     assert_eq!(observed(&holders, &waits, new), [4, 3, 2, 1, 9].map(session));
 }
 
+/// A waiter observes all sessions ahead of it, each once and the nearest first, up to a number, and the holders besides.
+#[test]
+fn a_waiter_observes_a_crowd() {
+    let mut holders = Holders::none(1);
+    let ahead: Vec<(u128, u32)> = (0..300).flat_map(|number| [(number, 1), (number, 1)]).collect();
+    let mut waits = line(&ahead);
+    advance(&mut holders, &mut waits, 1);
+    let seen = observed(&holders, &waits, claimant(1000, 1));
+    let expected: Vec<SessionId> = (44..300).rev().chain([0]).map(session).collect();
+    assert_eq!(seen, expected);
+}
+
 proptest! {
     /// Never is more held than the limit, no grant number comes again in a later commit, and whoever is removed is gone.
     #[test]
