@@ -12,6 +12,7 @@ laws! { "lock":
     alone_it_is_two_commits,
     a_handover_costs_the_same_for_any_number_of_waiters,
     a_request_costs_the_same_for_any_number_of_waiters,
+    a_wait_for_a_notification_makes_no_requests,
 }
 
 /// Alone, to acquire and release is two commits and at most two reads.
@@ -136,5 +137,26 @@ async fn a_request_costs_the_same_for_any_number_of_waiters(ctx: Ctx) -> Outcome
     for waiter in waiting {
         within(SOON, "a turn", waiter).await.expect("no panic")?;
     }
+    Ok(())
+}
+
+/// Whoever waits to be notified looks around now and then, and makes no requests in between.
+async fn a_wait_for_a_notification_makes_no_requests(ctx: Ctx) -> Outcome {
+    let (stm, counting) = counted(&ctx).await?;
+    let lock = stm.lock("/lock")?;
+    let waiter = tokio::spawn({
+        let (guard, condition) = (lock.acquire().await?, lock.condition("c")?);
+        async move { condition.wait(guard).await }
+    });
+    until_status(&lock, 0, 0).await;
+    until_quiet(&counting).await;
+    counting.take();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let counts = counting.take();
+    assert!(counts.requests() <= 2, "while it waits: {counts:?}");
+    let guard = lock.acquire().await?;
+    assert!(lock.condition("c")?.notify_one(&guard).await?);
+    guard.release().await?;
+    within(SOON, "a turn", waiter).await.expect("no panic")?.release().await?;
     Ok(())
 }

@@ -12,6 +12,7 @@ use crate::stm::rig::Then;
 
 laws! { "lock":
     a_dead_holder_is_followed_within_twice_the_ttl,
+    a_dead_holder_is_followed_by_its_own_time,
     a_dead_waiter_is_passed_over,
     those_who_die_together_are_noticed_together,
     a_living_holder_keeps_it,
@@ -47,6 +48,23 @@ async fn a_dead_holder_is_followed_within_twice_the_ttl(ctx: Ctx) -> Outcome {
     );
     assert!(next.token() > guard.token());
     assert!(!guard.is_held());
+    Ok(())
+}
+
+/// How soon a dead holder is followed goes by its own time to live, however long that of those who wait is.
+async fn a_dead_holder_is_followed_by_its_own_time(ctx: Ctx) -> Outcome {
+    needs(ctx.coordinator().await?.sessions().is_none(), "native sessions do not tell their time to live")?;
+    let (mortal, noise) = (Mortal::new(&ctx, TTL).await?, Noise::new(&ctx).await?);
+    let lock = client(&ctx, LONG).await?.lock("/lock")?;
+    let _guard = mortal.stm.lock("/lock")?.acquire().await?;
+    let waiter = tokio::spawn({
+        let lock = lock.clone();
+        async move { lock.acquire().await }
+    });
+    until_status(&lock, 1, 1).await;
+    let died = mortal.die();
+    within(SOON, "a turn", waiter).await.expect("no panic")?.release().await?;
+    assert!(died.elapsed() < TTL * 2 + noise.allowance(), "after {:?}", died.elapsed());
     Ok(())
 }
 

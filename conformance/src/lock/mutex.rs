@@ -111,8 +111,13 @@ async fn a_timeout_ends_the_wait_and_leaves_nothing(ctx: Ctx) -> Outcome {
     assert!((timeout..Duration::from_secs(5)).contains(&begun.elapsed()), "gave up after {:?}", begun.elapsed());
     let status = lock.status().await?;
     assert_eq!((status.held, status.waiting), (1, 0), "the request is gone when it has timed out");
+    refused(lock.acquire_timeout(Duration::ZERO).await, ErrorKind::Timeout, "a held lock that is asked for once");
     guard.release().await?;
     lock.acquire_timeout(SOON).await?.release().await?;
+    if ctx.coordinator().await?.capabilities().in_process {
+        // However short the time is, it is asked for once.
+        lock.acquire_timeout(Duration::ZERO).await?.release().await?;
+    }
     Ok(())
 }
 

@@ -26,7 +26,7 @@ fn asks(stm: &Stm) -> Result<Vec<(&'static str, Asking)>> {
     let soon = Duration::from_millis(30);
     let (lock, semaphore, rw_lock) = (stm.lock("/l")?, stm.semaphore("/s", 3)?, stm.rw_lock("/rw")?);
     let (election, barrier, latch) = (stm.election("/e")?, stm.barrier("/b", 2)?, stm.latch("/l", 2)?);
-    let queue = stm.queue::<u8>("/q", 4)?;
+    let (queue, full) = (stm.queue::<u8>("/q", 4)?, stm.queue::<u8>("/full", 4)?);
     Ok(vec![
         (
             "a lock",
@@ -63,6 +63,7 @@ fn asks(stm: &Stm) -> Result<Vec<(&'static str, Asking)>> {
         ("a barrier without limit", Box::pin(async move { barrier.wait().await.map(drop) })),
         ("a latch", Box::pin(async move { latch.wait_timeout(soon).await })),
         ("a value", Box::pin(async move { queue.receive(LONG).await.map(drop) })),
+        ("a value that is there", Box::pin(async move { full.receive(LONG).await.map(drop) })),
     ])
 }
 
@@ -78,6 +79,9 @@ async fn requests_given_up_in_an_outage_are_not_made(ctx: Ctx) -> Outcome {
         let stm = stm.deadline(Some(Duration::from_secs(5))).build();
         // It has a session, which is in use.
         let guard = stm.lock("/other")?.acquire().await?;
+        // There is something to be received.
+        let full = stm.queue::<u8>("/full", 4)?;
+        full.push(1).await?;
         rig.reads(reads);
         rig.commits(commits);
         let mut asking = Vec::new();
@@ -100,6 +104,9 @@ async fn requests_given_up_in_an_outage_are_not_made(ctx: Ctx) -> Outcome {
         guard.release().await?;
         // It goes on as before.
         within(SOON, "the lock", stm.lock("/l")?.acquire()).await?.release().await?;
+        let value = within(SOON, "the value", full.receive(LONG)).await?;
+        assert_eq!(value.times(), 1, "it was handed out to nobody before");
+        value.ack().await?;
     }
     Ok(())
 }
@@ -113,6 +120,10 @@ async fn a_try_in_an_outage_does_not_say_that_it_is_not_free(ctx: Ctx) -> Outcom
         rig.all(then);
         let tried = within(SOON, "a try", stm.lock("/lock")?.try_acquire()).await;
         refused(tried, ErrorKind::Unavailable, "a try while the store is away");
+        // Also for more than the handle says there are.
+        let permits = stm.semaphore("/s", 3)?;
+        let tried = within(SOON, "permits", permits.acquire_timeout(4, Duration::from_millis(20))).await;
+        refused(tried, ErrorKind::Timeout, "more permits than there are, while the store is away");
         rig.all(Then::Pass);
         within(SOON, "the lock", stm.lock("/lock")?.acquire()).await?.release().await?;
     }

@@ -438,6 +438,7 @@ pub(crate) const NOT_SHOWN: &[&str] = &[
     "stm::reservations_are_released_though_the_floor_was_raised",
     "stm::a_queue_hands_each_job_to_one_worker",
     "watch::a_watch_survives_lost_events",
+    "lock::a_wait_for_a_notification_makes_no_requests",
     "lock::ids_that_are_destroyed_are_forgotten",
     "lock::close_waits_for_releases",
     "lock::every_operation_of_a_closed_client_is_refused",

@@ -69,6 +69,7 @@ pub(crate) const BREAKS: &[(Break, &[&str])] = &[
         Break::Engine(Bug::DeadStay),
         &[
             "lock::a_dead_holder_is_followed_within_twice_the_ttl",
+            "lock::a_dead_holder_is_followed_by_its_own_time",
             "lock::a_dead_waiter_is_passed_over",
             "lock::those_who_die_together_are_noticed_together",
             "lock::a_try_finds_a_dead_holder_in_the_end",
