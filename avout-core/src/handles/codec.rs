@@ -99,7 +99,7 @@ fn unreadable(cause: impl Display) -> Cause {
 
 /// Refuses a value that is not this one.
 fn is_same<T: Serialize>(value: &T, back: &T, readable: bool) -> Result<(), Cause> {
-    match Tree::of(value, readable)?.is_same(Tree::of(back, readable)?) {
+    match Tree::of(value, readable)?.equals(Tree::of(back, readable)?) {
         true => Ok(()),
         false => Err("it would come back as another value: let Serialize and Deserialize agree, tell the variants of an enum apart by a \
                       tag, and flatten neither an Option nor several maps"

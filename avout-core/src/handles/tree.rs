@@ -55,7 +55,7 @@ impl Tree {
     }
 
     /// Whether they are the same value. The elements of a hash set or map come in another order each time.
-    pub(super) fn is_same(mut self, mut other: Self) -> bool {
+    pub(super) fn equals(mut self, mut other: Self) -> bool {
         self == other || {
             self.sort();
             other.sort();
