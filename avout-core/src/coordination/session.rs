@@ -1,7 +1,7 @@
 //! Sessions: whether a client is alive, as others see it and as it knows itself. See `docs/protocol.md#sessions`.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +19,9 @@ pub(super) struct Session {
     pub(super) ttl: Duration,
     record: Own<Heartbeat>,
     vital: Mutex<Vital>,
+    /// How many signs of life were made, whatever became of them. A record that is made anew says no number again: whoever saw it
+    /// before it was ended would take it for dead at once.
+    beats: AtomicU64,
     /// Seats from this number on were never waited in.
     seats: AtomicU32,
     lost: Lost,
@@ -65,8 +68,8 @@ impl Lost {
 impl Session {
     pub(super) fn new(engine: &Engine, id: SessionId, ttl: Duration) -> Self {
         let vital = Vital { renewed: Instant::now(), beating: false, begun: false };
-        let (vital, seats) = (Mutex::new(vital), AtomicU32::new(0));
-        Self { id, ttl, record: record(engine, id), vital, seats, lost: Lost::default() }
+        let (vital, beats, seats) = (Mutex::new(vital), AtomicU64::new(0), AtomicU32::new(0));
+        Self { id, ttl, record: record(engine, id), vital, beats, seats, lost: Lost::default() }
     }
 
     fn vital(&self) -> MutexGuard<'_, Vital> {
@@ -115,7 +118,7 @@ impl Session {
             return Ok(false);
         }
         if !self.is_beating() {
-            self.beat(tx, found).await?;
+            self.beat(tx).await?;
         }
         Ok(true)
     }
@@ -145,16 +148,16 @@ impl Session {
 
     /// A sign of life. `false`: the session was ended by others.
     pub(super) async fn renew(&self, tx: &Tx) -> Result<bool> {
-        let Some(found) = self.record.get(tx).await? else {
+        if self.record.get(tx).await?.is_none() {
             return Ok(false);
-        };
-        self.beat(tx, Some(found)).await?;
+        }
+        self.beat(tx).await?;
         Ok(true)
     }
 
-    async fn beat(&self, tx: &Tx, found: Option<Heartbeat>) -> Result<()> {
+    async fn beat(&self, tx: &Tx) -> Result<()> {
         let ttl = u64::try_from(self.ttl.as_millis()).unwrap_or(u64::MAX);
-        let beat = found.map_or(0, |found| found.beat) + 1;
+        let beat = self.beats.fetch_add(1, Ordering::Relaxed) + 1;
         self.record.put(tx, Heartbeat { beat, ttl, seats: self.seats() }).await
     }
 
