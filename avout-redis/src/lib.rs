@@ -40,6 +40,7 @@ mod link;
 mod names;
 mod options;
 mod scripts;
+mod server;
 mod sessions;
 mod watch;
 

@@ -265,6 +265,7 @@ async fn follow(zk: Arc<Zk>, servers: &str, state: &watch::Sender<State>, turn: 
     while !now.is_terminated() {
         if now == SessionState::SyncConnected {
             let servers = servers.to_owned();
+            // Without it all is slower, and as right.
             let _ = tokio::task::spawn_blocking(move || nodelay::set(&servers)).await;
             *turn += 1;
             state.send_replace(State::Up { zk: Arc::clone(&zk), turn: *turn });

@@ -173,7 +173,7 @@ impl Values {
         }
     }
 
-    /// Removes parts that no head tells of. What is left of them goes with the version.
+    /// Removes parts that no head tells of. What is left of them, since that failed, goes with the version.
     async fn unwrite(&self, before: &str, head: &parts::Head) {
         for name in head.parts().into_iter().flat_map(parts::Parts::names) {
             let path = format!("{before}{name}");

@@ -148,6 +148,7 @@ pub(crate) async fn write(client: &Client, before: &str, value: Bytes) -> Result
     if let Some(error) = failed {
         for name in made {
             let path = format!("{before}{name}");
+            // The first error is told. What is left of the parts goes with the version.
             let _ = client.ask(async |zk| zk.delete(&path, None).await).await;
         }
         return error.map(Err);

@@ -1,11 +1,13 @@
+mod place;
+
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
+use self::place::{Arrived, EVICTED, Evicted, Place};
 use super::claim::Stop;
 use super::gate::own_key;
 use super::hub::{Claim, Hub};
@@ -63,62 +65,8 @@ pub struct Passed {
     pub round: u64,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Arrived {
-    parties: u32,
-    /// The round that they wait for.
-    round: u64,
-    line: Line,
-    /// Those taken back because they were taken for dead, the latest last: they may come back and ask.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    evicted: Vec<Evicted>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Evicted {
-    #[serde(rename = "w")]
-    who: Claimant,
-    /// The round that it had arrived in.
-    #[serde(rename = "r")]
-    round: u64,
-}
-
-/// How many that were taken for dead are remembered: most of them are.
-const EVICTED: usize = 32;
-
 /// How many sessions are ended in one commit at most.
 const ENDED_AT_ONCE: usize = 64;
-
-/// Where a party stands that had arrived in a round.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    Waits,
-    /// The round is complete with it.
-    Passed,
-    /// It was taken for dead before the round was complete.
-    Evicted,
-    /// The round is complete, and its session has ended: it may have been taken for dead before. That was not kept.
-    Forgotten,
-}
-
-impl Place {
-    /// By what is stored. `lives`: so is its session. Who takes a party back ends its session in the same commit.
-    fn of(here: Option<&Arrived>, passed: u64, round: u64, who: Claimant, lives: bool) -> Self {
-        let is_evicted = |here: &Arrived| here.evicted.iter().any(|evicted| evicted.who == who);
-        if here.is_some_and(is_evicted) {
-            return Self::Evicted;
-        }
-        if passed < round {
-            let waits = here.is_some_and(|here| here.line.position(who).is_some());
-            return if waits { Self::Waits } else { Self::Evicted };
-        }
-        let is_told = |here: &Arrived| {
-            let first = here.evicted.first();
-            here.evicted.len() < EVICTED || first.is_none_or(|first| first.round < round)
-        };
-        if lives || here.is_some_and(is_told) { Self::Passed } else { Self::Forgotten }
-    }
-}
 
 fn forgotten() -> Error {
     let message = "it was away for so long that nobody knows whether the round was complete with it";
@@ -546,7 +494,3 @@ impl std::fmt::Debug for Barrier {
         f.debug_struct("Barrier").field("key", &self.key).field("parties", &self.parties).finish()
     }
 }
-
-#[cfg(test)]
-#[path = "barrier/tests.rs"]
-mod tests;

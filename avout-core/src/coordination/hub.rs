@@ -373,6 +373,7 @@ impl Companion for Hub {
                 return;
             }
             self.holdings.give_back();
+            // The sender is in `self`, so it is not gone.
             let _ = self.busy.subscribe().wait_for(|busy| *busy == 0).await;
             let session = self.state().session.take();
             if let Some(session) = session {

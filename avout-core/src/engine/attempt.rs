@@ -5,7 +5,7 @@ use super::floor::KnownFloor;
 use super::keymap::KeyMap;
 use super::read::absent;
 use crate::error::{Error, ErrorKind, Result};
-use crate::protocol::{Entry, Key, Payload, Point, Reading, Revision, Shared, Snapshot, place};
+use crate::protocol::{Entry, Key, Payload, Point, Reading, Revision, Shared, Snapshot, State, place};
 
 /// From how many keys on that were seen a read no longer reads them all again to move the read point up.
 const MOST_READ_AGAIN: usize = 32;
@@ -451,8 +451,8 @@ impl Write {
         if is_of(cell, value) {
             return Ok(Shown::Value(Arc::clone(value)));
         }
-        let adopted = cell.own(value).or_else(|mismatch| match self.cell.coder.encode(value) {
-            Ok(bytes) => cell.coder.decode(&bytes).map_err(|error| error.at(&cell.key)),
+        let adopted = cell.own(value).or_else(|mismatch| match self.cell.encode(value) {
+            Ok(bytes) => cell.decode(&State::Bytes(bytes)),
             Err(_) => Err(mismatch),
         });
         adopted.map(Shown::Value)

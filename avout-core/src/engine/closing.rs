@@ -154,6 +154,7 @@ impl Closing {
 
     /// Waits until the close is over.
     pub(crate) async fn over(&self) {
+        // The sender is in `self`, so it is not gone.
         let _ = self.phase.subscribe().wait_for(|phase| *phase == Phase::Over).await;
     }
 

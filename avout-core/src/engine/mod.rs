@@ -39,6 +39,7 @@ mod slots;
 mod stats;
 mod sweep;
 mod time;
+mod tx;
 mod wait;
 
 use std::collections::HashMap;
@@ -49,7 +50,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-pub(crate) use attempt::{Action, Write};
+pub(crate) use attempt::Action;
 pub(crate) use cell::{Cell, Coder, Function, Refusal, Validator, caught, panicked};
 pub(crate) use closing::{Last, closed};
 pub(crate) use combine::{Combiner, Fate, Part};
@@ -59,10 +60,11 @@ pub use options::{Config, Isolation};
 #[cfg(feature = "planted-bugs")]
 pub use planted::Bug;
 pub(crate) use read::{Loaded, absent, lost_value};
-pub(crate) use run::{TxInner, refuse_nested, run};
+pub(crate) use run::{refuse_nested, run};
 pub use stats::Stats;
 pub use sweep::{Skipped, SweepReport};
 pub(crate) use time::by;
+pub(crate) use tx::TxInner;
 
 use crate::backend::time::{sleep, timeout_at};
 use crate::backend::{Coordinator, CoordinatorCapabilities, Store};

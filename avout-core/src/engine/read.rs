@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::attempt::{Attempt, Plan, Shown};
 use super::planted::{self, Bug};
-use super::run::TxInner;
+use super::tx::TxInner;
 use super::{Cell, Engine};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Entry, Key, Payload, Point, Realm, Shared, State, Version};

@@ -86,7 +86,7 @@ where
         }
         match change {
             Ok(change) => {
-                // On a thread that may block: the function may take its time.
+                // On a thread that may block: the function may take its time. One that panics has said so.
                 let call = Arc::clone(&call);
                 let _ = runtime().spawn_blocking(move || call.call(&change)).await;
             }

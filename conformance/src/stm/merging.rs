@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use avout_core::{ErrorKind, Point, Ref, Stm};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::bench::{Outside, Runs, SOON, eventually, gate, let_others_run, outside};
@@ -49,6 +50,25 @@ fn push(stm: &Stm, r: &Ref<Vec<u64>>, number: u64, runs: &Arc<Runs>) -> JoinHand
     })
 }
 
+/// So many commutes of one ref, in the order of their numbers: the first one's commit is held back until the gate is dropped, and
+/// the others wait for that.
+async fn behind_the_first(
+    stm: &Stm,
+    rig: &Rigged,
+    r: &Ref<Vec<u64>>,
+    count: u32,
+) -> (oneshot::Sender<()>, Vec<JoinHandle<avout_core::Result<Answer>>>) {
+    let runs = Arc::new(Runs::default());
+    let (open, opened) = gate();
+    rig.before_commit(opened);
+    let mut tasks = Vec::new();
+    for number in 0..count {
+        tasks.push(push(stm, r, number.into(), &runs));
+        have_run(&runs, number + 1).await;
+    }
+    (open, tasks)
+}
+
 /// Waits until so many bodies have run, and what follows them has begun.
 async fn have_run(runs: &Runs, count: u32) {
     eventually("the bodies", || runs.count() == count).await;
@@ -57,6 +77,13 @@ async fn have_run(runs: &Runs, count: u32) {
 
 async fn done<T>(task: JoinHandle<avout_core::Result<T>>) -> Result<avout_core::Result<T>, Failure> {
     Ok(within(SOON, "a commute", task).await.expect("no panic and no drop"))
+}
+
+async fn all_done<T>(tasks: Vec<JoinHandle<avout_core::Result<T>>>) -> Outcome {
+    for task in tasks {
+        done(task).await??;
+    }
+    Ok(())
 }
 
 /// Commutes of one ref that come while another one's commit is in flight are committed together: fewer commits than
@@ -146,14 +173,7 @@ async fn a_dropped_commute_holds_up_no_other(ctx: Ctx) -> Outcome {
     for dropped in [0, 1] {
         let Outside { stm, rig, .. } = outside(&ctx, |rig| rig, |store| store).await?;
         let r = stm.create_ref(format!("/r/{dropped}"), Vec::<u64>::new()).await?;
-        let runs = Arc::new(Runs::default());
-        let (open, opened) = gate();
-        rig.before_commit(opened);
-        let mut tasks = Vec::new();
-        for number in 0..6 {
-            tasks.push(push(&stm, &r, number, &runs));
-            have_run(&runs, number as u32 + 1).await;
-        }
+        let (open, tasks) = behind_the_first(&stm, &rig, &r, 6).await;
         tasks[dropped as usize].abort();
         let_others_run().await;
         drop(open);
@@ -178,14 +198,7 @@ async fn a_commute_dropped_before_its_commit_is_sent_is_not_in_it(ctx: Ctx) -> O
         let make = |rig: Rigged| if in_store { rig.small(8) } else { rig };
         let Outside { stm, rig, store, .. } = outside(&ctx, make, |store| store).await?;
         let r = stm.create_ref(format!("/r/{in_store}"), vec![100, 101, 102]).await?;
-        let runs = Arc::new(Runs::default());
-        let (open, opened) = gate();
-        rig.before_commit(opened);
-        let mut tasks = Vec::new();
-        for number in 0..4 {
-            tasks.push(push(&stm, &r, number, &runs));
-            have_run(&runs, number as u32 + 1).await;
-        }
+        let (open, tasks) = behind_the_first(&stm, &rig, &r, 4).await;
         // The others' commit comes as far as the reply to its read, or to the write of its value.
         let (go_on, held) = gate();
         let (reached, reaches) = gate();
@@ -219,24 +232,13 @@ async fn a_commute_dropped_before_its_commit_is_sent_is_not_in_it(ctx: Ctx) -> O
 async fn a_commute_that_waits_for_another_keeps_its_deadline(ctx: Ctx) -> Outcome {
     let Outside { stm, rig, .. } = outside(&ctx, |rig| rig, |store| store).await?;
     let r = stm.create_ref("/r", Vec::<u64>::new()).await?;
-    let runs = Arc::new(Runs::default());
-    let (open, opened) = gate();
-    rig.before_commit(opened);
-    let first = push(&stm, &r, 0, &runs);
-    have_run(&runs, 1).await;
-    let late = stm.transaction().deadline(Duration::from_millis(100)).dosync(async |tx| {
-        tx.commute(&r, |mut list| {
-            list.push(1);
-            list
-        })
-        .await
-    });
-    let late = within(SOON, "its deadline", late).await;
-    super::bench::refused_at(late, ErrorKind::Timeout, r.key(), "one that waits");
+    let (open, tasks) = behind_the_first(&stm, &rig, &r, 1).await;
+    let late = push_within(Duration::from_millis(100), &stm, &r, 1);
+    super::bench::refused_at(done(late).await?, ErrorKind::Timeout, r.key(), "one that waits");
     drop(open);
-    done(first).await??;
+    all_done(tasks).await?;
     assert_eq!(r.get().await?, [0]);
-    assert_eq!(done(push(&stm, &r, 2, &runs)).await??.0, [0, 2]);
+    assert_eq!(done(push(&stm, &r, 2, &Arc::default())).await??.0, [0, 2]);
     Ok(())
 }
 
@@ -264,22 +266,15 @@ fn push_within(
 async fn a_commute_that_was_not_sent_yet_keeps_its_deadline(ctx: Ctx) -> Outcome {
     let Outside { stm, rig, .. } = outside(&ctx, |rig| rig, |store| store).await?;
     let r = stm.create_ref("/r", Vec::<u64>::new()).await?;
-    let runs = Arc::new(Runs::default());
-    let (open, opened) = gate();
-    rig.before_commit(opened);
-    let first = push(&stm, &r, 0, &runs);
-    have_run(&runs, 1).await;
-    let other = push(&stm, &r, 1, &runs);
-    have_run(&runs, 2).await;
+    let (open, tasks) = behind_the_first(&stm, &rig, &r, 2).await;
     let late = push_within(Duration::from_millis(300), &stm, &r, 2);
     let_others_run().await;
     let (go_on, held) = gate();
     rig.after_read(held);
     drop(open);
-    done(first).await??;
     super::bench::refused_at(done(late).await?, ErrorKind::Timeout, r.key(), "one that was not sent");
     drop(go_on);
-    done(other).await??;
+    all_done(tasks).await?;
     assert_eq!(r.get().await?, [0, 1]);
     Ok(())
 }
@@ -289,19 +284,14 @@ async fn a_commute_that_was_not_sent_yet_keeps_its_deadline(ctx: Ctx) -> Outcome
 async fn a_merged_commute_keeps_its_own_deadline(ctx: Ctx) -> Outcome {
     let Outside { stm, rig, .. } = outside(&ctx, |rig| rig, |store| store).await?;
     let r = stm.create_ref("/r", Vec::<u64>::new()).await?;
-    let runs = Arc::new(Runs::default());
-    let (open, opened) = gate();
-    rig.before_commit(opened);
-    let first = push(&stm, &r, 0, &runs);
-    have_run(&runs, 1).await;
-    let other = push(&stm, &r, 1, &runs);
-    have_run(&runs, 2).await;
+    let (open, mut tasks) = behind_the_first(&stm, &rig, &r, 2).await;
+    let other = tasks.pop().expect("two tasks");
     let hasty = push_within(Duration::from_secs(1), &stm, &r, 2);
     let_others_run().await;
     let (go_on, hangs) = gate();
     rig.before_commit(hangs);
     drop(open);
-    done(first).await??;
+    all_done(tasks).await?;
     let unknown = super::bench::refused_at(done(hasty).await?, ErrorKind::OutcomeUnknown, r.key(), "the hasty one");
     let definite = stm.coordinator().capabilities().definite_replies;
     assert!(definite || unknown.receipt().is_some(), "it has no receipt: {unknown:?}");

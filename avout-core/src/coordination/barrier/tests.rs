@@ -1,4 +1,6 @@
 use super::*;
+use crate::coordination::rules::Waiting;
+use crate::protocol::SessionId;
 
 fn claimant(number: u128) -> Claimant {
     Claimant::new(SessionId::new(number), 1)
