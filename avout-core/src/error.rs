@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::protocol::{Key, Receipt};
@@ -78,8 +79,12 @@ pub enum ErrorKind {
 /// encoded or decoded, what the operating system said. [`StdError::source`] then goes on behind that cause, so that a chain of
 /// errors shows each text once. All other causes are left to it, since they may hold anything.
 /// [`downcast_ref`](Error::downcast_ref) finds them all.
+///
+/// A copy shares its source with the original: requests that fail together each get one.
+#[derive(Clone)]
 pub struct Error(Box<Inner>);
 
+#[derive(Clone)]
 struct Inner {
     kind: ErrorKind,
     operation: &'static str,
@@ -89,7 +94,7 @@ struct Inner {
     owner: Option<&'static str>,
     effort: Option<(u32, Duration)>,
     receipt: Option<Receipt>,
-    source: Option<Box<dyn StdError + Send + Sync>>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
 impl Error {
@@ -137,7 +142,7 @@ impl Error {
     /// Adds the cause.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        self.0.source = Some(source.into());
+        self.0.source = Some(Arc::from(source.into()));
         self
     }
 
@@ -351,6 +356,15 @@ mod tests {
         assert_eq!(chain(&file), "the file cannot be read: no such file");
         let driver = Error::new(ErrorKind::Unavailable, "no answer").with_source("driver");
         assert_eq!((driver.to_string(), chain(&driver)), ("no answer".to_owned(), "no answer: driver".to_owned()));
+    }
+
+    /// A copy says the same, and has the same source.
+    #[test]
+    fn a_copy_keeps_the_source() {
+        let error = Error::new(ErrorKind::Full, "no room").during("commit");
+        let copy = error.with_source(io::Error::from(io::ErrorKind::StorageFull)).clone();
+        assert_eq!((copy.kind(), copy.operation()), (ErrorKind::Full, "commit"));
+        assert!(copy.downcast_ref::<io::Error>().is_some_and(|source| source.kind() == io::ErrorKind::StorageFull));
     }
 
     /// Of a record of the library's own an error names the thing that its user knows.

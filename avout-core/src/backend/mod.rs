@@ -4,6 +4,7 @@
 //! orders commits. Both take and give bytes (or, in the process, shared values) and know no types, no codecs and
 //! no closures. `docs/backends.md` walks through writing one, and the crate `avout-conformance` tests it.
 
+mod bells;
 mod coordinator;
 mod sessions;
 mod store;
@@ -12,6 +13,7 @@ pub mod time;
 mod url;
 mod watch;
 
+pub use bells::{Bell, Bells};
 pub use coordinator::{Coordinator, CoordinatorCapabilities};
 pub use sessions::Sessions;
 pub use store::{CasOutcome, Kind, StateContainer, Store, StoreCapabilities, VersionedStateContainer};

@@ -2,10 +2,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures_util::future::join_all;
 
 use super::time::sleep;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Key, Realm, Revision, State, Version};
 
 /// What a [`Store`] can do and how much it takes.
@@ -28,6 +29,31 @@ impl Default for StoreCapabilities {
     /// The least that any store can do: nothing special, and no limit.
     fn default() -> Self {
         Self { max_value: usize::MAX, in_process: false, durable: false, shared_between_processes: false, push: false }
+    }
+}
+
+impl StoreCapabilities {
+    /// The bytes of a value that the store can keep, for a store outside of this process.
+    ///
+    /// # Errors
+    /// [`TooLarge`](ErrorKind::TooLarge) beyond [`max_value`](Self::max_value); [`Unsupported`](ErrorKind::Unsupported) for a value that
+    /// is not encoded.
+    pub fn bytes_of(&self, value: State) -> Result<Bytes> {
+        match value {
+            State::Bytes(bytes) if bytes.len() <= self.max_value => Ok(bytes),
+            State::Bytes(bytes) => {
+                let (size, max) = (bytes.len(), self.max_value);
+                let message = match max >> 20 {
+                    0 => format!("a value of {size} bytes: this store takes at most {max} bytes"),
+                    max => format!("a value of {size} bytes: this store takes at most {max} MiB"),
+                };
+                Err(Error::new(ErrorKind::TooLarge, message))
+            }
+            State::Shared(_) => Err(Error::new(
+                ErrorKind::Unsupported,
+                "a value with the in-process codec can be kept in the memory of this process only",
+            )),
+        }
     }
 }
 

@@ -73,6 +73,20 @@ impl Commit {
         checks.chain(puts).chain(deletes)
     }
 
+    /// The keys that are not as the commit expects in `now`, a snapshot of all its keys in the order of
+    /// [`expectations`](Self::expectations); `None` if all are. A commit that writes nothing took effect at such a snapshot.
+    pub fn conflict_with(&self, now: Snapshot) -> Option<Conflict> {
+        let (mut stale, mut entries) = (Vec::new(), Vec::new());
+        for ((key, expected), entry) in self.expectations().zip(now.entries) {
+            if entry.as_ref().map(|entry| &entry.revision) != expected {
+                stale.push(key.clone());
+                entries.push(entry);
+            }
+        }
+        let fresh = Some(Snapshot { point: now.point, entries });
+        (!stale.is_empty()).then_some(Conflict { stale, fresh })
+    }
+
     /// How many keys it names.
     pub fn len(&self) -> usize {
         self.checks.len() + self.puts.len() + self.deletes.len()
