@@ -14,8 +14,8 @@ use super::rules::{Claimant, Line, Waiting};
 use super::session::{Session, seat};
 use crate::backend::Watcher;
 use crate::backend::time::{sleep, sleep_until, timeout_at};
+use crate::engine::closed;
 use crate::engine::planted::Bug;
-use crate::engine::{closed, refuse_nested};
 use crate::error::{Error, ErrorKind, Result};
 use crate::handles::Own;
 use crate::protocol::{Key, SessionId};
@@ -56,7 +56,7 @@ impl Gate {
     /// The request is a task of its own: whoever asked may go away at any time, and what was granted meanwhile is given back.
     pub(super) async fn acquire(&self, request: Request, patience: Patience) -> Result<Option<Hold>> {
         if !self.hub.makes(Bug::AcquireNested) {
-            refuse_nested("acquire")?;
+            self.hub.engine.begin("acquire")?;
         }
         let wait = !matches!(patience, Patience::Now);
         let (reply, granted) = oneshot::channel();
@@ -337,7 +337,7 @@ impl Hold {
 
     /// Gives it back, and waits until that is done.
     pub(super) async fn release(self) -> Result<()> {
-        refuse_nested("release")?;
+        self.gate().hub.engine.begin("release")?;
         let Inner { gate, claim, .. } = &*self.inner;
         if gate.hub.makes(Bug::ReleaseDropped) {
             let kept = self.inner.claim().take();
@@ -361,7 +361,7 @@ impl Hold {
     /// # Cancel safety
     /// It goes on when the future is dropped, and all is given back then.
     pub(super) async fn take_less(self, take: u32) -> Result<Self> {
-        refuse_nested("downgrade")?;
+        self.gate().hub.engine.begin("downgrade")?;
         let (told, done) = oneshot::channel();
         Arc::clone(&self.gate().hub).spawn(async move {
             let gate = self.gate();

@@ -119,7 +119,7 @@ impl Hub {
         F: Fn(Tx) -> Fut,
         Fut: Future<Output = Result<T>>,
     {
-        let options = Options { deadline: None, max_attempts: None, ..Options::new(&self.engine.config) };
+        let options = Options { deadline: None, max_attempts: None, ..Options::silent(&self.engine.config) };
         run(&self.engine, options, |tx| body(Tx(tx))).await
     }
 
@@ -132,7 +132,7 @@ impl Hub {
     {
         let wanted_by = Some(wanted.clone());
         let options =
-            Options { deadline: None, max_attempts: None, wanted: wanted_by, ..Options::new(&self.engine.config) };
+            Options { deadline: None, max_attempts: None, wanted: wanted_by, ..Options::silent(&self.engine.config) };
         let done = run(&self.engine, options, |tx| {
             let (mut wanted, work) = (wanted.clone(), body(Tx(tx)));
             async move {
@@ -159,6 +159,15 @@ impl Hub {
         Fut: Future<Output = Result<T>>,
     {
         run(&self.engine, Options::new(&self.engine.config), |tx| body(Tx(tx))).await
+    }
+
+    /// The same for what is not how a user's operation begins: it tells nobody of commits that were lost.
+    pub(super) async fn transact_silently<T, F, Fut>(&self, body: F) -> Result<T>
+    where
+        F: Fn(Tx) -> Fut,
+        Fut: Future<Output = Result<T>>,
+    {
+        run(&self.engine, Options::silent(&self.engine.config), |tx| body(Tx(tx))).await
     }
 
     /// How often a waiter looks after those ahead of it.
@@ -248,7 +257,7 @@ impl Hub {
     async fn retire(&self, session: &Session) {
         let retired = match self.engine.coordinator.sessions() {
             Some(native) => native.end(session.id).await,
-            None => self.transact_soon(async |tx| record(&self.engine, session.id).remove(&tx).await).await,
+            None => self.transact_silently(async |tx| record(&self.engine, session.id).remove(&tx).await).await,
         };
         let cleared = self.clear_seats(session.id, session.seats()).await;
         if let Err(error) = retired.and(cleared) {
@@ -355,7 +364,7 @@ impl Hub {
         F: Fn(Tx) -> Fut,
         Fut: Future<Output = Result<T>>,
     {
-        timeout(LOOK, self.transact_soon(body)).await.ok()?.ok()
+        timeout(LOOK, self.transact_silently(body)).await.ok()?.ok()
     }
 
     async fn sign_of_life(&self, session: &Session) -> Result<bool> {

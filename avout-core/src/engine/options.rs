@@ -76,6 +76,8 @@ pub(crate) struct Options {
     /// When its sender has gone nobody wants the transaction any more: a commit that was not sent, or surely did not happen, is not
     /// sent.
     pub(crate) wanted: Option<watch::Receiver<()>>,
+    /// It is a user's operation: each attempt begins by telling of commits that were lost.
+    pub(crate) tells: bool,
 }
 
 impl Options {
@@ -83,6 +85,11 @@ impl Options {
     pub(crate) fn until(config: &Config, deadline: Option<Instant>) -> Self {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         Self { deadline: left, ..Self::new(config) }
+    }
+
+    /// For a part of an operation that has told of lost commits when it began, or of what goes on in the background.
+    pub(crate) fn silent(config: &Config) -> Self {
+        Self { tells: false, ..Self::new(config) }
     }
 
     pub(crate) fn new(config: &Config) -> Self {
@@ -94,6 +101,7 @@ impl Options {
             on_commit: Vec::new(),
             on_abort: Vec::new(),
             wanted: None,
+            tells: true,
         }
     }
 }

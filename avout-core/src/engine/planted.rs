@@ -57,6 +57,10 @@ pub enum Bug {
     BasesUndoubted,
     /// What a blind write has left is used under any floor.
     LeftOutlivesFloor,
+    /// Whoever waits for a change looks only when it is told to.
+    HintsTrusted,
+    /// Nobody is told of commits that were lost.
+    LossSwallowed,
     /// A commit's error is taken for success.
     ErrorSwallowed,
     /// An unknown outcome is told as a failure.

@@ -8,7 +8,7 @@ use super::tag::MAX_TYPE_TAG;
 use super::validate::validator;
 use super::{Atom, Codec, Ref, Stm, Value, Verdict};
 use crate::backend::{Kind, Store};
-use crate::engine::{Action, Cell, Coder, Engine, Options, Validator, refuse_nested, run};
+use crate::engine::{Action, Cell, Coder, Engine, Options, Validator, run};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{CodecId, Entry, Key, MAX_HISTORY, Meta, Payload, Shared};
 
@@ -264,7 +264,7 @@ impl<T: Value, C: Codec<T>> Settings<T, C> {
     }
 
     async fn into_ref(self) -> Result<Ref<T>> {
-        refuse_nested("open ref")?;
+        self.stm.engine.begin("open ref")?;
         let (blueprint, intent) = self.check(Kind::Ref)?;
         let (value, or_open): (Option<Shared>, bool) = match intent {
             Intent::Open => (None, true),
@@ -277,7 +277,7 @@ impl<T: Value, C: Codec<T>> Settings<T, C> {
     }
 
     async fn into_atom(self) -> Result<Atom<T>> {
-        refuse_nested("open atom")?;
+        self.stm.engine.begin("open atom")?;
         let (blueprint, intent) = self.check(Kind::Atom)?;
         let cell = blueprint.cell(None)?;
         let atom = Atom::new(Arc::clone(&blueprint.engine), cell);
