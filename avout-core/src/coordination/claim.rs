@@ -211,15 +211,21 @@ async fn obtain(
             },
             Joined::Granted(token) => {
                 hub.entered(&session, sent);
-                if session.is_alive() {
-                    return Ok(Some((session, who, token)));
+                match confirm(gate, &session, who, stop).await? {
+                    Confirmed::Yes => return Ok(Some((session, who, token))),
+                    Confirmed::No => before = Some(who),
+                    Confirmed::Stopped => return Ok(None),
                 }
-                before = Some(who);
             }
             Joined::Queued => {
                 hub.entered(&session, sent);
                 match wait_for_grant(gate, &session, who, claim.seat, None, stop).await {
-                    Ok(Waited::Granted(token)) if session.is_alive() => return Ok(Some((session, who, token))),
+                    Ok(Waited::Granted(token)) if session.is_alive() => match confirm(gate, &session, who, stop).await?
+                    {
+                        Confirmed::Yes => return Ok(Some((session, who, token))),
+                        Confirmed::No => before = Some(who),
+                        Confirmed::Stopped => return Ok(None),
+                    },
                     Ok(Waited::Granted(_) | Waited::Ended) if hub.makes(Bug::RequestLostWithSession) => {
                         return Err(lost(&gate.key));
                     }
@@ -234,6 +240,32 @@ async fn obtain(
                 }
             }
         }
+    }
+}
+
+/// Whether what was granted can be relied on.
+enum Confirmed {
+    Yes,
+    /// Its session has ended.
+    No,
+    /// Nobody wants it any more, and it was given back.
+    Stopped,
+}
+
+async fn confirm(
+    gate: &Gate,
+    session: &Arc<Session>,
+    who: Claimant,
+    stop: &mut Stop<Option<Hold>>,
+) -> Result<Confirmed> {
+    match stop.unless(gate.hub.is_confirmed(session)).await {
+        Some(Ok(true)) => Ok(Confirmed::Yes),
+        Some(Ok(false)) => {
+            gate.hub.lose(session);
+            Ok(Confirmed::No)
+        }
+        Some(Err(error)) => give_back(gate, session, who).await.and(Err(error)),
+        None => give_back(gate, session, who).await.map(|_| Confirmed::Stopped),
     }
 }
 

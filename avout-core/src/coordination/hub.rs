@@ -202,16 +202,38 @@ impl Hub {
             let Some(native) = self.engine.coordinator.sessions() else {
                 return Ok(session);
             };
-            if session.is_beating() && !self.state().has_stopped(&session) {
+            if session.is_beating() && !self.state().has_stopped(&session) && !session.is_doubtful(self.turns()) {
                 return Ok(session);
             }
-            let sent = Instant::now();
+            let (sent, turns) = (Instant::now(), self.turns());
             if self.engine.until(None, || native.renew(session.id, session.ttl)).await? {
+                session.confirm(turns);
                 self.entered(&session, sent);
                 return Ok(session);
             }
             self.lose(&session);
         }
+    }
+
+    /// How often the coordinator's history may have changed.
+    fn turns(&self) -> u64 {
+        self.engine.coordinator.losses().map_or(0, |losses| losses.turns())
+    }
+
+    /// Whether a session in which something was just granted can be relied on. A server that has taken over may know nothing of it, and
+    /// then others take at once what was granted in it.
+    pub(super) async fn is_confirmed(&self, session: &Session) -> Result<bool> {
+        let turns = self.turns();
+        if let Some(native) = self.engine.coordinator.sessions()
+            && session.is_doubtful(turns)
+            && !self.makes(Bug::SessionUndoubted)
+        {
+            if !self.engine.until(None, || native.renew(session.id, session.ttl)).await? {
+                return Ok(false);
+            }
+            session.confirm(turns);
+        }
+        Ok(session.is_alive())
     }
 
     /// Enters a session in a transaction that will rely on it. `false`: it has ended. `begun`: what

@@ -279,6 +279,15 @@ impl Engine {
         }
     }
 
+    /// Whether something whose outcome is unknown is to be done once more: what begins by looking whether it is done. Pauses before that.
+    pub(crate) async fn looks_again(&self, error: &Error, tries: u32, deadline: Option<Instant>) -> bool {
+        if error.kind() != ErrorKind::OutcomeUnknown || planted::is(&self.config, Planted::OpeningNotRepeated) {
+            return false;
+        }
+        tracing::debug!(%error, tries, "the outcome is unknown, looking again");
+        self.pause(self.backoff.outage(tries), deadline).await
+    }
+
     /// Sleeps, unless the deadline would pass meanwhile or the client is closed: then answers `false` at once.
     pub(crate) async fn pause(&self, pause: Duration, deadline: Option<Instant>) -> bool {
         if deadline.is_some_and(|deadline| Instant::now() + pause >= deadline) {

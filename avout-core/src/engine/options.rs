@@ -39,6 +39,9 @@ pub struct Config {
     /// The random part of the client's id, for simulations, whose runs repeat; no two clients may have the same.
     #[doc(hidden)]
     pub client: Option<u128>,
+    /// How long whoever waits for a change waits for a hint, about, before it looks by itself; for tests of hints.
+    #[doc(hidden)]
+    pub look_every: Duration,
     /// How what goes on in the background is run.
     #[doc(hidden)]
     pub tasks: Tasks,
@@ -58,6 +61,7 @@ impl Default for Config {
             sweep_every: Some(Duration::from_secs(3600)),
             seed: None,
             client: None,
+            look_every: Duration::from_secs(5),
             tasks: Tasks::default(),
             #[cfg(feature = "planted-bugs")]
             planted: None,

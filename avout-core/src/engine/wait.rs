@@ -88,12 +88,9 @@ impl Engine {
     /// nobody for longer. Not by chance, so that runs of one seed repeat; and no two clients look at the same times.
     pub(crate) fn look_every(&self, key: &Key) -> Duration {
         let place = BuildHasherDefault::<DefaultHasher>::new().hash_one((self.client.number(), key));
-        LOOK_EVERY.mul_f64(0.8 + 0.4 * (place % 1024) as f64 / 1024.0)
+        self.config.look_every.mul_f64(0.8 + 0.4 * (place % 1024) as f64 / 1024.0)
     }
 }
-
-/// How often whoever waits for a change looks by itself, about.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// A watcher that ends with its client, and that never waits for long: for want of hints it says that they may be lost.
 struct Watching {

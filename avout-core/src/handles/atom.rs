@@ -79,20 +79,19 @@ impl<T: Value> Atom<T> {
         let core = &self.inner.core;
         let create = async {
             let deadline = core.engine.deadline();
-            if or_open && core.current(deadline).await?.is_some() {
-                return Ok(());
-            }
-            core.engine.until(deadline, || core.container.init()).await?;
             let value: Shared = Arc::new(value);
-            core.cell.validate(&value)?;
-            match core.set_if(None, &value, deadline).await? {
-                CasOutcome::Set(_) => Ok(()),
-                CasOutcome::Stale(found) if or_open => core.decode(found).map(drop),
-                // Whatever its type is.
-                CasOutcome::Stale(_) => {
-                    Err(Error::new(ErrorKind::AlreadyExists, "there is an atom of this name already: open it"))
+            for tries in 0.. {
+                let created = core.create(&value, or_open, deadline).await;
+                match created {
+                    Err(error) if or_open => {
+                        if !core.engine.looks_again(&error, tries, deadline).await {
+                            return Err(error);
+                        }
+                    }
+                    created => return created,
                 }
             }
+            unreachable!("the loop above has no end but a return")
         };
         create.await.map_err(|error| error.during("create atom"))
     }
@@ -230,6 +229,22 @@ fn not_found(key: &Key) -> Error {
 }
 
 impl AtomCore {
+    async fn create(&self, value: &Shared, or_open: bool, deadline: Option<Instant>) -> Result<()> {
+        if or_open && self.current(deadline).await?.is_some() {
+            return Ok(());
+        }
+        self.engine.until(deadline, || self.container.init()).await?;
+        self.cell.validate(value)?;
+        match self.set_if(None, value, deadline).await? {
+            CasOutcome::Set(_) => Ok(()),
+            CasOutcome::Stale(found) if or_open => self.decode(found).map(drop),
+            // Whatever its type is.
+            CasOutcome::Stale(_) => {
+                Err(Error::new(ErrorKind::AlreadyExists, "there is an atom of this name already: open it"))
+            }
+        }
+    }
+
     async fn current(&self, deadline: Option<Instant>) -> Result<Current> {
         let found = self.engine.until(deadline, || self.container.state()).await;
         // What was read may be older than what this client has seen.

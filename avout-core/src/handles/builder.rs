@@ -2,6 +2,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use tokio::time::Instant;
+
 use super::coder::{Migration, Tags, TypedCoder};
 use super::stage::Stage;
 use super::tag::MAX_TYPE_TAG;
@@ -302,7 +304,21 @@ impl Blueprint {
             let container = cell.store.versioned_state(&self.key);
             self.engine.until(deadline, || container.init()).await?;
         }
-        let value = &value;
+        for tries in 0.. {
+            let settled = self.settle_once(&value, or_open, deadline).await;
+            match settled {
+                Err(error) if value.is_some() && or_open => {
+                    if !self.engine.looks_again(&error, tries, deadline).await {
+                        return Err(error);
+                    }
+                }
+                settled => return settled,
+            }
+        }
+        unreachable!("the loop above has no end but a return")
+    }
+
+    async fn settle_once(&self, value: &Option<Shared>, or_open: bool, deadline: Option<Instant>) -> Result<Arc<Cell>> {
         run(&self.engine, Options::until(&self.engine.config, deadline), |tx| async move {
             tx.see(&[&self.key]).await?;
             let found = tx.seen_alive(&self.key);
