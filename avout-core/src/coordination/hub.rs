@@ -197,7 +197,11 @@ impl Hub {
                 return Ok(session);
             }
             let sent = Instant::now();
-            if self.engine.until(None, || native.renew(session.id, session.ttl)).await? {
+            let sign = || match session.has_begun() {
+                true => native.renew(session.id, session.ttl),
+                false => native.begin(session.id, session.ttl),
+            };
+            if self.engine.until(None, sign).await? {
                 self.entered(&session, sent);
                 return Ok(session);
             }
