@@ -2,7 +2,7 @@ use avout_core::backend::Backend;
 use avout_core::{Error, ErrorKind, Result, Stm};
 
 /// The schemes of all backends, with the feature that each needs.
-const SCHEMES: &[(&str, &str)] = &[
+pub(crate) const SCHEMES: &[(&str, &str)] = &[
     ("mem", "local"),
     ("sqlite", "sql"),
     ("zk", "zk"),
