@@ -4,7 +4,7 @@ use avout_core::backend::{Backend, open_patiently};
 use avout_core::{Error, ErrorKind, Result, Stm};
 
 /// The schemes of all backends, with the feature that each needs.
-const SCHEMES: &[(&str, &str)] = &[
+pub(crate) const SCHEMES: &[(&str, &str)] = &[
     ("mem", "local"),
     ("sqlite", "sql"),
     ("zk", "zk"),
@@ -19,7 +19,7 @@ const SCHEMES: &[(&str, &str)] = &[
 ];
 
 /// How long a store is tried to be opened that cannot be reached.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Connects to the store that `url` names, with the default [`Config`](crate::Config).
 ///

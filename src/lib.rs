@@ -33,9 +33,11 @@
 //! [`docs/guarantees.md`]: https://github.com/avout/avout/blob/main/docs/guarantees.md
 
 mod connect;
+mod schemes;
 
 pub use avout_core::*;
 pub use connect::{connect, open, open_within};
+pub use schemes::{Opening, Scheme, Schemes};
 
 #[cfg(feature = "local")]
 pub use avout_local as local;

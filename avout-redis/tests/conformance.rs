@@ -1,28 +1,23 @@
 //! The laws of `avout-conformance`, on one Redis server, in a namespace each.
 
 use async_trait::async_trait;
-use avout_conformance::servers::shared;
+use avout_conformance::servers::{Node, Protocol, Proxies, shared};
 use avout_conformance::{Backend, Fixture};
-use avout_redis::redis::{Client, RedisResult, cmd};
 
-struct Server;
+/// Each namespace has a proxy of its own before the server, unless that is one that runs already.
+#[derive(Default)]
+struct Server {
+    proxies: Proxies,
+}
 
 impl Server {
-    /// Ends all connections that have the name of this namespace's clients.
-    async fn cut(url: &str, namespace: &str) -> RedisResult<()> {
-        let server = url.trim_end_matches(namespace);
-        let mut admin = Client::open(server)?.get_multiplexed_async_connection().await?;
-        let list: String = cmd("CLIENT").arg("LIST").query_async(&mut admin).await?;
-        for line in list.lines() {
-            let field = |name: &str| line.split(' ').find_map(|field| field.strip_prefix(name));
-            if let (Some(name), Some(id)) = (field("name="), field("id="))
-                && name == format!("avout:{namespace}")
-            {
-                // It may have ended meanwhile.
-                let _ = cmd("CLIENT").arg("KILL").arg("ID").arg(id).exec_async(&mut admin).await;
-            }
+    async fn url(&self, namespace: &str) -> Result<String, avout_conformance::servers::Error> {
+        if std::env::var_os("AVOUT_REDIS_URL").is_some_and(|url| !url.is_empty()) {
+            return shared::redis_url(namespace).await;
         }
-        Ok(())
+        let servers: Vec<_> = shared::redis().await?.nodes().iter().map(Node::address).collect();
+        let proxies = self.proxies.of(namespace, Protocol::Redis, &servers).await?;
+        Ok(format!("redis://{}/{namespace}", proxies[0].address()))
     }
 }
 
@@ -37,18 +32,39 @@ impl Fixture for Server {
     }
 
     async fn open(&self, namespace: &str) -> avout_core::Result<Backend> {
-        let url = shared::redis_url(namespace).await.expect("the server is there");
-        let opened = avout_redis::connect(&url).await?;
+        let opened = avout_redis::connect(&self.url(namespace).await?).await?;
         Ok(Backend { coordinator: Some(opened.coordinator), store: Some(opened.store) })
     }
 
+    async fn remove(&self, namespace: &str) {
+        self.proxies.remove(namespace).await;
+    }
+
     async fn cut_connections(&self, namespace: &str) -> bool {
-        let url = shared::redis_url(namespace).await.expect("the server is there");
-        Self::cut(&url, namespace).await.expect("an administrator's connection");
+        self.proxies.cut(namespace).await
+    }
+
+    async fn lose_reply(&self, namespace: &str) -> bool {
+        self.proxies.lose_reply(namespace).await
+    }
+
+    async fn stall(&self, namespace: &str) -> bool {
+        self.proxies.stall(namespace).await
+    }
+
+    async fn resume(&self, namespace: &str) {
+        self.proxies.resume(namespace).await;
+    }
+
+    async fn wipe(&self, namespace: &str) -> bool {
+        let Ok(redis) = shared::redis().await else { return false };
+        let own = format!("{{{namespace}}}:*");
+        let script = "for _, key in ipairs(redis.call('KEYS', ARGV[1])) do redis.call('DEL', key) end";
+        redis.command(0, &["EVAL", script, "0", &own]).await.expect("the server answers");
         true
     }
 }
 
 fn main() {
-    avout_conformance::run(Server)
+    avout_conformance::run(Server::default())
 }

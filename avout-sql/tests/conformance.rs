@@ -18,6 +18,18 @@ impl Fixture for Sqlite {
         let opened = avout_sql::open(self.folder.path().join(namespace).with_extension("db")).await?;
         Ok(Backend { coordinator: Some(opened.coordinator), store: Some(opened.store) })
     }
+
+    /// Removes the file with its log, as an operator does who begins anew.
+    async fn wipe(&self, namespace: &str) -> bool {
+        let file = self.folder.path().join(namespace).with_extension("db");
+        for beside in ["-wal", "-shm", ""] {
+            let mut name = file.clone().into_os_string();
+            name.push(beside);
+            // The log is there while the file is open, and only then.
+            let _ = std::fs::remove_file(name);
+        }
+        true
+    }
 }
 
 fn main() {

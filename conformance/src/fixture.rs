@@ -45,7 +45,8 @@ pub trait Fixture: Send + Sync + 'static {
     /// Opens a new client of a namespace, with connections of its own.
     ///
     /// Each law has a namespace of its own, whose name it makes: at most 40 of `a-z`, `0-9` and `_`, with a letter first. The
-    /// first client finds nothing in it. Later clients, opened while the first is alive or after it was dropped, find what it left.
+    /// first client finds nothing in it. Later clients, opened while the first is alive or after it was dropped, find what it
+    /// left.
     async fn open(&self, namespace: &str) -> Result<Backend>;
 
     /// Whether the backend can be tested here; if not, why: "no server at localhost:2181".
@@ -88,6 +89,46 @@ pub trait Fixture: Send + Sync + 'static {
         false
     }
 
+    /// Sees to it that one reply is lost: after the return the server does what it is asked next by any client of the
+    /// namespace, and the connection is reset before the answer arrives. Nothing else is lost, and the client may connect again
+    /// at once. It is of no consequence if nothing is asked any more. `false` if the fixture does not know how, and the laws
+    /// about it are skipped.
+    ///
+    /// `servers::Proxies` do it for any protocol.
+    async fn lose_reply(&self, namespace: &str) -> bool {
+        let _ = namespace;
+        false
+    }
+
+    /// Stops the server, as far as the namespace's clients see: after the return nothing is answered, connections stay
+    /// open, and new ones are made, until [`resume`](Self::resume). `false` if the fixture does not know how, and the laws
+    /// about it are skipped.
+    async fn stall(&self, namespace: &str) -> bool {
+        let _ = namespace;
+        false
+    }
+
+    /// Ends what [`stall`](Self::stall) began.
+    async fn resume(&self, namespace: &str) {
+        let _ = namespace;
+    }
+
+    /// Within which time a call ends on a server that has stopped. It follows from the time limits with which
+    /// [`open`](Self::open) opens clients.
+    fn patience(&self) -> Duration {
+        Duration::from_secs(15)
+    }
+
+    /// Empties the namespace under its clients, who are not told, as an operator does who deletes it. Clients that
+    /// open it afterwards make it anew. `false` if the fixture does not know how, and the laws about it are skipped.
+    async fn wipe(&self, namespace: &str) -> bool {
+        let _ = namespace;
+        false
+    }
+
+    /// Ends what the fixture has started, such as a server. It is called once, after the last law.
+    async fn finish(&self) {}
+
     /// Opens new clients of other stores, each in its own part for this namespace, for the laws of group `mixed`. Without any
     /// those are skipped.
     async fn beside(&self, namespace: &str) -> Result<Vec<Arc<dyn Store>>> {
@@ -95,8 +136,8 @@ pub trait Fixture: Send + Sync + 'static {
         Ok(Vec::new())
     }
 
-    /// Sets up each client that a law of transactions opens, before the law itself does. It is for tests of the suite, which plant
-    /// mistakes there.
+    /// Sets up each client that a law of transactions opens, before the law itself does. It is for tests of the suite, which
+    /// plant mistakes there.
     #[doc(hidden)]
     fn configure(&self, client: StmBuilder) -> StmBuilder {
         client

@@ -45,6 +45,7 @@ mod runtimes;
 mod sample;
 #[cfg(all(unix, feature = "servers"))]
 pub mod servers;
+mod sessions;
 mod state_container;
 mod stm;
 mod sweep;

@@ -1,5 +1,7 @@
 use crate::law::Law;
-use crate::{coordinator, lock, mixed, runtimes, state_container, stm, sweep, versioned_state_container, watch};
+use crate::{
+    coordinator, lock, mixed, runtimes, sessions, state_container, stm, sweep, versioned_state_container, watch,
+};
 
 /// The files of laws, group by group.
 ///
@@ -9,6 +11,9 @@ const FILES: &[&[Law]] = &[
     state_container::LAWS,
     state_container::changed::LAWS,
     state_container::keys::LAWS,
+    state_container::lost_reply::LAWS,
+    state_container::stalled::LAWS,
+    state_container::wiped::LAWS,
     versioned_state_container::LAWS,
     coordinator::LAWS,
     coordinator::read::LAWS,
@@ -19,6 +24,11 @@ const FILES: &[&[Law]] = &[
     coordinator::watch::LAWS,
     coordinator::cancel::LAWS,
     coordinator::cut::LAWS,
+    coordinator::bounds::LAWS,
+    coordinator::lost_reply::LAWS,
+    coordinator::stalled::LAWS,
+    coordinator::wiped::LAWS,
+    sessions::LAWS,
     stm::basics::LAWS,
     stm::requests::LAWS,
     stm::opening::LAWS,

@@ -63,8 +63,9 @@ pub fn run_law(fixture: impl Fixture, name: &str) -> Verdict {
 }
 
 fn run_trials(fixtures: impl IntoIterator<Item = (String, Arc<dyn Fixture>)>, runs: impl Fn(&Law) -> bool) -> ! {
-    let (mut trials, mut side_by_side) = (Vec::new(), None);
+    let (mut trials, mut side_by_side, mut used) = (Vec::new(), None, Vec::new());
     for (prefix, fixture) in fixtures {
+        used.push(Arc::clone(&fixture));
         side_by_side = side_by_side.max(fixture.side_by_side());
         let available = Arc::new(OnceLock::new());
         for law in laws().filter(|law| runs(law)) {
@@ -84,7 +85,22 @@ fn run_trials(fixtures: impl IntoIterator<Item = (String, Arc<dyn Fixture>)>, ru
     }
     let mut arguments = Arguments::from_args();
     arguments.test_threads = arguments.test_threads.or(side_by_side);
-    libtest_mimic::run(&arguments, trials).exit()
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    finish(&used);
+    conclusion.exit()
+}
+
+/// Ends what the fixtures have started.
+fn finish(fixtures: &[Arc<dyn Fixture>]) {
+    let runtime = runtime();
+    let all = async {
+        for fixture in fixtures {
+            fixture.finish().await;
+        }
+    };
+    // Whoever runs the tests does not wait for a server that does not end.
+    let _ = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(30), all).await });
+    runtime.shutdown_background();
 }
 
 /// The verdict on each law where the backend cannot be tested: a failure if `required` names it, or what its name begins with up to

@@ -83,8 +83,8 @@ impl Records {
     pub(crate) fn read(&self, keys: &[Key], at: Option<Point>) -> Result<Snapshot> {
         let held = self.held();
         let point = at.unwrap_or(Point::new(held.clock));
-        if point.number() + OLDEST < held.clock {
-            return Err(Error::new(ErrorKind::TooOld, "this point is no longer held"));
+        if point.number() + OLDEST < held.clock || point.number() > held.clock {
+            return Err(Error::new(ErrorKind::TooOld, "this point is no longer held, or not there yet"));
         }
         let entry = |key: &Key| {
             let versions = held.keys.get(key)?;

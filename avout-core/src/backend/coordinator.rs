@@ -24,9 +24,11 @@ pub struct CoordinatorCapabilities {
     pub max_inline: usize,
     /// The largest encoded record, in bytes.
     pub max_record: usize,
-    /// The largest commit: the sum of its encoded records and keys, in bytes.
+    /// The largest commit: the sum of its puts' encoded records and of the names of its checks, puts and deletes, in bytes. A commit
+    /// names each key once.
     pub max_commit: usize,
-    /// The most keys that one commit or one read may name.
+    /// The most keys that one commit or one read names: up to this many, the engine's slot and floor among them. A read names
+    /// records without knowing their sizes, so one of `max_keys` keys is answered even if each has the largest record.
     pub max_keys: usize,
     /// The reply to a commit is lost only where the coordinator itself can tell the outcome
     /// afterwards, by [`resolve`](Coordinator::resolve). Without this the engine adds a slot to each commit.
@@ -70,6 +72,9 @@ impl CoordinatorCapabilities {
 ///   every one that the key ever had.
 /// - What is acknowledged stays, to the degree that `durable` says.
 /// - Sizes over the capabilities' limits are never sent by the engine.
+/// - Every call but a wait for a change ends in bounded time, also if the server stops answering and keeps its connections open:
+///   with `Unavailable`, or `OutcomeUnknown` for a commit that was sent. The engine's own deadlines are no replacement: a future
+///   that is dropped leaves the connection as it is.
 #[async_trait]
 pub trait Coordinator: Send + Sync + 'static {
     /// What it can do. The same answer for as long as the coordinator lives.
@@ -82,13 +87,21 @@ pub trait Coordinator: Send + Sync + 'static {
     /// - Linearizable: without `at`, `point` is not before any commit that was acknowledged, to any
     ///   client, before this call.
     /// - No entry has a point after the snapshot's. Later commits have points after it.
-    /// - With `at` and `native_snapshots` it answers as of exactly that point; otherwise `at` is ignored and the entries
-    ///   are the current ones.
+    /// - Without `native_snapshots` `at` is ignored, whatever it is, and the entries are the current ones.
+    /// - With `native_snapshots` it answers as of exactly `at`, or with `TooOld`. The engine asks for points that snapshots of the
+    ///   namespace had. [`Point::ZERO`] is the moment before the first commit, when every key was absent, and never means
+    ///   "now". A point after the current one is `TooOld` too: nobody knows yet what will be current then.
+    /// - However many bytes the entries have, it is answered, as long as `keys` are at most
+    ///   [`max_keys`](CoordinatorCapabilities::max_keys). A store whose replies are limited is asked again, as of the same
+    ///   point, or the capabilities say less.
+    /// - The namespace's realm is verified along with the answer, in the same step of the store. If the namespace was emptied, or
+    ///   emptied and made anew by others, the answer is `StoreLost`, also to a client that reads only.
     /// - `keys` may be empty, which asks for the point alone. A key that occurs twice is answered twice.
     ///
     /// # Errors
     /// [`Unavailable`](ErrorKind::Unavailable): the store did not answer; try again.
-    /// [`TooOld`](ErrorKind::TooOld): `at` is no longer held.
+    /// [`TooOld`](ErrorKind::TooOld): `at` is no longer held, or not there yet.
+    /// [`StoreLost`](ErrorKind::StoreLost): the realm is not the one that was opened.
     /// [`Corrupt`](ErrorKind::Corrupt): a record is not readable, with its key.
     ///
     /// # Cancel safety
@@ -111,7 +124,9 @@ pub trait Coordinator: Send + Sync + 'static {
     /// - It takes effect if and only if every key has the revision that the commit expects, at one
     ///   moment between call and return, which is its point. No reader sees a part of it.
     /// - `Committed` gives the new revisions in the order of the puts. `Conflict` means that nothing took effect and nothing will.
+    /// - One that only checks passes if and only if a commit of the same checks with a put would: no state that lags decides it.
     /// - Conflicts carry fresh entries where that costs no request of its own.
+    /// - The realm is compared in the same step. A namespace that was emptied takes no commit of a client that knew it before.
     /// - The request is sent once. A driver that sends again by itself after a lost reply is told not to: the second copy
     ///   would answer with a conflict, though the first took effect.
     ///

@@ -16,7 +16,8 @@ pub enum Wake {
 /// # Contract
 /// - After any change of one of its keys that is committed after the watcher was made, by any
 ///   client, `changed` returns at least once, within the time that the backend states.
-/// - Changes may be merged, and a hint without a change is allowed but should be rare.
+/// - Hints that nobody has taken yet are merged into one: the caller reads the keys again after each, so that a hundred pending
+///   hints would cost a hundred reads. A hint without a change is allowed but should be rare.
 /// - No hint comes before the change can be read.
 /// - After a time without a connection it says [`Wake::Lost`], and is a whole watcher again.
 #[async_trait]

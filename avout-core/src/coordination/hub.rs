@@ -206,7 +206,11 @@ impl Hub {
                 return Ok(session);
             }
             let (sent, turns) = (Instant::now(), self.turns());
-            if self.engine.until(None, || native.renew(session.id, session.ttl)).await? {
+            let sign = || match session.has_begun() {
+                true => native.renew(session.id, session.ttl),
+                false => native.begin(session.id, session.ttl),
+            };
+            if self.engine.until(None, sign).await? {
                 session.confirm(turns);
                 self.entered(&session, sent);
                 return Ok(session);

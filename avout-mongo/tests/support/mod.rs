@@ -1,14 +1,14 @@
 //! The fixture of both conformance tests.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use avout_conformance::servers::{Error, Mongo, Proxy, shared};
+use avout_conformance::servers::{Error, Mongo, Node, Protocol, Proxies, shared};
 use avout_conformance::{Backend, Fixture};
 use avout_mongo::Options;
-use tokio::sync::Mutex;
+use avout_mongo::mongodb::Client;
 
 type Starting = Pin<Box<dyn Future<Output = Result<&'static Mongo, Error>> + Send>>;
 
@@ -19,12 +19,12 @@ pub(crate) struct Set {
     side_by_side: usize,
     /// Of one node each namespace has a proxy of its own, so that its connections can be cut. With more nodes the driver would
     /// go around it, to the addresses that the nodes tell.
-    proxies: Mutex<HashMap<String, Proxy>>,
+    proxies: Proxies,
 }
 
 impl Set {
     pub(crate) fn new(name: &'static str, start: fn() -> Starting, side_by_side: usize) -> Self {
-        Self { name, start, side_by_side, proxies: Mutex::default() }
+        Self { name, start, side_by_side, proxies: Proxies::default() }
     }
 
     /// Whether the set is one that runs already.
@@ -40,11 +40,9 @@ impl Set {
         if set.nodes().len() > 1 {
             return Ok(set.url("laws"));
         }
-        let mut proxies = self.proxies.lock().await;
-        if !proxies.contains_key(namespace) {
-            proxies.insert(namespace.to_owned(), set.proxy(0).await?);
-        }
-        Ok(format!("mongodb://{}/laws?directConnection=true", proxies[namespace].address()))
+        let servers: Vec<_> = set.nodes().iter().map(Node::address).collect();
+        let proxies = self.proxies.of(namespace, Protocol::Mongo, &servers).await?;
+        Ok(format!("mongodb://{}/laws?directConnection=true", proxies[0].address()))
     }
 }
 
@@ -72,13 +70,42 @@ impl Fixture for Set {
     }
 
     async fn remove(&self, namespace: &str) {
-        self.proxies.lock().await.remove(namespace);
+        self.proxies.remove(namespace).await;
     }
 
     async fn cut_connections(&self, namespace: &str) -> bool {
-        let Some(proxy) = self.proxies.lock().await.get(namespace).cloned() else { return false };
-        proxy.cut().await;
-        proxy.heal().await.expect("the proxy listens again");
+        self.proxies.cut(namespace).await
+    }
+
+    async fn lose_reply(&self, namespace: &str) -> bool {
+        self.proxies.lose_reply(namespace).await
+    }
+
+    async fn stall(&self, namespace: &str) -> bool {
+        self.proxies.stall(namespace).await
+    }
+
+    async fn resume(&self, namespace: &str) {
+        self.proxies.resume(namespace).await;
+    }
+
+    fn patience(&self) -> Duration {
+        Duration::from_secs(25)
+    }
+
+    /// Drops the collections of the namespace, whose names begin with its own.
+    async fn wipe(&self, namespace: &str) -> bool {
+        if self.is_given() {
+            return false;
+        }
+        let set = (self.start)().await.expect("the set is there");
+        let client = Client::with_uri_str(set.url("laws")).await.expect("a client");
+        let database = client.database("laws");
+        for name in database.list_collection_names().await.expect("their names") {
+            if name.starts_with(namespace) {
+                database.collection::<()>(&name).drop().await.expect("it is dropped");
+            }
+        }
         true
     }
 }

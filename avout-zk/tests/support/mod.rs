@@ -1,13 +1,13 @@
 //! The fixture of both conformance tests: each namespace behind proxies of its own, so that its connections can be cut.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use avout_conformance::servers::{Error, Proxy, ZooKeeper};
+use avout_conformance::servers::{Error, Node, Protocol, Proxies, ZooKeeper};
 use avout_conformance::{Backend, Fixture};
-use tokio::sync::Mutex;
+use avout_zk::zookeeper::{Client, Error as Refusal};
 
 type Starting = Pin<Box<dyn Future<Output = Result<&'static ZooKeeper, Error>> + Send>>;
 
@@ -16,26 +16,19 @@ pub(crate) struct Zk {
     start: fn() -> Starting,
     /// Options of all clients, as in a URL.
     options: &'static str,
-    proxies: Mutex<HashMap<String, Vec<Proxy>>>,
+    proxies: Proxies,
 }
 
 impl Zk {
     pub(crate) fn new(start: fn() -> Starting, options: &'static str) -> Self {
-        Self { start, options, proxies: Mutex::default() }
+        Self { start, options, proxies: Proxies::default() }
     }
 
     /// The addresses of the namespace's own proxies.
     async fn addresses(&self, namespace: &str) -> Result<String, Error> {
-        let mut all = self.proxies.lock().await;
-        if !all.contains_key(namespace) {
-            let servers = (self.start)().await?;
-            let mut proxies = Vec::new();
-            for node in 0..servers.nodes().len() {
-                proxies.push(servers.proxy(node).await?);
-            }
-            all.insert(namespace.to_owned(), proxies);
-        }
-        let addresses = all[namespace].iter().map(|proxy| proxy.address().to_string());
+        let servers: Vec<_> = (self.start)().await?.nodes().iter().map(Node::address).collect();
+        let proxies = self.proxies.of(namespace, Protocol::ZooKeeper, &servers).await?;
+        let addresses = proxies.iter().map(|proxy| proxy.address().to_string());
         Ok(addresses.collect::<Vec<_>>().join(","))
     }
 }
@@ -57,17 +50,50 @@ impl Fixture for Zk {
     }
 
     async fn remove(&self, namespace: &str) {
-        self.proxies.lock().await.remove(namespace);
+        self.proxies.remove(namespace).await;
     }
 
     async fn cut_connections(&self, namespace: &str) -> bool {
-        let proxies = self.proxies.lock().await.get(namespace).cloned().unwrap_or_default();
-        for proxy in &proxies {
-            proxy.cut().await;
-        }
-        for proxy in &proxies {
-            proxy.heal().await.expect("the proxy listens again");
-        }
+        self.proxies.cut(namespace).await
+    }
+
+    async fn lose_reply(&self, namespace: &str) -> bool {
+        self.proxies.lose_reply(namespace).await
+    }
+
+    async fn stall(&self, namespace: &str) -> bool {
+        self.proxies.stall(namespace).await
+    }
+
+    async fn resume(&self, namespace: &str) {
+        self.proxies.resume(namespace).await;
+    }
+
+    fn patience(&self) -> Duration {
+        Duration::from_secs(25)
+    }
+
+    async fn wipe(&self, namespace: &str) -> bool {
+        let servers = (self.start)().await.expect("the server is there");
+        let client = Client::connect(&servers.address()).await.expect("a session");
+        delete(&client, format!("/{namespace}")).await.expect("it is deleted");
         true
     }
+}
+
+/// Deletes a znode and all below it.
+fn delete(client: &Client, path: String) -> Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send + '_>> {
+    Box::pin(async move {
+        loop {
+            for child in client.list_children(&path).await? {
+                delete(client, format!("{path}/{child}")).await?;
+            }
+            match client.delete(&path, None).await {
+                // Somebody has made another child.
+                Err(Refusal::NotEmpty) => {}
+                Ok(()) | Err(Refusal::NoNode) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+    })
 }

@@ -3,10 +3,11 @@
 use std::time::Instant;
 
 use avout_core::protocol::{Commit, CommitOutcome};
+use avout_core::{Key, Revision};
 use rand::RngExt as _;
 
 use crate::law::{Ctx, Outcome, laws, together};
-use crate::sample::{check, committed, increment, key, keys, number, present, put, puts, write};
+use crate::sample::{check, committed, conflict, delete, increment, key, keys, number, present, put, puts, write};
 
 laws! { "coordinator":
     no_increment_is_lost,
@@ -15,6 +16,7 @@ laws! { "coordinator":
     write_skew_is_impossible_with_checks,
     transfers_keep_the_total,
     points_follow_real_time,
+    a_commit_that_only_checks_passes_on_nothing_old,
 }
 
 /// Increments by compare and commit, by many tasks on two clients, add up, and each sum is committed once.
@@ -170,6 +172,31 @@ async fn points_follow_real_time(ctx: Ctx) -> Outcome {
             assert!(n == m || point != other, "two commits at {point:?}");
             assert!(acknowledged >= sent || other < point, "{point:?} was sent after {other:?} was acknowledged");
         }
+    }
+    Ok(())
+}
+
+/// A commit that only checks, sent as soon as another client's commit was acknowledged, passes on what that left and on nothing
+/// older, whichever member of the store each of the two talks to.
+async fn a_commit_that_only_checks_passes_on_nothing_old(ctx: Ctx) -> Outcome {
+    let [one, two] = ctx.coordinators().await?;
+    fn checks(key: &Key, revision: Option<&Revision>) -> Commit {
+        Commit { checks: vec![check(key, revision)], ..Commit::default() }
+    }
+    for round in 0..25 {
+        let key = key(&format!("/k/{round}"));
+        // What a member of the store lags behind with is what it has shown before.
+        assert!(two.read(std::slice::from_ref(&key), None).await?.entries[0].is_none());
+        let first = committed(one.commit(&puts([put(&key, None, 1)])).await?).revisions.remove(0);
+        conflict(two.commit(&checks(&key, None)).await?);
+        committed(two.commit(&checks(&key, Some(&first))).await?);
+        let second = committed(one.commit(&puts([put(&key, Some(&first), 2)])).await?);
+        conflict(two.commit(&checks(&key, Some(&first))).await?);
+        let passed = committed(two.commit(&checks(&key, Some(&second.revisions[0]))).await?);
+        assert!(passed.point >= second.point, "{:?}, after a commit at {:?}", passed.point, second.point);
+        let deletes = vec![delete(&key, &second.revisions[0])];
+        committed(one.commit(&Commit { deletes, ..Commit::default() }).await?);
+        conflict(two.commit(&checks(&key, Some(&second.revisions[0]))).await?);
     }
     Ok(())
 }

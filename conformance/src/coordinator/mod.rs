@@ -1,13 +1,17 @@
 //! Group `coordinator`: the contracts of [`Coordinator`](avout_core::backend::Coordinator).
 
+pub(crate) mod bounds;
 pub(crate) mod cancel;
 pub(crate) mod commit;
 pub(crate) mod concurrent;
 pub(crate) mod conflict;
 pub(crate) mod content;
 pub(crate) mod cut;
+pub(crate) mod lost_reply;
 pub(crate) mod read;
+pub(crate) mod stalled;
 pub(crate) mod watch;
+pub(crate) mod wiped;
 
 use avout_core::protocol::Resolution;
 use avout_core::{ErrorKind, Key};

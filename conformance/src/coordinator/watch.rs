@@ -20,6 +20,7 @@ laws! { "coordinator":
     a_dropped_wait_loses_no_hint,
     many_watchers_of_one_key_are_all_woken,
     dropped_watchers_disturb_no_others,
+    a_watch_is_in_place_when_it_is_given,
 }
 
 async fn revision(client: &dyn Coordinator, key: &Key) -> Result<Option<Revision>, Failure> {
@@ -232,4 +233,28 @@ async fn dropped_watchers_disturb_no_others(ctx: Ctx) -> Outcome {
     let since = revision(&*one, &both[1]).await?;
     write(&*two, &both[1], 1).await?;
     seen(&ctx, &mut *stays, &*one, &both[1], since.as_ref()).await
+}
+
+/// A change that another client commits as soon as a watch was given is hinted, though nothing else changes afterwards: also
+/// while many watches are begun.
+async fn a_watch_is_in_place_when_it_is_given(ctx: Ctx) -> Outcome {
+    let clients = ctx.coordinators().await?;
+    let tasks = (0..8).map(|task| {
+        let (one, two) = (clients[task % 2].clone(), clients[1 - task % 2].clone());
+        let ctx = ctx.clone();
+        async move {
+            for round in 0..6_u64 {
+                let key = key(&format!("/k/{task}/{round}"));
+                let before = match round % 2 {
+                    0 => None,
+                    _ => Some(write(&*two, &key, 1).await?.revisions.remove(0)),
+                };
+                let mut watcher = one.watch(std::slice::from_ref(&key)).await?;
+                committed(two.commit(&puts([put(&key, before.as_ref(), 2)])).await?);
+                seen(&ctx, &mut *watcher, &*one, &key, before.as_ref()).await?;
+            }
+            Ok(())
+        }
+    });
+    crate::law::together(tasks).await.map(drop)
 }

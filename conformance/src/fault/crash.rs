@@ -148,6 +148,14 @@ impl Coordinator for CrashAt {
 
 #[async_trait]
 impl Sessions for CrashAt {
+    fn min_ttl(&self) -> Duration {
+        self.inner.sessions().map_or(Duration::ZERO, Sessions::min_ttl)
+    }
+
+    async fn begin(&self, session: SessionId, ttl: Duration) -> Result<bool> {
+        self.point.call(async { native(&self.inner)?.begin(session, ttl).await }).await
+    }
+
     async fn renew(&self, session: SessionId, ttl: Duration) -> Result<bool> {
         self.point.call(async { native(&self.inner)?.renew(session, ttl).await }).await
     }

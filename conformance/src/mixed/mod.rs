@@ -71,6 +71,51 @@ impl Fixture for Mixed {
         self.coordinator.remove(namespace).await;
     }
 
+    async fn cut_connections(&self, namespace: &str) -> bool {
+        let mut any = self.coordinator.cut_connections(namespace).await;
+        for (fixture, part) in self.parts(namespace) {
+            any |= fixture.cut_connections(&part).await;
+        }
+        any
+    }
+
+    async fn lose_reply(&self, namespace: &str) -> bool {
+        let mut any = self.coordinator.lose_reply(namespace).await;
+        for (fixture, part) in self.parts(namespace) {
+            any |= fixture.lose_reply(&part).await;
+        }
+        any
+    }
+
+    async fn stall(&self, namespace: &str) -> bool {
+        let mut any = self.coordinator.stall(namespace).await;
+        for (fixture, part) in self.parts(namespace) {
+            any |= fixture.stall(&part).await;
+        }
+        any
+    }
+
+    async fn resume(&self, namespace: &str) {
+        for (fixture, part) in self.parts(namespace) {
+            fixture.resume(&part).await;
+        }
+        self.coordinator.resume(namespace).await;
+    }
+
+    fn patience(&self) -> Duration {
+        self.stores.iter().map(|store| store.patience()).fold(self.coordinator.patience(), Duration::max)
+    }
+
+    async fn wipe(&self, namespace: &str) -> bool {
+        self.coordinator.wipe(namespace).await
+    }
+
+    async fn finish(&self) {
+        for fixture in std::iter::once(&self.coordinator).chain(&self.stores) {
+            fixture.finish().await;
+        }
+    }
+
     fn survives_reopen(&self) -> bool {
         self.coordinator.survives_reopen()
     }

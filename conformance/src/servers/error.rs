@@ -15,11 +15,13 @@ enum Cause {
 }
 
 impl Error {
-    pub(super) fn missing(server: &'static str, what: impl Into<String>, how: &'static str) -> Self {
+    /// The server is not installed: what is missing, and how to get it.
+    pub fn missing(server: &'static str, what: impl Into<String>, how: &'static str) -> Self {
         Self { server, cause: Cause::Missing { what: what.into(), how } }
     }
 
-    pub(super) fn failed(server: &'static str, what: impl fmt::Display) -> Self {
+    /// The server could not be used, for this reason.
+    pub fn failed(server: &'static str, what: impl fmt::Display) -> Self {
         Self { server, cause: Cause::Failed(what.to_string()) }
     }
 

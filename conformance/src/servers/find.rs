@@ -62,7 +62,7 @@ fn jars_in(path: &Path) -> PathBuf {
 }
 
 /// A program: the one that the environment names, or the first found of PATH, the usual folders, and the cache.
-fn program(server: &'static str, variable: &str, name: &str, how: &'static str) -> Result<PathBuf, Error> {
+pub(super) fn program(server: &'static str, variable: &str, name: &str, how: &'static str) -> Result<PathBuf, Error> {
     if let Some(given) = std::env::var_os(variable) {
         let given = PathBuf::from(given);
         return match given.is_file() {

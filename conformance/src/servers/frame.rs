@@ -1,7 +1,9 @@
 //! Where one message of a protocol ends, and which reply belongs to which request.
 
+use std::fmt;
+
 /// The protocol that goes through a [`Proxy`](super::Proxy), so that it sees whole messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Protocol {
     /// Any, TLS too. A message is then whatever arrives at once: mostly, but not surely, what was sent at once.
@@ -12,6 +14,64 @@ pub enum Protocol {
     Redis,
     /// MongoDB's.
     Mongo,
+    /// Another one, by its rules.
+    Framed(&'static dyn Framing),
+}
+
+/// The rules of a protocol that the suite does not know.
+///
+/// # Examples
+/// HTTP/2, whose frames have their length in three bytes and the number of their stream in four:
+/// ```
+/// use avout_conformance::servers::{Framing, Protocol};
+///
+/// #[derive(Debug)]
+/// struct Http2;
+///
+/// impl Framing for Http2 {
+///     fn message(&self, bytes: &[u8]) -> Option<usize> {
+///         const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+///         if bytes.starts_with(b"PRI") {
+///             return Some(PREFACE.len());
+///         }
+///         let [a, b, c] = *bytes.first_chunk::<3>()?;
+///         Some(9 + u32::from_be_bytes([0, a, b, c]) as usize)
+///     }
+///
+///     fn request_id(&self, message: &[u8]) -> Option<[u8; 4]> {
+///         message.get(5..9)?.try_into().ok()
+///     }
+///
+///     fn reply_id(&self, message: &[u8]) -> Option<[u8; 4]> {
+///         self.request_id(message)
+///     }
+/// }
+///
+/// let protocol = Protocol::Framed(&Http2);
+/// # let _ = protocol;
+/// ```
+pub trait Framing: fmt::Debug + Send + Sync + 'static {
+    /// The length of the message that begins with these bytes, which may not be all of it; `None` if more of it is needed to
+    /// tell.
+    fn message(&self, bytes: &[u8]) -> Option<usize>;
+
+    /// What a request is known by in its reply. `None`, which is the default: replies come in the order of requests.
+    fn request_id(&self, message: &[u8]) -> Option<[u8; 4]> {
+        let _ = message;
+        None
+    }
+
+    /// The request that a reply answers, by its id.
+    fn reply_id(&self, message: &[u8]) -> Option<[u8; 4]> {
+        let _ = message;
+        None
+    }
+
+    /// Whether the server said it unasked.
+    fn is_push(&self, message: &[u8]) -> bool {
+        let _ = message;
+        false
+    }
 }
 
 /// No sensible message is longer; the connection is another protocol's.
@@ -27,6 +87,7 @@ impl Protocol {
             Self::ZooKeeper => length(usize::try_from(u32::from_be_bytes(*head()?)).ok()? + 4),
             Self::Mongo => length(usize::try_from(u32::from_le_bytes(*head()?)).ok()?),
             Self::Redis => redis(bytes, 0, 0),
+            Self::Framed(framing) => length(framing.message(bytes)?).filter(|length| *length > 0),
         }
     }
 
@@ -42,7 +103,11 @@ impl Protocol {
 
     /// What a request is known by in its reply; `None` if replies come in the order of requests.
     pub(super) fn request_id(self, message: &[u8]) -> Option<[u8; 4]> {
-        matches!(self, Self::ZooKeeper | Self::Mongo).then(|| message.get(4..8)?.try_into().ok()).flatten()
+        match self {
+            Self::ZooKeeper | Self::Mongo => message.get(4..8)?.try_into().ok(),
+            Self::Framed(framing) => framing.request_id(message),
+            Self::Any | Self::Redis => None,
+        }
     }
 
     /// The request that a reply answers.
@@ -50,6 +115,7 @@ impl Protocol {
         let at = match self {
             Self::ZooKeeper => 4..8,
             Self::Mongo => 8..12,
+            Self::Framed(framing) => return framing.reply_id(message),
             Self::Any | Self::Redis => return None,
         };
         message.get(at)?.try_into().ok()
@@ -57,13 +123,17 @@ impl Protocol {
 
     /// Whether a request ends the talk in messages: what follows is a replica's copy.
     pub(super) fn is_last(self, message: &[u8]) -> bool {
-        self == Self::Redis
+        matches!(self, Self::Redis)
             && message.get(..32.min(message.len())).is_some_and(|head| head.windows(7).any(|word| word == b"\nPSYNC\r"))
     }
 
     /// Whether the server said it unasked.
     pub(super) fn is_push(self, message: &[u8]) -> bool {
-        self == Self::Redis && message.first() == Some(&b'>')
+        match self {
+            Self::Redis => message.first() == Some(&b'>'),
+            Self::Framed(framing) => framing.is_push(message),
+            _ => false,
+        }
     }
 }
 
@@ -112,7 +182,7 @@ mod tests {
                 assert!(!protocol.is_foreign(&message[..cut]), "{protocol:?} {cut}");
             }
             assert_eq!(protocol.message(message), Some(message.len()), "{protocol:?}");
-            if protocol != Protocol::Any {
+            if !matches!(protocol, Protocol::Any) {
                 assert_eq!(protocol.message(&[message, b"more"].concat()), Some(message.len()), "{protocol:?}");
             }
         }

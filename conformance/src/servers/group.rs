@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use super::frame::Protocol;
-use super::node::{Node, folder};
+use super::node::Node;
+use super::spec::folder;
 use super::{Error, Proxy, free_port};
 
 /// The nodes of one service, whatever its kind.

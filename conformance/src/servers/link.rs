@@ -34,6 +34,8 @@ pub enum Action {
     Drop,
     /// It is lost, and everything is cut.
     Cut,
+    /// It is lost, and its connection is reset. The others go on, and new ones are made.
+    Reset,
 }
 
 pub(super) type Pick = Box<dyn Fn(&[u8]) -> bool + Send + Sync>;
@@ -43,6 +45,8 @@ pub(super) type Hook = Arc<dyn Fn(Direction, &[u8]) -> Action + Send + Sync>;
 pub(super) enum Trap {
     Request(Pick),
     ReplyTo(Pick),
+    /// The connection is reset whose message is the first that goes beyond so many bytes in this direction.
+    Beyond(Direction, usize),
     /// The request went through, and its reply is awaited.
     Reply {
         connection: u64,
@@ -69,6 +73,7 @@ pub(super) struct Link {
     protocol: Protocol,
     rules: Mutex<Rules>,
     is_cut: watch::Sender<bool>,
+    is_held: watch::Sender<bool>,
     /// The listener and all connections, also those that are being made.
     at_work: watch::Sender<usize>,
     open: AtomicUsize,
@@ -105,9 +110,9 @@ pub(super) fn runtime() -> &'static Runtime {
 
 impl Link {
     pub(super) fn new(protocol: Protocol) -> Arc<Self> {
-        let (is_cut, at_work) = (watch::Sender::new(false), watch::Sender::new(0));
-        let (open, made) = (AtomicUsize::new(0), AtomicU64::new(0));
-        Arc::new(Self { protocol, rules: Mutex::default(), is_cut, at_work, open, made })
+        let [is_cut, is_held] = [(); 2].map(|()| watch::Sender::new(false));
+        let (at_work, open, made) = (watch::Sender::new(0), AtomicUsize::new(0), AtomicU64::new(0));
+        Arc::new(Self { protocol, rules: Mutex::default(), is_cut, is_held, at_work, open, made })
     }
 
     pub(super) fn rules(&self) -> MutexGuard<'_, Rules> {
@@ -129,6 +134,11 @@ impl Link {
         let _ = self.is_cut.subscribe().wait_for(|cut| *cut).await;
     }
 
+    /// Keeps back what comes from now on, in both directions, or lets it go on.
+    pub(super) fn hold(&self, hold: bool) {
+        self.is_held.send_replace(hold);
+    }
+
     /// Says that something is at work.
     pub(super) fn enter(self: &Arc<Self>) -> AtWork {
         self.at_work.send_modify(|count| *count += 1);
@@ -143,6 +153,7 @@ impl Link {
     /// Lets through again, all rules forgotten. To be called when it is quiet.
     pub(super) fn mend(&self) {
         *self.rules() = Rules::default();
+        self.hold(false);
         self.is_cut.send_replace(false);
     }
 
@@ -197,7 +208,7 @@ impl Connection<'_> {
     async fn pump(&self, direction: Direction, from: ReadHalf<'_>, to: WriteHalf<'_>) -> io::Result<()> {
         // Between the two a delayed message waits while the next are read: a delay is no lower throughput.
         let (queue, waiting) = mpsc::channel(1024);
-        tokio::try_join!(self.receive(direction, from, queue), send(to, waiting))?;
+        tokio::try_join!(self.receive(direction, from, queue), self.send(to, waiting))?;
         Ok(())
     }
 
@@ -229,6 +240,7 @@ impl Connection<'_> {
                         self.link.cut();
                         return std::future::pending().await;
                     }
+                    Action::Reset => return Err(io::ErrorKind::ConnectionReset.into()),
                 }
             }
         }
@@ -253,10 +265,21 @@ impl Connection<'_> {
         let hook = rules.hook.clone();
         let action = self.spring(&mut rules.trap, direction, protocol, message);
         drop(rules);
-        if action == Action::Cut {
+        if action != Action::Pass {
             return (action, delay);
         }
         (hook.map_or(Action::Pass, |hook| hook(direction, message)), delay)
+    }
+
+    async fn send(&self, mut to: WriteHalf<'_>, mut waiting: mpsc::Receiver<(Instant, Bytes)>) -> io::Result<()> {
+        let mut held = self.link.is_held.subscribe();
+        while let Some((due, message)) = waiting.recv().await {
+            tokio::time::sleep_until(due).await;
+            // The sender is the link's own, which outlives its connections.
+            let _ = held.wait_for(|held| !held).await;
+            to.write_all(&message).await?;
+        }
+        to.shutdown().await
     }
 
     /// What the trap makes of a message.
@@ -264,11 +287,19 @@ impl Connection<'_> {
         let way = usize::from(direction == Direction::Reply);
         let pushed = direction == Direction::Reply && protocol.is_push(message);
         let mut number = self.messages[way].fetch_add(u64::from(!pushed), Ordering::Relaxed);
-        if protocol == Protocol::Any && direction == Direction::Request {
+        if matches!(protocol, Protocol::Any) && direction == Direction::Request {
             // Nothing tells where a reply ends. The next thing that is heard counts as the one.
             number = self.messages[1].load(Ordering::Relaxed);
         }
-        match (trap.as_ref(), direction) {
+        match (trap.as_mut(), direction) {
+            (Some(Trap::Beyond(way, left)), _) if *way == direction && !pushed => {
+                if let Some(rest) = left.checked_sub(message.len()) {
+                    *left = rest;
+                    return Action::Pass;
+                }
+                *trap = None;
+                Action::Reset
+            }
             (Some(Trap::Request(pick)), Direction::Request) if pick(message) => {
                 *trap = None;
                 Action::Cut
@@ -292,14 +323,6 @@ impl Connection<'_> {
             _ => Action::Pass,
         }
     }
-}
-
-async fn send(mut to: WriteHalf<'_>, mut waiting: mpsc::Receiver<(Instant, Bytes)>) -> io::Result<()> {
-    while let Some((due, message)) = waiting.recv().await {
-        tokio::time::sleep_until(due).await;
-        to.write_all(&message).await?;
-    }
-    to.shutdown().await
 }
 
 #[cfg(test)]

@@ -8,7 +8,8 @@ use std::path::Path;
 use super::bson::{self, Bson};
 use super::frame::Protocol;
 use super::group::{Place, Plan, Servers};
-use super::node::{Node, PATIENCE, Spec, blocking, poll};
+use super::node::{Node, PATIENCE, blocking, poll};
+use super::spec::Spec;
 use super::{Error, find};
 
 const SET: &str = "avout";

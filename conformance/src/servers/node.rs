@@ -1,4 +1,3 @@
-use std::ffi::OsString;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
@@ -10,23 +9,11 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::Error;
 use super::janitor::Janitor;
+use super::{Error, Spec};
 
 /// How long a server may take to start, or to stop.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
-
-/// What a server needs to run.
-pub(super) struct Spec {
-    /// The kind of server: `zk`.
-    pub(super) server: &'static str,
-    pub(super) port: u16,
-    pub(super) folder: PathBuf,
-    pub(super) program: PathBuf,
-    pub(super) arguments: Vec<OsString>,
-    /// Whether it answers, and if not, what it said instead.
-    pub(super) answers: fn(SocketAddr) -> Result<(), String>,
-}
 
 /// One server process, at one port, with one folder of data, for as long as this value or a clone lives.
 ///
@@ -50,7 +37,8 @@ impl std::fmt::Debug for Node {
 }
 
 impl Node {
-    pub(super) fn new(spec: Spec) -> Self {
+    /// A server that does not run yet.
+    pub fn new(spec: Spec) -> Self {
         Self(Arc::new(Inner { spec, child: Mutex::new(None), paused: AtomicBool::new(false) }))
     }
 
@@ -339,13 +327,4 @@ impl Drop for Inner {
         let _ = self.end(Signal::KILL);
         let _ = std::fs::remove_dir_all(&self.spec.folder);
     }
-}
-
-/// A new empty folder for a server.
-pub(super) fn folder(server: &'static str) -> Result<PathBuf, Error> {
-    let make = || {
-        let janitor = Janitor::get()?;
-        tempfile::Builder::new().prefix(&format!("{server}-")).tempdir_in(janitor.root()).map(tempfile::TempDir::keep)
-    };
-    make().map_err(|error: std::io::Error| Error::failed(server, format!("no folder for it: {error}")))
 }

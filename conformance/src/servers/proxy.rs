@@ -175,10 +175,35 @@ impl Proxy {
 
     /// Lets the first request through for which `pick` holds, and cuts when its reply arrives, which is lost.
     ///
-    /// With [`Protocol::Any`] any bytes that the server sends afterwards on the same connection count as the reply, which is wrong where requests are
-    /// pipelined.
+    /// With [`Protocol::Any`] any bytes that the server sends afterwards on the same connection count as the reply, which is
+    /// wrong where requests are pipelined.
     pub fn cut_on_reply_to(&self, pick: impl Fn(&[u8]) -> bool + Send + Sync + 'static) {
         self.0.link.rules().trap = Some(Trap::ReplyTo(Box::new(pick)));
+    }
+
+    /// Resets the connection on which the server answers next: what was asked there was done, and the client does not hear of it.
+    /// Other connections go on, and the client may connect again at once, so that nothing has to be [healed](Self::heal).
+    ///
+    /// It needs to know no protocol: with [`Protocol::Any`] the next bytes from the server are the answer, or a part of it.
+    pub fn reset_on_next_reply(&self) {
+        self.reset_beyond(Direction::Reply, 0);
+    }
+
+    /// Resets the connection whose message is the first that would go beyond `bytes` bytes in this direction, counted from now
+    /// on over all connections. That message does not arrive.
+    pub fn reset_beyond(&self, direction: Direction, bytes: usize) {
+        self.0.link.rules().trap = Some(Trap::Beyond(direction, bytes));
+    }
+
+    /// From now on nothing arrives, in both directions, and nothing is lost: the server seems to have stopped. Connections stay
+    /// open, and new ones are made.
+    pub fn hold(&self) {
+        self.0.link.hold(true);
+    }
+
+    /// What was held arrives now, and all later messages as they come.
+    pub fn release(&self) {
+        self.0.link.hold(false);
     }
 
     /// Asks `hook` about each message from now on. It must not block, nor call this proxy.

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::frame::Protocol;
 use super::group::{Place, Plan, Servers};
-use super::node::{Node, PATIENCE, Spec, blocking, poll};
+use super::node::{Node, PATIENCE, blocking, poll};
+use super::spec::Spec;
 use super::{Error, find, wire};
 
 /// Redis: one server, a master with replicas, with sentinels over them, or a cluster.

@@ -22,7 +22,8 @@ use tokio::sync::OnceCell;
 
 use super::{Error, Mongo, Redis, ZooKeeper};
 
-type Slot<T> = OnceCell<Result<T, Error>>;
+/// Where a server of a whole test program is kept: a static. It is made with `Slot::const_new()`.
+pub type Slot<T> = OnceCell<Result<T, Error>>;
 
 /// One ZooKeeper server.
 ///
@@ -102,7 +103,11 @@ pub async fn mongo_url(namespace: &str) -> Result<String, Error> {
     }
 }
 
-async fn once<T, F>(slot: &'static Slot<T>, start: impl FnOnce() -> F) -> Result<&'static T, Error>
+/// Starts a server of any kind at the first call, and gives that one at each. [`Spec`](super::Spec) has an example.
+///
+/// # Errors
+/// Those of `start`: the same each time.
+pub async fn once<T, F>(slot: &'static Slot<T>, start: impl FnOnce() -> F) -> Result<&'static T, Error>
 where
     F: Future<Output = Result<T, Error>>,
 {

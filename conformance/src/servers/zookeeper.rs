@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::frame::Protocol;
 use super::group::{Place, Plan, Servers};
-use super::node::{Node, PATIENCE, Spec, blocking, poll};
+use super::node::{Node, PATIENCE, blocking, poll};
 use super::partition::Peers;
+use super::spec::Spec;
 use super::{Error, find, wire};
 
 /// ZooKeeper: one server, or an ensemble.

@@ -3,6 +3,9 @@
 
 pub(crate) mod changed;
 pub(crate) mod keys;
+pub(crate) mod lost_reply;
+pub(crate) mod stalled;
+pub(crate) mod wiped;
 
 use std::sync::Arc;
 

@@ -297,6 +297,15 @@ impl Coordinator for Rigged {
 /// A sign of life fares as a commit does.
 #[async_trait]
 impl Sessions for Rigged {
+    fn min_ttl(&self) -> Duration {
+        self.inner.sessions().map_or(Duration::ZERO, Sessions::min_ttl)
+    }
+
+    async fn begin(&self, session: SessionId, ttl: Duration) -> Result<bool> {
+        let then = lock(&self.rules).commits;
+        self.call(then, async { native(&self.inner)?.begin(session, ttl).await }).await
+    }
+
     async fn renew(&self, session: SessionId, ttl: Duration) -> Result<bool> {
         let then = lock(&self.rules).commits;
         self.call(then, async { native(&self.inner)?.renew(session, ttl).await }).await

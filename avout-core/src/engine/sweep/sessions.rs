@@ -13,6 +13,9 @@ use crate::protocol::{Entry, Heartbeat, Key, Payload, SessionId, SessionKey};
 /// Where it takes longer a sweep does not wait to see whether a session is dead.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
+/// So many sessions are asked after in one request.
+const ASKED_AT_ONCE: usize = 256;
+
 /// Sessions that a client's sweeps have seen silent: what their records said, and since when, by this process's clock.
 pub(super) type Seen = HashMap<SessionId, (Heartbeat, Instant)>;
 
@@ -92,8 +95,10 @@ impl Engine {
         let mut alive = BTreeSet::new();
         match self.coordinator.sessions() {
             Some(native) => {
-                let answers = self.until(self.deadline(), || native.alive(&sessions)).await?;
-                alive.extend(sessions.iter().zip(answers).filter(|(_, alive)| *alive).map(|(session, _)| *session));
+                for some in sessions.chunks(ASKED_AT_ONCE) {
+                    let answers = self.until(self.deadline(), || native.alive(some)).await?;
+                    alive.extend(some.iter().zip(answers).filter(|(_, alive)| *alive).map(|(session, _)| *session));
+                }
             }
             None => {
                 let keys: Vec<Key> = sessions.iter().map(|session| Heartbeat::key(*session)).collect();

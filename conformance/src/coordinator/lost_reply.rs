@@ -1,0 +1,141 @@
+//! Replies that are lost after the request was carried out.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use avout_core::backend::Coordinator;
+use avout_core::protocol::{CommitOutcome, Resolution};
+use avout_core::{Error, ErrorKind, Key, Receipt};
+
+use crate::law::{Ctx, Failure, Outcome, laws, needs, together, within};
+use crate::sample::{keys, number, put, puts, write};
+
+laws! { "coordinator":
+    a_lost_reply_is_an_unknown_outcome,
+}
+
+/// How many replies a law loses, and within which time.
+pub(crate) const LOST: u64 = 30;
+pub(crate) const WITHIN: Duration = Duration::from_secs(6);
+
+/// What a task was told of its increments.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Told {
+    /// They were made.
+    pub(crate) made: u64,
+    /// Nobody knows.
+    pub(crate) unknown: u64,
+}
+
+impl Told {
+    /// The count must be among what was acknowledged, and what may have happened beside that.
+    #[track_caller]
+    pub(crate) fn explains(self, counted: u64, what: &str) {
+        let most = self.made + self.unknown;
+        assert!(
+            counted <= most,
+            "{what}: {counted} increments were made, and {most} at most were told as made or unknown: a lost reply was told as a \
+             failure"
+        );
+        assert!(counted >= self.made, "{what}: {} increments were acknowledged, and {counted} were made", self.made);
+    }
+}
+
+/// Loses replies, one after the other, until enough calls have failed; then tells those who call to stop.
+pub(crate) async fn lose_replies(ctx: Ctx, failed: Arc<AtomicU64>, stop: Arc<AtomicBool>) -> Result<Told, Failure> {
+    let begun = Instant::now();
+    while failed.load(Ordering::SeqCst) < LOST && begun.elapsed() < WITHIN {
+        let before = failed.load(Ordering::SeqCst);
+        ctx.fixture.lose_reply(&ctx.namespace).await;
+        while failed.load(Ordering::SeqCst) == before && begun.elapsed() < WITHIN {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+    stop.store(true, Ordering::SeqCst);
+    Ok(Told::default())
+}
+
+/// Whether a commit took effect whose error has this receipt.
+async fn resolved(client: &dyn Coordinator, error: &Error) -> Result<Option<bool>, Failure> {
+    let Some(Receipt::Native(receipt)) = error.receipt() else { return Ok(None) };
+    loop {
+        match client.resolve(receipt).await {
+            Ok(Resolution::Committed(_)) => return Ok(Some(true)),
+            Ok(Resolution::NotCommitted) => return Ok(Some(false)),
+            Err(error) if error.kind() == ErrorKind::Unavailable => {}
+            Err(error) => return Err(error.into()),
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn count(
+    client: Arc<dyn Coordinator>,
+    key: Key,
+    failed: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+) -> Result<Told, Failure> {
+    let mut told = Told::default();
+    while !stop.load(Ordering::SeqCst) {
+        let attempt = async {
+            let seen = client.read(std::slice::from_ref(&key), None).await?.entries.remove(0);
+            let next = seen.as_ref().map_or(0, number) + 1;
+            client.commit(&puts([put(&key, seen.as_ref().map(|entry| &entry.revision), next)])).await
+        };
+        match attempt.await {
+            Ok(CommitOutcome::Committed(_)) => told.made += 1,
+            Ok(CommitOutcome::Conflict(_)) => {}
+            Err(error) => {
+                failed.fetch_add(1, Ordering::SeqCst);
+                match error.kind() {
+                    ErrorKind::Unavailable => {}
+                    ErrorKind::OutcomeUnknown => match resolved(&*client, &error).await? {
+                        Some(true) => told.made += 1,
+                        Some(false) => {}
+                        None => told.unknown += 1,
+                    },
+                    _ => return Err(error.into()),
+                }
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        }
+    }
+    Ok(told)
+}
+
+/// A commit whose reply was lost is told as an unknown outcome and never as a failure: what the clients were told explains the
+/// counts that they left, also where a receipt says how a commit ended.
+async fn a_lost_reply_is_an_unknown_outcome(ctx: Ctx) -> Outcome {
+    let clients = ctx.coordinators().await?;
+    let counts = keys("count", 4);
+    for key in &counts {
+        write(&*clients[0], key, 0).await?;
+    }
+    needs(ctx.fixture.lose_reply(&ctx.namespace).await, "the fixture cannot lose a reply")?;
+    let (failed, stop) = (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
+    let counting = counts.iter().enumerate().map(|(task, key)| {
+        let (client, key) = (Arc::clone(&clients[task % 2]), key.clone());
+        let (failed, stop) = (Arc::clone(&failed), Arc::clone(&stop));
+        async move { count(client, key, failed, stop).await }
+    });
+    let losing = tokio::spawn(lose_replies(ctx.clone(), Arc::clone(&failed), Arc::clone(&stop)));
+    let told = together(counting).await?;
+    losing.await.expect("it does not panic")?;
+    assert!(failed.load(Ordering::SeqCst) > 0, "no call failed, though replies were lost");
+    for (key, told) in counts.iter().zip(told) {
+        let read = async {
+            loop {
+                match clients[0].read(std::slice::from_ref(key), None).await {
+                    Ok(mut found) => return Ok(found.entries.remove(0)),
+                    Err(error) if error.kind() == ErrorKind::Unavailable => {}
+                    Err(error) => return Err(Failure::from(error)),
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let found = within(ctx.fixture.time_limit() / 3, "a read after the last lost reply", read).await?;
+        told.explains(found.as_ref().map_or(0, number), key.as_str());
+    }
+    Ok(())
+}
