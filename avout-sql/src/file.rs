@@ -121,7 +121,7 @@ impl File {
 
     /// Remembers `-wal` and `-shm`. A connection has to have read before.
     pub(crate) fn remember_companions(&self) -> Result<()> {
-        let find = |suffix: &str| {
+        let find = |suffix: &str| -> Result<_> {
             let mut name = self.path.clone().into_os_string();
             name.push(suffix);
             let path = PathBuf::from(name);
