@@ -1,27 +1,32 @@
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
+use avout_core::backend::history::Losses;
 use avout_core::backend::time::HeldClock;
 use avout_core::backend::{CoordinatorCapabilities, StoreCapabilities, tasks};
-use avout_core::protocol::Realm;
+use avout_core::protocol::{Key, Realm};
 use avout_core::{Error, ErrorKind, Result};
 use rusqlite::Connection;
 use tokio::sync::oneshot::error::RecvError;
 use tokio::sync::{oneshot, watch};
 
+use crate::clock::{self, Clock, Name};
 use crate::connection::{connect, patiently, roll_back};
 use crate::error::{classify, with_path};
-use crate::file::File;
+use crate::file::{File, forbidden};
 use crate::here::Open;
+use crate::history::{self, History};
 use crate::known::Known;
 use crate::options::{Options, Place, Synchronous};
 use crate::readers::Readers;
+use crate::records::{self, Keys};
 use crate::watch::Hub;
 use crate::work::{Batch, Job, Pending, Work};
 use crate::writer::{Message, SharedWriter, Writer};
-use crate::{Backend, outcome, schema, writer};
+use crate::{Backend, schema, writer};
 
 /// The largest record, value or commit. SQLite's limit for a row is 1,000,000,000 bytes.
 pub(crate) const MAX_BYTES: usize = 512 << 20;
@@ -37,6 +42,7 @@ pub(crate) struct Shared {
     pub(crate) realm: Realm,
     pub(crate) hub: Hub,
     pub(crate) known: Known,
+    pub(crate) history: History,
     /// Requests to write that are under way.
     pub(crate) open: Open,
     pub(crate) stats: Stats,
@@ -53,10 +59,35 @@ impl Shared {
         file.check()?;
         let connection = connect(&self.options, Some(file))?;
         file.check()?;
-        if patiently(self.options.busy_timeout, || schema::realm(&connection))? != self.realm {
+        let realm = patiently(self.options.busy_timeout, || schema::realm(&connection));
+        if realm.map_err(|error| self.cause(&connection, error))? != self.realm {
             return Err(Error::new(ErrorKind::StoreLost, "the file holds another store now"));
         }
         Ok(connection)
+    }
+
+    /// What a failed read means.
+    pub(crate) fn cause(&self, connection: &Connection, error: Error) -> Error {
+        match &self.file {
+            Some(file) => file.cause(connection, error),
+            None => error,
+        }
+    }
+
+    /// Takes in a clock that was read after `known` was asked for.
+    pub(crate) fn follow(&self, connection: &Connection, known: history::Known, clock: &Clock) -> Result<()> {
+        if self.file.is_some() && self.history.follow(connection, known, clock).map_err(classify)? {
+            self.hub.begin_anew();
+        }
+        Ok(())
+    }
+
+    /// Reads the clock, and takes it in.
+    pub(crate) fn look(&self, connection: &Connection, known: history::Known) -> Result<()> {
+        if self.file.is_some() {
+            self.follow(connection, known, &Clock::read(connection).map_err(classify)?)?;
+        }
+        Ok(())
     }
 }
 
@@ -141,26 +172,31 @@ fn prepare(options: Options) -> Result<Prepared> {
     };
     let file = File::prepare(path)?;
     let path = file.path().to_owned();
-    prepare_with(options, Some(file)).map_err(|error| with_path(error, &path))
+    prepare_with(options, Some(file)).map_err(|error| with_path(denied(error, &path), &path))
+}
+
+/// SQLite says only that it cannot open something, be it for want of a right or of a file descriptor.
+fn denied(error: Error, path: &Path) -> Error {
+    let code = error.downcast_ref().and_then(rusqlite::Error::sqlite_error_code);
+    match forbidden(path) {
+        Some(why) if code == Some(rusqlite::ErrorCode::CannotOpen) => {
+            Error::new(ErrorKind::Denied, why).with_source(error)
+        }
+        _ => error,
+    }
 }
 
 fn prepare_with(options: Options, file: Option<File>) -> Result<Prepared> {
-    let mut connection = connect(&options, file.as_ref()).map_err(|error| {
-        // The file is there: if it cannot be opened, then not by this user.
-        let code = error.downcast_ref().and_then(rusqlite::Error::sqlite_error_code);
-        if code != Some(rusqlite::ErrorCode::CannotOpen) {
-            return error;
-        }
-        Error::new(ErrorKind::Denied, "the file cannot be opened by this user").with_source(error)
-    })?;
-    let id = rand::random();
-    let realm = schema::prepare(&mut connection, &options, &id)?;
+    let mut connection = connect(&options, file.as_ref())?;
+    let id = Name::new();
+    let (realm, clock) = schema::prepare(&mut connection, &options, id)?;
     let shared = Arc::new(Shared {
         options,
         file,
         realm,
         hub: Hub::default(),
         known: Known::default(),
+        history: History::new(clock),
         open: Open::default(),
         stats: Stats::default(),
         #[cfg(test)]
@@ -295,38 +331,75 @@ impl Client {
         if small && let Some(found) = self.read_beside_writer(&f) {
             return found;
         }
-        if small && let Some(connection) = self.readers.take_idle() {
+        if small && let Some((_permit, connection)) = self.readers.take_idle() {
+            self.freshen(&connection);
             match f(&connection, INLINE_READ) {
-                Ok(Some(found)) => {
+                Ok(found) => {
                     self.readers.give_back(connection);
-                    return Ok(found);
-                }
-                Ok(None) => self.readers.give_back(connection),
-                Err(error) => {
-                    self.readers.forget();
-                    if error.kind() != ErrorKind::Unavailable {
-                        return Err(error);
+                    if let Some(found) = found {
+                        return Ok(found);
                     }
                 }
+                Err(error) => match self.shared.cause(&connection, error) {
+                    // A lock; whatever else it is comes again.
+                    error if error.kind() == ErrorKind::Unavailable => {}
+                    error => return Err(self.after(connection, error)),
+                },
             }
         }
         let client = Arc::clone(self);
+        let turn = self.readers.turn().await;
         let reading = tasks::runtime().spawn_blocking(move || {
-            let connection = client.readers.take(|| client.shared.connect())?;
-            match patiently(client.shared.options.busy_timeout, || f(&connection, usize::MAX)) {
-                Ok(found) => {
-                    client.readers.give_back(connection);
-                    found.ok_or_else(|| Error::new(ErrorKind::TooLarge, "the value has no size that can be read"))
-                }
-                Err(error) => {
-                    client.readers.forget();
-                    Err(error)
-                }
-            }
+            let connection = client.readers.take(&turn, || client.shared.connect())?;
+            client.freshen(&connection);
+            let found = patiently(client.shared.options.busy_timeout, || f(&connection, usize::MAX));
+            let found = match found.map_err(|error| client.shared.cause(&connection, error)) {
+                Ok(found) => found,
+                Err(error) => return Err(client.after(connection, error)),
+            };
+            client.readers.give_back(connection);
+            found.ok_or_else(|| Error::new(ErrorKind::TooLarge, "the value has no size that can be read"))
         });
         reading
             .await
             .map_err(|error| Error::new(ErrorKind::Unavailable, "the reading thread ended").with_source(error))?
+    }
+
+    /// A connection that failed to read is closed, unless the file is lost: a new one could not tell.
+    fn after(&self, connection: Connection, error: Error) -> Error {
+        if error.kind() == ErrorKind::StoreLost {
+            self.readers.give_back(connection);
+        }
+        error
+    }
+
+    /// Has a connection forget what it has read, now and then: SQLite takes that for current until somebody writes, also if an older copy
+    /// was written over the file.
+    fn freshen(&self, connection: &Connection) {
+        if self.shared.history.forgets()
+            && let Err(error) = connection.release_memory()
+        {
+            tracing::debug!(%error, "a connection keeps what it has read");
+        }
+    }
+
+    /// The keys of a table, page by page.
+    pub(crate) async fn keys(self: &Arc<Self>, of: Keys, prefix: &Key) -> Result<Vec<Key>> {
+        let (mut keys, mut next) = (Vec::new(), None::<String>);
+        loop {
+            let prefix = prefix.clone();
+            let page = self.read(false, move |c, _| records::keys(c, of, &prefix, next.as_deref()).map(Some)).await?;
+            keys.extend(page.keys);
+            next = page.next;
+            if next.is_none() {
+                return Ok(keys);
+            }
+        }
+    }
+
+    /// Where losses are reported. A store in memory has none.
+    pub(crate) fn losses(&self) -> Option<&Arc<Losses>> {
+        self.shared.file.as_ref().map(|_| self.shared.history.losses())
     }
 
     /// Reads with the writer's connection if nobody writes: what this client wrote is in its cache, and not in those of the others.
@@ -339,6 +412,7 @@ impl Client {
         }
         let writer = self.writer.try_lock().ok()?;
         let connection = writer.as_ref()?.to_read()?;
+        self.freshen(connection);
         match f(connection, INLINE_READ) {
             Ok(found) => found.map(Ok),
             // A lock; or the file has gone bad, and a connection that only reads tells.
@@ -410,7 +484,7 @@ where
     fn apply(&self, batch: &mut Batch<'_>) -> Result<Result<T>> {
         if batch.points() > 0 {
             // What it reads may be of this batch, and the clock's row is written at the end only.
-            outcome::set_clock(batch.connection, batch.point()).map_err(classify)?;
+            clock::set_clock(batch.connection, batch.point()).map_err(classify)?;
         }
         let f = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(f(batch.connection, usize::MAX).and_then(|found| {

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use avout_core::backend::history::Losses;
 use avout_core::backend::{self, CasOutcome, Kind, StateContainer, StoreCapabilities, VersionedStateContainer};
 use avout_core::protocol::{Key, Realm, Revision, State, Version};
 use avout_core::{Error, ErrorKind, Result};
@@ -8,9 +9,10 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::client::{Client, MAX_BYTES};
+use crate::clock::Stamp;
 use crate::error::classify;
 use crate::poller;
-use crate::records::{self, Keys, expected, revision};
+use crate::records::{self, Keys};
 use crate::watch::{Registration, Table};
 use crate::work::{Batch, Work};
 
@@ -39,6 +41,10 @@ impl backend::Store for Store {
         self.client.stores.clone()
     }
 
+    fn losses(&self) -> Option<&Arc<Losses>> {
+        self.client.losses()
+    }
+
     fn state(&self, key: &Key) -> Arc<dyn StateContainer> {
         Arc::new(Atom { client: Arc::clone(&self.client), key: key.clone() })
     }
@@ -52,9 +58,7 @@ impl backend::Store for Store {
             Kind::Atom => Keys::Atoms,
             Kind::Ref => Keys::Values,
         };
-        let prefix = prefix.clone();
-        let read = self.client.read(false, move |c, _| records::keys(c, of, &prefix).map(Some));
-        read.await.map_err(|error| error.during("keys"))
+        self.client.keys(of, prefix).await.map_err(|error| error.during("keys"))
     }
 }
 
@@ -76,15 +80,15 @@ fn limited(
     sql: &'static str,
     params: impl rusqlite::Params,
     limit: usize,
-) -> Result<Option<Option<(Bytes, i64)>>> {
+) -> Result<Option<Option<(Bytes, Stamp)>>> {
     let found = connection.prepare_cached(sql).and_then(|mut statement| {
         statement
             .query_row(params, |row| {
-                let (length, revision) = (row.get::<_, i64>(0)?, row.get(1)?);
+                let (length, stamp) = (row.get::<_, i64>(0)?, Stamp { point: row.get(1)?, writer: row.get(2)? });
                 if usize::try_from(length).is_ok_and(|length| length > limit) {
                     return Ok(None);
                 }
-                Ok(Some((Bytes::from(row.get::<_, Vec<u8>>(2)?), revision)))
+                Ok(Some((Bytes::from(row.get::<_, Vec<u8>>(3)?), stamp)))
             })
             .optional()
     });
@@ -95,8 +99,8 @@ fn limited(
     })
 }
 
-const READ_ATOM: &str = "SELECT length(state), revision, state FROM atoms WHERE key = ?1";
-const READ_VALUE: &str = "SELECT length(state), 0, state FROM ref_values WHERE key = ?1 AND version = ?2";
+const READ_ATOM: &str = "SELECT length(state), revision, writer, state FROM atoms WHERE key = ?1";
+const READ_VALUE: &str = "SELECT length(state), 0, 0, state FROM ref_values WHERE key = ?1 AND version = ?2";
 
 struct Atom {
     client: Arc<Client>,
@@ -121,16 +125,21 @@ impl StateContainer for Atom {
     }
 
     async fn state(&self) -> Result<Option<(State, Revision)>> {
-        let key = self.key.clone();
-        let read = self.client.read(true, move |c, limit| limited(c, READ_ATOM, [key.as_str()], limit));
-        let found = read.await.map_err(|error| error.at(&self.key).during("state"))?;
-        Ok(found.map(|(bytes, point)| (State::Bytes(bytes), revision(point))))
+        let (key, shared) = (self.key.clone(), Arc::clone(&self.client.shared));
+        let read = move |c: &Connection, limit| {
+            let known = shared.history.known();
+            let found = limited(c, READ_ATOM, [key.as_str()], limit)?;
+            shared.look(c, known)?;
+            Ok(found)
+        };
+        let found = self.client.read(true, read).await.map_err(|error| error.at(&self.key).during("state"))?;
+        Ok(found.map(|(bytes, stamp)| (State::Bytes(bytes), stamp.revision())))
     }
 
     async fn set_state(&self, value: State) -> Result<Revision> {
         let value = bytes_of(value).map_err(|error| error.at(&self.key).during("set state"))?;
         match self.write(AtomWrite::Set(value), "set state").await? {
-            Some(AtomAnswer::Set(point)) => Ok(revision(point)),
+            Some(AtomAnswer::Set(stamp)) => Ok(stamp.revision()),
             _ => Err(records::broken(&self.key)),
         }
     }
@@ -138,10 +147,10 @@ impl StateContainer for Atom {
     async fn compare_and_set_state(&self, current: Option<Revision>, value: State) -> Result<CasOutcome> {
         let operation = "compare and set state";
         let value = bytes_of(value).map_err(|error| error.at(&self.key).during(operation))?;
-        let current = current.as_ref().map(expected);
+        let current = current.as_ref().map(Stamp::expected);
         Ok(match self.write(AtomWrite::Cas(current, value), operation).await? {
-            Some(AtomAnswer::Set(point)) => CasOutcome::Set(revision(point)),
-            Some(AtomAnswer::Found(bytes, point)) => CasOutcome::Stale(Some((State::Bytes(bytes), revision(point)))),
+            Some(AtomAnswer::Set(stamp)) => CasOutcome::Set(stamp.revision()),
+            Some(AtomAnswer::Found(bytes, stamp)) => CasOutcome::Stale(Some((State::Bytes(bytes), stamp.revision()))),
             None => CasOutcome::Stale(None),
         })
     }
@@ -151,10 +160,16 @@ impl StateContainer for Atom {
         let spots = vec![(Table::Atoms, self.key.clone())];
         let registration = Registration::new(&self.client, spots.clone());
         // The watch comes before the look: a change after the look rings.
-        let read = self.client.read(true, move |c, _| records::points(c, &spots).map(Some));
+        let shared = Arc::clone(&self.client.shared);
+        let read = self.client.read(true, move |c, _| {
+            let known = shared.history.known();
+            let found = records::stamps(c, &spots)?;
+            shared.look(c, known)?;
+            Ok(Some(found))
+        });
         let now = read.await.map_err(|error| error.at(&self.key).during("changed"))?;
-        let point = now.first().and_then(|change| change.point);
-        if point != since.as_ref().map(expected) {
+        let stamp = now.first().and_then(|change| change.stamp);
+        if stamp != since.as_ref().map(Stamp::expected) {
             return Ok(());
         }
         self.client.shared.hub.observe(now);
@@ -170,13 +185,13 @@ struct AtomWork {
 
 enum AtomWrite {
     Set(Bytes),
-    Cas(Option<i64>, Bytes),
+    Cas(Option<Stamp>, Bytes),
     Destroy,
 }
 
 enum AtomAnswer {
-    Set(i64),
-    Found(Bytes, i64),
+    Set(Stamp),
+    Found(Bytes, Stamp),
 }
 
 impl Work for AtomWork {
@@ -199,30 +214,30 @@ impl Work for AtomWork {
                     .and_then(|mut statement| statement.execute([name]))
                     .map_err(classify)?;
                 if rows > 0 {
-                    batch.next_point()?;
+                    batch.next()?;
                     batch.changed(Table::Atoms, &self.key, None);
                 }
                 return Ok(None);
             }
             AtomWrite::Cas(expected, value) => {
-                if records::point(connection, Table::Atoms, &self.key)? != *expected {
+                if records::stamp(connection, Table::Atoms, &self.key)? != *expected {
                     let found = limited(connection, READ_ATOM, [name], usize::MAX)?.flatten();
-                    return Ok(found.map(|(bytes, point)| AtomAnswer::Found(bytes, point)));
+                    return Ok(found.map(|(bytes, stamp)| AtomAnswer::Found(bytes, stamp)));
                 }
                 value
             }
             AtomWrite::Set(value) => value,
         };
-        let point = batch.next_point()?;
+        let stamp = batch.next()?;
         connection
             .prepare_cached(
-                "INSERT INTO atoms (key, revision, state) VALUES (?1, ?2, ?3)
-                 ON CONFLICT (key) DO UPDATE SET revision = excluded.revision, state = excluded.state",
+                "INSERT INTO atoms (key, revision, writer, state) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (key)
+                 DO UPDATE SET revision = excluded.revision, writer = excluded.writer, state = excluded.state",
             )
-            .and_then(|mut statement| statement.execute(params![name, point, &value[..]]))
+            .and_then(|mut statement| statement.execute(params![name, stamp.point, stamp.writer, &value[..]]))
             .map_err(classify)?;
-        batch.changed(Table::Atoms, &self.key, Some(point));
-        Ok(Some(AtomAnswer::Set(point)))
+        batch.changed(Table::Atoms, &self.key, Some(stamp));
+        Ok(Some(AtomAnswer::Set(stamp)))
     }
 }
 

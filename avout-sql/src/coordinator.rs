@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use avout_core::backend::history::Losses;
 use avout_core::backend::{self, CoordinatorCapabilities, Watcher};
 use avout_core::protocol::{Commit, CommitOutcome, Committed, Conflict, Key, Point, Record, Resolution, Snapshot};
 use avout_core::{Error, ErrorKind, Result};
@@ -8,9 +9,10 @@ use bytes::Bytes;
 use rusqlite::{Connection, params};
 
 use crate::client::{Client, MAX_BYTES, Shared};
+use crate::clock::{self, Clock, Stamp};
 use crate::error::classify;
 use crate::known::Kept;
-use crate::outcome::{self, Receipt};
+use crate::outcome::Receipt;
 use crate::poller;
 use crate::records::{self, Keys, RawSnapshot, SMALL_READ};
 use crate::watch::{RefWatcher, Registration, Table};
@@ -60,7 +62,12 @@ impl backend::Coordinator for Coordinator {
         let (owned, shared) = (keys.to_vec(), Arc::clone(&self.client.shared));
         // The next batch would tell if what is known of the file has been changed by another program.
         let find = if shared.open.count() > 0 { records::current } else { records::read };
-        let read = move |c: &Connection, _| find(c, &owned, &shared.known).map(Some);
+        let read = move |c: &Connection, _| {
+            let known = shared.history.known();
+            let raw = find(c, &owned, &shared.known)?;
+            shared.follow(c, known, &raw.clock)?;
+            Ok(Some(raw))
+        };
         let read = self.client.read(keys.len() <= SMALL_READ, read);
         read.await.and_then(|raw| raw.decode(keys, &self.client.shared.known)).map_err(|error| error.during("read"))
     }
@@ -74,13 +81,17 @@ impl backend::Coordinator for Coordinator {
         resolve.await.map_err(|error| error.during("resolve"))
     }
 
+    fn losses(&self) -> Option<&Arc<Losses>> {
+        self.client.losses()
+    }
+
     async fn watch(&self, keys: &[Key]) -> Result<Box<dyn Watcher>> {
         self.client.usable()?;
         let spots: Vec<_> = keys.iter().map(|key| (Table::Refs, key.clone())).collect();
         let registration = Registration::new(&self.client, spots.clone());
         if self.client.shared.file.is_some() {
             // What the keys have now is what changes by others are compared with.
-            let read = self.client.read(keys.len() <= SMALL_READ, move |c, _| records::points(c, &spots).map(Some));
+            let read = self.client.read(keys.len() <= SMALL_READ, move |c, _| records::stamps(c, &spots).map(Some));
             self.client.shared.hub.observe(read.await.map_err(|error| error.during("watch"))?);
             poller::start(&self.client.shared)?;
         }
@@ -88,9 +99,7 @@ impl backend::Coordinator for Coordinator {
     }
 
     async fn list(&self, prefix: &Key) -> Result<Vec<Key>> {
-        let prefix = prefix.clone();
-        let read = self.client.read(false, move |c, _| records::keys(c, Keys::Refs, &prefix).map(Some));
-        read.await.map_err(|error| error.during("list"))
+        self.client.keys(Keys::Refs, prefix).await.map_err(|error| error.during("list"))
     }
 }
 
@@ -104,9 +113,9 @@ impl Coordinator {
             self.client.write(work).await?
         };
         match outcome {
-            Outcome::Committed(number) => {
-                let revisions = commit.puts.iter().map(|_| records::revision(number)).collect();
-                Ok(CommitOutcome::Committed(Committed { point: outcome::point(number)?, revisions }))
+            Outcome::Committed(stamp) => {
+                let revisions = commit.puts.iter().map(|_| stamp.revision()).collect();
+                Ok(CommitOutcome::Committed(Committed { point: clock::point(stamp.point)?, revisions }))
             }
             Outcome::Conflict(stale, raw) => {
                 // A record that cannot be read is for the one who reads it to find.
@@ -126,7 +135,7 @@ struct CommitWork {
 
 struct Line {
     key: Key,
-    expected: Option<i64>,
+    expected: Option<Stamp>,
     write: Write,
 }
 
@@ -137,7 +146,7 @@ enum Write {
 }
 
 enum Outcome {
-    Committed(i64),
+    Committed(Stamp),
     /// The keys that were not as expected, with their records.
     Conflict(Vec<Key>, RawSnapshot),
 }
@@ -155,7 +164,7 @@ impl CommitWork {
                 None => Write::Delete,
             };
             bytes += key.as_str().len() + if let Write::Put(record, _) = &write { record.len() } else { 0 };
-            lines.push(Line { key: key.clone(), expected: revision.map(records::expected), write });
+            lines.push(Line { key: key.clone(), expected: revision.map(Stamp::expected), write });
         }
         if bytes > MAX_BYTES {
             return Err(Error::new(ErrorKind::TooLarge, "a commit has at most 512 MiB"));
@@ -167,7 +176,7 @@ impl CommitWork {
     fn find_stale(&self, connection: &Connection) -> Result<Option<(Vec<Key>, RawSnapshot)>> {
         let mut stale = Vec::new();
         for line in &self.lines {
-            if records::point(connection, Table::Refs, &line.key)? != line.expected {
+            if records::stamp(connection, Table::Refs, &line.key)? != line.expected {
                 stale.push(line.key.clone());
             }
         }
@@ -180,10 +189,13 @@ impl CommitWork {
 
     /// A commit that only checks, on a connection that only reads.
     fn check_alone(&self, connection: &Connection) -> Result<Outcome> {
+        let known = self.shared.history.known();
         records::in_one_snapshot(connection, || {
+            let clock = Clock::read(connection).map_err(classify)?;
+            self.shared.follow(connection, known, &clock)?;
             Ok(match self.find_stale(connection)? {
                 Some((stale, raw)) => Outcome::Conflict(stale, raw),
-                None => Outcome::Committed(outcome::clock(connection).map_err(classify)?),
+                None => Outcome::Committed(Stamp { point: clock.point, ..Stamp::NONE }),
             })
         })
     }
@@ -202,35 +214,35 @@ impl Work for CommitWork {
     fn apply(&self, batch: &mut Batch<'_>) -> Result<Outcome> {
         let connection = batch.connection;
         let (last, others) = self.lines.split_last().expect("a commit that writes nothing is not sent here");
-        let point = batch.coming_point()?;
+        let stamp = batch.coming()?;
         let looks = batch.conflicts() != Conflicts::Unexpected;
-        if looks && (!are_as_expected(connection, others)? || !last.write(connection, point)?) {
+        if looks && (!are_as_expected(connection, others)? || !last.write(connection, stamp)?) {
             batch.conflict();
             return self.conflict(batch);
         }
         let left = if looks { others } else { &self.lines };
         for line in left.iter().filter(|line| !looks || !matches!(line.write, Write::Nothing)) {
-            if !line.write(connection, point)? {
+            if !line.write(connection, stamp)? {
                 batch.conflict();
                 return Err(records::broken(&line.key));
             }
         }
-        batch.next_point()?;
+        batch.next()?;
         for Line { key, write, .. } in &self.lines {
             match write {
                 Write::Nothing => {}
-                Write::Put(..) => batch.changed(Table::Refs, key, Some(point)),
+                Write::Put(..) => batch.changed(Table::Refs, key, Some(stamp)),
                 Write::Delete => batch.changed(Table::Refs, key, None),
             }
         }
-        Ok(Outcome::Committed(point))
+        Ok(Outcome::Committed(stamp))
     }
 
-    fn note(&mut self, point: i64, known: &mut Kept) {
+    fn note(&mut self, stamp: Stamp, known: &mut Kept) {
         for Line { key, write, .. } in &mut self.lines {
             match write {
                 Write::Nothing => {}
-                Write::Put(bytes, record) => known.put(key, point, bytes, record),
+                Write::Put(bytes, record) => known.put(key, stamp, bytes, record),
                 Write::Delete => known.delete(key),
             }
         }
@@ -241,14 +253,14 @@ impl CommitWork {
     fn conflict(&self, batch: &Batch<'_>) -> Result<Outcome> {
         let (stale, mut raw) = self.find_stale(batch.connection)?.ok_or_else(|| records::broken(&self.lines[0].key))?;
         // The clock's row is written at the end of the batch.
-        raw.clock = batch.point();
+        raw.clock = batch.as_of();
         Ok(Outcome::Conflict(stale, raw))
     }
 }
 
 fn are_as_expected(connection: &Connection, lines: &[Line]) -> Result<bool> {
     for line in lines {
-        if records::point(connection, Table::Refs, &line.key)? != line.expected {
+        if records::stamp(connection, Table::Refs, &line.key)? != line.expected {
             return Ok(false);
         }
     }
@@ -257,23 +269,30 @@ fn are_as_expected(connection: &Connection, lines: &[Line]) -> Result<bool> {
 
 impl Line {
     /// Writes it if the key is as expected; says whether it was.
-    fn write(&self, connection: &Connection, point: i64) -> Result<bool> {
-        let name = self.key.as_str();
+    fn write(&self, connection: &Connection, stamp: Stamp) -> Result<bool> {
+        let (name, Stamp { point, writer }) = (self.key.as_str(), stamp);
         let rows = match (&self.write, self.expected) {
             (Write::Nothing, expected) => {
-                return Ok(records::point(connection, Table::Refs, &self.key)? == expected);
+                return Ok(records::stamp(connection, Table::Refs, &self.key)? == expected);
             }
             (Write::Put(record, _), Some(expected)) => connection
-                .prepare_cached("UPDATE refs SET point = ?1, record = ?2 WHERE key = ?3 AND point = ?4")
-                .and_then(|mut statement| statement.execute(params![point, &**record, name, expected])),
+                .prepare_cached(
+                    "UPDATE refs SET point = ?1, writer = ?2, record = ?3 WHERE key = ?4 AND point = ?5 AND writer = ?6",
+                )
+                .and_then(|mut statement| {
+                    statement.execute(params![point, writer, &**record, name, expected.point, expected.writer])
+                }),
             (Write::Put(record, _), None) => connection
                 .prepare_cached(
-                    "INSERT INTO refs (key, point, record) VALUES (?1, ?2, ?3) ON CONFLICT (key) DO NOTHING",
+                    "INSERT INTO refs (key, point, writer, record) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (key) DO NOTHING",
                 )
-                .and_then(|mut statement| statement.execute(params![name, point, &**record])),
-            (Write::Delete, expected) => connection
-                .prepare_cached("DELETE FROM refs WHERE key = ?1 AND point = ?2")
-                .and_then(|mut statement| statement.execute(params![name, expected])),
+                .and_then(|mut statement| statement.execute(params![name, point, writer, &**record])),
+            (Write::Delete, expected) => {
+                let expected = expected.unwrap_or(Stamp::NONE);
+                connection
+                    .prepare_cached("DELETE FROM refs WHERE key = ?1 AND point = ?2 AND writer = ?3")
+                    .and_then(|mut statement| statement.execute(params![name, expected.point, expected.writer]))
+            }
         };
         Ok(rows.map_err(|error| classify(error).at(&self.key))? == 1)
     }

@@ -37,25 +37,26 @@ struct Companions {
     log_length: AtomicU64,
 }
 
-/// How long the files have to be, by SQLite's own account.
+/// How long the files have to be, by SQLite's own account. `None`: it cannot tell.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lengths {
-    pub(crate) file: u64,
-    pub(crate) log: u64,
+    file: Option<u64>,
+    log: Option<u64>,
 }
 
 impl Lengths {
-    pub(crate) fn of(connection: &Connection) -> rusqlite::Result<Self> {
-        let (pages, page): (i64, i64) = connection.query_row(
-            "SELECT page_count, page_size FROM pragma_page_count, pragma_page_size",
-            [],
-            |row| Ok((row.get(0)?, row.get(1)?)),
-        )?;
-        // This does nothing but count the frames in the log, and those that are in the file too.
-        let (frames, copied): (i64, i64) =
-            connection.query_row("PRAGMA wal_checkpoint(NOOP)", [], |row| Ok((row.get(1)?, row.get(2)?)))?;
-        let log = if frames > copied { 32 + frames * (24 + page) } else { 0 };
-        Ok(Self { file: (pages * page).unsigned_abs(), log: log.unsigned_abs() })
+    pub(crate) fn of(connection: &Connection) -> Self {
+        let number = |sql, column| connection.query_row(sql, [], |row| row.get::<_, i64>(column));
+        let file = || -> rusqlite::Result<i64> { Ok(number("PRAGMA page_count", 0)? * number("PRAGMA page_size", 0)?) };
+        // The checkpoint does nothing but count the frames in the log, and those that are in the file too.
+        let log = || -> rusqlite::Result<i64> {
+            let (frames, copied): (i64, i64) =
+                connection.query_row("PRAGMA wal_checkpoint(NOOP)", [], |row| Ok((row.get(1)?, row.get(2)?)))?;
+            let page = number("PRAGMA page_size", 0)?;
+            Ok(if frames > copied { 32 + frames * (24 + page) } else { 0 })
+        };
+        let [file, log] = [file(), log()].map(|length| length.ok().map(i64::unsigned_abs));
+        Self { file, log }
     }
 }
 
@@ -120,7 +121,7 @@ impl File {
 
     /// Remembers `-wal` and `-shm`. A connection has to have read before.
     pub(crate) fn remember_companions(&self) -> Result<()> {
-        let find = |suffix: &str| {
+        let find = |suffix: &str| -> Result<_> {
             let mut name = self.path.clone().into_os_string();
             name.push(suffix);
             let path = PathBuf::from(name);
@@ -155,13 +156,38 @@ impl File {
     ///
     /// # Errors
     /// [`ErrorKind::StoreLost`] if not.
-    pub(crate) fn check_all(&self, lengths: impl Fn() -> Option<Lengths>) -> Result<()> {
-        check_length(&self.length, || self.length_now(), || lengths().map(|lengths| lengths.file))?;
+    pub(crate) fn check_all(&self, lengths: impl Fn() -> Lengths) -> Result<()> {
+        check_length(&self.length, || self.length_now(), || lengths().file)?;
         let Some(companions) = self.companions.get() else {
             return Ok(());
         };
         let log = || companion(&companions.log);
-        check_length(&companions.log_length, log, || lengths().map(|lengths| lengths.log))?;
+        check_length(&companions.log_length, log, || lengths().log)?;
+        companion(&companions.memory).map(|_| ())
+    }
+
+    /// What it means that this connection failed to read. Where the file or its log was cut or replaced, SQLite says that reading failed, or
+    /// that what it read is damaged.
+    pub(crate) fn cause(&self, connection: &Connection, error: Error) -> Error {
+        let may_be_lost = matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Corrupt);
+        match if may_be_lost { self.check_against(connection) } else { Ok(()) } {
+            Ok(()) => error,
+            Err(lost) => lost.with_source(error),
+        }
+    }
+
+    /// As [`check_all`](Self::check_all), also if nobody has looked before how long they were.
+    fn check_against(&self, connection: &Connection) -> Result<()> {
+        let needed = Lengths::of(connection);
+        let is_cut = |length: u64, needed: Option<u64>| needed.is_some_and(|needed| length < needed);
+        let Some(companions) = self.companions.get() else {
+            return self.check();
+        };
+        if is_cut(self.length_now()?, needed.file.filter(|_| needed.log == Some(0)))
+            || is_cut(companion(&companions.log)?, needed.log)
+        {
+            return Err(lost("it was cut"));
+        }
         companion(&companions.memory).map(|_| ())
     }
 }
@@ -201,12 +227,59 @@ fn lost(how: &'static str) -> Error {
 fn open_error(error: &io::Error, path: &Path) -> Error {
     let (kind, why) = match error.kind() {
         io::ErrorKind::NotFound => (ErrorKind::InvalidInput, "the folder does not exist"),
+        io::ErrorKind::NotADirectory => (ErrorKind::InvalidInput, "what should be its folder is a file"),
+        io::ErrorKind::InvalidFilename | io::ErrorKind::InvalidInput => {
+            (ErrorKind::InvalidInput, "the system takes no such name")
+        }
+        _ if is_loop(error) => (ErrorKind::InvalidInput, "links on the way lead in a circle"),
         io::ErrorKind::PermissionDenied => (ErrorKind::Denied, "the file may not be made or opened by this user"),
         io::ErrorKind::ReadOnlyFilesystem => (ErrorKind::Denied, "the file system is read-only"),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => (ErrorKind::Full, "there is no room on the disk"),
         _ => (ErrorKind::Unavailable, "the file cannot be opened"),
     };
     Error::new(kind, format!("{why}: {}", path.display()))
+}
+
+/// What this user may not do with a file and what lies beside it, of what SQLite needs to do.
+#[cfg(target_os = "linux")]
+pub(crate) fn forbidden(path: &Path) -> Option<&'static str> {
+    use rustix::fs::{Access, AtFlags, CWD, accessat};
+    use rustix::io::Errno;
+
+    if accessat(CWD, path, Access::WRITE_OK, AtFlags::EACCESS) == Err(Errno::ROFS) {
+        return Some("the file system is read-only");
+    }
+    let may = |path: &Path, access| accessat(CWD, path, access, AtFlags::EACCESS) != Err(Errno::ACCESS);
+    let beside = |suffix| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    };
+    if !may(path, Access::READ_OK | Access::WRITE_OK) {
+        return Some("the file may not be read and written by this user");
+    }
+    if path.parent().is_some_and(|folder| !may(folder, Access::WRITE_OK | Access::EXEC_OK)) {
+        return Some("the folder may not be written to by this user, and SQLite keeps its log there");
+    }
+    let companions = ["-wal", "-shm"].map(beside);
+    let others = companions.iter().any(|path| !may(path, Access::READ_OK | Access::WRITE_OK));
+    others.then_some("the log beside the file may not be read and written by this user")
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn forbidden(_: &Path) -> Option<&'static str> {
+    Some("the file cannot be opened by this user")
+}
+
+/// `ErrorKind::FilesystemLoop` is not stable yet.
+#[cfg(target_os = "linux")]
+fn is_loop(error: &io::Error) -> bool {
+    rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::LOOP)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_loop(_: &io::Error) -> bool {
+    false
 }
 
 /// What has this name, and how long it is.

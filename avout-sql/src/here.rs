@@ -5,12 +5,13 @@
 //! once by its caller. That blocks a thread of the async runtime for as long as the disk takes, and is allowed only if
 //!
 //! - the runtime has other threads for all its other tasks,
-//! - no other request to write is under way; now and then the caller gives way once before it looks, and always while that
-//!   finds others of late, so that commits which one task begins together soon share a SQLite transaction,
+//! - no other request to write is under way, after the caller gave way once: commits which one task begins together share a SQLite
+//!   transaction, and a task that the caller has just woken, which tokio runs on the same thread and on no other, runs before the disk is
+//!   waited for,
 //! - commits have been [`QUICK`] of late, and this one is small,
 //! - and there is nothing else to do: the lock is free, the connection works, the log need not be written back.
 
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::{Handle, RuntimeFlavor};
@@ -21,50 +22,26 @@ const QUICK: Duration = Duration::from_millis(2);
 /// The most that a commit on its caller's thread writes, about.
 const SMALL: usize = 64 << 10;
 
-/// Every so many requests one gives way, though none had company of late. It costs a tenth of a commit.
-const LOOKS: u32 = 32;
-
-/// So many requests give way after one that had company.
-const COMPANY: u32 = 64;
-
 /// Requests to write that are under way.
-pub(crate) struct Open {
-    count: AtomicUsize,
-    /// Requests until one gives way, beyond `LOOKS` if all do.
-    until_look: AtomicU32,
-}
+#[derive(Default)]
+pub(crate) struct Open(AtomicUsize);
 
 /// One of them, until it is dropped.
 pub(crate) struct Opened<'a>(&'a Open);
 
-impl Default for Open {
-    fn default() -> Self {
-        Self { count: AtomicUsize::new(0), until_look: AtomicU32::new(LOOKS + COMPANY) }
-    }
-}
-
 impl Open {
     pub(crate) fn enter(&self) -> Opened<'_> {
-        if self.count.fetch_add(1, Ordering::Relaxed) > 0 {
-            self.until_look.store(LOOKS + COMPANY, Ordering::Relaxed);
-        }
+        self.0.fetch_add(1, Ordering::Relaxed);
         Opened(self)
     }
 
     pub(crate) fn count(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
+        self.0.load(Ordering::Relaxed)
     }
 
     /// Whether nobody writes, and the thread of the caller can be spared: a read may use the writer's connection.
     pub(crate) fn is_idle(&self) -> bool {
         self.count() == 0 && runtime_has_room()
-    }
-
-    /// Whether the next request is to give way. Two that ask at once may get the same answer, which does no harm.
-    fn looks(&self) -> bool {
-        let left = self.until_look.load(Ordering::Relaxed);
-        self.until_look.store(if left == 0 { LOOKS } else { left - 1 }, Ordering::Relaxed);
-        left == 0 || left > LOOKS
     }
 }
 
@@ -74,13 +51,10 @@ impl Opened<'_> {
         self.0.count() == 1
     }
 
-    /// Whether this one may be done here, as far as others are concerned. Lets them have their turn, if it is time to.
+    /// Whether this one may be done here, as far as others are concerned. Lets them have their turn.
     pub(crate) async fn is_spared(&self, bytes: usize) -> bool {
         if bytes > SMALL || !self.is_alone() || !runtime_has_room() {
             return false;
-        }
-        if !self.0.looks() {
-            return true;
         }
         tokio::task::yield_now().await;
         self.is_alone() && runtime_has_room()
@@ -89,7 +63,7 @@ impl Opened<'_> {
 
 impl Drop for Opened<'_> {
     fn drop(&mut self) {
-        self.0.count.fetch_sub(1, Ordering::Relaxed);
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use avout_core::protocol::{Key, Record};
 use bytes::Bytes;
 
+use crate::clock::{Clock, Stamp};
+
 /// The largest record that is kept.
 const LARGEST: usize = 4 << 10;
 
@@ -44,21 +46,21 @@ pub(crate) struct Kept {
     records: HashMap<Key, Held>,
     bytes: usize,
     /// The clock after this client's last commit.
-    clock: Option<i64>,
+    clock: Option<Clock>,
     /// Which records are current at that clock: those of this number.
     current: u64,
 }
 
 struct Held {
-    point: i64,
+    stamp: Stamp,
     bytes: Bytes,
     record: Arc<Record>,
     /// It was current as long as this is `Kept::current`. Zero: never known to be.
     current: u64,
 }
 
-/// A record and its point.
-pub(crate) type Pointed = (i64, Arc<Record>);
+/// A record, and what names it.
+pub(crate) type Stamped = (Stamp, Arc<Record>);
 
 impl Known {
     /// The record of these bytes, which lie under this key.
@@ -73,8 +75,8 @@ impl Known {
     pub(crate) fn current<E>(
         &self,
         keys: &[Key],
-        clock: impl FnOnce() -> Result<i64, E>,
-    ) -> Result<Option<(i64, Vec<Pointed>)>, E> {
+        clock: impl FnOnce() -> Result<Clock, E>,
+    ) -> Result<Option<(Clock, Vec<Stamped>)>, E> {
         let worth = self.worth.load(Ordering::Relaxed);
         if worth < 0 {
             self.worth.store(worth + 1, Ordering::Relaxed);
@@ -97,12 +99,12 @@ impl Known {
     }
 
     /// Keeps a record that was read when the clock was at `clock`.
-    pub(crate) fn keep(&self, key: &Key, point: i64, bytes: Bytes, record: &Arc<Record>, clock: i64) {
+    pub(crate) fn keep(&self, key: &Key, stamp: Stamp, bytes: Bytes, record: &Arc<Record>, clock: &Clock) {
         if bytes.len() > LARGEST {
             return;
         }
         let mut kept = self.lock();
-        let current = if kept.clock == Some(clock) { kept.current } else { 0 };
+        let current = if kept.clock == Some(*clock) { kept.current } else { 0 };
         // What is known to be current is not replaced by what may have been read before.
         if current == 0
             && kept.clock.is_some()
@@ -110,7 +112,7 @@ impl Known {
         {
             return;
         }
-        let before = kept.insert(key, Held { point, bytes, record: Arc::clone(record), current });
+        let before = kept.insert(key, Held { stamp, bytes, record: Arc::clone(record), current });
         let all = kept.make_room();
         // What they hold is freed when nobody waits for it.
         drop(kept);
@@ -118,15 +120,15 @@ impl Known {
     }
 
     /// Notes that these records were found in the file when the clock was at `clock`.
-    pub(crate) fn confirm<'a>(&self, found: impl Iterator<Item = (&'a Key, i64)>, clock: i64) {
+    pub(crate) fn confirm<'a>(&self, found: impl Iterator<Item = (&'a Key, Stamp)>, clock: &Clock) {
         let mut kept = self.lock();
-        if kept.clock != Some(clock) {
+        if kept.clock != Some(*clock) {
             return;
         }
         let current = kept.current;
-        for (key, point) in found {
+        for (key, stamp) in found {
             if let Some(held) = kept.records.get_mut(key)
-                && held.point == point
+                && held.stamp == stamp
             {
                 held.current = current;
             }
@@ -135,9 +137,9 @@ impl Known {
 
     /// Notes a batch of this client's that was committed: it found the clock at `began` and left it at `ended`. `alone`: no other
     /// program has written to the file since the batch before. `note` has each of its commits note what it wrote.
-    pub(crate) fn committed(&self, alone: bool, began: i64, ended: i64, note: impl FnOnce(&mut Kept)) {
+    pub(crate) fn committed(&self, alone: bool, began: &Clock, ended: Clock, note: impl FnOnce(&mut Kept)) {
         let mut kept = self.lock();
-        if !alone || kept.clock != Some(began) {
+        if !alone || kept.clock != Some(*began) {
             // Others have written meanwhile, nobody knows what.
             kept.current += 1;
         }
@@ -156,12 +158,12 @@ impl Known {
 impl Kept {
     /// Notes what the batch wrote that is being noted. What was kept before takes the places of the bytes and the record: whoever
     /// they are from is to free it, for the writer has others waiting.
-    pub(crate) fn put(&mut self, key: &Key, point: i64, bytes: &mut Bytes, record: &mut Arc<Record>) {
+    pub(crate) fn put(&mut self, key: &Key, stamp: Stamp, bytes: &mut Bytes, record: &mut Arc<Record>) {
         if bytes.len() > LARGEST {
             self.remove(key);
             return;
         }
-        let held = Held { point, bytes: std::mem::take(bytes), record: Arc::clone(record), current: self.current };
+        let held = Held { stamp, bytes: std::mem::take(bytes), record: Arc::clone(record), current: self.current };
         if let Some(before) = self.insert(key, held) {
             (*bytes, *record) = (before.bytes, before.record);
         }
@@ -171,11 +173,11 @@ impl Kept {
         self.remove(key);
     }
 
-    fn all(&self, keys: &[Key]) -> Option<(i64, Vec<Pointed>)> {
+    fn all(&self, keys: &[Key]) -> Option<(Clock, Vec<Stamped>)> {
         let clock = self.clock?;
         let find = |key| {
             let held = self.records.get(key)?;
-            (held.current == self.current).then(|| (held.point, Arc::clone(&held.record)))
+            (held.current == self.current).then(|| (held.stamp, Arc::clone(&held.record)))
         };
         Some((clock, keys.iter().map(find).collect::<Option<_>>()?))
     }
@@ -211,6 +213,14 @@ mod tests {
 
     use super::*;
 
+    fn at(point: i64) -> Stamp {
+        Stamp { point, writer: 1 }
+    }
+
+    fn clock(point: i64) -> Clock {
+        Clock { point, last: None }
+    }
+
     fn record(n: u8) -> (Bytes, Arc<Record>) {
         let meta = Meta { realm: Realm::new(1), codec: CodecId(1), type_tag: "t".into(), history: 1 };
         let record = Record::first(meta.into(), Payload::Inline(Bytes::from(vec![n; 100])));
@@ -223,21 +233,21 @@ mod tests {
 
     /// A batch of this client's own in which each of these keys gets a record of this number, at the point where it ends.
     fn commit(known: &Known, began: i64, ended: i64, writes: &[(&Key, u8)]) {
-        known.committed(true, began, ended, |kept| {
+        known.committed(true, &clock(began), clock(ended), |kept| {
             for (key, n) in writes {
                 let (mut bytes, mut record) = record(*n);
-                kept.put(key, ended, &mut bytes, &mut record);
+                kept.put(key, at(ended), &mut bytes, &mut record);
             }
         });
     }
 
     /// The points of the records that are known to be current while the clock is there, without doubts from before.
-    fn current(known: &Known, keys: &[Key], clock: i64) -> Option<Vec<i64>> {
+    fn current(known: &Known, keys: &[Key], now: i64) -> Option<Vec<i64>> {
         known.worth.store(0, Ordering::Relaxed);
-        let look = || Ok::<_, ()>(clock);
+        let look = || Ok::<_, ()>(clock(now));
         let (as_of, records) = known.current(keys, look).expect("the clock was read")?;
-        assert_eq!(as_of, clock);
-        Some(records.into_iter().map(|(point, _)| point).collect())
+        assert_eq!(as_of, clock(now));
+        Some(records.into_iter().map(|(stamp, _)| stamp.point).collect())
     }
 
     /// A record is found by its key and its own bytes, and by no others.
@@ -246,11 +256,11 @@ mod tests {
         let known = Known::default();
         let [a, b] = keys(["/a", "/b"]);
         let ((first, one), (second, two)) = (record(1), record(2));
-        known.keep(&a, 1, first.clone(), &one, 1);
+        known.keep(&a, at(1), first.clone(), &one, &clock(1));
         assert!(known.find(&a, &first).is_some_and(|found| Arc::ptr_eq(&found, &one)));
         assert!(known.find(&a, &second).is_none() && known.find(&b, &first).is_none());
         assert!(known.find(&a, &first[..50]).is_none());
-        known.keep(&a, 2, second.clone(), &two, 2);
+        known.keep(&a, at(2), second.clone(), &two, &clock(2));
         assert!(known.find(&a, &second).is_some_and(|found| Arc::ptr_eq(&found, &two)));
         assert!(known.find(&a, &first).is_none());
     }
@@ -261,13 +271,13 @@ mod tests {
         let known = Known::default();
         let (bytes, one) = record(1);
         for n in 0..3 * MOST / (bytes.len() + OVERHEAD) {
-            known.keep(&Key::new(format!("/{n}")).expect("a name"), 1, bytes.clone(), &one, 1);
+            known.keep(&Key::new(format!("/{n}")).expect("a name"), at(1), bytes.clone(), &one, &clock(1));
             let kept = known.lock();
             assert_eq!(kept.bytes, kept.records.len() * (bytes.len() + OVERHEAD));
             assert!(kept.bytes <= MOST);
         }
         let [large] = keys(["/large"]);
-        known.keep(&large, 1, Bytes::from(vec![0; LARGEST + 1]), &one, 1);
+        known.keep(&large, at(1), Bytes::from(vec![0; LARGEST + 1]), &one, &clock(1));
         assert!(known.find(&large, &vec![0; LARGEST + 1]).is_none());
     }
 
@@ -285,14 +295,14 @@ mod tests {
         commit(&known, 5, 6, &[(&b, 4)]);
         assert_eq!(current(&known, std::slice::from_ref(&b), 6), Some(vec![6]));
         assert_eq!(current(&known, std::slice::from_ref(&a), 6), None);
-        known.confirm([(&a, 2), (&c, 5)].into_iter(), 6);
+        known.confirm([(&a, at(2)), (&c, at(5))].into_iter(), &clock(6));
         assert_eq!(current(&known, std::slice::from_ref(&a), 6), None, "that is another record");
-        known.confirm([(&a, 3)].into_iter(), 5);
+        known.confirm([(&a, at(3))].into_iter(), &clock(5));
         assert_eq!(current(&known, std::slice::from_ref(&a), 6), None, "that was before");
-        known.confirm([(&a, 3)].into_iter(), 6);
+        known.confirm([(&a, at(3))].into_iter(), &clock(6));
         assert_eq!(current(&known, &[a.clone(), b.clone()], 6), Some(vec![3, 6]));
         // Another program has written, and left the clock alone.
-        known.committed(false, 6, 7, |_| {});
+        known.committed(false, &clock(6), clock(7), |_| {});
         assert_eq!(current(&known, std::slice::from_ref(&a), 7), None);
     }
 
@@ -302,9 +312,11 @@ mod tests {
         let known = Known::default();
         let [a, b] = keys(["/a", "/b"]);
         commit(&known, 0, 1, &[(&a, 1), (&b, 2)]);
-        known.committed(true, 1, 2, |kept| kept.delete(&a));
+        known.committed(true, &clock(1), clock(2), |kept| kept.delete(&a));
         assert_eq!(current(&known, std::slice::from_ref(&a), 2), None);
-        known.committed(true, 2, 3, |kept| kept.put(&b, 3, &mut Bytes::from(vec![0; LARGEST + 1]), &mut record(3).1));
+        known.committed(true, &clock(2), clock(3), |kept| {
+            kept.put(&b, at(3), &mut Bytes::from(vec![0; LARGEST + 1]), &mut record(3).1)
+        });
         assert_eq!(current(&known, std::slice::from_ref(&b), 3), None);
     }
 
@@ -314,16 +326,16 @@ mod tests {
         let known = Known::default();
         let [a, b] = keys(["/a", "/b"]);
         let (old, read) = record(1);
-        known.keep(&a, 1, old.clone(), &read, 1);
+        known.keep(&a, at(1), old.clone(), &read, &clock(1));
         assert_eq!(current(&known, std::slice::from_ref(&a), 1), None, "nothing was written");
         commit(&known, 1, 2, &[(&b, 2)]);
-        known.keep(&a, 1, old.clone(), &read, 2);
+        known.keep(&a, at(1), old.clone(), &read, &clock(2));
         assert_eq!(current(&known, &[a.clone(), b.clone()], 2), Some(vec![1, 2]));
         commit(&known, 2, 3, &[(&a, 3)]);
-        known.keep(&a, 1, old.clone(), &read, 2);
+        known.keep(&a, at(1), old.clone(), &read, &clock(2));
         assert_eq!(current(&known, std::slice::from_ref(&a), 3), Some(vec![3]));
-        known.committed(true, 3, 4, |kept| kept.delete(&a));
-        known.keep(&a, 3, old, &read, 3);
+        known.committed(true, &clock(3), clock(4), |kept| kept.delete(&a));
+        known.keep(&a, at(3), old, &read, &clock(3));
         assert_eq!(current(&known, std::slice::from_ref(&a), 4), None);
     }
 
@@ -335,13 +347,13 @@ mod tests {
         commit(&known, 0, 1, &[(&a, 1)]);
         let noted = known.current(std::slice::from_ref(&a), || {
             commit(&known, 1, 2, &[(&a, 2)]);
-            Ok::<_, ()>(2)
+            Ok::<_, ()>(clock(2))
         });
-        assert!(matches!(noted, Ok(Some((2, records))) if records[0].0 == 2));
+        assert!(matches!(noted, Ok(Some((as_of, records))) if as_of == clock(2) && records[0].0 == at(2)));
         let noted = known.current(std::slice::from_ref(&a), || {
             commit(&known, 2, 3, &[(&a, 3)]);
             commit(&known, 3, 4, &[(&a, 4)]);
-            Ok::<_, ()>(3)
+            Ok::<_, ()>(clock(3))
         });
         assert!(matches!(noted, Ok(None)), "the clock was read before");
     }
@@ -356,13 +368,13 @@ mod tests {
         for _ in 0..10 * DOUBT {
             let looked = known.current(std::slice::from_ref(&a), || {
                 looks += 1;
-                Ok::<_, ()>(9)
+                Ok::<_, ()>(clock(9))
             });
             assert!(matches!(looked, Ok(None)));
         }
         assert!((5..=10).contains(&looks), "{looks} looks");
-        let found =
-            (0..=DOUBT).any(|_| matches!(known.current(std::slice::from_ref(&a), || Ok::<_, ()>(1)), Ok(Some(_))));
+        let found = (0..=DOUBT)
+            .any(|_| matches!(known.current(std::slice::from_ref(&a), || Ok::<_, ()>(clock(1))), Ok(Some(_))));
         assert!(found, "it is tried again");
     }
 }

@@ -37,6 +37,7 @@
 #![warn(missing_docs)]
 
 mod client;
+mod clock;
 mod connection;
 mod container;
 mod coordinator;
@@ -45,6 +46,7 @@ mod error;
 mod faults;
 mod file;
 mod here;
+mod history;
 mod known;
 mod log;
 mod options;

@@ -24,11 +24,12 @@
 
 use std::time::Duration;
 
-use avout_core::protocol::{Point, Realm};
+use avout_core::protocol::Realm;
 use avout_core::{Error, ErrorKind, Result};
 use bytes::{BufMut, Bytes, BytesMut};
-use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
+use rusqlite::{Connection, ErrorCode};
 
+use crate::clock::{Batch, Clock, Name};
 use crate::connection::{patiently, run};
 use crate::error::classify;
 
@@ -38,7 +39,7 @@ const FORMAT: u8 = 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Receipt {
     pub(crate) realm: Realm,
-    pub(crate) writer: [u8; 16],
+    pub(crate) writer: Name,
     pub(crate) batch: i64,
     pub(crate) point: i64,
 }
@@ -48,7 +49,7 @@ impl Receipt {
         let mut out = BytesMut::with_capacity(49);
         out.put_u8(FORMAT);
         out.put_u128(self.realm.number());
-        out.put_slice(&self.writer);
+        out.put_slice(&self.writer.bytes());
         out.put_i64(self.batch);
         out.put_i64(self.point);
         out.freeze()
@@ -63,7 +64,7 @@ impl Receipt {
             let (point, rest) = rest.split_first_chunk()?;
             (format == FORMAT && rest.is_empty()).then(|| Self {
                 realm: Realm::new(u128::from_be_bytes(*realm)),
-                writer: *writer,
+                writer: Name::from_bytes(*writer),
                 batch: i64::from_be_bytes(*batch),
                 point: i64::from_be_bytes(*point),
             })
@@ -83,7 +84,7 @@ pub(crate) fn is_definite(connection: &Connection, error: &rusqlite::Error) -> b
 ///
 /// # Errors
 /// [`ErrorKind::Unsupported`] if the writer's row is gone; any other error: ask again.
-pub(crate) fn decide(connection: &Connection, timeout: Duration, writer: &[u8; 16], batch: i64) -> Result<bool> {
+pub(crate) fn decide(connection: &Connection, timeout: Duration, writer: Name, batch: i64) -> Result<bool> {
     patiently(timeout, || {
         run(connection, "BEGIN IMMEDIATE").map_err(classify)?;
         let now = Clock::read(connection).map_err(classify)?;
@@ -95,7 +96,7 @@ pub(crate) fn decide(connection: &Connection, timeout: Duration, writer: &[u8; 1
             return make_durable(connection).map(|()| true);
         }
         if found < batch {
-            now.seal(connection, now.point, Batch { writer: *writer, number: batch + 1 }).map_err(classify)?;
+            now.seal(connection, now.point, Batch { writer, number: batch + 1 }).map_err(classify)?;
             run(connection, "COMMIT").map_err(classify)?;
         } else {
             run(connection, "ROLLBACK").map_err(classify)?;
@@ -117,112 +118,6 @@ fn make_durable(connection: &Connection) -> Result<()> {
     run(connection, "UPDATE refs SET point = point + 1 WHERE id = 0").map_err(classify)
 }
 
-/// A batch, among all that were ever written to the file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Batch {
-    pub(crate) writer: [u8; 16],
-    pub(crate) number: i64,
-}
-
-impl Batch {
-    fn encode(&self) -> [u8; 24] {
-        let mut bytes = [0; 24];
-        bytes[..16].copy_from_slice(&self.writer);
-        bytes[16..].copy_from_slice(&self.number.to_be_bytes());
-        bytes
-    }
-
-    /// `None`: no batch, as in a new file.
-    fn decode(bytes: &[u8]) -> Option<Self> {
-        let (writer, rest) = bytes.split_first_chunk()?;
-        Some(Self { writer: *writer, number: i64::from_be_bytes(rest.try_into().ok()?) })
-    }
-}
-
-/// What the clock's row says.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Clock {
-    /// The point of the last commit.
-    pub(crate) point: i64,
-    /// The last batch that gave out points.
-    last: Option<Batch>,
-}
-
-impl Clock {
-    /// In a transaction that has the write lock.
-    pub(crate) fn read(connection: &Connection) -> rusqlite::Result<Self> {
-        connection
-            .prepare_cached("SELECT point, record FROM refs WHERE id = 0")?
-            .query_row([], |row| Ok(Self { point: row.get(0)?, last: Batch::decode(row.get_ref(1)?.as_bytes()?) }))
-    }
-
-    /// Writes the clock at the end of a batch.
-    pub(crate) fn seal(&self, connection: &Connection, point: i64, batch: Batch) -> rusqlite::Result<()> {
-        if let Some(last) = &self.last
-            && last.writer != batch.writer
-        {
-            keep(connection, last)?;
-        }
-        connection
-            .prepare_cached("UPDATE refs SET point = ?1, record = ?2 WHERE id = 0")?
-            .execute(params![point, batch.encode()])
-            .map(|_| ())
-    }
-
-    /// The number of the last batch of `writer` that took effect. `None`: nothing is known of this writer.
-    fn last_batch_of(&self, connection: &Connection, writer: &[u8; 16]) -> rusqlite::Result<Option<i64>> {
-        match &self.last {
-            Some(last) if last.writer == *writer => Ok(Some(last.number)),
-            _ => connection.query_row("SELECT batch FROM writers WHERE id = ?1", [writer], |row| row.get(0)).optional(),
-        }
-    }
-
-    /// Forgets a writer that has no batch whose outcome is open.
-    pub(crate) fn forget(&self, connection: &Connection, writer: &[u8; 16]) -> rusqlite::Result<()> {
-        connection.execute("DELETE FROM writers WHERE id = ?1", [writer])?;
-        if self.last.is_some_and(|last| last.writer == *writer) {
-            connection.execute("UPDATE refs SET record = x'' WHERE id = 0", [])?;
-        }
-        Ok(())
-    }
-}
-
-/// Writes a writer's batch to its own row.
-fn keep(connection: &Connection, batch: &Batch) -> rusqlite::Result<()> {
-    let rows = connection
-        .prepare_cached("UPDATE writers SET batch = ?2 WHERE id = ?1")?
-        .execute(params![batch.writer, batch.number])?;
-    if rows == 0 {
-        // Thousands of clients came since, and this row was taken for one of a client that died.
-        let row = params![batch.writer, batch.number];
-        connection.execute("INSERT INTO writers (id, batch) VALUES (?1, ?2)", row)?;
-    }
-    Ok(())
-}
-
-/// The point of the last commit.
-pub(crate) fn clock(connection: &Connection) -> rusqlite::Result<i64> {
-    connection.prepare_cached("SELECT point FROM refs WHERE id = 0")?.query_row([], |row| row.get(0))
-}
-
-/// A number that changes when another connection has committed anything, avout's or not. It means nothing to other connections.
-pub(crate) fn others(connection: &Connection) -> rusqlite::Result<i64> {
-    connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))
-}
-
-/// Writes the clock in the middle of a batch, for one who reads it there.
-pub(crate) fn set_clock(connection: &Connection, point: i64) -> rusqlite::Result<()> {
-    connection.prepare_cached("UPDATE refs SET point = ?1 WHERE id = 0")?.execute([point]).map(|_| ())
-}
-
-/// A point as SQLite keeps it.
-pub(crate) fn point(number: i64) -> Result<Point> {
-    match u64::try_from(number) {
-        Ok(number) => Ok(Point::new(number)),
-        Err(_) => Err(Error::new(ErrorKind::Corrupt, "a point below zero")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -230,7 +125,7 @@ mod tests {
     /// A receipt comes back from its bytes; others are refused.
     #[test]
     fn a_receipt_has_bytes() {
-        let receipt = Receipt { realm: Realm::new(7), writer: [9; 16], batch: 3, point: 77 };
+        let receipt = Receipt { realm: Realm::new(7), writer: Name::from_bytes([9; 16]), batch: 3, point: 77 };
         let bytes = receipt.encode();
         assert_eq!(Receipt::decode(&bytes).expect("its bytes"), receipt);
         for wrong in [&bytes[1..], &bytes[..48], &[]] {

@@ -77,6 +77,7 @@ fn look(shared: &Shared, eyes: &mut Option<Eyes>) -> Result<()> {
         Some(eyes) => eyes,
         None => eyes.insert(Eyes { connection: shared.connect()?, version: None }),
     };
+    let known = shared.history.known();
     patiently(shared.options.busy_timeout, || {
         let version = eyes
             .connection
@@ -85,7 +86,8 @@ fn look(shared: &Shared, eyes: &mut Option<Eyes>) -> Result<()> {
             .map_err(classify)?;
         // The version is read before the keys: a commit in between is seen now, and once more the next time.
         if eyes.version != Some(version) {
-            shared.hub.observe(records::points(&eyes.connection, &shared.hub.spots())?);
+            shared.look(&eyes.connection, known)?;
+            shared.hub.observe(records::stamps(&eyes.connection, &shared.hub.spots())?);
             eyes.version = Some(version);
         }
         Ok(())

@@ -1,87 +1,67 @@
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use avout_core::Result;
 use rusqlite::Connection;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 /// Connections that read, lent to one reader at a time.
+///
+/// Whoever uses one has a permit. It is waited for in turn and without a thread, so that any number of readers can wait.
 pub(crate) struct Readers {
-    pool: Mutex<Pool>,
-    returned: Condvar,
-    most: usize,
+    idle: Mutex<Idle>,
+    permits: Arc<Semaphore>,
 }
 
-struct Pool {
-    idle: Vec<Connection>,
-    /// How many there are, idle or lent.
-    count: usize,
-    /// How many wait for one: to wake nobody costs a system call too.
-    waiting: usize,
+struct Idle {
+    connections: Vec<Connection>,
     closed: bool,
 }
 
 impl Readers {
     pub(crate) fn new(first: Option<Connection>, most: usize) -> Self {
-        let idle: Vec<_> = first.into_iter().collect();
-        Self {
-            pool: Mutex::new(Pool { count: idle.len(), idle, waiting: 0, closed: false }),
-            returned: Condvar::new(),
-            most,
-        }
+        let idle = Idle { connections: first.into_iter().collect(), closed: false };
+        Self { idle: Mutex::new(idle), permits: Arc::new(Semaphore::new(most)) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Pool> {
-        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Idle> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One that is idle, without waiting.
-    pub(crate) fn take_idle(&self) -> Option<Connection> {
-        self.lock().idle.pop()
+    /// One that is idle, without waiting. It is given back before its permit.
+    pub(crate) fn take_idle(&self) -> Option<(SemaphorePermit<'_>, Connection)> {
+        let permit = self.permits.try_acquire().ok()?;
+        let connection = self.lock().connections.pop()?;
+        Some((permit, connection))
     }
 
-    /// One that is idle, a new one, or the next that is given back. Blocks: not for threads of the async runtime.
-    pub(crate) fn take(&self, connect: impl FnOnce() -> Result<Connection>) -> Result<Connection> {
-        let mut pool = self.lock();
-        loop {
-            if let Some(connection) = pool.idle.pop() {
-                return Ok(connection);
-            }
-            if pool.count < self.most {
-                pool.count += 1;
-                drop(pool);
-                return connect().inspect_err(|_| self.forget());
-            }
-            pool.waiting += 1;
-            pool = self.returned.wait(pool).unwrap_or_else(PoisonError::into_inner);
-            pool.waiting -= 1;
-        }
+    /// Waits for its turn to [`take`](Self::take) one.
+    pub(crate) async fn turn(&self) -> OwnedSemaphorePermit {
+        // A paused clock stays: those who have the permits read on threads that hold it.
+        Arc::clone(&self.permits).acquire_owned().await.expect("it is never closed")
     }
 
+    /// One that is idle, or a new one. It takes a turn.
+    pub(crate) fn take(
+        &self,
+        _turn: &OwnedSemaphorePermit,
+        connect: impl FnOnce() -> Result<Connection>,
+    ) -> Result<Connection> {
+        let idle = self.lock().connections.pop();
+        idle.map_or_else(connect, Ok)
+    }
+
+    /// Takes back one that works.
     pub(crate) fn give_back(&self, connection: Connection) {
-        let mut pool = self.lock();
-        if !pool.closed {
-            pool.idle.push(connection);
-            self.wake(&pool);
-        }
-    }
-
-    /// Counts one less: a connection that failed is not given back.
-    pub(crate) fn forget(&self) {
-        let mut pool = self.lock();
-        pool.count = pool.count.saturating_sub(1);
-        self.wake(&pool);
-    }
-
-    fn wake(&self, pool: &Pool) {
-        if pool.waiting > 0 {
-            self.returned.notify_one();
+        let mut idle = self.lock();
+        if !idle.closed {
+            idle.connections.push(connection);
         }
     }
 
     /// Takes all that are idle out. Those that are lent are closed when they are given back.
     pub(crate) fn close(&self) -> Vec<Connection> {
-        let mut pool = self.lock();
-        pool.closed = true;
-        pool.count = pool.count.saturating_sub(pool.idle.len());
-        std::mem::take(&mut pool.idle)
+        let mut idle = self.lock();
+        idle.closed = true;
+        std::mem::take(&mut idle.connections)
     }
 }

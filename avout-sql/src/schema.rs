@@ -5,6 +5,7 @@ use avout_core::{Error, ErrorKind, Result};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
+use crate::clock::{Clock, Name};
 use crate::connection::patiently;
 use crate::error::classify;
 use crate::options::{Options, Place};
@@ -13,36 +14,49 @@ use crate::options::{Options, Place};
 pub(crate) const APPLICATION_ID: i32 = i32::from_be_bytes(*b"avou");
 
 /// The version of the tables below. A change that an older library cannot live with raises it.
-pub(crate) const SCHEMA_VERSION: i32 = 2;
+pub(crate) const SCHEMA_VERSION: i32 = 3;
 
-/// A record's revision is the point where it took effect. Points are never used twice, so revisions are unique for ever.
+/// A record's revision is the point where it took effect, and a mark of the writer. No writer gives a point twice, so revisions are
+/// unique for ever, also if an older copy of the file is put back: see `history.rs`.
 ///
 /// The row of `refs` with the id 0 is no ref: it is the clock. Its point is that of the last commit, and its record names the
 /// writer and the number of the last batch. It lies beside the refs that were made first, so that a commit to a small file
 /// writes one page. `writers` says the same of all other clients: see `outcome.rs`.
 const TABLES: &str = "
     CREATE TABLE meta (name TEXT PRIMARY KEY NOT NULL, value BLOB NOT NULL) WITHOUT ROWID;
-    CREATE TABLE refs (id INTEGER PRIMARY KEY, key TEXT UNIQUE NOT NULL, point INTEGER NOT NULL, record BLOB NOT NULL);
-    CREATE TABLE atoms (key TEXT PRIMARY KEY NOT NULL, revision INTEGER NOT NULL, state BLOB NOT NULL);
+    CREATE TABLE refs (id INTEGER PRIMARY KEY, key TEXT UNIQUE NOT NULL, point INTEGER NOT NULL,
+        writer INTEGER NOT NULL DEFAULT 0, record BLOB NOT NULL);
+    CREATE TABLE atoms (key TEXT PRIMARY KEY NOT NULL, revision INTEGER NOT NULL,
+        writer INTEGER NOT NULL DEFAULT 0, state BLOB NOT NULL);
     CREATE TABLE ref_values (key TEXT NOT NULL, version BLOB NOT NULL, state BLOB NOT NULL, PRIMARY KEY (key, version));
     CREATE TABLE writers (id BLOB PRIMARY KEY NOT NULL, batch INTEGER NOT NULL);
-    INSERT INTO refs VALUES (0, '', 0, x'');
+    INSERT INTO refs (id, key, point, record) VALUES (0, '', 0, x'');
 ";
 
-/// Rows of clients that ended without a close, or with an unknown outcome, are kept for this many later clients.
+/// Makes the tables of version 2 those of version 3. It takes no longer for a large file, and a client of the version before that has
+/// the file open goes on.
+const FROM_2: &str = "
+    ALTER TABLE refs ADD COLUMN writer INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE atoms ADD COLUMN writer INTEGER NOT NULL DEFAULT 0;
+";
+
+/// Rows of clients that have ended are kept for this many later ones: they tell how a commit of unknown outcome ended, and whether what
+/// others have seen of them is still there.
 const KEPT_WRITERS: i64 = 4096;
 
 /// What a file is before anything is done to it.
 enum Found {
     Ours,
+    /// Of the version before.
+    Older,
     Empty,
 }
 
-/// Sees to it that the tables are there, adds a row for `writer`, and gives the realm.
+/// Sees to it that the tables are there, adds a row for `writer`, and gives the realm and the clock.
 ///
 /// Any number of processes may do this at once: the tables are made in one transaction by the first.
 /// A file that is not ours is left as it is.
-pub(crate) fn prepare(connection: &mut Connection, options: &Options, writer: &[u8; 16]) -> Result<Realm> {
+pub(crate) fn prepare(connection: &mut Connection, options: &Options, writer: Name) -> Result<(Realm, Clock)> {
     // A foreign file with a log is not to be checkpointed by our closing it.
     let checkpoint_on_close = |connection: &Connection, on: bool| {
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, !on).map(|_| ()).map_err(classify)
@@ -58,13 +72,16 @@ pub(crate) fn prepare(connection: &mut Connection, options: &Options, writer: &[
             use_log(connection, options)?;
         }
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(classify)?;
-        if let Found::Empty = find(&transaction)? {
-            make(&transaction).map_err(classify)?;
+        match find(&transaction)? {
+            Found::Ours => Ok(()),
+            Found::Older => upgrade(&transaction),
+            Found::Empty => make(&transaction),
         }
+        .map_err(classify)?;
         add_writer(&transaction, writer).map_err(classify)?;
-        let realm = realm(&transaction)?;
+        let found = (realm(&transaction)?, Clock::read(&transaction).map_err(classify)?);
         transaction.commit().map_err(classify)?;
-        Ok(realm)
+        Ok(found)
     })
 }
 
@@ -80,6 +97,7 @@ fn find(connection: &Connection) -> Result<Found> {
         .map_err(classify)?;
     match (application, version) {
         (APPLICATION_ID, SCHEMA_VERSION) => Ok(Found::Ours),
+        (APPLICATION_ID, 2) => Ok(Found::Older),
         (APPLICATION_ID, _) => Err(Error::new(
             ErrorKind::Unsupported,
             format!(
@@ -130,6 +148,11 @@ fn make(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "user_version", SCHEMA_VERSION)
 }
 
+fn upgrade(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(FROM_2)?;
+    connection.pragma_update(None, "user_version", SCHEMA_VERSION)
+}
+
 /// The realm in the file.
 pub(crate) fn realm(connection: &Connection) -> Result<Realm> {
     let bytes = connection
@@ -141,11 +164,16 @@ pub(crate) fn realm(connection: &Connection) -> Result<Realm> {
 }
 
 /// Adds the row of a new writer, and removes those of long ago.
-pub(crate) fn add_writer(connection: &Connection, writer: &[u8; 16]) -> rusqlite::Result<()> {
-    connection.execute("INSERT INTO writers (id, batch) VALUES (?1, 0)", [writer])?;
+pub(crate) fn add_writer(connection: &Connection, writer: Name) -> rusqlite::Result<()> {
+    connection.execute("INSERT INTO writers (id, batch) VALUES (?1, 0)", [writer.bytes()])?;
     let row = connection.last_insert_rowid();
     connection.execute("DELETE FROM writers WHERE rowid <= ?1", [row - KEPT_WRITERS])?;
     Ok(())
+}
+
+/// Whether there were so many writers that rows of earlier ones were removed.
+pub(crate) fn has_removed_writers(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.query_row("SELECT count(*) >= ?1 FROM writers", [KEPT_WRITERS], |row| row.get(0))
 }
 
 #[cfg(test)]
@@ -160,7 +188,7 @@ mod tests {
         let count =
             || -> i64 { connection.query_row("SELECT count(*) FROM writers", [], |row| row.get(0)).expect("a count") };
         for writer in 0..KEPT_WRITERS as u128 + 10 {
-            add_writer(&connection, &writer.to_be_bytes()).expect("a row");
+            add_writer(&connection, Name::from_bytes(writer.to_be_bytes())).expect("a row");
         }
         assert_eq!(count(), KEPT_WRITERS);
         let newest: i64 = connection

@@ -11,6 +11,7 @@ use avout_core::protocol::Key;
 use tokio::sync::Notify;
 
 use crate::client::{Client, closed};
+use crate::clock::Stamp;
 
 /// Where a key that is watched lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -29,8 +30,8 @@ pub(crate) struct Change {
     pub(crate) key: Key,
     /// The clock when it was so.
     pub(crate) as_of: i64,
-    /// Its own point; `None`: there is nothing under the key.
-    pub(crate) point: Option<i64>,
+    /// What it has; `None`: there is nothing under the key.
+    pub(crate) stamp: Option<Stamp>,
 }
 
 /// Who watches what. The writer's thread tells it what this client changes, the poller what others change.
@@ -50,8 +51,8 @@ struct State {
 
 #[derive(Default)]
 struct Watched {
-    /// The newest that is known: the clock then, and the key's point.
-    known: Option<(i64, Option<i64>)>,
+    /// The newest that is known: the clock then, and what the key had.
+    known: Option<(i64, Option<Stamp>)>,
     signals: Vec<Arc<Signal>>,
 }
 
@@ -105,16 +106,16 @@ impl Hub {
         if state.watched.is_empty() {
             return;
         }
-        for Change { table, key, as_of, point } in changes {
+        for Change { table, key, as_of, stamp } in changes {
             let Some(watched) = state.watched.get_mut(&(table, key)) else {
                 continue;
             };
             let changed = match watched.known {
                 None => first_is_change,
                 Some((known_as_of, _)) if known_as_of > as_of => continue,
-                Some((_, known)) => known != point,
+                Some((_, known)) => known != stamp,
             };
-            watched.known = Some((as_of, point));
+            watched.known = Some((as_of, stamp));
             if changed {
                 watched.signals.iter().for_each(|signal| signal.bell.notify_one());
             }
@@ -128,7 +129,17 @@ impl Hub {
 
     /// Tells all watchers that changes may have gone by.
     pub(crate) fn lose(&self) {
-        let state = self.lock();
+        self.lose_all(&self.lock());
+    }
+
+    /// The same, and whatever comes next is a change: the clock has gone back.
+    pub(crate) fn begin_anew(&self) {
+        let mut state = self.lock();
+        state.watched.values_mut().for_each(|watched| watched.known = Some((i64::MIN, Some(Stamp::NONE))));
+        self.lose_all(&state);
+    }
+
+    fn lose_all(&self, state: &State) {
         for signal in state.watched.values().flat_map(|watched| &watched.signals) {
             signal.lost.store(true, Ordering::Release);
             signal.bell.notify_one();

@@ -3,6 +3,7 @@ use avout_core::{Error, ErrorKind, Result};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
+use crate::clock::{Clock, Name, Stamp};
 use crate::known::Kept;
 use crate::watch::{Change, Table};
 
@@ -25,8 +26,8 @@ pub(crate) trait Work: Send + 'static {
     /// is where a conflict was [`Unexpected`](Conflicts::Unexpected): all are done again then.
     fn apply(&self, batch: &mut Batch<'_>) -> Result<Self::Answer>;
 
-    /// Notes the records that it wrote at this point, once that is committed.
-    fn note(&mut self, _point: i64, _known: &mut Kept) {}
+    /// Notes the records that it wrote under this stamp, once that is committed.
+    fn note(&mut self, _stamp: Stamp, _known: &mut Kept) {}
 }
 
 /// The transaction that the works of one batch share.
@@ -34,6 +35,7 @@ pub(crate) trait Work: Send + 'static {
 /// The write lock is held: what a work reads stays so until the commit. Works of the same batch see each other's writes.
 pub(crate) struct Batch<'a> {
     pub(crate) connection: &'a Connection,
+    writer: Name,
     began: i64,
     clock: i64,
     wrote: bool,
@@ -53,8 +55,8 @@ pub(crate) enum Conflicts {
 }
 
 impl<'a> Batch<'a> {
-    pub(crate) fn new(connection: &'a Connection, clock: i64, conflicts: Conflicts) -> Self {
-        Self { connection, began: clock, clock, wrote: false, changes: Vec::new(), conflicts }
+    pub(crate) fn new(connection: &'a Connection, writer: Name, clock: i64, conflicts: Conflicts) -> Self {
+        Self { connection, writer, began: clock, clock, wrote: false, changes: Vec::new(), conflicts }
     }
 
     pub(crate) fn conflicts(&self) -> Conflicts {
@@ -71,16 +73,24 @@ impl<'a> Batch<'a> {
         self.clock
     }
 
-    /// The point that [`next_point`](Self::next_point) will give.
-    pub(crate) fn coming_point(&self) -> Result<i64> {
-        self.clock.checked_add(1).ok_or_else(|| Error::new(ErrorKind::Corrupt, "the clock is at its end"))
+    /// The clock in the middle of the batch, which no other one is taken for.
+    pub(crate) fn as_of(&self) -> Clock {
+        Clock { point: self.clock, last: None }
+    }
+
+    /// The stamp that [`next`](Self::next) will give.
+    pub(crate) fn coming(&self) -> Result<Stamp> {
+        let point =
+            self.clock.checked_add(1).ok_or_else(|| Error::new(ErrorKind::Corrupt, "the clock is at its end"))?;
+        Ok(Stamp::new(point, self.writer))
     }
 
     /// A point of its own for the work that writes now.
-    pub(crate) fn next_point(&mut self) -> Result<i64> {
-        self.clock = self.coming_point()?;
+    pub(crate) fn next(&mut self) -> Result<Stamp> {
+        let stamp = self.coming()?;
+        self.clock = stamp.point;
         self.wrote = true;
-        Ok(self.clock)
+        Ok(stamp)
     }
 
     /// Notes a write that has no point.
@@ -89,13 +99,8 @@ impl<'a> Batch<'a> {
     }
 
     /// Notes a change for the watchers.
-    pub(crate) fn changed(&mut self, table: Table, key: &Key, point: Option<i64>) {
-        self.changes.push(Change { table, key: key.clone(), as_of: self.clock, point });
-    }
-
-    /// The point that it began with.
-    pub(crate) fn began(&self) -> i64 {
-        self.began
+    pub(crate) fn changed(&mut self, table: Table, key: &Key, stamp: Option<Stamp>) {
+        self.changes.push(Change { table, key: key.clone(), as_of: self.clock, stamp });
     }
 
     /// How many points were given out.
@@ -136,13 +141,13 @@ pub(crate) struct Pending<W: Work> {
     work: W,
     reply: oneshot::Sender<Reply<W>>,
     answer: Option<W::Answer>,
-    point: Option<i64>,
+    stamp: Option<Stamp>,
 }
 
 impl<W: Work> Pending<W> {
     pub(crate) fn new(work: W) -> (Box<Self>, oneshot::Receiver<Reply<W>>) {
         let (reply, receiver) = oneshot::channel();
-        (Box::new(Self { work, reply, answer: None, point: None }), receiver)
+        (Box::new(Self { work, reply, answer: None, stamp: None }), receiver)
     }
 }
 
@@ -158,17 +163,17 @@ impl<W: Work> Job for Pending<W> {
     fn apply(&mut self, batch: &mut Batch<'_>) -> Result<()> {
         let before = batch.point();
         self.answer = Some(self.work.apply(batch)?);
-        self.point = (batch.point() > before).then(|| batch.point());
+        self.stamp = (batch.point() > before).then(|| Stamp::new(batch.point(), batch.writer));
         Ok(())
     }
 
     fn point(&self) -> Option<i64> {
-        self.point
+        self.stamp.map(|stamp| stamp.point)
     }
 
     fn note(&mut self, known: &mut Kept) {
-        if let Some(point) = self.point {
-            self.work.note(point, known);
+        if let Some(stamp) = self.stamp {
+            self.work.note(stamp, known);
         }
     }
 

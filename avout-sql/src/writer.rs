@@ -4,17 +4,18 @@ use std::time::{Duration, Instant};
 
 use avout_core::protocol::Resolution;
 use avout_core::{Error, ErrorKind, Result};
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use crate::client::Shared;
+use crate::clock::{self, Clock, Name};
 use crate::connection::{patiently, roll_back, run};
 use crate::error::{classify, copies};
 use crate::file::Lengths;
 use crate::here::Pace;
 use crate::known::Kept;
 use crate::log::Log;
-use crate::outcome::{self, Clock, Receipt};
+use crate::outcome::Receipt;
 use crate::schema;
 use crate::watch::Change;
 use crate::work::{Batch, Conflicts, Job};
@@ -65,10 +66,11 @@ struct Applied {
     changes: Vec<Change>,
     /// What its connection says of commits by others; `None` if it was not asked.
     others: Option<i64>,
-    /// The clock before.
-    began: i64,
-    /// How many commits and atom writes took a point, and the number of the batch; `None` if none did.
-    points: Option<(i64, i64)>,
+    /// The clock before, and after.
+    began: Clock,
+    ended: Clock,
+    /// The number of the batch; `None` if nothing took a point.
+    number: Option<i64>,
 }
 
 /// The thread that owns the connection which writes.
@@ -84,7 +86,9 @@ pub(crate) struct Writer {
     /// not asked, or is another connection now.
     others: Option<i64>,
     /// The name of this client's row in `writers`.
-    id: [u8; 16],
+    id: Name,
+    /// How many losses were known of when it was taken.
+    losses: u64,
     /// Whether that row was made.
     registered: bool,
     /// The batch in that row.
@@ -142,13 +146,14 @@ pub(crate) fn serve(writer: &SharedWriter, queue: &Receiver<Message>) {
 }
 
 impl Writer {
-    pub(crate) fn new(shared: Arc<Shared>, connection: Connection, id: [u8; 16]) -> Result<Self> {
+    pub(crate) fn new(shared: Arc<Shared>, connection: Connection, id: Name) -> Result<Self> {
         let mut writer = Self {
             shared,
             connection,
             stale: false,
             others: None,
             id,
+            losses: 0,
             registered: true,
             number: 0,
             pace: Pace::new(),
@@ -173,7 +178,8 @@ impl Writer {
     /// Does one request on the thread of the caller, without waiting for anything but the disk. Gives it back if that cannot be.
     pub(crate) fn batch_here(&mut self, job: Box<dyn Job>) -> Option<Box<dyn Job>> {
         let begun = Instant::now();
-        let fit = self.pace.is_quick() && self.registered && !self.stale && !self.wants_its_thread();
+        let fit =
+            self.pace.is_quick() && self.registered && !self.stale && !self.wants_its_thread() && !self.has_lost();
         // Whatever is wrong with the file, its thread finds it too, and says so.
         if !fit || self.check().is_err() {
             return Some(job);
@@ -224,6 +230,7 @@ impl Writer {
         if jobs.is_empty() {
             return;
         }
+        self.has_lost();
         if let Err(error) = self.ready() {
             return fail(jobs, error);
         }
@@ -262,7 +269,7 @@ impl Writer {
         self.stale = false;
         if !self.registered {
             let timeout = self.shared.options.busy_timeout;
-            let (connection, id) = (&mut self.connection, &self.id);
+            let (connection, id) = (&mut self.connection, self.id);
             patiently(timeout, || {
                 let transaction = connection.transaction()?;
                 schema::add_writer(&transaction, id)?;
@@ -278,13 +285,13 @@ impl Writer {
         let Some(file) = &self.shared.file else {
             return Ok(());
         };
-        file.check_all(|| Lengths::of(&self.connection).ok())
+        file.check_all(|| Lengths::of(&self.connection))
     }
 
     fn attempt(&mut self, jobs: &mut [Box<dyn Job>]) -> Result<Vec<Change>, Failure> {
         match self.apply(jobs, self.shared.options.busy_timeout) {
             Ok(Some(mut applied)) => {
-                applied.others = outcome::others(&self.connection).ok();
+                applied.others = clock::others(&self.connection).ok();
                 match self.send_commit() {
                     Ok(()) => self.committed(applied, jobs),
                     Err(error) => match self.not_committed(error, applied) {
@@ -314,6 +321,14 @@ impl Writer {
         loop {
             let expected = conflicts;
             let result = self.apply_to(jobs, timeout, &mut conflicts);
+            if result.is_err() && self.has_lost() {
+                roll_back(&self.connection);
+                if timeout.is_zero() {
+                    return result;
+                }
+                self.ready().map_err(|error| (error, false))?;
+                continue;
+            }
             self.calm = if conflicts == Conflicts::Seen { 0 } else { self.calm.saturating_add(jobs.len()) };
             match result {
                 Err(_) if (expected, conflicts) == (Conflicts::Unexpected, Conflicts::Seen) => {}
@@ -322,6 +337,26 @@ impl Writer {
             roll_back(&self.connection);
             conflicts = Conflicts::Possible;
         }
+    }
+
+    /// Goes on under another name, which nobody knows anything of.
+    fn rename(&mut self) {
+        self.id = Name::new();
+        self.registered = false;
+        self.number = 0;
+    }
+
+    /// Whether something is gone of what this client has seen, perhaps of its own batches. It goes on under another name then: others take the
+    /// numbers of a writer for the history that they have seen.
+    fn has_lost(&mut self) -> bool {
+        let losses = self.shared.history.losses().count();
+        let lost = losses != self.losses;
+        if lost {
+            self.losses = losses;
+            self.others = None;
+            self.rename();
+        }
+        lost
     }
 
     fn apply_to(
@@ -333,44 +368,48 @@ impl Writer {
         let connection = &self.connection;
         let all = |error| (classify(error), false);
         let one = |error| (classify(error), true);
+        let known = self.shared.history.known();
         patiently(timeout, || run(connection, "BEGIN IMMEDIATE")).map_err(all)?;
         let clock = Clock::read(connection).map_err(all)?;
-        let mut batch = Batch::new(connection, clock.point, *conflicts);
+        self.shared.follow(connection, known, &clock).map_err(|error| (error, false))?;
+        if self.shared.history.losses().count() != self.losses {
+            return Err((Error::new(ErrorKind::StoreLost, "an older copy of the file was put back"), false));
+        }
+        let mut batch = Batch::new(connection, self.id, clock.point, *conflicts);
         let applied = jobs.iter_mut().try_for_each(|job| job.apply(&mut batch));
         *conflicts = batch.conflicts();
         applied.map_err(|error| (error, true))?;
         if !batch.wrote() {
             return Ok(None);
         }
-        let (began, mut points) = (batch.began(), None);
-        if batch.points() > 0 {
-            let number = self.number + 1;
-            let sealed = outcome::Batch { writer: self.id, number };
+        let (mut ended, mut number) = (clock, None);
+        if batch.point() > clock.point {
+            let sealed = clock::Batch { writer: self.id, number: self.number + 1 };
             clock.seal(connection, batch.point(), sealed).map_err(one)?;
-            points = Some((batch.points(), number));
+            ended = Clock { point: batch.point(), last: Some(sealed) };
+            number = Some(sealed.number);
         }
-        Ok(Some(Applied { changes: batch.into_changes(), others: None, began, points }))
+        Ok(Some(Applied { changes: batch.into_changes(), others: None, began: clock, ended, number }))
     }
 
     /// After a COMMIT that succeeded.
     fn committed(&mut self, applied: Applied, jobs: &mut [Box<dyn Job>]) -> Result<Vec<Change>, Failure> {
-        let Applied { changes, others, began, points } = applied;
-        self.shared.stats.count(points.map_or(0, |(points, _)| points));
-        if let Some((_, number)) = points {
-            self.number = number;
-        }
+        let Applied { changes, others, began, ended, number } = applied;
+        self.shared.stats.count(ended.point - began.point);
+        self.number = number.unwrap_or(self.number);
         // SQLite acknowledges commits to a file that is no longer there. Should it come back, so does the commit.
-        match (self.check(), points) {
-            (Ok(()), points) => {
+        match (self.check(), number) {
+            (Ok(()), _) => {
                 // A batch that failed takes nothing in: the next one still sees what was written before it.
                 let alone = others.is_some() && others == self.others;
                 self.others = others;
                 let note = |known: &mut Kept| jobs.iter_mut().for_each(|job| job.note(known));
-                self.shared.known.committed(alone, began, began + points.map_or(0, |(points, _)| points), note);
+                self.shared.known.committed(alone, &began, ended, note);
+                self.shared.history.committed(self.losses, ended);
                 Ok(changes)
             }
             (Err(error), None) => Err(Failure::Never { error, each: false }),
-            (Err(error), Some((_, number))) => Err(Failure::Unknown { error, number }),
+            (Err(error), Some(number)) => Err(Failure::Unknown { error, number }),
         }
     }
 
@@ -389,15 +428,12 @@ impl Writer {
         self.log.follow(&mut self.connection)
     }
 
-    /// Removes the row of this client. Those that receipts name have other names.
-    fn end(mut self) {
-        if self.registered && self.shared.file.is_some() && !self.stale && self.check().is_ok() {
-            let (connection, id) = (&mut self.connection, &self.id);
-            let removed = patiently(CLOSING, || {
-                let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-                Clock::read(&transaction)?.forget(&transaction, id)?;
-                transaction.commit()
-            });
+    /// Removes the row of this client, if it has written nothing. Others may have seen what it wrote, and will look whether it is still there.
+    fn end(self) {
+        let is_new = self.number == 0 && self.registered;
+        if is_new && self.shared.file.is_some() && !self.stale && self.check().is_ok() {
+            let removed =
+                patiently(CLOSING, || self.connection.execute("DELETE FROM writers WHERE id = ?1", [self.id.bytes()]));
             if let Err(error) = removed {
                 tracing::debug!(%error, "the row of a closing client stays");
             }

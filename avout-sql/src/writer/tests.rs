@@ -11,6 +11,7 @@ use bytes::Bytes;
 use rusqlite::Connection;
 use tokio::runtime::{Builder, Handle, RuntimeFlavor};
 
+use crate::clock::{Clock, Name};
 use crate::faults::Fault;
 use crate::outcome::Receipt as Own;
 use crate::writer::CALM;
@@ -33,6 +34,11 @@ fn key() -> Key {
 async fn revision(coordinator: &Coordinator) -> Option<Revision> {
     let snapshot = coordinator.read(&[key()], None).await.expect("a snapshot");
     snapshot.entries[0].as_ref().map(|entry| entry.revision.clone())
+}
+
+async fn written_at(coordinator: &Coordinator) -> Option<Point> {
+    let snapshot = coordinator.read(&[key()], None).await.expect("a snapshot");
+    snapshot.entries[0].as_ref().map(|entry| entry.point)
 }
 
 fn committed(outcome: Result<CommitOutcome>) -> Point {
@@ -73,7 +79,7 @@ impl Setup {
         let coordinator = &self.backend.coordinator;
         let now = revision(coordinator).await;
         let point = committed(coordinator.commit(&put(now.as_ref())).await);
-        assert_eq!(revision(coordinator).await, Some(crate::records::revision(point.number() as i64)));
+        assert_eq!(written_at(coordinator).await, Some(point));
     }
 }
 
@@ -119,7 +125,7 @@ fn a_recovered_commit_is_told() {
 
 async fn a_recovered_commit_is_told_on(setup: Setup) {
     let point = committed(setup.fault(Fault::Happened, 0).await);
-    assert_eq!(revision(&setup.backend.coordinator).await, Some(crate::records::revision(point.number() as i64)));
+    assert_eq!(written_at(&setup.backend.coordinator).await, Some(point));
     setup.goes_on().await;
 }
 
@@ -194,7 +200,7 @@ async fn a_file_renamed_at_commit_on(setup: Setup) {
     let Resolution::Committed(point) = coordinator.resolve(&receipt).await.expect("a resolution") else {
         panic!("not committed")
     };
-    assert_eq!(revision(coordinator).await, Some(crate::records::revision(point.number() as i64)));
+    assert_eq!(written_at(coordinator).await, Some(point));
     setup.goes_on().await;
 }
 
@@ -203,7 +209,7 @@ async fn a_file_renamed_at_commit_on(setup: Setup) {
 async fn foreign_receipts_are_refused() {
     let setup = Setup::new().await;
     let realm = setup.backend.coordinator.capabilities().realm;
-    let own = Own { realm, writer: [1; 16], batch: 1, point: 1 };
+    let own = Own { realm, writer: Name::from_bytes([1; 16]), batch: 1, point: 1 };
     for bytes in [own.encode(), Own { realm: Realm::new(1), ..own }.encode(), Bytes::from_static(b"?")] {
         let error = setup.backend.coordinator.resolve(&bytes).await.expect_err("no receipt");
         assert_eq!(error.kind(), ErrorKind::Unsupported);
@@ -376,7 +382,10 @@ async fn nothing_is_relied_on_after_another_program() {
     let mut names = (0..).map(|n| Key::new(format!("/{n}")).expect("a key"));
     let mut known = async |key: &Key| {
         let now = committed(coordinator.commit(&put_at(names.next().expect("one more"), None)).await);
-        let clock = || Ok::<_, Error>(i64::try_from(now.number()).expect("a small number"));
+        let file = Connection::open(setup.folder.path().join("state.db")).expect("a connection");
+        let clock = Clock::read(&file).expect("a clock");
+        assert_eq!(u64::try_from(clock.point), Ok(now.number()));
+        let clock = || Ok::<_, Error>(clock);
         client.shared.known.current(std::slice::from_ref(key), clock).expect("a clock").is_some()
     };
     let other = Connection::open(setup.folder.path().join("state.db")).expect("a connection");

@@ -6,6 +6,7 @@ use avout_core::protocol::Resolution;
 use avout_core::{Error, ErrorKind, Receipt as CoreReceipt, Result};
 
 use super::{Applied, Ended, Failure, Unsettled, Writer};
+use crate::clock;
 use crate::connection::roll_back;
 use crate::error::{classify, copies};
 use crate::outcome::{self, Receipt};
@@ -22,12 +23,12 @@ impl Writer {
     }
 
     /// After a COMMIT that failed.
-    pub(super) fn not_committed(&mut self, error: rusqlite::Error, Applied { changes, points, .. }: Applied) -> Ended {
+    pub(super) fn not_committed(&mut self, error: rusqlite::Error, Applied { changes, number, .. }: Applied) -> Ended {
         let definite = outcome::is_definite(&self.connection, &error);
         roll_back(&self.connection);
         let error = classify(error);
-        match points {
-            Some((_, number)) if !definite && self.shared.file.is_some() => {
+        match number {
+            Some(number) if !definite && self.shared.file.is_some() => {
                 self.stale = true;
                 Ended::Open { error, number, changes }
             }
@@ -61,7 +62,7 @@ impl Writer {
         // The new connection is opened before the old one is closed: were that the last one to the file, the log would be
         // recovered, with the frames of the failed commit in it.
         let connection = self.shared.connect()?;
-        let happened = outcome::decide(&connection, self.shared.options.busy_timeout, &self.id, number)?;
+        let happened = outcome::decide(&connection, self.shared.options.busy_timeout, self.id, number)?;
         self.connection = connection;
         self.others = None;
         self.log.follow(&mut self.connection)?;
@@ -73,9 +74,7 @@ impl Writer {
     /// touches the row that will tell.
     pub(super) fn give_receipts(&mut self, jobs: Vec<Box<dyn Job>>, error: Error, number: i64) {
         let receipt = Receipt { realm: self.shared.realm, writer: self.id, batch: number, point: 0 };
-        self.id = rand::random();
-        self.registered = false;
-        self.number = 0;
+        self.rename();
         self.stale = true;
         let copy = copies(error);
         for job in jobs {
@@ -98,10 +97,10 @@ impl Writer {
         }
         self.ready()?;
         let timeout = self.shared.options.busy_timeout;
-        let happened = outcome::decide(&self.connection, timeout, &receipt.writer, receipt.batch);
+        let happened = outcome::decide(&self.connection, timeout, receipt.writer, receipt.batch);
         roll_back(&self.connection);
         match happened? {
-            true => Ok(Resolution::Committed(outcome::point(receipt.point)?)),
+            true => Ok(Resolution::Committed(clock::point(receipt.point)?)),
             false => Ok(Resolution::NotCommitted),
         }
     }

@@ -27,7 +27,7 @@ async fn foreign_files_are_refused() {
         let before = fs::read(place.file()).expect("bytes");
         let error = refused(&place.file()).await;
         assert_eq!(error.kind(), ErrorKind::Unsupported);
-        for part in [&format!("version {version}"), "version 2", advice, "state.db"] {
+        for part in [&format!("version {version}"), "version 3", advice, "state.db"] {
             assert!(error.to_string().contains(part), "{error}");
         }
         assert_eq!(fs::read(place.file()).expect("bytes"), before);
@@ -241,7 +241,9 @@ async fn a_damaged_record() {
     committed(c.commit(&puts(&[(&a, Some(&revision), 3)])).await);
     assert_eq!(read(c, &a).await.as_ref().map(number), Some(3));
     // A key that is none does not hide the others.
-    raw(&place.file()).execute_batch("INSERT INTO refs VALUES (NULL, '/a//b', 1, x'00')").expect("a row");
+    raw(&place.file())
+        .execute_batch("INSERT INTO refs (key, point, record) VALUES ('/a//b', 1, x'00')")
+        .expect("a row");
     assert_eq!(c.list(&Key::root()).await.expect("keys"), [a, b]);
 }
 

@@ -2,6 +2,10 @@
 
 mod file;
 mod group;
+mod history;
+mod opening;
 mod processes;
 mod sanity;
 mod support;
+mod threads;
+mod upgrade;
