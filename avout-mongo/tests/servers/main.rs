@@ -4,6 +4,7 @@ mod failover;
 mod layout;
 mod lost;
 mod sanity;
+mod step_downs;
 mod support;
 
 use failover::{
@@ -24,6 +25,7 @@ use sanity::{
     checks_and_writes_of_others_conflict, commits_of_different_keys_run_side_by_side,
     credentials_are_needed_and_never_shown, nobody_there_is_unavailable, tls_checks_the_certificate,
 };
+use step_downs::commits_are_as_quick_as_the_new_primary;
 
 avout_conformance::server_tests![
     a_hello_is_three_requests,
@@ -50,4 +52,5 @@ avout_conformance::server_tests![
     a_killed_primary_loses_nothing,
     a_primary_that_steps_down_loses_nothing,
     a_watch_goes_on_after_a_failover,
+    commits_are_as_quick_as_the_new_primary,
 ];
