@@ -37,11 +37,16 @@ pub(crate) async fn linearizable(
         "$replData": 1,
     });
     let reply = reply.await?;
+    saw_time(progress, &reply);
+    let term = term(&reply)?;
+    Ok((reply, term))
+}
+
+/// Takes in when a reply was made, by which all that it tells of had happened.
+pub(crate) fn saw_time(progress: &Progress, reply: &Document) {
     if let Ok(time) = reply.get_timestamp("operationTime") {
         progress.saw(point(time));
     }
-    let term = term(&reply)?;
-    Ok((reply, term))
 }
 
 /// The term of the primary that made this reply. One that does not tell it cannot be compared with the one before.

@@ -27,12 +27,12 @@ use avout_core::backend::history::{Entered, Era, Survived};
 use avout_core::protocol::Point;
 use avout_core::{Error, ErrorKind};
 use mongodb::bson::oid::ObjectId;
-use mongodb::bson::raw::{RawBson, cstr};
+use mongodb::bson::raw::cstr;
 use mongodb::bson::{Binary, Bson, Document, RawArrayBuf, RawDocumentBuf, rawdoc};
 
-use crate::current::linearizable;
+use crate::current::{linearizable, saw_time, term};
 use crate::progress::Progress;
-use crate::schema::{self, Names};
+use crate::schema::{self, Names, unavailable};
 use crate::wire::bson::{binary, majority, strange};
 use crate::wire::request::{Failure, Requests, WriteErrors};
 
@@ -41,6 +41,8 @@ pub(crate) const ERA: i32 = -1;
 
 /// How many earlier eras the document names. A client that was away for more of them is not told of a loss in those.
 const NAMED: i32 = 256;
+
+const DUPLICATE_KEY: i32 = 11000;
 
 /// How often an era is begun that others begin too.
 const TRIES: u32 = 16;
@@ -117,8 +119,7 @@ pub(crate) async fn enter(
 ) -> Result<i64, Failure> {
     for _ in 0..TRIES {
         let asked = progress.history.known();
-        let (found, term) = current(requests, progress, names).await?;
-        let Some(found) = found else {
+        let Some(found) = look(requests, names).await? else {
             // A client that is in an era does not begin another namespace in the place of one that was dropped.
             if asked.era.number > 0 && schema::find(requests, names).await.map_err(Failure::Other)?.is_none() {
                 let message = "the namespace was dropped: bring it back, or open it anew";
@@ -128,10 +129,12 @@ pub(crate) async fn enter(
             continue;
         };
         let other = |process: &ObjectId| found.get_object_id("process").ok().as_ref() != Some(process);
-        if let Some(process) = process.filter(other) {
-            begin(requests, names, &found, process).await?;
-            continue;
-        }
+        let current = match process.filter(other) {
+            Some(process) => begin(requests, progress, names, &found, process).await?,
+            None => current(requests, progress, names).await?,
+        };
+        // Another client was first.
+        let Some((found, term)) = current else { continue };
         let now = Beat::of(&found).ok_or_else(|| Failure::Other(strange()))?;
         let survived = survived(&found, asked.era, &now);
         if progress.history.enter(asked, now.era, now.beat, survived) == Entered::Current {
@@ -142,16 +145,26 @@ pub(crate) async fn enter(
     Err(Failure::Other(Error::new(ErrorKind::Unavailable, message)))
 }
 
-/// The document of eras, after all that was acknowledged.
+/// The document of eras as the primary has it, whether a majority has that or not.
+async fn look(requests: &Requests<'_>, names: &Names) -> Result<Option<Document>, Failure> {
+    let find = rawdoc! { "find": names.refs.as_str(), "filter": { "_id": ERA }, "limit": 1, "singleBatch": true };
+    first_of(&requests.run(find).await?)
+}
+
+/// The document of eras, after all that was acknowledged, and the primary's term.
 async fn current(
     requests: &Requests<'_>,
     progress: &Progress,
     names: &Names,
-) -> Result<(Option<Document>, i64), Failure> {
+) -> Result<Option<(Document, i64)>, Failure> {
     let (reply, term) = linearizable(requests, progress, &names.refs, rawdoc! { "_id": ERA }).await?;
+    Ok(first_of(&reply)?.map(|found| (found, term)))
+}
+
+fn first_of(reply: &Document) -> Result<Option<Document>, Failure> {
     let batch = reply.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch"));
     let batch = batch.map_err(|_| Failure::Other(strange()))?;
-    Ok((batch.first().and_then(Bson::as_document).cloned(), term))
+    Ok(batch.first().and_then(Bson::as_document).cloned())
 }
 
 /// Makes the document of a namespace that has none: it is new, or the version before made it.
@@ -160,11 +173,26 @@ async fn first(requests: &Requests<'_>, names: &Names, process: Option<ObjectId>
     if let Some(process) = process {
         fields.append(cstr!("process"), process);
     }
-    change(requests, names, rawdoc! { "_id": ERA }, rawdoc! { "$setOnInsert": fields }, true).await
+    let made = requests.run(rawdoc! {
+        "update": names.refs.as_str(), "writeConcern": majority(),
+        "updates": [{ "q": { "_id": ERA }, "u": { "$setOnInsert": fields }, "upsert": true }],
+    });
+    match WriteErrors::of(&made.await?) {
+        // Two that insert at once are as good as one. It is read again in any case.
+        WriteErrors { write: Some(DUPLICATE_KEY), .. } => Ok(()),
+        errors => errors.check().map_err(unavailable).map_err(Failure::Other),
+    }
 }
 
-/// Begins an era after the one that was found. If another client was first, that one's is as good.
-async fn begin(requests: &Requests<'_>, names: &Names, found: &Document, process: ObjectId) -> Result<(), Failure> {
+/// Begins an era after the one that was found, and gives its document and the primary's term; `None` if another client was first. A
+/// majority has it, so later reads are of all that was acknowledged before.
+async fn begin(
+    requests: &Requests<'_>,
+    progress: &Progress,
+    names: &Names,
+    found: &Document,
+    process: ObjectId,
+) -> Result<Option<(Document, i64)>, Failure> {
     let era = era_of(found).ok_or_else(|| Failure::Other(strange()))?;
     let next = bytes_of(Era::begin(era.number.saturating_add(1)));
     let all = rawdoc! { "$concatArrays": ["$earlier", [{ "r": "$r", "beat": "$beat" }]] };
@@ -172,28 +200,15 @@ async fn begin(requests: &Requests<'_>, names: &Names, found: &Document, process
     pipeline.push(rawdoc! { "$set": {
         "r": { "$literal": next }, "process": process, "earlier": { "$slice": [all, -NAMED] },
     } });
-    change(requests, names, rawdoc! { "_id": ERA, "r": bytes_of(era) }, pipeline, false).await
-}
-
-async fn change(
-    requests: &Requests<'_>,
-    names: &Names,
-    query: RawDocumentBuf,
-    update: impl Into<RawBson>,
-    upsert: bool,
-) -> Result<(), Failure> {
-    let update: RawBson = update.into();
-    let command = rawdoc! {
-        "update": names.refs.as_str(), "updates": [{ "q": query, "u": update, "upsert": upsert }],
-        "writeConcern": majority(),
-    };
-    let reply = requests.run(command).await?;
-    // Two that insert at once are as good as one. It is read again in any case.
-    match WriteErrors::of(&reply) {
-        WriteErrors { write: None, concern: false } => Ok(()),
-        WriteErrors { write: Some(11000), .. } => Ok(()),
-        errors => errors.check().map_err(Failure::Other),
-    }
+    let reply = requests.run(rawdoc! {
+        "findAndModify": names.refs.as_str(), "query": { "_id": ERA, "r": bytes_of(era) }, "update": pipeline,
+        "new": true, "writeConcern": majority(), "$replData": 1,
+    });
+    let reply = reply.await?;
+    WriteErrors::of(&reply).check().map_err(unavailable).map_err(Failure::Other)?;
+    let Ok(begun) = reply.get_document("value") else { return Ok(None) };
+    saw_time(progress, &reply);
+    Ok(Some((begun.clone(), term(&reply)?)))
 }
 
 /// How much of `era` is a part of the history that a document of eras tells; `None`: it is the current one, or nothing is known of it.

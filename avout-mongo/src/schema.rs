@@ -126,7 +126,7 @@ pub(crate) async fn prepare(requests: &Requests<'_>, names: &Names, coordinator:
 }
 
 /// All of this may be repeated, so an open outcome is none.
-fn unavailable(error: Error) -> Error {
+pub(crate) fn unavailable(error: Error) -> Error {
     if error.kind() == ErrorKind::OutcomeUnknown {
         return Error::new(ErrorKind::Unavailable, "a majority of the servers did not confirm it").with_source(error);
     }

@@ -1,5 +1,6 @@
 //! Requests, conflicts, and servers that do not fit.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,7 @@ use avout_core::backend::{Coordinator as _, Store as _};
 use avout_core::protocol::{Check, Commit, CommitOutcome, Floor, Key, Put, State};
 use avout_mongo::Options;
 use mongodb::bson::{Bson, doc};
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::{Outcome, client, command, driver, open, shared_url, stm, with};
 
@@ -224,11 +226,12 @@ pub(crate) async fn tls_checks_the_certificate() -> Outcome {
     let r = stm.create_ref("/r", 1_i64).await?;
     assert_eq!(r.alter(|n| n + 1).await?, 2);
     // What only another configuration can mend is told at once, with what to do.
+    let elsewhere = another_address_of(mongo.node(0).address()).await?;
     let begun = Instant::now();
     for (url, help) in [
         (url(&file("other.pem")), "tlsCAFile"),
         (with(&mongo.url("tls"), "timeout=10s&tls=true"), "tlsCAFile"),
-        (with(&url(&file("ca.pem")).replace("127.0.0.1", "0x7f000001"), "directConnection=true"), "another host"),
+        (with(&url(&file("ca.pem")).replace(&mongo.address(), &elsewhere), "directConnection=true"), "another host"),
     ] {
         let error = open(&url).await.expect_err("a certificate that nobody trusts");
         assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
@@ -241,6 +244,21 @@ pub(crate) async fn tls_checks_the_certificate() -> Outcome {
     }
     assert!(begun.elapsed() < Duration::from_secs(5), "it tried again and again, for {:?}", begun.elapsed());
     Ok(())
+}
+
+/// An address that is in no certificate, and leads to this one.
+async fn another_address_of(server: SocketAddr) -> std::io::Result<String> {
+    let listener = TcpListener::bind("127.0.0.2:0").await?;
+    let address = listener.local_addr()?.to_string();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut server = TcpStream::connect(server).await?;
+                tokio::io::copy_bidirectional(&mut client, &mut server).await
+            });
+        }
+    });
+    Ok(address)
 }
 
 /// However few connections the URL allows, a watch leaves some for requests.
