@@ -30,72 +30,24 @@
 
 #![warn(missing_docs)]
 
-mod abandoned;
-mod atom;
-mod chunks;
 mod client;
-mod commit;
-mod container;
 mod coordinator;
-mod documents;
-mod error;
+mod current;
+mod eras;
+mod find;
+mod hub;
+mod listing;
+mod open;
 mod options;
-mod reads;
-mod records;
+mod progress;
+mod revisions;
 mod schema;
-mod values;
-mod watch;
+mod sessions;
+mod store;
+mod wire;
 
-use std::fmt;
-use std::sync::Arc;
-
-use avout_core::Result;
-
-pub use container::Store;
 pub use coordinator::Coordinator;
 pub use mongodb;
+pub use open::{Backend, connect};
 pub use options::Options;
-
-use client::Client;
-
-/// Opens the namespace that a text names, as [`Options::from_url`] reads it, and makes it if it is not there.
-///
-/// # Errors
-/// [`InvalidInput`](avout_core::ErrorKind::InvalidInput): the URL, or its TLS options.
-/// [`Denied`](avout_core::ErrorKind::Denied): wrong credentials, or the user may not write there.
-/// [`Unavailable`](avout_core::ErrorKind::Unavailable): no primary answered within the timeout.
-/// [`Unsupported`](avout_core::ErrorKind::Unsupported): a stand-alone server, a sharded cluster, a server before MongoDB
-/// 5.0, or a namespace that a newer library made.
-///
-/// # Cancel safety
-/// Safe: a namespace that was made, in part or whole, stays, and the next one to open it goes on from there.
-pub async fn connect(url: &str) -> Result<Backend> {
-    Options::from_url(url)?.open().await
-}
-
-/// A namespace that is open: one client of it.
-///
-/// The coordinator, the store, and what they make belong together; the connections are closed after the last of them
-/// is dropped, in the background.
-#[derive(Clone)]
-pub struct Backend {
-    /// Orders the commits.
-    pub coordinator: Arc<Coordinator>,
-    /// Holds the values.
-    pub store: Arc<Store>,
-    client: Arc<Client>,
-}
-
-impl Backend {
-    fn new(client: Arc<Client>) -> Self {
-        let coordinator = Arc::new(Coordinator::new(Arc::clone(&client)));
-        let store = Arc::new(Store::new(Arc::clone(&client)));
-        Self { coordinator, store, client }
-    }
-}
-
-impl fmt::Debug for Backend {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Backend").field("options", &self.client.options).finish_non_exhaustive()
-    }
-}
+pub use store::Store;

@@ -6,8 +6,6 @@ use std::time::Duration;
 use avout_core::backend::{LONGEST_TIME, UrlParts, UrlReader};
 use avout_core::{Error, Result};
 
-use crate::{Backend, Store};
-
 /// Where the servers are, which namespace on them, and how it is used.
 ///
 /// `Debug` shows neither user nor password.
@@ -176,28 +174,6 @@ impl Options {
     pub fn documents(mut self, documents: bool) -> Self {
         self.documents = documents;
         self
-    }
-
-    /// Opens coordinator and store: see [`connect`](crate::connect).
-    ///
-    /// # Errors
-    /// As [`connect`](crate::connect).
-    ///
-    /// # Cancel safety
-    /// As [`connect`](crate::connect).
-    pub async fn open(self) -> Result<Backend> {
-        crate::client::open(self).await
-    }
-
-    /// Opens the store alone, which a stand-alone server can hold too.
-    ///
-    /// # Errors
-    /// As [`connect`](crate::connect), but for a stand-alone server.
-    ///
-    /// # Cancel safety
-    /// As [`connect`](crate::connect).
-    pub async fn open_store(self) -> Result<Store> {
-        crate::client::open_store(self).await
     }
 }
 

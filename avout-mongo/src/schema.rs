@@ -6,7 +6,8 @@ use mongodb::bson::raw::cstr;
 use mongodb::bson::spec::BinarySubtype;
 use mongodb::bson::{Binary, Document, RawArrayBuf, RawDocumentBuf, rawdoc};
 
-use crate::client::{Client, Names, Requests, WriteErrors};
+use crate::wire::bson::majority;
+use crate::wire::request::{Requests, WriteErrors};
 
 /// The version of the layout. A change that an older library cannot live with raises it.
 pub(crate) const SCHEMA: i32 = 1;
@@ -14,17 +15,31 @@ pub(crate) const SCHEMA: i32 = 1;
 /// The document of `<namespace>.meta`.
 const META: &str = "namespace";
 
-/// How many copies of the floor's revision there are: see `floor.rs`.
+/// How many copies of the floor's revision there are.
 pub(crate) const STRIPES: i32 = 256;
 
 const NAMESPACE_EXISTS: i32 = 48;
 const DUPLICATE_KEY: i32 = 11000;
 
+/// The collections of a namespace.
+pub(crate) struct Names {
+    pub(crate) meta: String,
+    pub(crate) refs: String,
+    pub(crate) values: String,
+    pub(crate) atoms: String,
+}
+
+impl Names {
+    pub(crate) fn of(namespace: &str) -> Self {
+        let name = |part: &str| format!("{namespace}.{part}");
+        Self { meta: name("meta"), refs: name("refs"), values: name("values"), atoms: name("atoms") }
+    }
+}
+
 /// What kind of server answers.
 pub(crate) enum Server {
     Alone,
     Replicated,
-    Sharded,
 }
 
 impl Server {
@@ -37,10 +52,6 @@ impl Server {
                 "a stand-alone server has no transactions, which the coordinator needs: start mongod with --replSet rs0 \
                  and run rs.initiate() once; one node will do. Its store alone can be used as it is",
             )),
-            Self::Sharded => Err(Error::new(
-                ErrorKind::Unsupported,
-                "a sharded cluster is not supported as coordinator: use a replica set",
-            )),
         }
     }
 }
@@ -48,12 +59,17 @@ impl Server {
 /// Asks the server what it is.
 pub(crate) async fn look(requests: &Requests<'_>) -> Result<Server> {
     let hello = requests.run(rawdoc! { "hello": 1 }).await.map_err(|failure| failure.unapplied())?;
+    server_of(&hello)
+}
+
+fn server_of(hello: &Document) -> Result<Server> {
     // MongoDB 5.0: the first with snapshot reads outside of transactions.
     if hello.get_i32("maxWireVersion").unwrap_or(0) < 13 {
         return Err(Error::new(ErrorKind::Unsupported, "the server is too old: MongoDB 5.0 or later is needed"));
     }
     if hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid") {
-        return Ok(Server::Sharded);
+        let message = "a sharded cluster is not supported, as coordinator or as store: use a replica set";
+        return Err(Error::new(ErrorKind::Unsupported, message));
     }
     if !hello.contains_key("setName") {
         return Ok(Server::Alone);
@@ -110,14 +126,14 @@ pub(crate) async fn prepare(requests: &Requests<'_>, names: &Names, coordinator:
 }
 
 /// All of this may be repeated, so an open outcome is none.
-fn unavailable(error: Error) -> Error {
+pub(crate) fn unavailable(error: Error) -> Error {
     if error.kind() == ErrorKind::OutcomeUnknown {
         return Error::new(ErrorKind::Unavailable, "a majority of the servers did not confirm it").with_source(error);
     }
     error
 }
 
-async fn find(requests: &Requests<'_>, names: &Names) -> Result<Option<Document>> {
+pub(crate) async fn find(requests: &Requests<'_>, names: &Names) -> Result<Option<Document>> {
     let command = rawdoc! {
         "find": names.meta.as_str(), "filter": { "_id": META }, "limit": 1, "singleBatch": true,
         "readConcern": { "level": "majority" },
@@ -126,19 +142,6 @@ async fn find(requests: &Requests<'_>, names: &Names) -> Result<Option<Document>
     let batch =
         reply.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch")).map_err(|_| foreign())?;
     Ok(batch.first().and_then(|first| first.as_document()).cloned())
-}
-
-/// Checks that the namespace is still the one that was opened.
-pub(crate) async fn check_realm(client: &Client) -> Result<()> {
-    let requests = Requests { database: &client.database, timeout: client.options.timeout };
-    let found = match find(&requests, &client.names).await? {
-        Some(meta) => realm(&meta).ok(),
-        None => None,
-    };
-    if found == Some(client.realm) {
-        return Ok(());
-    }
-    Err(Error::new(ErrorKind::StoreLost, "the namespace was dropped or replaced: bring it back, or open it anew"))
 }
 
 fn check_version(meta: &Document) -> Result<()> {
@@ -157,7 +160,7 @@ fn check_version(meta: &Document) -> Result<()> {
     }
 }
 
-fn realm(meta: &Document) -> Result<Realm> {
+pub(crate) fn realm(meta: &Document) -> Result<Realm> {
     let bytes = meta.get_binary_generic("realm").map_err(|_| foreign())?;
     let bytes: [u8; 16] = bytes.as_slice().try_into().map_err(|_| foreign())?;
     Ok(Realm::new(u128::from_be_bytes(bytes)))
@@ -188,7 +191,20 @@ async fn stripes(requests: &Requests<'_>, refs: &str) -> Result<()> {
     }
 }
 
-/// What every write waits for.
-pub(crate) fn majority() -> RawDocumentBuf {
-    rawdoc! { "w": "majority", "j": true }
+#[cfg(test)]
+mod tests {
+    use mongodb::bson::doc;
+
+    use super::*;
+
+    /// A router of a sharded cluster is refused, for a store alone as well; it has no name of a set.
+    #[test]
+    fn routers_are_refused() {
+        let hello = doc! { "maxWireVersion": 21, "isWritablePrimary": true, "msg": "isdbgrid" };
+        let error = server_of(&hello).map(drop).expect_err("a router");
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.to_string().contains("use a replica set"), "{error}");
+        let alone = doc! { "maxWireVersion": 21, "isWritablePrimary": true };
+        assert!(matches!(server_of(&alone), Ok(Server::Alone)));
+    }
 }

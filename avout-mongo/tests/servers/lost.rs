@@ -142,19 +142,20 @@ async fn left_open(client: &mongodb::Client, namespace: &str, key: &str) -> Resu
     Ok(session)
 }
 
-/// The driver, as one of avout's clients uses it or as another application.
-async fn driver_of(url: &str, avout: bool) -> Result<mongodb::Client, Box<dyn Error>> {
+/// The driver, as a client of a namespace uses it or as another application.
+async fn driver_of(url: &str, namespace: Option<&str>) -> Result<mongodb::Client, Box<dyn Error>> {
     let mut options = ClientOptions::parse(url).await?;
-    options.driver_info = avout.then(|| DriverInfo::builder().name("avout").build());
+    options.driver_info =
+        namespace.map(|namespace| DriverInfo::builder().name("avout").version(format!("tests.{namespace}")).build());
     Ok(mongodb::Client::with_options(options)?)
 }
 
 /// A client that is gone between its update and its commit leaves nothing that can be seen, and its keys are free soon, long before
-/// the server gives its transaction up. Those of other applications are theirs.
+/// the server gives its transaction up. Those of other applications and of other namespaces are theirs.
 pub(crate) async fn a_client_that_dies_leaves_nothing_half_done() -> Outcome {
     let mongo = Mongo::builder().replica_set(1).user("admin", "correct-horse").start().await?;
     let admin = with(&mongo.url("tests").replacen("://", "://admin:correct-horse@", 1), "authSource=admin");
-    let database = driver_of(&admin, false).await?.database("tests");
+    let database = driver_of(&admin, None).await?.database("tests");
     let user = doc! { "createUser": "clerk", "pwd": "paper-clip", "roles": ["readWrite"] };
     database.run_command(user).await?;
     let clerk = mongo.url("tests").replacen("://", "://clerk:paper-clip@", 1);
@@ -164,8 +165,9 @@ pub(crate) async fn a_client_that_dies_leaves_nothing_half_done() -> Outcome {
         let namespace = format!("dead{number}");
         let stm = client(&with(url, &format!("namespace={namespace}")), 40).await?;
         let r = stm.create_or_open_ref("/r", 0_i64).await?;
-        let mut lost = left_open(&driver_of(&clerk, true).await?, &namespace, "/r").await?;
-        let mut foreign = left_open(&driver_of(url, false).await?, &namespace, "/other").await?;
+        let mut lost = left_open(&driver_of(&clerk, Some(&namespace)).await?, &namespace, "/r").await?;
+        let mut foreign = left_open(&driver_of(url, None).await?, &namespace, "/other").await?;
+        let mut elsewhere = left_open(&driver_of(url, Some("elsewhere")).await?, "elsewhere", "/other").await?;
         let begun = Instant::now();
         assert_eq!(r.get().await?, 0, "a read does not wait for it");
         assert_eq!(r.alter(|n| n + 1).await?, 1, "a commit waits until it is ended");
@@ -175,6 +177,7 @@ pub(crate) async fn a_client_that_dies_leaves_nothing_half_done() -> Outcome {
         assert!(error.contains_label(mongodb::error::TRANSIENT_TRANSACTION_ERROR), "{error:?}");
         assert_eq!(r.get().await?, 1);
         foreign.commit_transaction().await?;
+        elsewhere.commit_transaction().await?;
     }
     Ok(())
 }
@@ -185,7 +188,7 @@ pub(crate) async fn a_transaction_of_others_is_waited_for() -> Outcome {
     let mongo = mongo.start().await?;
     let stm = client(&with(&mongo.url("tests"), "namespace=others"), 30).await?;
     let r = stm.create_or_open_ref("/r", 0_i64).await?;
-    let session = left_open(&driver_of(&mongo.url("tests"), false).await?, "others", "/r").await?;
+    let session = left_open(&driver_of(&mongo.url("tests"), None).await?, "others", "/r").await?;
     assert_eq!(r.get().await?, 0, "a read does not wait for it");
     assert_eq!(r.alter(|n| n + 1).await?, 1, "a commit waits until it is given up");
     drop(session);
@@ -223,6 +226,23 @@ pub(crate) async fn a_paused_server_is_waited_for() -> Outcome {
             assert_eq!(value, 10 + expected);
         }
         None => assert_eq!(value, 10),
+    }
+    Ok(())
+}
+
+/// A connection that is reset while a namespace is opened is made again, whatever was asked for last.
+pub(crate) async fn a_reset_while_opening_is_survived() -> Outcome {
+    for name in ["find", "create", "insert", "findAndModify"] {
+        let (proxy, url) = behind_proxy(&format!("reset_{name}")).await?;
+        proxy.cut_on_request(move |message| command(message) == Some(name));
+        let heal = async {
+            proxy.is_cut().await;
+            proxy.heal().await
+        };
+        let (opened, healed) = tokio::join!(open(&url), heal);
+        healed?;
+        let stm = stm(&opened.map_err(|error| format!("reset on {name}: {error:?}"))?);
+        assert_eq!(stm.create_ref("/r", 1_i64).await?.get().await?, 1);
     }
     Ok(())
 }

@@ -2,8 +2,11 @@
 
 mod failover;
 mod layout;
+mod leaks;
 mod lost;
+mod older_copy;
 mod sanity;
+mod step_downs;
 mod support;
 
 use failover::{
@@ -14,16 +17,20 @@ use layout::{
     a_dropped_namespace_is_lost, large_states_lie_in_chunks, other_layouts_are_refused,
     reads_are_of_any_moment_in_the_window, values_can_be_queried_as_documents,
 };
+use leaks::{a_sweep_removes_chunks_without_a_head, checks_of_absent_keys_leave_nothing};
 use lost::{
     a_client_that_dies_leaves_nothing_half_done, a_commit_is_sent_once, a_lost_reply_is_found_out,
     a_lost_request_is_made_again, a_paused_server_is_waited_for, a_refused_commit_is_made_again,
-    a_transaction_of_others_is_waited_for,
+    a_reset_while_opening_is_survived, a_transaction_of_others_is_waited_for,
 };
+use older_copy::{an_older_copy_is_a_loss, failovers_are_no_losses};
 use sanity::{
-    a_hello_is_three_requests, a_small_pool_serves_a_watch_and_requests, a_stand_alone_server_is_a_store,
-    checks_and_writes_of_others_conflict, commits_of_different_keys_run_side_by_side,
-    credentials_are_needed_and_never_shown, nobody_there_is_unavailable, tls_checks_the_certificate,
+    a_hello_is_three_requests, a_missing_right_is_named, a_small_pool_serves_a_watch_and_requests,
+    a_stand_alone_server_is_a_store, checks_and_writes_of_others_conflict, commits_of_different_keys_run_side_by_side,
+    credentials_are_needed_and_never_shown, names_that_are_not_found_are_unavailable, nobody_there_is_unavailable,
+    tls_checks_the_certificate,
 };
+use step_downs::commits_are_as_quick_as_the_new_primary;
 
 avout_conformance::server_tests![
     a_hello_is_three_requests,
@@ -33,6 +40,8 @@ avout_conformance::server_tests![
     a_small_pool_serves_a_watch_and_requests,
     credentials_are_needed_and_never_shown,
     nobody_there_is_unavailable,
+    a_missing_right_is_named,
+    names_that_are_not_found_are_unavailable,
     tls_checks_the_certificate,
     large_states_lie_in_chunks,
     other_layouts_are_refused,
@@ -42,6 +51,7 @@ avout_conformance::server_tests![
     a_lost_reply_is_found_out,
     a_lost_request_is_made_again,
     a_commit_is_sent_once,
+    a_reset_while_opening_is_survived,
     a_refused_commit_is_made_again,
     a_client_that_dies_leaves_nothing_half_done,
     a_transaction_of_others_is_waited_for,
@@ -50,4 +60,9 @@ avout_conformance::server_tests![
     a_killed_primary_loses_nothing,
     a_primary_that_steps_down_loses_nothing,
     a_watch_goes_on_after_a_failover,
+    commits_are_as_quick_as_the_new_primary,
+    a_sweep_removes_chunks_without_a_head,
+    checks_of_absent_keys_leave_nothing,
+    an_older_copy_is_a_loss,
+    failovers_are_no_losses,
 ];

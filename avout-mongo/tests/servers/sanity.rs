@@ -1,5 +1,6 @@
 //! Requests, conflicts, and servers that do not fit.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,7 @@ use avout_core::backend::{Coordinator as _, Store as _};
 use avout_core::protocol::{Check, Commit, CommitOutcome, Floor, Key, Put, State};
 use avout_mongo::Options;
 use mongodb::bson::{Bson, doc};
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::{Outcome, client, command, driver, open, shared_url, stm, with};
 
@@ -162,6 +164,42 @@ pub(crate) async fn credentials_are_needed_and_never_shown() -> Outcome {
     Ok(())
 }
 
+/// A right that is missing is named.
+pub(crate) async fn a_missing_right_is_named() -> Outcome {
+    let mongo = Mongo::builder().replica_set(1).user("admin", "correct-horse").start().await?;
+    let admin = with(&mongo.url("tests").replacen("://", "://admin:correct-horse@", 1), "authSource=admin");
+    open(&with(&admin, "namespace=rights")).await?;
+    let user = doc! { "createUser": "reader", "pwd": "paper-clip", "roles": ["read"] };
+    driver(&admin).await?.run_command(user).await?;
+    let reader = mongo.url("tests").replacen("://", "://reader:paper-clip@", 1);
+    let error = open(&with(&reader, "namespace=other")).await.expect_err("it may not write");
+    assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
+    let text = error.to_string();
+    assert!(text.contains("may not create tests.other.meta") && text.contains("readWrite on tests"), "{text}");
+    Ok(())
+}
+
+/// Servers whose names cannot be looked up are `Unavailable` within the timeout, and so long times as there are cause no panic.
+pub(crate) async fn names_that_are_not_found_are_unavailable() -> Outcome {
+    let begun = Instant::now();
+    let url = "mongodb+srv://user:secret-word@db.nowhere.invalid/shop?timeout=1s";
+    let error = open(url).await.expect_err("there is no such name");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+    assert!(!format!("{error} {error:?}").contains("secret-word"));
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    let long = u64::MAX;
+    let options = format!(
+        "namespace=long&timeout=365d&serverSelectionTimeoutMS={long}&connectTimeoutMS={long}&heartbeatFrequencyMS={long}&maxIdleTimeMS={long}"
+    );
+    let url = with(&mongo_url_of_tests().await?, &options.replace("365d", "999999999s"));
+    open(&url).await?;
+    Ok(())
+}
+
+async fn mongo_url_of_tests() -> Result<String, Box<dyn std::error::Error>> {
+    Ok(avout_conformance::servers::shared::mongo_url("tests").await?)
+}
+
 /// Nobody at the address is `Unavailable` within the timeout.
 pub(crate) async fn nobody_there_is_unavailable() -> Outcome {
     let port = avout_conformance::servers::free_port();
@@ -187,14 +225,40 @@ pub(crate) async fn tls_checks_the_certificate() -> Outcome {
     let stm = client(&url(&file("ca.pem")), 10).await?;
     let r = stm.create_ref("/r", 1_i64).await?;
     assert_eq!(r.alter(|n| n + 1).await?, 2);
-    for url in [url(&file("other.pem")), with(&mongo.url("tls"), "timeout=5s&tls=true")] {
+    // What only another configuration can mend is told at once, with what to do.
+    let elsewhere = another_address_of(mongo.node(0).address()).await?;
+    let begun = Instant::now();
+    for (url, help) in [
+        (url(&file("other.pem")), "tlsCAFile"),
+        (with(&mongo.url("tls"), "timeout=10s&tls=true"), "tlsCAFile"),
+        (with(&url(&file("ca.pem")).replace(&mongo.address(), &elsewhere), "directConnection=true"), "another host"),
+    ] {
         let error = open(&url).await.expect_err("a certificate that nobody trusts");
-        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
-        assert!(format!("{error:?}").to_lowercase().contains("certificate"), "{error:?}");
+        assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
+        assert!(error.to_string().contains(help), "{error:?}");
     }
-    let error = open(&url("/nowhere.pem")).await.expect_err("no such file");
-    assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error:?}");
+    for file in ["/nowhere.pem".to_owned(), file("server.key")] {
+        let error = open(&url(&file)).await.expect_err("no certificates of authorities");
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error:?}");
+        assert!(error.to_string().contains("tlsCAFile"), "{error:?}");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(5), "it tried again and again, for {:?}", begun.elapsed());
     Ok(())
+}
+
+/// An address that is in no certificate, and leads to this one.
+async fn another_address_of(server: SocketAddr) -> std::io::Result<String> {
+    let listener = TcpListener::bind("127.0.0.2:0").await?;
+    let address = listener.local_addr()?.to_string();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut server = TcpStream::connect(server).await?;
+                tokio::io::copy_bidirectional(&mut client, &mut server).await
+            });
+        }
+    });
+    Ok(address)
 }
 
 /// However few connections the URL allows, a watch leaves some for requests.

@@ -5,21 +5,22 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use avout_core::backend::time::from_others;
-use avout_core::backend::{Wake, Watcher, tasks};
+use avout_core::backend::{Wake, tasks};
 use avout_core::protocol::Key;
 use avout_core::{Error, Result};
 use futures_util::StreamExt as _;
 use mongodb::Database;
-use mongodb::bson::{Document, doc};
+use mongodb::bson::{Document, doc, rawdoc};
 use mongodb::change_stream::ChangeStream;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
-use crate::client::{Client, Failure, Names, Requests};
-use crate::error::classify;
-use crate::reads::Progress;
+use crate::current::linearizable;
+use crate::progress::Progress;
+use crate::schema::Names;
+use crate::wire::error::classify;
+use crate::wire::request::{Failure, Requests};
 
 /// How long a stream that nobody needs is kept.
 const LINGER: Duration = Duration::from_secs(10);
@@ -39,11 +40,11 @@ pub(crate) enum Table {
     Atoms,
 }
 
-type Spot = (Table, Key);
+pub(crate) type Spot = (Table, Key);
 
 /// What rings at one watcher.
 #[derive(Default)]
-struct Bell {
+pub(crate) struct Bell {
     state: AtomicU8,
     notify: Notify,
 }
@@ -54,7 +55,7 @@ impl Bell {
         self.notify.notify_one();
     }
 
-    async fn rung(&self) -> Wake {
+    pub(crate) async fn rung(&self) -> Wake {
         loop {
             match self.state.swap(QUIET, Ordering::AcqRel) {
                 QUIET => from_others(self.notify.notified()).await,
@@ -115,7 +116,7 @@ impl Hub {
     }
 
     /// Tells what has changed from now on.
-    async fn listen(self: &Arc<Self>, spots: Vec<Spot>, timeout: Duration) -> Result<Listener> {
+    pub(crate) async fn listen(self: &Arc<Self>, spots: Vec<Spot>, timeout: Duration) -> Result<Listener> {
         let bell = Arc::new(Bell::default());
         let mut status = self.status.subscribe();
         let failures = self.failures.load(Ordering::Acquire);
@@ -211,7 +212,8 @@ impl Hub {
         let fields = doc! { "$project": { "ns.coll": 1, "documentKey": 1 } };
         let stream = self.database.watch().pipeline([changes, fields]).await.map_err(classify)?;
         let requests = Requests { database: &self.database, timeout: self.timeout };
-        requests.catch_up(&self.progress, &self.meta).await.map_err(|failure| failure.unapplied())?;
+        let known = linearizable(&requests, &self.progress, &self.meta, rawdoc! {}).await;
+        known.map_err(|failure| failure.unapplied())?;
         Ok(stream.with_type())
     }
 
@@ -238,10 +240,10 @@ impl Hub {
 }
 
 /// Listens until it is dropped.
-struct Listener {
+pub(crate) struct Listener {
     hub: Arc<Hub>,
     spots: Vec<Spot>,
-    bell: Arc<Bell>,
+    pub(crate) bell: Arc<Bell>,
 }
 
 impl Drop for Listener {
@@ -257,39 +259,4 @@ impl Drop for Listener {
         }
         listeners.count -= 1;
     }
-}
-
-/// Watches refs.
-pub(crate) struct RefWatcher {
-    listener: Listener,
-    _client: Arc<Client>,
-}
-
-impl RefWatcher {
-    pub(crate) async fn begin(client: &Arc<Client>, keys: &[Key]) -> Result<Self> {
-        client.usable()?;
-        let spots = keys.iter().map(|key| (Table::Refs, key.clone())).collect();
-        let listener = client.hub.listen(spots, client.options.timeout).await?;
-        Ok(Self { listener, _client: Arc::clone(client) })
-    }
-}
-
-#[async_trait]
-impl Watcher for RefWatcher {
-    async fn changed(&mut self) -> Result<Wake> {
-        Ok(self.listener.bell.rung().await)
-    }
-}
-
-/// Waits for a change of an atom that comes after `look` was called, unless that says that there was one already.
-pub(crate) async fn atom_changed(
-    client: &Arc<Client>,
-    key: &Key,
-    look: impl Future<Output = Result<bool>>,
-) -> Result<()> {
-    let listener = client.hub.listen(vec![(Table::Atoms, key.clone())], client.options.timeout).await?;
-    if !look.await? {
-        listener.bell.rung().await;
-    }
-    Ok(())
 }

@@ -21,10 +21,9 @@ use std::time::Duration;
 use mongodb::bson::{Document, RawArrayBuf, RawDocumentBuf, rawdoc};
 use tokio::time::Instant;
 
-use crate::client::{Client, Failure};
-
-/// The name by which servers know that a session is one of ours.
-pub(crate) const DRIVER: &str = "avout";
+use crate::client::Client;
+use crate::wire::driver::{DRIVER, mark};
+use crate::wire::request::Failure;
 
 /// How long a client says nothing in the middle of a commit before it is taken for gone. One that is there needs a round trip.
 const IDLE: Duration = Duration::from_secs(1);
@@ -64,7 +63,7 @@ impl Looks {
     }
 }
 
-/// Ends the transactions of avout's clients that have been idle for too long, and tells how many there were.
+/// Ends the transactions of this namespace's clients that have been idle for too long, and tells how many there were.
 async fn end(client: &Client) -> Result<usize, Failure> {
     let sessions = idle(client).await?;
     if !sessions.is_empty() {
@@ -79,16 +78,17 @@ async fn end(client: &Client) -> Result<usize, Failure> {
 async fn idle(client: &Client) -> Result<Vec<RawDocumentBuf>, Failure> {
     let only_own = &client.transactions.sees_only_own;
     if !only_own.load(Ordering::Relaxed) {
-        match client.run_admin(current(true)).await {
+        match client.run_admin(current(client, true)).await {
             Err(failure) if failure.code() == Some(UNAUTHORIZED) => only_own.store(true, Ordering::Relaxed),
             reply => return reply.map(|reply| sessions(&reply)),
         }
     }
-    Ok(sessions(&client.run_admin(current(false)).await?))
+    Ok(sessions(&client.run_admin(current(client, false)).await?))
 }
 
-fn current(all_users: bool) -> RawDocumentBuf {
+fn current(client: &Client, all_users: bool) -> RawDocumentBuf {
     let driver = format!("\\|{DRIVER}$");
+    let namespace = format!("\\|{}$", literal(&mark(&client.options)));
     let micros = i64::try_from(IDLE.as_micros()).unwrap_or(i64::MAX);
     rawdoc! {
         "aggregate": 1,
@@ -98,12 +98,18 @@ fn current(all_users: bool) -> RawDocumentBuf {
                 "type": "idleSession",
                 "transaction.timeInactiveMicros": { "$gte": micros },
                 "clientMetadata.driver.name": { "$regex": driver },
+                "clientMetadata.driver.version": { "$regex": namespace },
             } },
             { "$limit": AT_ONCE },
             { "$project": { "lsid": 1 } },
         ],
         "cursor": { "batchSize": AT_ONCE },
     }
+}
+
+/// A text as an expression that only it matches.
+fn literal(text: &str) -> String {
+    text.chars().flat_map(|c| (!c.is_alphanumeric()).then_some('\\').into_iter().chain([c])).collect()
 }
 
 fn sessions(reply: &Document) -> Vec<RawDocumentBuf> {

@@ -7,6 +7,8 @@
 //! { _id: { a: <key>, t: <token>, i: <index> }, d: <chunk> }                    of an atom's state
 //! ```
 //!
+//! Chunks whose client died before it wrote the document that names them are listed as their version, so that a sweep removes them.
+//!
 //! Documents are compared field by field, and one that ends earlier comes first. So what belongs to a key, or to a
 //! version, is a range of ids.
 
@@ -22,11 +24,12 @@ use mongodb::bson::raw::{RawBson, cstr};
 use mongodb::bson::{Bson, Document, RawArrayBuf, RawDocumentBuf, doc, rawdoc};
 use mongodb::options::ReadConcern;
 
-use crate::chunks::{CHUNK, Chunks, bytes_of, find};
-use crate::client::{Client, Failure, WriteErrors, bounded};
-use crate::documents;
-use crate::records::{binary, sorted, strange};
-use crate::schema::majority;
+use super::chunks::{CHUNK, Chunks, bytes_of, find};
+use super::documents;
+use crate::client::Client;
+use crate::listing::sorted;
+use crate::wire::bson::{binary, majority, strange};
+use crate::wire::request::{Failure, WriteErrors, bounded};
 
 const DUPLICATE_KEY: i32 = 11000;
 
@@ -180,10 +183,11 @@ impl VersionedStateContainer for Values {
         let key = self.key.as_str();
         let range = doc! { "$gte": { "k": key }, "$lt": { "k": key, "v": Bson::MaxKey } };
         let read = async {
-            let documents = ids(&self.client, doc! { "_id": range, "_id.t": { "$exists": false } }).await?;
+            let documents = ids(&self.client, doc! { "_id": range }).await?;
             let version = |id: &Document| Version::decode(id.get_binary_generic("v").map_err(|_| strange())?);
             let mut versions: Vec<Version> = documents.iter().map(version).collect::<Result<_>>()?;
             versions.sort_unstable();
+            versions.dedup();
             Ok(versions)
         };
         read.await.map_err(self.at("versions"))
@@ -202,13 +206,13 @@ async fn ids(client: &Client, filter: Document) -> Result<Vec<Document>> {
     Ok(documents.into_iter().filter_map(|document| document.get_document("_id").ok().cloned()).collect())
 }
 
-/// The keys that have values and are `prefix` or lie under it, sorted.
+/// The keys that have values, or parts of such that were never finished, and are `prefix` or lie under it, sorted.
 pub(crate) async fn keys(client: &Client, prefix: &Key) -> Result<Vec<Key>> {
     let (key, folder) = (prefix.as_str(), prefix.as_str().trim_end_matches('/'));
     let filter = doc! { "$or": [
         { "_id": { "$gte": { "k": key }, "$lt": { "k": key, "v": Bson::MaxKey } } },
         { "_id": { "$gt": { "k": format!("{folder}/") }, "$lt": { "k": format!("{folder}0") } } },
-    ], "_id.t": { "$exists": false } };
+    ] };
     let documents = ids(client, filter).await?;
     Ok(sorted(documents.iter().map(|id| id.get_str("k").ok())))
 }

@@ -16,12 +16,13 @@ use bytes::Bytes;
 use mongodb::bson::raw::cstr;
 use mongodb::bson::{Bson, Document, RawArrayBuf, RawDocumentBuf, rawdoc};
 
-use crate::chunks::{CHUNK, Chunks, bytes_of, find};
-use crate::client::{Client, WriteErrors};
-use crate::documents;
-use crate::records::{binary, revision_bytes, revision_of, strange};
-use crate::schema::majority;
-use crate::watch::atom_changed;
+use super::chunks::{CHUNK, Chunks, bytes_of, find};
+use super::documents;
+use crate::client::Client;
+use crate::hub::Table;
+use crate::revisions::{revision_bytes, revision_of};
+use crate::wire::bson::{binary, majority, strange};
+use crate::wire::request::WriteErrors;
 
 const DUPLICATE_KEY: i32 = 11000;
 
@@ -253,4 +254,13 @@ impl StateContainer for Atom {
         }
         Ok(())
     }
+}
+
+/// Waits for a change of an atom that comes after `look` was called, unless that says that there was one already.
+async fn atom_changed(client: &Arc<Client>, key: &Key, look: impl Future<Output = Result<bool>>) -> Result<()> {
+    let listener = client.hub.listen(vec![(Table::Atoms, key.clone())], client.options.timeout).await?;
+    if !look.await? {
+        listener.bell.rung().await;
+    }
+    Ok(())
 }

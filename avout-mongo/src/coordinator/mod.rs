@@ -1,13 +1,24 @@
+//! The coordinator.
+
+mod abandoned;
+mod commit;
+mod read;
+mod watch;
+mod work;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use avout_core::Result;
+use avout_core::backend::history::Losses;
 use avout_core::backend::{self, CoordinatorCapabilities, Watcher};
-use avout_core::protocol::{Commit, CommitOutcome, Committed, Conflict, Key, Point, Revision, Snapshot};
+use avout_core::protocol::{Commit, CommitOutcome, Committed, Key, Point, Revision, Snapshot};
 
+use self::read::{read, stale};
+use self::watch::RefWatcher;
 use crate::client::Client;
-use crate::records;
-use crate::watch::RefWatcher;
+use crate::listing;
+use crate::revisions::bound;
 
 /// Orders commits by MongoDB's log.
 ///
@@ -37,20 +48,20 @@ impl backend::Coordinator for Coordinator {
     }
 
     async fn read(&self, keys: &[Key], at: Option<Point>) -> Result<Snapshot> {
-        records::read(&self.client, keys, at).await.map_err(|error| error.during("read"))
+        read(&self.client, keys, at).await.map_err(|error| error.during("read"))
     }
 
     async fn commit(&self, commit: &Commit) -> Result<CommitOutcome> {
         let outcome = if commit.puts.is_empty() && commit.deletes.is_empty() {
             check_alone(&self.client, commit).await
         } else {
-            crate::commit::send(&self.client, commit).await
+            commit::send(&self.client, commit).await
         };
         outcome.map_err(|error| error.during("commit"))
     }
 
     fn entry_point(&self, revision: &Revision, _committed: Point) -> Point {
-        records::bound(revision).unwrap_or(Point::ZERO)
+        bound(revision).unwrap_or(Point::ZERO)
     }
 
     async fn watch(&self, keys: &[Key]) -> Result<Box<dyn Watcher>> {
@@ -58,33 +69,22 @@ impl backend::Coordinator for Coordinator {
         Ok(Box::new(watcher))
     }
 
+    fn losses(&self) -> Option<&Arc<Losses>> {
+        Some(self.client.progress.history.losses())
+    }
+
     async fn list(&self, prefix: &Key) -> Result<Vec<Key>> {
-        records::list(&self.client, prefix).await.map_err(|error| error.during("list"))
+        listing::list(&self.client, prefix).await.map_err(|error| error.during("list"))
     }
 }
 
 /// A snapshot in which all is as expected is the moment of a commit that writes nothing.
 async fn check_alone(client: &Client, commit: &Commit) -> Result<CommitOutcome> {
     let keys: Vec<Key> = commit.checks.iter().map(|check| check.key.clone()).collect();
-    let now = records::read(client, &keys, None).await?;
+    let now = read(client, &keys, None).await?;
     let point = now.point;
     Ok(match stale(commit, now) {
         Some(conflict) => CommitOutcome::Conflict(conflict),
         None => CommitOutcome::Committed(Committed { point, revisions: Vec::new() }),
     })
-}
-
-/// The keys of a commit that are not as it expects, in a snapshot of all its keys; `None` if all are.
-pub(crate) fn stale(commit: &Commit, now: Snapshot) -> Option<Conflict> {
-    let (mut stale, mut entries) = (Vec::new(), Vec::new());
-    for ((key, expected), entry) in commit.expectations().zip(now.entries) {
-        if entry.as_ref().map(|entry| &entry.revision) != expected {
-            stale.push(key.clone());
-            entries.push(entry);
-        }
-    }
-    if stale.is_empty() {
-        return None;
-    }
-    Some(Conflict { stale, fresh: Some(Snapshot { point: now.point, entries }) })
 }

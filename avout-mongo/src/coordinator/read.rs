@@ -11,16 +11,17 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use avout_core::protocol::{Entry, Key, Point, Record, Revision, Snapshot};
+use avout_core::backend::history::Known;
+use avout_core::protocol::{Commit, Conflict, Entry, Key, Point, Record, Snapshot};
 use avout_core::{Error, ErrorKind, Result};
 use bytes::Bytes;
-use futures_util::TryStreamExt as _;
-use mongodb::bson::spec::BinarySubtype;
-use mongodb::bson::{Binary, Bson, Document, RawArrayBuf, doc, rawdoc};
-use mongodb::options::ReadConcern;
+use mongodb::bson::{Bson, Document, RawArrayBuf, rawdoc};
 
-use crate::client::{Client, Failure, MAX_RECORD, bounded, point};
-use crate::schema;
+use crate::client::{Client, MAX_RECORD};
+use crate::eras::{Beat, ERA, enter};
+use crate::revisions::{bound, revision_of};
+use crate::wire::bson::{point, strange};
+use crate::wire::request::Failure;
 
 /// From this size on a reply may have been cut to MongoDB's 16 MiB.
 const MAY_BE_CUT: usize = (16 << 20) - MAX_RECORD - (2 << 20);
@@ -30,53 +31,30 @@ const BAD_VALUE: i32 = 2;
 const SNAPSHOT_TOO_OLD: i32 = 239;
 const SNAPSHOT_UNAVAILABLE: i32 = 246;
 
-/// A revision: a bound for the point of the commit that made it, which nobody knows before, and a random number that
-/// makes it unique.
-pub(crate) fn revision(bound: Point) -> Revision {
-    Revision::number(u128::from(bound.number()) << 64 | u128::from(rand::random::<u64>()))
-}
-
-/// The bound in a revision.
-pub(crate) fn bound(revision: &Revision) -> Option<Point> {
-    let number = revision.as_number()? >> 64;
-    u64::try_from(number).ok().map(Point::new)
-}
-
-/// A revision as bytes. One that is not ours gives some that no document has.
-pub(crate) fn revision_bytes(revision: &Revision) -> Binary {
-    let bytes = revision.as_number().map(|number| number.to_be_bytes().to_vec()).unwrap_or_default();
-    binary(bytes)
-}
-
-pub(crate) fn binary(bytes: Vec<u8>) -> Binary {
-    Binary { subtype: BinarySubtype::Generic, bytes }
-}
-
-/// A revision that was read.
-pub(crate) fn revision_of(document: &Document) -> Option<Revision> {
-    let bytes = document.get_binary_generic("r").ok()?;
-    Some(Revision::number(u128::from_be_bytes(bytes.as_slice().try_into().ok()?)))
-}
-
 /// Reads the entries of `keys` in one snapshot: one request, and more only where they are larger than one reply.
 pub(crate) async fn read(client: &Client, keys: &[Key], at: Option<Point>) -> Result<Snapshot> {
     client.usable()?;
     // `None`: not answered yet, or absent.
     let mut found: HashMap<&str, Option<Entry>> = keys.iter().map(|key| (key.as_str(), None)).collect();
     let mut taken = None;
+    let known = client.progress.history.known();
+    let mut beat = None;
     loop {
         let mut ids = RawArrayBuf::new();
         found.iter().filter(|(_, entry)| entry.is_none()).for_each(|(id, _)| ids.push(*id));
+        if taken.is_none() {
+            ids.push(ERA);
+        }
         let command = rawdoc! {
             "find": client.names.refs.as_str(), "filter": { "_id": { "$in": ids }, "r": { "$exists": true } },
-            "projection": { "r": 1, "d": 1 }, "batchSize": keys.len() as i64 + 1, "singleBatch": true,
+            "projection": { "r": 1, "d": 1, "beat": 1 }, "batchSize": keys.len() as i64 + 2, "singleBatch": true,
         };
         let reply = client.find(&command, "snapshot", taken.or(at)).await;
         let mut reply = reply.map_err(|failure| refused(failure, at.is_some()))?;
         let cursor = reply.get_document_mut("cursor").map_err(|_| strange())?;
         let Ok(now) = cursor.get_timestamp("atClusterTime").map(point) else {
             // There is no such collection.
-            schema::check_realm(client).await?;
+            client.check_realm().await?;
             return Err(strange());
         };
         taken = Some(now);
@@ -84,6 +62,10 @@ pub(crate) async fn read(client: &Client, keys: &[Key], at: Option<Point>) -> Re
         let mut bytes = 0;
         for document in batch {
             let Bson::Document(document) = document else { return Err(strange()) };
+            if document.get_i32("_id").is_ok_and(|id| id == ERA) {
+                beat = Some(Beat::of(&document).ok_or_else(strange)?);
+                continue;
+            }
             bytes += document.get_binary_generic("d").map_or(0, Vec::len) + 1024;
             let place = document.get_str("_id").ok().and_then(|id| found.get_key_value(id)).map(|(id, _)| *id);
             let entry = decode(document).map_err(|error| match place.map(Key::from_stored) {
@@ -98,8 +80,29 @@ pub(crate) async fn read(client: &Client, keys: &[Key], at: Option<Point>) -> Re
     }
     let point = taken.ok_or_else(strange)?;
     client.saw(point);
+    if at.is_none() {
+        compare(client, known, beat).await?;
+    }
     let entries = keys.iter().map(|key| found.get(key.as_str()).cloned().flatten()).collect();
     Ok(Snapshot { point, entries })
+}
+
+/// Compares what a read brings along with what was known before it was sent.
+async fn compare(client: &Client, known: Known, beat: Option<Beat>) -> Result<()> {
+    let progress = &client.progress;
+    match beat {
+        Some(Beat { era, beat }) if era == known.era && beat < known.seen => {
+            progress.history.went_back(era, known.seen, beat);
+        }
+        Some(Beat { era, beat }) if era == progress.history.known().era => {
+            progress.beat(era, beat);
+            return Ok(());
+        }
+        // It is another client's.
+        Some(_) => {}
+        None => client.check_realm().await?,
+    }
+    enter(&client.requests(), progress, &client.names, None).await.map(drop).map_err(Failure::unapplied)
 }
 
 fn decode(mut document: Document) -> Result<Entry> {
@@ -127,44 +130,17 @@ fn refused(failure: Failure, chosen: bool) -> Error {
     }
 }
 
-pub(crate) fn strange() -> Error {
-    Error::new(ErrorKind::Corrupt, "the reply is not what a MongoDB server answers")
-}
-
-/// What selects the ids that are `prefix` or lie under it. MongoDB compares strings byte by byte, as [`Key`] does. What
-/// lies under `/a` is between `/a/` and `/a0`, the next text that has not `/a/` in front.
-pub(crate) fn under(field: &str, prefix: &Key) -> Document {
-    let folder = prefix.as_str().trim_end_matches('/');
-    doc! { "$or": [
-        { field: prefix.as_str() },
-        { field: { "$gt": format!("{folder}/"), "$lt": format!("{folder}0") } },
-    ] }
-}
-
-/// The keys that have a record and are `prefix` or lie under it, sorted.
-pub(crate) async fn list(client: &Client, prefix: &Key) -> Result<Vec<Key>> {
-    keys(client, &client.names.refs, prefix).await
-}
-
-/// The keys of a collection whose documents have them as id, and a revision.
-pub(crate) async fn keys(client: &Client, collection: &str, prefix: &Key) -> Result<Vec<Key>> {
-    client.usable()?;
-    let collection = client.database.collection::<Document>(collection);
-    let mut filter = under("_id", prefix);
-    filter.insert("r", doc! { "$exists": true });
-    let find = collection.find(filter).projection(doc! { "_id": 1 }).read_concern(ReadConcern::majority());
-    let all = async {
-        let documents: Vec<Document> = find.await?.try_collect().await?;
-        mongodb::error::Result::Ok(documents)
-    };
-    let documents = bounded(client.options.timeout.saturating_mul(6), all).await.map_err(Failure::unapplied)?;
-    Ok(sorted(documents.iter().map(|document| document.get_str("_id").ok())))
-}
-
-/// Ids as keys. One that is none is skipped: nobody can name it, so nobody misses it.
-pub(crate) fn sorted<'a>(ids: impl Iterator<Item = Option<&'a str>>) -> Vec<Key> {
-    let mut keys: Vec<Key> = ids.filter_map(|id| Key::from_stored(id?).ok()).collect();
-    keys.sort_unstable();
-    keys.dedup();
-    keys
+/// The keys of a commit that are not as it expects, in a snapshot of all its keys; `None` if all are.
+pub(crate) fn stale(commit: &Commit, now: Snapshot) -> Option<Conflict> {
+    let (mut stale, mut entries) = (Vec::new(), Vec::new());
+    for ((key, expected), entry) in commit.expectations().zip(now.entries) {
+        if entry.as_ref().map(|entry| &entry.revision) != expected {
+            stale.push(key.clone());
+            entries.push(entry);
+        }
+    }
+    if stale.is_empty() {
+        return None;
+    }
+    Some(Conflict { stale, fresh: Some(Snapshot { point: now.point, entries }) })
 }

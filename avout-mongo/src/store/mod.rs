@@ -1,14 +1,22 @@
+//! The store.
+
+mod atoms;
+mod chunks;
+pub(crate) mod documents;
+mod values;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use avout_core::Result;
+use avout_core::backend::history::Losses;
 use avout_core::backend::{self, Kind, StateContainer, StoreCapabilities, VersionedStateContainer};
 use avout_core::protocol::{Key, Realm, Version};
 
-use crate::atom::Atom;
+use self::atoms::Atom;
+use self::values::Values;
 use crate::client::Client;
-use crate::records;
-use crate::values::{self, Values};
+use crate::listing;
 
 /// Keeps the states of atoms and the values of refs in documents, in chunks where they are large.
 ///
@@ -49,9 +57,14 @@ impl backend::Store for Store {
         Arc::new(Values::new(&self.client, key))
     }
 
+    /// It is the coordinator's, where there is one.
+    fn losses(&self) -> Option<&Arc<Losses>> {
+        Some(self.client.progress.history.losses())
+    }
+
     async fn keys(&self, kind: Kind, prefix: &Key) -> Result<Vec<Key>> {
         let keys = match kind {
-            Kind::Atom => records::keys(&self.client, &self.client.names.atoms, prefix).await,
+            Kind::Atom => listing::keys(&self.client, &self.client.names.atoms, prefix).await,
             Kind::Ref => values::keys(&self.client, prefix).await,
         };
         keys.map_err(|error| error.during("keys"))

@@ -9,9 +9,9 @@ use bytes::Bytes;
 use mongodb::bson::raw::cstr;
 use mongodb::bson::{Bson, Document, RawArrayBuf, RawDocumentBuf, rawdoc};
 
-use crate::client::{Client, MAX_VALUE, WriteErrors};
-use crate::records::{binary, strange};
-use crate::schema::majority;
+use crate::client::{Client, MAX_VALUE};
+use crate::wire::bson::{binary, majority, strange};
+use crate::wire::request::WriteErrors;
 
 /// The bytes of a chunk, and the most that lie in the document itself. A document has at most 16 MiB.
 pub(crate) const CHUNK: usize = 8 << 20;

@@ -1,0 +1,106 @@
+//! An older copy of the data that is put back under running clients, and restarts that lose nothing.
+
+use std::path::Path;
+use std::time::Duration;
+
+use avout_conformance::servers::Mongo;
+use avout_core::backend::Coordinator as _;
+use avout_core::protocol::Key;
+use avout_mongo::Backend;
+
+use crate::support::{Outcome, open, stm, with};
+
+fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let to = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &to)?;
+        } else if entry.file_type()?.is_file() {
+            std::fs::copy(entry.path(), to)?;
+        }
+    }
+    Ok(())
+}
+
+fn put_back(copy_of: &Path, folder: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() { std::fs::remove_dir_all(path)? } else { std::fs::remove_file(path)? }
+    }
+    copy(copy_of, folder)
+}
+
+fn lost(backend: &Backend) -> u64 {
+    backend.coordinator.losses().map_or(0, |losses| losses.count())
+}
+
+/// Clients that have seen commits which an older copy of the data lacks are told so, once, whoever has committed meanwhile. A
+/// client that has not seen them is told nothing.
+pub(crate) async fn an_older_copy_is_a_loss() -> Outcome {
+    let mongo = Mongo::replica_set(1).await?;
+    let url = with(&mongo.url("tests"), "namespace=older&timeout=5s");
+    let (ours, theirs) = (open(&url).await?, open(&url).await?);
+    let (one, two) = (stm(&ours), stm(&theirs));
+    let key = Key::new("/r")?;
+    let r = one.create_ref("/r", 0_i64).await?;
+    let of_two = two.open_ref::<i64>("/r").await?;
+    let saved = tempfile::TempDir::new()?;
+    mongo.node(0).stop().await?;
+    copy(mongo.node(0).folder(), saved.path())?;
+    mongo.node(0).start().await?;
+    mongo.primary().await?;
+    // What is lost has gone on for longer than a moment.
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < Duration::from_secs(3) {
+        r.alter(|n| n + 1).await?;
+    }
+    ours.coordinator.read(&[key.clone()], None).await?;
+    assert_eq!((lost(&ours), lost(&theirs)), (0, 0), "a restart loses nothing");
+    mongo.node(0).kill().await?;
+    put_back(saved.path(), mongo.node(0).folder())?;
+    mongo.node(0).start().await?;
+    mongo.primary().await?;
+
+    // A third, and one that has slept, commit on what is left.
+    let third = open(&url).await?;
+    for _ in 0..3 {
+        stm(&third).open_ref::<i64>("/r").await?.alter(|n| n + 10).await?;
+    }
+    assert_eq!(of_two.get().await?, 30);
+    assert_eq!((lost(&theirs), lost(&third)), (0, 0), "they have seen nothing that is lost");
+    for _ in 0..3 {
+        // The first request may find its connection broken.
+        let _ = ours.coordinator.read(&[key.clone()], None).await;
+    }
+    assert_eq!(lost(&ours), 1, "it has seen what is lost");
+    Ok(())
+}
+
+/// Failovers and restarts lose nothing, and nobody is told of a loss.
+pub(crate) async fn failovers_are_no_losses() -> Outcome {
+    let mongo = Mongo::replica_set(3).await?;
+    let url = with(&mongo.url("tests"), "namespace=eras&timeout=5s");
+    let (ours, idle) = (open(&url).await?, open(&url).await?);
+    let (one, two) = (stm(&ours), stm(&idle));
+    let r = one.create_ref("/r", 0_i64).await?;
+    let of_two = two.open_ref::<i64>("/r").await?;
+    for round in 1..=4 {
+        r.alter(|n| n + 1).await?;
+        let primary = mongo.primary().await?;
+        if round % 2 == 0 {
+            mongo.step_down().await?;
+        } else {
+            mongo.node(primary).kill().await?;
+            mongo.node(primary).start().await?;
+        }
+        assert_eq!(r.get().await?, round);
+        if round == 3 {
+            assert_eq!(of_two.get().await?, 3);
+        }
+    }
+    assert_eq!(of_two.get().await?, 4);
+    assert_eq!((lost(&ours), lost(&idle)), (0, 0));
+    Ok(())
+}
