@@ -14,7 +14,7 @@ mod error;
 mod handles;
 pub mod protocol;
 
-pub use backend::{Coordinator, Store};
+pub use backend::{Coordinator, LostCommits, Store};
 pub use coordination::*;
 #[cfg(feature = "planted-bugs")]
 #[doc(hidden)]

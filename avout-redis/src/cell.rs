@@ -3,13 +3,14 @@
 
 use std::sync::Arc;
 
+use avout_core::backend::history::Era;
 use avout_core::protocol::{Entry, Point, Record, Reservation, Revision};
 use avout_core::{Error, ErrorKind, Result};
 use bytes::Bytes;
 use redis::Value;
 
-use crate::history::Era;
-
+/// The low bits of a point count commits; the high ones are the era's number.
+pub(crate) const COUNT_BITS: u32 = 44;
 /// The field of the clock.
 pub(crate) const CLOCK: &str = "";
 /// The field that is there from the first watch on: only then are changes told.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
+use avout_core::backend::history::{History, Observed};
 use avout_core::backend::{CoordinatorCapabilities, StoreCapabilities, tasks};
 use avout_core::protocol::{Realm, SessionId};
 use avout_core::{Error, ErrorKind, Result};
@@ -12,9 +13,8 @@ use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisError, ServerErrorKind, Value};
 
 use crate::Backend;
-use crate::cell::{CLOCK, Clock, WATCHED};
+use crate::cell::{CLOCK, COUNT_BITS, Clock, WATCHED};
 use crate::error::{classify, is_answer, moved};
-use crate::history::History;
 use crate::lanes::{Home, Lane, Lanes};
 use crate::link::{Connector, Found, Link, NO_POINTS, milliseconds};
 use crate::names::Names;
@@ -65,7 +65,7 @@ async fn open_at(home: Home, options: Options) -> Result<Backend> {
     let connector = Connector::new(&options).await?;
     let client = Arc::new_cyclic(|client| Client {
         names: Names::new(&options.namespace),
-        history: History::new(),
+        history: History::new(COUNT_BITS, Arc::default()),
         hub: Hub::new(client.clone()),
         connector,
         lanes: Lanes::new(options.connections),
@@ -107,21 +107,16 @@ impl Client {
     /// A connection for a request.
     ///
     /// # Errors
-    /// As for entering the namespace; nothing was sent of the request. [`StoreLost`](ErrorKind::StoreLost) with
-    /// [`LostCommits`](crate::LostCommits) is told to one caller.
+    /// As for entering the namespace; nothing was sent of the request.
     async fn link(&self, home: &Home) -> Result<Arc<Link>> {
         let link = self.connected(home).await?;
-        if let Some(lost) = self.history.take_lost() {
-            let message = "the server has lost commits that it had acknowledged; the client goes on with what is left";
-            return Err(Error::new(ErrorKind::StoreLost, message).with_source(lost));
-        }
         if self.unconfirmed.load(Ordering::Acquire) != 0 {
             self.confirm_earlier(&link).await?;
         }
         Ok(link)
     }
 
-    /// A connection that has entered the namespace, made if need be. What may be news of a loss stays untold.
+    /// A connection that has entered the namespace, made if need be.
     async fn connected(&self, home: &Home) -> Result<Arc<Link>> {
         let (lanes, at) = self.lanes.of(home);
         match lanes[at].current() {
@@ -401,7 +396,22 @@ impl Client {
     /// The clock, if it is the one that the connection entered under, and not before what was known when the request was sent.
     fn check(&self, link: &Link, seen: u64, clock: Option<&Value>) -> Option<Clock> {
         let clock = Clock::read(clock?)?;
-        (clock.is_of(link.era) && clock.point >= seen && self.history.observe(link.era, clock.point)).then_some(clock)
+        (clock.is_of(link.era) && clock.point >= seen && self.history.observe(link.era, clock.point).is_current())
+            .then_some(clock)
+    }
+
+    /// Takes in the point of a write that was acknowledged.
+    ///
+    /// # Errors
+    /// [`OutcomeUnknown`](ErrorKind::OutcomeUnknown): another server has taken over meanwhile, and may not have the write.
+    pub(crate) fn still_true(&self, link: &Link, point: u64) -> Result<()> {
+        match self.history.observe(link.era, point) {
+            Observed::Current | Observed::Kept => Ok(()),
+            Observed::Gone => {
+                let message = "the write was acknowledged by a server whose place another one has taken since";
+                Err(Error::new(ErrorKind::OutcomeUnknown, message))
+            }
+        }
     }
 
     fn failed(&self, link: &Link, error: RedisError, lost: ErrorKind) -> Error {

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use avout_core::backend::history::Losses;
 use avout_core::backend::{self, CasOutcome, Kind, StateContainer, StoreCapabilities, VersionedStateContainer};
 use avout_core::protocol::{Key, Realm, Revision, State, Version};
 use avout_core::{Error, ErrorKind, Result};
@@ -44,6 +45,10 @@ impl backend::Store for Store {
     fn versioned_state(&self, key: &Key) -> Arc<dyn VersionedStateContainer> {
         let hash = self.client.names.values(key);
         Arc::new(Values { client: Arc::clone(&self.client), hash, member: values_member(key), key: key.clone() })
+    }
+
+    fn losses(&self) -> Option<&Arc<Losses>> {
+        Some(self.client.history.losses())
     }
 
     async fn keys(&self, kind: Kind, prefix: &Key) -> Result<Vec<Key>> {
@@ -147,7 +152,7 @@ impl Atom {
         let (reply, head, link) = ran.await?;
         let unreadable = || Error::new(ErrorKind::OutcomeUnknown, "the server's answer to a write is not understood");
         if let Some(point) = cell::point(&reply) {
-            self.client.history.observe(link.era, point);
+            self.client.still_true(&link, point)?;
             self.client.confirm(&link).await?;
             let nonce = u64::from_be_bytes(head[16..].try_into().expect("a head has 24 bytes"));
             return Ok(Written::At(revision(point, nonce)));

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use avout_core::backend::history::Losses;
 use avout_core::backend::{self, CoordinatorCapabilities, Sessions, Watcher};
 use avout_core::protocol::{Commit, CommitOutcome, Committed, Conflict, Key, Point, Snapshot};
 use avout_core::{Error, ErrorKind, Result};
@@ -53,6 +54,10 @@ impl backend::Coordinator for Coordinator {
         Some(self)
     }
 
+    fn losses(&self) -> Option<&Arc<Losses>> {
+        Some(self.client.history.losses())
+    }
+
     async fn list(&self, prefix: &Key) -> Result<Vec<Key>> {
         self.client.list(mark(None), prefix).await.map_err(|error| error.during("list"))
     }
@@ -101,7 +106,7 @@ impl Coordinator {
         });
         let (reply, head, link) = ran.await?;
         if let Some(point) = cell::point(&reply) {
-            self.client.history.observe(link.era, point);
+            self.client.still_true(&link, point)?;
             if !counts.only_checks() {
                 self.client.confirm(&link).await?;
             }
@@ -126,7 +131,7 @@ impl Coordinator {
         );
         let stale = found.iter().map(|(_, (key, _))| (*key).clone()).collect();
         // A record that cannot be read is for the one who reads it to find; and what is of a history that is over is of no use.
-        let current = self.client.history.observe(link.era, clock.point);
+        let current = self.client.history.observe(link.era, clock.point).is_current();
         let fresh = self.snapshot(&clock, found.into_iter().map(|(_, found)| found)).ok().filter(|_| current);
         Ok(CommitOutcome::Conflict(Conflict { stale, fresh }))
     }

@@ -34,7 +34,6 @@ mod container;
 mod coordinator;
 mod error;
 mod gather;
-mod history;
 mod lanes;
 mod link;
 mod names;
@@ -49,9 +48,9 @@ use std::sync::Arc;
 
 use avout_core::Result;
 
+pub use avout_core::LostCommits;
 pub use container::Store;
 pub use coordinator::Coordinator;
-pub use history::LostCommits;
 pub use options::Options;
 pub use redis;
 

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use avout_core::backend::history::{Entered, Era, History, Survived};
 use avout_core::protocol::{Floor, Realm};
 use avout_core::{Error, ErrorKind, Result};
 use redis::aio::MultiplexedConnection;
@@ -16,7 +17,6 @@ use redis::{
 use crate::cell::Clock;
 use crate::error::{classify, moved};
 use crate::gather::Gathering;
-use crate::history::{Entered, Era, History, Survived};
 use crate::lanes::Home;
 use crate::names::Names;
 use crate::options::{Address, Credentials, Options, Topology};
@@ -272,11 +272,11 @@ impl Connector {
         let scripts = Loaded::load(&mut connection).await.map_err(refused)?;
         set_name(&mut connection, options).await;
 
-        let (known, seen) = history.known();
+        let known = history.known();
         let mut knowledge = [0; 20];
-        knowledge[..4].copy_from_slice(&known.number.to_be_bytes());
-        knowledge[4..12].copy_from_slice(&known.id);
-        knowledge[12..].copy_from_slice(&seen.to_be_bytes());
+        knowledge[..4].copy_from_slice(&known.era.number.to_be_bytes());
+        knowledge[4..12].copy_from_slice(&known.era.id);
+        knowledge[12..].copy_from_slice(&known.seen.to_be_bytes());
         let floor = Floor::default().to_record().encode()?;
         let keys = [&*names.meta, &names.cells, &names.names];
         let mut cmd = scripts.call(Script::Enter, &keys, 9, 512);

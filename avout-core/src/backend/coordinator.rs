@@ -1,6 +1,9 @@
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use super::history::Losses;
 use super::{Sessions, Watcher};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Commit, CommitOutcome, Key, Point, Realm, Resolution, Revision, Snapshot};
@@ -174,6 +177,12 @@ pub trait Coordinator: Send + Sync + 'static {
     /// Its own way to tell which clients are alive, if it has one. Without it clients keep heartbeat records, which
     /// any coordinator can hold.
     fn sessions(&self) -> Option<&dyn Sessions> {
+        None
+    }
+
+    /// Where it reports that it has lost commits which it had acknowledged, if it can notice that. The same answer for as long as the
+    /// coordinator lives. It reports them there, and its requests go on with what is left: the engine tells users and watches.
+    fn losses(&self) -> Option<&Arc<Losses>> {
         None
     }
 

@@ -5,6 +5,7 @@
 //! no closures. `docs/backends.md` walks through writing one, and the crate `avout-conformance` tests it.
 
 mod coordinator;
+pub mod history;
 mod sessions;
 mod store;
 pub mod tasks;
@@ -13,6 +14,7 @@ mod url;
 mod watch;
 
 pub use coordinator::{Coordinator, CoordinatorCapabilities};
+pub use history::LostCommits;
 pub use sessions::Sessions;
 pub use store::{CasOutcome, Kind, StateContainer, Store, StoreCapabilities, VersionedStateContainer};
 pub use url::{LONGEST_TIME, UrlParts, UrlReader};

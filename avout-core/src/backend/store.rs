@@ -4,6 +4,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::future::join_all;
 
+use super::history::Losses;
 use super::time::sleep;
 use crate::error::Result;
 use crate::protocol::{Key, Realm, Revision, State, Version};
@@ -58,6 +59,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// The container of a ref's values.
     fn versioned_state(&self, key: &Key) -> Arc<dyn VersionedStateContainer>;
+
+    /// Where it reports that it has lost writes which it had acknowledged, as
+    /// [`Coordinator::losses`](super::Coordinator::losses) does. A store of the same client gives the same one.
+    fn losses(&self) -> Option<&Arc<Losses>> {
+        None
+    }
 
     /// The keys of this kind that hold anything and are `prefix` or lie under it, sorted.
     ///
