@@ -45,18 +45,12 @@ async fn copy(zk: &ZooKeeper) -> Result<Copy, Box<dyn std::error::Error>> {
     zk.kill_all().await?;
     let mut copies = Vec::new();
     for node in zk.nodes() {
-        let to = node.folder().join(format!("copy{}", rand_suffix()));
+        let to = node.folder().join("copy");
         copy_all(&node.folder().join("data"), &to)?;
         copies.push(to);
     }
     zk.start_all().await?;
     Ok(Copy(copies))
-}
-
-fn rand_suffix() -> u64 {
-    use std::sync::atomic::{AtomicU64, Ordering};
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 async fn put_back(zk: &ZooKeeper, copy: &Copy) -> Outcome {
@@ -188,9 +182,8 @@ async fn a_sleeper_is_told_of_two_restores() -> Outcome {
     eventually("the sleeper reads", || async { sleeper.coordinator.read(&keys, None).await.is_ok() }).await;
     let now = sleeper.coordinator.read(&keys, None).await?;
     assert_eq!(sleeper.coordinator.losses().map(|losses| losses.count()), Some(1));
-    let revision = |snapshot: &avout_core::protocol::Snapshot| {
-        snapshot.entries[0].as_ref().map(|entry| entry.revision.clone())
-    };
+    let revision =
+        |snapshot: &avout_core::protocol::Snapshot| snapshot.entries[0].as_ref().map(|entry| entry.revision.clone());
     assert_ne!(revision(&seen), revision(&now));
     Ok(())
 }
@@ -237,14 +230,15 @@ async fn a_namespace_made_anew_takes_no_old_commit() -> Outcome {
     let changed = old.transaction().deadline(PATIENCE).dosync(async |tx| {
         let n = tx.get(&r).await?;
         if tx.attempt() == 1 {
-            let made = async {
-                delete_all(&raw, "/anew").await?;
+            // In a task of its own: the body of a transaction is no place for another one.
+            let (raw, url) = (raw.clone(), url.clone());
+            let made = tokio::spawn(async move {
+                delete_all(&raw, "/anew").await.map_err(|error| avout_core::Error::abort(error.to_string()))?;
                 let new = client(&url).await?;
                 let (s, _) = two_refs(&new).await?;
-                add(&new, &s, 10).await?;
-                Ok::<_, Box<dyn std::error::Error>>(())
-            };
-            made.await.map_err(|error| avout_core::Error::abort(error.to_string()))?;
+                add(&new, &s, 10).await
+            });
+            made.await.map_err(|error| avout_core::Error::abort(error.to_string()))??;
         }
         tx.set(&r, n + 1).await
     });
@@ -273,7 +267,12 @@ async fn a_namespace_without_eras_gets_one() -> Outcome {
     let next = client(&url).await?;
     let (s, _) = two_refs(&next).await?;
     assert_eq!(add(&next, &s, 1).await?, 2);
-    assert_eq!(within("a commit", add(&stm, &r, 1)).await?, 3);
+    // It cannot know what became of the era that it knew, and may be told so once.
+    let added = match within("a commit", add(&stm, &r, 1)).await {
+        Err(error) if error.kind() == ErrorKind::StoreLost => within("a commit", add(&stm, &r, 1)).await,
+        added => added,
+    };
+    assert_eq!(added?, 3);
     assert_eq!(raw.list_children("/without/era").await?.len(), 2);
     Ok(())
 }
