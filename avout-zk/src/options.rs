@@ -1,12 +1,10 @@
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use avout_core::backend::{UrlParts, UrlReader};
-use avout_core::{Error, ErrorKind, Result};
-
-use crate::Backend;
+use avout_core::{Error, Result};
 
 /// How a user is made known to ZooKeeper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -102,7 +100,7 @@ impl Options {
     /// An IPv6 address stands in brackets.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) says what is wrong.
+    /// [`InvalidInput`](avout_core::ErrorKind::InvalidInput) says what is wrong.
     pub fn new(servers: impl Into<String>, namespace: impl Into<String>) -> Result<Self> {
         let servers = servers.into();
         check_servers(&servers)?;
@@ -128,7 +126,7 @@ impl Options {
     /// percent-decoded; all but a host and the namespace may be left out.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) says what is wrong; for an unknown option it lists the known ones.
+    /// [`InvalidInput`](avout_core::ErrorKind::InvalidInput) says what is wrong; for an unknown option it lists the known ones.
     pub fn from_url(url: &str) -> Result<Self> {
         let rest = url.strip_prefix("zk://").ok_or_else(|| URL.invalid("the text starts with zk://"))?;
         let UrlParts { credentials, hosts, path, query } = URL.split(rest)?;
@@ -196,16 +194,17 @@ impl Options {
         self
     }
 
-    /// How reads are made current. Unless set, [`Reads::Quorum`] with several servers, and [`Reads::Sync`] with one.
+    /// How reads are made current. Unless set, [`Reads::Sync`] with a server that stands alone, and [`Reads::Quorum`] with an ensemble, also
+    /// where only one of its servers is named: each connection asks how many there are (`/zookeeper/config`). If that cannot be
+    /// read, it is [`Reads::Quorum`].
     #[must_use]
     pub fn reads(mut self, reads: Reads) -> Self {
         self.reads = Some(reads);
         self
     }
 
-    pub(crate) fn reads_by(&self) -> Reads {
-        let several = self.servers.contains(',');
-        self.reads.unwrap_or(if several { Reads::Quorum } else { Reads::Sync })
+    pub(crate) fn has_several_servers(&self) -> bool {
+        self.servers.contains(',')
     }
 
     /// Speaks TLS with all servers. `ca` is a PEM file with the certificates that theirs must be signed by; their names must be the hosts'.
@@ -269,17 +268,6 @@ impl Options {
             None => self.user.is_some(),
         }
     }
-
-    /// Opens the namespace: see [`connect`](crate::connect).
-    ///
-    /// # Errors
-    /// As [`connect`](crate::connect).
-    ///
-    /// # Cancel safety
-    /// As [`connect`](crate::connect).
-    pub async fn open(self) -> Result<Backend> {
-        crate::schema::open(self).await
-    }
 }
 
 fn check_servers(servers: &str) -> Result<()> {
@@ -302,14 +290,6 @@ fn check_namespace(path: &str) -> Result<()> {
         return Ok(());
     };
     Err(URL.invalid(format!("this is no namespace: {rule}")))
-}
-
-/// Reads a file that the options name.
-pub(crate) fn read_pem(path: &Path) -> Result<String> {
-    std::fs::read_to_string(path).map_err(|error| {
-        let message = format!("the file {} cannot be read", path.display());
-        Error::new(ErrorKind::InvalidInput, message).with_source(error)
-    })
 }
 
 /// As [`Options::from_url`].
@@ -342,6 +322,8 @@ impl fmt::Debug for Options {
 
 #[cfg(test)]
 mod tests {
+    use avout_core::ErrorKind;
+
     use super::*;
 
     /// A URL gives the same options as the builder.
@@ -393,6 +375,15 @@ mod tests {
             let text = format!("{error} {error:?}");
             assert!(text.contains(says) && !text.contains("canary"), "{url}: {text}");
         }
+    }
+
+    /// Times of any length are taken, and are an hour at most.
+    #[test]
+    fn takes_times_of_any_length() {
+        let options = Options::new("a", "/x").expect("options").timeout(Duration::MAX).session_timeout(Duration::MAX);
+        assert_eq!((options.timeout, options.session_timeout), (LONGEST_TIME, LONGEST_TIME));
+        let options = options.timeout(Duration::ZERO).session_timeout(Duration::ZERO);
+        assert_eq!((options.timeout, options.session_timeout), (SHORTEST_TIME, SHORTEST_TIME));
     }
 
     /// The password is in no text of the options.

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
-use avout_conformance::servers::ZooKeeper;
-use avout_core::{Error, Ref, Result, Stm};
+use avout_conformance::servers::{Action, Direction, ZooKeeper};
+use avout_core::backend::Coordinator as _;
+use avout_core::{Error, Key, Ref, Result, Stm};
 use tokio::task::JoinHandle;
 
-use crate::support::{Outcome, PATIENCE, client, eventually, tests, two_refs, within};
+use crate::support::{Outcome, PATIENCE, client, eventually, is_commit, tests, two_refs, within};
 
 tests![
     leaders_are_killed_under_load,
@@ -15,6 +16,7 @@ tests![
     a_leader_is_cut_off,
     all_are_restarted,
     the_suite_of_reads_is_current_on_every_server,
+    one_host_of_an_ensemble_reads_by_a_majority,
 ];
 
 /// Clients that add to two refs at once, and count what was acknowledged.
@@ -184,6 +186,27 @@ async fn the_suite_of_reads_is_current_on_every_server() -> Outcome {
             let found = stm.dosync(async |tx| tx.get_many((a, b)).await).await?;
             assert_eq!(found, (round as i64 + 1, round as i64 + 1));
         }
+    }
+    Ok(())
+}
+
+/// A URL that names one host asks a majority when it reads, if that host's server belongs to an ensemble; a server that stands alone has
+/// nobody to ask.
+async fn one_host_of_an_ensemble_reads_by_a_majority() -> Outcome {
+    for (nodes, majority) in [(3, true), (1, false)] {
+        let zk = ZooKeeper::builder().nodes(nodes).start().await?;
+        let proxy = zk.proxy(0).await?;
+        let backend = avout_zk::connect(&format!("zk://{}/one_host?connections=1", proxy.address())).await?;
+        let asked = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&asked);
+        proxy.hook(move |direction, message| {
+            if direction == Direction::Request && is_commit(message) {
+                seen.store(true, Ordering::SeqCst);
+            }
+            Action::Pass
+        });
+        backend.coordinator.read(&[Key::new("/a")?], None).await?;
+        assert_eq!(asked.load(Ordering::SeqCst), majority, "{nodes} nodes");
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use avout_conformance::servers::{Action, Direction, Proxy, ZooKeeper, shared};
 use avout_core::backend::{Coordinator as _, Wake};
-use avout_core::protocol::{Commit, Put, SlotState};
+use avout_core::protocol::{Check, Commit, CommitOutcome, Put, SlotState};
 use avout_core::{ErrorKind, Key, Stm};
 
 use crate::support::{Outcome, PATIENCE, client, eventually, hello, is_commit, stm, tests, two_refs, within};
@@ -21,6 +21,8 @@ tests![
     a_server_that_is_silent_is_unavailable,
     a_client_that_is_closed_says_so,
     a_restart_of_the_server_is_waited_through,
+    a_check_of_absence_wakes_hardly_anybody,
+    what_was_asked_without_a_connection_is_never_sent,
 ];
 
 /// A client behind a proxy of its own.
@@ -280,5 +282,77 @@ async fn a_restart_of_the_server_is_waited_through() -> Outcome {
         within("all transactions", worker).await??;
     }
     assert_eq!((a.get().await?, b.get().await?), (300, 300));
+    Ok(())
+}
+
+/// Commits that check that a key is not there change nothing of it, and those that watch it are left in peace. A few may be woken: the
+/// server tells of the znode that such a commit makes and deletes, and its two messages may come apart.
+async fn a_check_of_absence_wakes_hardly_anybody() -> Outcome {
+    const COMMITS: u64 = 50;
+    let backend = avout_zk::connect(&shared::zookeeper().await?.url("faults_absent")).await?;
+    let (absent, key) = (Key::new("/absent")?, Key::new("/key")?);
+    let mut watcher = backend.coordinator.watch(std::slice::from_ref(&absent)).await?;
+    let woken = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&woken);
+    let watching = tokio::spawn(async move {
+        while watcher.changed().await.is_ok() {
+            counted.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    let put = async |key: &Key, checks: Vec<Check>, revision, sequence| {
+        let record = Arc::new(SlotState { sequence, committed: true }.to_record());
+        let puts = vec![Put { key: key.clone(), revision, record }];
+        match backend.coordinator.commit(&Commit { checks, puts, ..Commit::default() }).await? {
+            CommitOutcome::Committed(committed) => Ok(committed.revisions[0].clone()),
+            CommitOutcome::Conflict(conflict) => Err(format!("{conflict:?}").into()),
+        }
+    };
+    let mut revision = None;
+    for sequence in 1..=COMMITS {
+        let checks = vec![Check { key: absent.clone(), revision: None }];
+        let put: Result<_, Box<dyn std::error::Error>> = put(&key, checks, revision, sequence).await;
+        revision = Some(put?);
+    }
+    let before = woken.load(Ordering::SeqCst);
+    assert!(before < 15, "{COMMITS} checks of absence woke a watcher {before} times");
+    let made: Result<_, Box<dyn std::error::Error>> = put(&absent, Vec::new(), None, 1).await;
+    made?;
+    eventually("the watcher hears of a real change", || async { woken.load(Ordering::SeqCst) > before }).await;
+    watching.abort();
+    Ok(())
+}
+
+/// A commit that is asked for while the connection is lost, and nobody knows it yet, is not sent by the next one: its server may have
+/// another history.
+async fn what_was_asked_without_a_connection_is_never_sent() -> Outcome {
+    let zk = shared::zookeeper().await?;
+    let proxy = zk.proxy(0).await?;
+    let backend = avout_zk::connect(&format!("zk://{}/faults_unsent?connections=1", proxy.address())).await?;
+    let mut sent = 0;
+    for round in 0..20_u64 {
+        let key = Key::new(format!("/{round}"))?;
+        let record = Arc::new(SlotState { sequence: 1, committed: true }.to_record());
+        let commit = Commit { puts: vec![Put { key: key.clone(), revision: None, record }], ..Commit::default() };
+        let connections = proxy.connections();
+        proxy.cut().await;
+        // At once, so that the client may not know it yet.
+        let asked = backend.coordinator.commit(&commit);
+        let heal = async { proxy.heal().await };
+        let (asked, healed) = within("an answer", Box::pin(async { tokio::join!(asked, heal) })).await;
+        healed?;
+        let keys = [key];
+        eventually("a read", || async { backend.coordinator.read(&keys, None).await.is_ok() }).await;
+        let found = backend.coordinator.read(&keys, None).await?.entries[0].is_some();
+        assert!(proxy.connections() > connections);
+        match asked {
+            // It was made when the client had entered by another connection.
+            Ok(_) => assert!(found),
+            Err(error) => {
+                sent += u32::from(found);
+                assert!(matches!(error.kind(), ErrorKind::OutcomeUnknown | ErrorKind::Unavailable), "{error:?}");
+            }
+        }
+    }
+    assert_eq!(sent, 0, "commits that were asked for without a connection took effect unseen");
     Ok(())
 }

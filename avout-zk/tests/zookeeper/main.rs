@@ -2,6 +2,7 @@
 
 mod ensemble;
 mod faults;
+mod histories;
 mod limits;
 mod requests;
 mod support;
@@ -11,6 +12,8 @@ use avout_conformance::servers::run_tests;
 
 fn main() {
     run_tests(
-        [requests::tests(), limits::tests(), users::tests(), faults::tests(), ensemble::tests()].into_iter().flatten(),
+        [requests::tests(), limits::tests(), users::tests(), faults::tests(), ensemble::tests(), histories::tests()]
+            .into_iter()
+            .flatten(),
     )
 }

@@ -18,6 +18,7 @@ tests![
     sasl_users_are_known_to_the_server,
     no_password_is_in_the_logs,
     tls_takes_the_servers_that_it_trusts,
+    tls_says_what_is_refused,
 ];
 
 fn with_user(url: &str, user: &str) -> String {
@@ -149,22 +150,24 @@ fn keytool(arguments: &[&str]) -> Outcome {
 }
 
 /// A key in a store for the server, and its certificate as PEM for clients.
-fn certificate(folder: &Path, name: &str) -> Result<(String, String), Box<dyn std::error::Error>> {
+fn certificate(
+    folder: &Path,
+    name: &str,
+    names: &str,
+    from: &str,
+) -> Result<(String, String), Box<dyn std::error::Error>> {
     let path = |ending: &str| folder.join(format!("{name}.{ending}")).display().to_string();
     let (store, pem) = (path("jks"), path("pem"));
     let common = ["-alias", "zk", "-keystore", &store, "-storepass", "password"];
     let make = ["-genkeypair", "-keyalg", "EC", "-groupname", "secp256r1", "-dname", "CN=zk"];
-    let names = ["-keypass", "password", "-ext", "san=ip:127.0.0.1,dns:localhost", "-validity", "2"];
+    let names = ["-keypass", "password", "-ext", names, "-startdate", from, "-validity", "2"];
     keytool(&[&make[..], &names, &common].concat())?;
     keytool(&[&["-exportcert", "-rfc", "-file", &pem][..], &common].concat())?;
     Ok((store, pem))
 }
 
-/// With TLS a server is taken whose certificate is signed by a trusted one, and no other.
-async fn tls_takes_the_servers_that_it_trusts() -> Outcome {
-    let folder = tempfile::tempdir()?;
-    let (store, pem) = certificate(folder.path(), "own")?;
-    let (_, other) = certificate(folder.path(), "other")?;
+/// A server that speaks TLS, and its port.
+async fn tls_server(store: &str, client: &str) -> Result<(ZooKeeper, u16), Box<dyn std::error::Error>> {
     let port = free_port();
     let mut builder = ZooKeeper::builder();
     // Debian's ZooKeeper does not name all parts of Netty that TLS needs.
@@ -173,22 +176,70 @@ async fn tls_takes_the_servers_that_it_trusts() -> Outcome {
     if jars.iter().all(|jar| Path::new(jar).exists()) {
         builder = builder.java(format!("-Xbootclasspath/a:{}", jars.join(":")));
     }
-    let _zk = builder
+    let zk = builder
         .config(format!("secureClientPort={port}"))
         .config("serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory")
         .config(format!("ssl.keyStore.location={store}"))
         .config("ssl.keyStore.password=password")
-        .config("ssl.clientAuth=none")
+        .config(format!("ssl.trustStore.location={store}"))
+        .config("ssl.trustStore.password=password")
+        .config(format!("ssl.clientAuth={client}"))
         .start()
         .await?;
+    Ok((zk, port))
+}
+
+/// With TLS a server is taken whose certificate is signed by a trusted one for its name. Another one is an error at once, which says
+/// what is wrong with it.
+async fn tls_takes_the_servers_that_it_trusts() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let (store, pem) = certificate(folder.path(), "own", "san=dns:localhost", "-1d")?;
+    let (_, other) = certificate(folder.path(), "other", "san=dns:localhost", "-1d")?;
+    let (_zk, port) = tls_server(&store, "none").await?;
     let stm = client(&format!("zk://localhost:{port}/tls?tls_ca={pem}")).await?;
     let (a, b) = two_refs(&stm).await?;
     assert_eq!(hello(&stm, &a, &b).await?, 1);
-    for url in [format!("zk://localhost:{port}/tls?tls_ca={other}"), format!("zk://localhost:{port}/tls")] {
-        let error = client(&format!("{url}{}timeout=2s", if url.contains('?') { '&' } else { '?' })).await;
-        assert_eq!(error.expect_err("no trusted server").kind(), ErrorKind::Unavailable, "{url}");
+    let begun = Instant::now();
+    for (url, says) in [
+        (format!("zk://localhost:{port}/tls?tls_ca={other}"), "signed by none"),
+        (format!("zk://127.0.0.1:{port}/tls?tls_ca={pem}"), "for another host"),
+    ] {
+        let error = client(&url).await.expect_err("no trusted server");
+        assert_eq!(error.kind(), ErrorKind::Denied, "{url}: {error:?}");
+        assert!(error.to_string().contains(says), "{url}: {error}");
+        assert!(std::error::Error::source(&error).is_some(), "{error:?}");
     }
-    let error = client(&format!("zk://localhost:{port}/tls?tls_ca=/nowhere.pem")).await.expect_err("no such file");
-    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert!(begun.elapsed() < Duration::from_secs(5), "refusals took {:?}", begun.elapsed());
+    let plain = client(&format!("zk://localhost:{port}/tls?timeout=2s")).await.expect_err("no TLS");
+    assert_eq!(plain.kind(), ErrorKind::Unavailable);
+    let empty = folder.path().join("empty.pem").display().to_string();
+    std::fs::write(&empty, "no certificate")?;
+    let own = format!("tls_ca={pem}");
+    for files in [
+        "tls_ca=/nowhere.pem".to_owned(),
+        format!("tls_ca={empty}"),
+        format!("{own}&tls_cert={empty}&tls_key={empty}"),
+        format!("{own}&tls_cert={pem}&tls_key={empty}"),
+    ] {
+        let error = client(&format!("zk://localhost:{port}/tls?{files}")).await.expect_err("no such files");
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{files}: {error:?}");
+        assert!(error.to_string().contains(".pem"), "{files}: {error}");
+    }
+    Ok(())
+}
+
+/// An expired certificate, and a client that must show one and has none, are errors at once that say so.
+async fn tls_says_what_is_refused() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let (store, pem) = certificate(folder.path(), "old", "san=dns:localhost", "-9d")?;
+    let (_zk, port) = tls_server(&store, "none").await?;
+    let error = client(&format!("zk://localhost:{port}/tls?tls_ca={pem}")).await.expect_err("an old certificate");
+    assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
+    assert!(error.to_string().contains("expired"), "{error}");
+    let (store, pem) = certificate(folder.path(), "asks", "san=dns:localhost", "-1d")?;
+    let (_zk, port) = tls_server(&store, "need").await?;
+    let error = client(&format!("zk://localhost:{port}/tls?tls_ca={pem}")).await.expect_err("no certificate");
+    assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
+    assert!(error.to_string().contains("tls_cert"), "{error}");
     Ok(())
 }

@@ -1,6 +1,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use avout_core::Result;
@@ -9,10 +10,17 @@ use avout_core::backend::{Wake, Watcher, tasks};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
-use zookeeper::{AddWatchMode, Client as Zk, Error as ZkError, EventType, PersistentWatcher};
+use tokio::time::timeout;
+use zookeeper::{AddWatchMode, Client as Zk, Error as ZkError, EventType, PersistentWatcher, SessionState};
 
-use crate::client::{Client, State};
-use crate::error::{classify, closed};
+use crate::wire::{Client, State, classify, closed};
+
+/// The pauses between two attempts to make watches that fail, at least and at most.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// How far apart two events of one change may come.
+const TOGETHER: Duration = Duration::from_millis(1);
 
 /// Who watches which znode, over all sessions.
 ///
@@ -75,16 +83,24 @@ impl Hub {
         outdated.map(|(path, _)| path.clone()).collect()
     }
 
-    /// Makes the watches of these paths. All requests leave before the first answer comes.
-    async fn arm(self: &Arc<Self>, zk: &Zk, paths: &[String], turn: u64) -> Result<(), ZkError> {
+    /// Makes the watches of these paths, and says of each that it is made. All requests leave before the first answer comes. One that
+    /// fails stops none of the others; those that failed are returned.
+    async fn arm(self: &Arc<Self>, zk: &Zk, paths: &[String], turn: u64, made: impl Fn(&str)) -> Vec<ZkError> {
         let mut answers = FuturesUnordered::new();
         for path in paths {
             answers.push(async move { (path.as_str(), zk.watch(path, AddWatchMode::Persistent).await) });
         }
+        let mut failed = Vec::new();
         while let Some((path, answer)) = answers.next().await {
-            self.listen(path, answer?, turn);
+            match answer {
+                Ok(events) => {
+                    self.listen(path, events, turn);
+                    made(path);
+                }
+                Err(error) => failed.push(error),
+            }
         }
-        Ok(())
+        failed
     }
 
     fn listen(self: &Arc<Self>, path: &str, events: PersistentWatcher, turn: u64) {
@@ -105,9 +121,8 @@ impl Hub {
         }
     }
 
-    fn ring_lost(&self, paths: &[String]) {
-        let watched = self.lock();
-        for signal in paths.iter().filter_map(|path| watched.get(path)).flat_map(|watched| &watched.signals) {
+    fn ring_lost(&self, path: &str) {
+        for signal in self.lock().get(path).iter().flat_map(|watched| &watched.signals) {
             signal.lost.store(true, Ordering::Release);
             signal.bell.notify_one();
         }
@@ -129,43 +144,63 @@ impl Drop for Hub {
     }
 }
 
-/// Makes all watches again whenever the client is connected anew.
+/// Makes all watches again whenever the client is connected anew, and those that fail again and again.
 async fn renew(hub: std::sync::Weak<Hub>, mut state: watch::Receiver<State>) {
+    let mut pause = SHORTEST_PAUSE;
     loop {
         let now = state.borrow_and_update().clone();
-        {
+        let failed = {
             let Some(hub) = hub.upgrade() else { return };
             match now {
                 State::Up { zk, turn } => {
                     let outdated = hub.outdated(turn);
-                    match hub.arm(&zk, &outdated, turn).await {
-                        Ok(()) => hub.ring_lost(&outdated),
-                        // The connection is lost again; the next one will do it.
-                        Err(error) => tracing::warn!(%error, "watches could not be made again"),
-                    }
+                    hub.arm(&zk, &outdated, turn, |path| hub.ring_lost(path)).await
                 }
                 State::Closed => return hub.close(),
-                State::Idle | State::Connecting | State::Refused(_) => {}
+                State::Idle | State::Connecting | State::Refused(_) => Vec::new(),
             }
-        }
-        if state.changed().await.is_err() {
+        };
+        let changed = match failed.first() {
+            None => {
+                pause = SHORTEST_PAUSE;
+                state.changed().await
+            }
+            Some(error) => {
+                tracing::warn!(%error, watches = failed.len(), "watches could not be made, trying again");
+                let waited = pause;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+                // Another connection is another chance.
+                timeout(waited, state.changed()).await.unwrap_or(Ok(()))
+            }
+        };
+        if changed.is_err() {
             return;
         }
     }
 }
 
-/// Rings for each event of a watch until the session ends.
+/// Rings for each event of a watch until its connection is lost.
 async fn pass_on(hub: std::sync::Weak<Hub>, path: String, mut events: PersistentWatcher) {
     loop {
-        let event = events.changed().await;
-        match event.event_type {
-            // Another connection is for `renew`. After its last state a session has no more events.
-            EventType::Session if event.session_state.is_terminated() => return,
-            EventType::Session => {}
-            _ => match hub.upgrade() {
-                Some(hub) => hub.ring(&path),
-                None => return,
-            },
+        let mut event = events.changed().await;
+        if event.event_type == EventType::NodeCreated {
+            // A commit that checks the absence of a key makes its znode and deletes it, as one: nothing has changed.
+            match timeout(TOGETHER, events.changed()).await {
+                Ok(next) if next.event_type == EventType::NodeDeleted && next.zxid == event.zxid => continue,
+                Ok(next) if next.event_type == EventType::Session => event = next,
+                Ok(_) | Err(_) => {}
+            }
+        }
+        // Another connection is for `renew`. After this one a session has no more events.
+        if event.event_type == EventType::Session {
+            if event.session_state != SessionState::SyncConnected {
+                return;
+            }
+            continue;
+        }
+        match hub.upgrade() {
+            Some(hub) => hub.ring(&path),
+            None => return,
         }
     }
 }
@@ -207,9 +242,12 @@ impl Registration {
             let (zk, turn) = self.client.watching_session().await?;
             let unarmed = self.hub.unarmed(&self.paths, turn);
             let limit = self.client.options.timeout;
-            match tokio::time::timeout(limit, self.hub.arm(&zk, &unarmed, turn)).await {
-                Ok(armed) => armed.map_err(classify)?,
-                Err(_) => return Err(classify(ZkError::Timeout)),
+            let failed = match timeout(limit, self.hub.arm(&zk, &unarmed, turn, |_| ())).await {
+                Ok(failed) => failed,
+                Err(_) => vec![ZkError::Timeout],
+            };
+            if let Some(error) = failed.into_iter().next() {
+                return Err(classify(error));
             }
             match &*self.client.watching().borrow() {
                 State::Up { turn: now, .. } if *now != turn => {}

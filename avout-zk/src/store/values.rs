@@ -2,130 +2,32 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use avout_core::backend::{self, Kind, StateContainer, StoreCapabilities, VersionedStateContainer};
-use avout_core::protocol::{Key, Realm, State, Version};
+use avout_core::backend::VersionedStateContainer;
+use avout_core::protocol::{Key, State, Version};
 use avout_core::{Error, ErrorKind, Result};
 use futures_util::stream::{self, StreamExt};
-use zookeeper::{Client as Zk, CreateMode, Error as ZkError, MultiReadResult};
+use zookeeper::{Client as Zk, CreateMode, Error as ZkError};
 
-use crate::atom::Atom;
-use crate::client::Client;
-use crate::error::{classify, unexpected};
-use crate::parts::{self, MAX_VALUE, bytes_of};
-use crate::paths::{Folder, decode};
-use crate::schema::{Opened, made_by};
-use crate::watch::Hub;
+use super::parts::{self, bytes_of};
+use crate::schema::{Folder, made_by};
+use crate::wire::{Client, classify};
 
-/// How many requests of a list or a sweep are under way at the same time.
-pub(crate) const AT_ONCE: usize = 32;
-
-/// Keeps the states of atoms and the values of refs in znodes, large ones in parts.
-#[derive(Clone)]
-pub struct Store {
-    client: Arc<Client>,
-    hub: Arc<Hub>,
-    realm: Realm,
-}
-
-impl Store {
-    pub(crate) fn new(client: Arc<Client>, hub: Arc<Hub>, opened: Opened) -> Self {
-        Self { client, hub, realm: opened.realm }
-    }
-}
-
-#[async_trait]
-impl backend::Store for Store {
-    fn realm(&self) -> Realm {
-        self.realm
-    }
-
-    fn capabilities(&self) -> StoreCapabilities {
-        let mut capabilities = StoreCapabilities::default();
-        capabilities.max_value = MAX_VALUE;
-        capabilities.durable = true;
-        capabilities.shared_between_processes = true;
-        capabilities.push = true;
-        capabilities
-    }
-
-    fn state(&self, key: &Key) -> Arc<dyn StateContainer> {
-        Arc::new(Atom::new(Arc::clone(&self.client), Arc::clone(&self.hub), key))
-    }
-
-    fn versioned_state(&self, key: &Key) -> Arc<dyn VersionedStateContainer> {
-        let path = self.client.paths.key(Folder::Values, key);
-        Arc::new(Values { client: Arc::clone(&self.client), key: key.clone(), path })
-    }
-
-    async fn keys(&self, kind: Kind, prefix: &Key) -> Result<Vec<Key>> {
-        let keys = async {
-            match kind {
-                Kind::Atom => self.keys_that(Folder::Atoms, prefix, has_state).await,
-                Kind::Ref => self.keys_that(Folder::Values, prefix, has_children).await,
-            }
-        };
-        keys.await.map_err(|error| error.during("keys"))
-    }
-}
-
-async fn has_state(zk: &Zk, path: &str) -> Result<bool, ZkError> {
-    Ok(zk.check_stat(path).await?.is_some_and(|stat| stat.data_length > 0))
-}
-
-async fn has_children(zk: &Zk, path: &str) -> Result<bool, ZkError> {
-    Ok(zk.check_stat(path).await?.is_some_and(|stat| stat.num_children > 0))
-}
-
-impl Store {
-    /// The keys of a folder that are under `prefix`, and whose znode holds something.
-    async fn keys_that(
-        &self,
-        folder: Folder,
-        prefix: &Key,
-        holds: impl AsyncFn(&Zk, &str) -> Result<bool, ZkError>,
-    ) -> Result<Vec<Key>> {
-        let paths = &self.client.paths;
-        let buckets = self.client.ask(async |zk: Arc<Zk>| {
-            let mut reader = zk.new_multi_reader();
-            paths.buckets(folder).try_for_each(|bucket| reader.add_get_children(&bucket))?;
-            let current = self.client.catch_up(&zk);
-            let read = reader.commit();
-            current.await?;
-            // The session that is synced is the one to be asked further.
-            Ok((read.await?, zk))
-        });
-        let (buckets, zk) = buckets.await?.map_err(classify)?;
-        let mut keys = Vec::new();
-        for bucket in buckets {
-            match bucket {
-                MultiReadResult::Children { children } => keys.extend(children.iter().filter_map(|name| decode(name))),
-                MultiReadResult::Error { err } => return Err(classify(err)),
-                _ => return Err(unexpected()),
-            }
-        }
-        keys.retain(|key| key.is_under(prefix));
-        keys.sort_unstable();
-        let looks = keys.into_iter().map(|key| {
-            let (zk, holds, path) = (&zk, &holds, paths.key(folder, &key));
-            async move { holds(zk, &path).await.map(|holds| holds.then_some(key)) }
-        });
-        let mut looks = stream::iter(looks).buffered(AT_ONCE);
-        let mut held = Vec::new();
-        while let Some(look) = looks.next().await {
-            held.extend(look.map_err(classify)?);
-        }
-        Ok(held)
-    }
-}
+/// How many deletes are under way at the same time.
+const AT_ONCE: usize = 32;
 
 /// A ref's values: children of its znode, named by their versions.
-struct Values {
+pub(super) struct Values {
     client: Arc<Client>,
     key: Key,
     path: String,
 }
 
 impl Values {
+    pub(super) fn new(client: Arc<Client>, key: &Key) -> Self {
+        let path = client.paths.key(Folder::Values, key);
+        Self { client, key: key.clone(), path }
+    }
+
     fn at(&self, version: &Version) -> String {
         format!("{}/{version}", self.path)
     }

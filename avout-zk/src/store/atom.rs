@@ -7,13 +7,10 @@ use avout_core::{Error, ErrorKind, Result};
 use bytes::Bytes;
 use zookeeper::{Client as Zk, CreateMode, Error as ZkError, MultiWriteError, MultiWriteResult, Stat};
 
-use crate::client::Client;
-use crate::coordinator::ANY_VERSION;
-use crate::error::{classify, classify_write, unexpected};
-use crate::parts::{self, Found, Head, bytes_of};
-use crate::paths::Folder;
-use crate::schema::made_by;
-use crate::watch::{Hub, Registration};
+use super::parts::{self, Found, Head, bytes_of};
+use crate::coordinator::{ANY_VERSION, Hub, Registration, Token};
+use crate::schema::{Folder, made_by};
+use crate::wire::{Client, Ground, classify, classify_write};
 
 /// How often a write is begun anew whose parts were cleaned away by another one, before it gives up.
 const ATTEMPTS: u32 = 100;
@@ -21,7 +18,7 @@ const ATTEMPTS: u32 = 100;
 /// An atom: one znode, compared by its version.
 ///
 /// The znode stays when the atom is destroyed, and is empty then: one made anew would begin with the version 0 again.
-pub(crate) struct Atom {
+pub(super) struct Atom {
     client: Arc<Client>,
     hub: Arc<Hub>,
     key: Key,
@@ -31,15 +28,8 @@ pub(crate) struct Atom {
 }
 
 /// The point of a write is its own for ever; the version is what is compared.
-fn revision(stat: &Stat) -> Revision {
-    let point = u128::from(stat.mzxid.cast_unsigned());
-    Revision::number(point << 32 | u128::from(stat.version.cast_unsigned()))
-}
-
-fn version(revision: &Revision) -> Result<i32> {
-    let message = "no revision of an atom in ZooKeeper";
-    let number = revision.as_number().ok_or_else(|| Error::new(ErrorKind::InvalidInput, message))?;
-    Ok((number as u32).cast_signed())
+fn revision(stat: &Stat, generation: u32) -> Revision {
+    Token { generation, mark: stat.mzxid, version: stat.version }.revision()
 }
 
 /// How one try to write ended.
@@ -47,12 +37,12 @@ enum Tried {
     Done(Revision),
     /// The znode is not as expected.
     Stale,
-    /// Its parts were cleaned away before their head was written.
+    /// Its parts were cleaned away before their head was written, or another era was begun.
     Again,
 }
 
 impl Atom {
-    pub(crate) fn new(client: Arc<Client>, hub: Arc<Hub>, key: &Key) -> Self {
+    pub(super) fn new(client: Arc<Client>, hub: Arc<Hub>, key: &Key) -> Self {
         let path = client.paths.key(Folder::Atoms, key);
         Self { client, hub, key: key.clone(), before: format!("{path}/"), path }
     }
@@ -89,15 +79,19 @@ impl Atom {
     async fn create(&self, value: Bytes) -> Result<Option<Revision>> {
         let options = &made_by(&self.client.options, CreateMode::Persistent);
         let data = Head::Whole(value).encode();
-        match self.client.send(async |zk| zk.create(&self.path, &data, options).await).await? {
-            Ok((stat, _)) => Ok(Some(revision(&stat))),
-            Err(ZkError::NodeExists) => Ok(None),
-            Err(error) => Err(classify_write(error)),
-        }
+        let created = self.client.request(ErrorKind::OutcomeUnknown, async |ground: Ground| {
+            self.client.check_writes(&ground)?;
+            match ground.zk.create(&self.path, &data, options).await {
+                Ok((stat, _)) => Ok(Some(revision(&stat, ground.generation))),
+                Err(ZkError::NodeExists) => Ok(None),
+                Err(error) => Err(classify_write(error)),
+            }
+        });
+        created.await?
     }
 
-    /// Writes a value into the znode if it has this version. `None` leaves it empty.
-    async fn set(&self, version: i32, value: Option<&Bytes>) -> Result<Tried> {
+    /// Writes a value into the znode if it has the version that was read in this generation. `None` leaves it empty.
+    async fn set(&self, version: i32, generation: u32, value: Option<&Bytes>) -> Result<Tried> {
         let head = match value {
             None => None,
             Some(value) => match parts::write(&self.client, &self.before, value.clone()).await? {
@@ -108,57 +102,66 @@ impl Atom {
         };
         let data = head.as_ref().map(Head::encode).unwrap_or_default();
         let of = head.as_ref().and_then(Head::parts);
-        let written = if of.is_none() && version != self.client.options.hop_at {
-            let answer = self.client.send(async |zk| zk.set_data(&self.path, &data, Some(version)).await);
-            answer.await?.map_err(|source| MultiWriteError::OperationFailed { index: 0, source })
-        } else {
-            self.set_with_parts(version, &data, of).await?
-        };
-        match written {
+        let written = self.client.request(ErrorKind::OutcomeUnknown, async |ground: Ground| {
+            self.client.check_writes(&ground)?;
+            // Versions repeat after a loss.
+            if ground.generation != generation {
+                return Ok(Err(Tried::Stale));
+            }
+            self.set_in(&ground, version, &data, of).await
+        });
+        match written.await?? {
             Ok(stat) => {
                 if stat.num_children.cast_unsigned() > of.map_or(0, |of| of.count) {
                     self.clean(&stat, of).await;
                 }
-                Ok(Tried::Done(revision(&stat)))
+                Ok(Tried::Done(revision(&stat, generation)))
             }
-            Err(MultiWriteError::OperationFailed { index: 0, source: ZkError::BadVersion | ZkError::NoNode }) => {
-                Ok(Tried::Stale)
-            }
-            Err(MultiWriteError::OperationFailed { source: ZkError::NoNode, .. }) => Ok(Tried::Again),
-            Err(MultiWriteError::OperationFailed { source, .. } | MultiWriteError::RequestFailed { source }) => {
-                Err(classify_write(source))
-            }
+            Err(tried) => Ok(tried),
         }
     }
 
-    /// Writes a head if its parts are there, and past a version that means "any" (see the coordinator).
-    async fn set_with_parts(
+    /// Writes a head if its parts are there, in the era of a connection, and past a version that means "any" (see the coordinator).
+    async fn set_in(
         &self,
+        ground: &Ground,
         version: i32,
         data: &[u8],
         of: Option<&parts::Parts>,
-    ) -> Result<Result<Stat, MultiWriteError>> {
-        let answer = self.client.send(async |zk: Arc<Zk>| {
-            let mut writer = zk.new_multi_writer();
+    ) -> Result<Result<Stat, Tried>> {
+        let client = &self.client;
+        let write = || {
+            let mut writer = ground.zk.new_multi_writer();
+            writer.add_check_version(&client.paths.lasts(ground.era), ANY_VERSION)?;
             writer.add_set_data(&self.path, data, Some(version))?;
             for name in of.into_iter().flat_map(parts::Parts::names) {
                 writer.add_check_version(&format!("{}{name}", self.before), ANY_VERSION)?;
             }
-            if version == self.client.options.hop_at {
+            if version == client.options.hop_at {
                 writer.add_set_data(&self.path, data, Some(ANY_VERSION))?;
             }
-            writer.commit().await
-        });
-        let stat = |results: Vec<MultiWriteResult>| {
-            let mut stats = results.into_iter().filter_map(|result| match result {
-                MultiWriteResult::SetData { stat } => Some(stat),
-                _ => None,
-            });
-            stats.next_back().ok_or_else(unexpected)
+            Ok::<_, ZkError>(writer.commit())
         };
-        match answer.await? {
-            Ok(results) => Ok(Ok(stat(results)?)),
-            Err(error) => Ok(Err(error)),
+        match write().map_err(classify_write)?.await {
+            Ok(results) => {
+                let mut stats = results.into_iter().filter_map(|result| match result {
+                    MultiWriteResult::SetData { stat } => Some(stat),
+                    _ => None,
+                });
+                let unclear = || Error::new(ErrorKind::OutcomeUnknown, "the server's answer is not understood");
+                stats.next_back().map(Ok).ok_or_else(unclear)
+            }
+            Err(MultiWriteError::OperationFailed { index: 0, source: ZkError::NoNode }) => {
+                client.leave(ground);
+                Ok(Err(Tried::Again))
+            }
+            Err(MultiWriteError::OperationFailed { index: 1, source: ZkError::BadVersion | ZkError::NoNode }) => {
+                Ok(Err(Tried::Stale))
+            }
+            Err(MultiWriteError::OperationFailed { source: ZkError::NoNode, .. }) => Ok(Err(Tried::Again)),
+            Err(MultiWriteError::OperationFailed { source, .. } | MultiWriteError::RequestFailed { source }) => {
+                Err(classify_write(source))
+            }
         }
     }
 
@@ -181,6 +184,7 @@ impl Atom {
 
     async fn write(&self, value: Bytes) -> Result<Revision> {
         for _ in 0..ATTEMPTS {
+            let generation = self.client.generation();
             let Some(stat) = self.stat().await? else {
                 if value.len() > parts::PART_BYTES {
                     self.make().await?;
@@ -189,7 +193,7 @@ impl Atom {
                 }
                 continue;
             };
-            if let Tried::Done(revision) = self.set(stat.version, Some(&value)).await? {
+            if let Tried::Done(revision) = self.set(stat.version, generation, Some(&value)).await? {
                 return Ok(revision);
             }
         }
@@ -198,9 +202,9 @@ impl Atom {
 
     async fn compare_and_write(&self, expected: Option<Revision>, value: Bytes) -> Result<CasOutcome> {
         if let Some(expected) = &expected {
-            let version = version(expected)?;
+            let Token { generation, version, .. } = Token::of(expected)?;
             for _ in 0..ATTEMPTS {
-                match self.set(version, Some(&value)).await? {
+                match self.set(version, generation, Some(&value)).await? {
                     Tried::Done(revision) => return Ok(CasOutcome::Set(revision)),
                     Tried::Again => {}
                     Tried::Stale => {
@@ -220,14 +224,15 @@ impl Atom {
             {
                 return Ok(CasOutcome::Set(revision));
             }
+            let generation = self.client.generation();
             let Some(found) = self.read().await? else {
                 self.make().await?;
                 continue;
             };
             if let Some((_, there)) = found.value {
-                return Ok(CasOutcome::Stale(Some((State::Bytes(there), revision(&found.stat)))));
+                return Ok(CasOutcome::Stale(Some((State::Bytes(there), revision(&found.stat, generation)))));
             }
-            if let Tried::Done(revision) = self.set(found.stat.version, Some(&value)).await? {
+            if let Tried::Done(revision) = self.set(found.stat.version, generation, Some(&value)).await? {
                 return Ok(CasOutcome::Set(revision));
             }
         }
@@ -235,12 +240,15 @@ impl Atom {
     }
 
     async fn found(&self) -> Result<Option<(State, Revision)>> {
+        let generation = self.client.generation();
         let found = self.read().await?;
-        Ok(found.and_then(|Found { stat, value }| value.map(|(_, value)| (State::Bytes(value), revision(&stat)))))
+        let state = |Found { stat, value }| value.map(|(_, value)| (State::Bytes(value), revision(&stat, generation)));
+        Ok(found.and_then(state))
     }
 
     async fn remove(&self) -> Result<()> {
         for _ in 0..ATTEMPTS {
+            let generation = self.client.generation();
             match self.stat().await? {
                 None => return Ok(()),
                 Some(stat) if stat.data_length == 0 => {
@@ -250,7 +258,7 @@ impl Atom {
                     return Ok(());
                 }
                 Some(stat) => {
-                    if let Tried::Done(_) = self.set(stat.version, None).await? {
+                    if let Tried::Done(_) = self.set(stat.version, generation, None).await? {
                         return Ok(());
                     }
                 }
@@ -293,8 +301,9 @@ impl StateContainer for Atom {
             let registration = Registration::new(&self.client, &self.hub, vec![self.path.clone()]);
             registration.arm().await?;
             // The watch comes before the look: a change after the look rings.
+            let generation = self.client.generation();
             let now = self.stat().await?.filter(|stat| stat.data_length > 0);
-            if now.as_ref().map(revision) == since {
+            if now.map(|stat| revision(&stat, generation)) == since {
                 registration.changed().await?;
             }
             Ok(())

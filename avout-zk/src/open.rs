@@ -1,54 +1,98 @@
 //! Makes a namespace, and opens one that is there.
 
+use std::fmt;
 use std::sync::Arc;
 
 use avout_core::protocol::Realm;
 use avout_core::{Error, ErrorKind, Result};
-use zookeeper::{Acls, CreateMode, CreateOptions, Error as ZkError, MultiReadResult, MultiWriteError};
+use zookeeper::{CreateMode, Error as ZkError, MultiReadResult, MultiWriteError};
 
-use crate::Backend;
-use crate::client::Client;
-use crate::error::{classify, classify_write, unexpected};
+use crate::coordinator::{Coordinator, Hub};
 use crate::options::Options;
-use crate::paths::Folder;
-
-/// The layout that this library knows.
-const FORMAT: u32 = 1;
+use crate::schema::{Folder, Opened, made_by, parse, text};
+use crate::store::Store;
+use crate::wire::{Client, classify, classify_write, tls, unexpected};
 
 /// How often two clients may come between each other while both make the namespace.
 const ATTEMPTS: u32 = 10;
 
-/// What is known of a namespace that is open.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Opened {
-    pub(crate) realm: Realm,
-    /// Where the clock was made: another clock is another namespace.
-    pub(crate) clock_made: i64,
+/// Opens what a text names, as [`Options::from_url`] reads it.
+///
+/// # Errors
+/// [`InvalidInput`](avout_core::ErrorKind::InvalidInput): the text, or a file that it names.
+/// [`Unavailable`](avout_core::ErrorKind::Unavailable): no server answered within the timeout.
+/// [`Denied`](avout_core::ErrorKind::Denied): the servers refuse the user.
+/// [`Mismatch`](avout_core::ErrorKind::Mismatch): the namespace belongs to another application.
+/// [`Unsupported`](avout_core::ErrorKind::Unsupported): a newer library made it, or the servers are older than ZooKeeper 3.6.
+/// [`Full`](avout_core::ErrorKind::Full): a quota leaves no room for the namespace.
+///
+/// # Cancel safety
+/// Safe: a namespace that was made stays, and a client that nobody got ends.
+pub async fn connect(url: &str) -> Result<Backend> {
+    Options::from_url(url)?.open().await
 }
 
-/// The options of all znodes that the client makes.
-pub(crate) fn made_by(options: &Options, mode: CreateMode) -> CreateOptions<'static> {
-    mode.with_acls(if options.creator_only() { Acls::creator_all() } else { Acls::anyone_all() })
+/// A namespace that is open: one client of it.
+///
+/// The coordinator, the store, and what they make belong together; when the last of them is dropped the client's sessions end, in
+/// the background.
+#[derive(Clone)]
+pub struct Backend {
+    /// Orders the commits.
+    pub coordinator: Arc<Coordinator>,
+    /// Holds the values.
+    pub store: Arc<Store>,
+    client: Arc<Client>,
 }
 
-pub(crate) async fn open(options: Options) -> Result<Backend> {
-    if let Some(tls) = &options.tls {
-        // The names of files are mistaken more often than servers are gone.
-        let identity = tls.identity.iter().flat_map(|(certificate, key)| [certificate, key]);
-        identity.chain([&tls.ca]).try_for_each(|path| crate::options::read_pem(path).map(drop))?;
+impl Backend {
+    fn new(client: Arc<Client>, opened: Opened) -> Self {
+        let hub = Hub::new(&client);
+        let coordinator = Arc::new(Coordinator::new(Arc::clone(&client), Arc::clone(&hub), opened));
+        let store = Arc::new(Store::new(Arc::clone(&client), hub, opened));
+        Self { coordinator, store, client }
     }
-    let client = Client::new(options);
-    for _ in 0..ATTEMPTS {
-        if let Some(opened) = find(&client).await? {
-            return Ok(Backend::new(Arc::new(client), opened));
-        }
-        match make(&client).await {
-            Err(error) if error.kind() != ErrorKind::OutcomeUnknown => return Err(error),
-            // Made by this client or another, or unmade: the next look tells.
-            _ => {}
-        }
+
+    /// Ends the client's sessions: later requests and all watchers get [`Closed`](avout_core::ErrorKind::Closed), and those under way
+    /// end as they would with a lost connection.
+    pub fn close(&self) {
+        self.client.close();
     }
-    Err(Error::new(ErrorKind::Unavailable, "others make and delete the namespace"))
+}
+
+impl fmt::Debug for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Backend").field("options", &self.client.options).finish_non_exhaustive()
+    }
+}
+
+impl Options {
+    /// Opens the namespace: see [`connect`].
+    ///
+    /// # Errors
+    /// As [`connect`].
+    ///
+    /// # Cancel safety
+    /// As [`connect`].
+    pub async fn open(self) -> Result<Backend> {
+        if let Some(tls) = &self.tls {
+            // The names of files are mistaken more often than servers are gone.
+            tls::certificates(tls)?;
+        }
+        let client = Client::new(self);
+        for _ in 0..ATTEMPTS {
+            if let Some(opened) = find(&client).await? {
+                client.open(opened).await?;
+                return Ok(Backend::new(Arc::new(client), opened));
+            }
+            match make(&client).await {
+                Err(error) if error.kind() != ErrorKind::OutcomeUnknown => return Err(error),
+                // Made by this client or another, or unmade: the next look tells.
+                _ => {}
+            }
+        }
+        Err(Error::new(ErrorKind::Unavailable, "others make and delete the namespace"))
+    }
 }
 
 /// Reads what the namespace is; `None`: it is not there.
@@ -79,28 +123,6 @@ async fn find(client: &Client) -> Result<Option<Opened>> {
     }
 }
 
-fn text(realm: Realm) -> String {
-    format!("avout {FORMAT} {realm}")
-}
-
-fn parse(meta: &[u8]) -> Result<Realm> {
-    let text = str::from_utf8(meta).unwrap_or_default();
-    let mut words = text.split(' ');
-    let (name, format, realm) = (words.next(), words.next(), words.next());
-    match (name, format.and_then(|format| format.parse::<u32>().ok())) {
-        (Some("avout"), Some(FORMAT)) => match realm.map(str::parse) {
-            Some(Ok(realm)) if words.next().is_none() => Ok(realm),
-            _ => Err(Error::new(ErrorKind::Corrupt, "the znode meta of the namespace is not as avout made it")),
-        },
-        (Some("avout"), Some(found)) => {
-            let message =
-                format!("the namespace has layout {found}, and this library knows {FORMAT}: use another version");
-            Err(Error::new(ErrorKind::Unsupported, message))
-        }
-        _ => Err(Error::new(ErrorKind::Mismatch, "the namespace belongs to another application: take another one")),
-    }
-}
-
 /// Makes the namespace, all at once under its znode.
 async fn make(client: &Client) -> Result<()> {
     make_root(client).await?;
@@ -109,7 +131,7 @@ async fn make(client: &Client) -> Result<()> {
     let answer = client.send(async |zk| {
         let mut writer = zk.new_multi_writer();
         writer.add_create(&paths.meta, text(Realm::random()).as_bytes(), options)?;
-        for path in [&paths.clock, &paths.floor] {
+        for path in [&paths.clock, &paths.floor, &paths.era, &paths.entered] {
             writer.add_create(path, b"", options)?;
         }
         for folder in Folder::ALL {
@@ -153,25 +175,4 @@ async fn make_root(client: &Client) -> Result<()> {
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A namespace's realm comes back; other formats and other applications are told apart.
-    #[test]
-    fn tells_what_a_namespace_is() {
-        let realm = Realm::random();
-        assert_eq!(parse(text(realm).as_bytes()).expect("its own"), realm);
-        for (meta, kind) in [
-            (format!("avout 2 {realm}"), ErrorKind::Unsupported),
-            ("avout 1 7".to_owned(), ErrorKind::Corrupt),
-            (format!("avout 1 {realm} x"), ErrorKind::Corrupt),
-            ("kafka 1".to_owned(), ErrorKind::Mismatch),
-            (String::new(), ErrorKind::Mismatch),
-        ] {
-            assert_eq!(parse(meta.as_bytes()).expect_err(&meta).kind(), kind, "{meta}");
-        }
-    }
 }

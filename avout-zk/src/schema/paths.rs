@@ -3,6 +3,9 @@
 //! ```text
 //! <namespace>/meta              format and realm
 //! <namespace>/clock             each commit sets it: its mzxid is the point of the last one
+//! <namespace>/era               which history the namespace is in, and where earlier ones ended
+//! <namespace>/era/<era>         is there as long as the era lasts: each commit checks that it is
+//! <namespace>/era/entered       each new connection sets it, to learn which epoch it is
 //! <namespace>/floor             the record of the key /.avout/floor; empty while there is none
 //! <namespace>/refs/<xx>/<key>   the record of a key
 //! <namespace>/values/<xx>/<key>/<version>               a value of a ref
@@ -14,10 +17,13 @@
 
 use std::fmt::Write as _;
 
+use avout_core::backend::history::Era;
 use avout_core::protocol::{Floor, Key};
 
 /// How many buckets `refs`, `values` and `atoms` have each. A part of the format.
 pub(crate) const BUCKETS: u32 = 64;
+
+const ENTERED: &str = "entered";
 
 /// The three folders that are split into buckets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,12 +53,26 @@ pub(crate) struct Paths {
     pub(crate) meta: String,
     pub(crate) clock: String,
     pub(crate) floor: String,
+    pub(crate) era: String,
+    /// Set by each new connection.
+    pub(crate) entered: String,
 }
 
 impl Paths {
     pub(crate) fn new(root: String) -> Self {
         let under = |name: &str| format!("{root}/{name}");
-        Self { meta: under("meta"), clock: under("clock"), floor: under("floor"), root }
+        let [meta, clock, floor, era] = ["meta", "clock", "floor", "era"].map(under);
+        Self { meta, clock, floor, entered: format!("{era}/{ENTERED}"), era, root }
+    }
+
+    /// The znode that is there as long as an era lasts.
+    pub(crate) fn lasts(&self, era: Era) -> String {
+        format!("{}/{}", self.era, super::eras::name(era))
+    }
+
+    /// The paths of all eras among the children of the znode `era`. There is one, unless somebody has deleted or made some by hand.
+    pub(crate) fn eras<'a>(&'a self, children: &'a [String]) -> impl Iterator<Item = String> + 'a {
+        children.iter().filter(|name| *name != ENTERED).map(|name| format!("{}/{name}", self.era))
     }
 
     pub(crate) fn folder(&self, folder: Folder) -> String {

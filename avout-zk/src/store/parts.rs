@@ -8,15 +8,17 @@ use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use zookeeper::{Client as Zk, CreateMode, Error as ZkError, Stat};
 
-use crate::client::Client;
-use crate::error::classify;
 use crate::schema::made_by;
+use crate::wire::{Client, classify};
 
 /// The largest value, in bytes.
-pub(crate) const MAX_VALUE: usize = 16 << 20;
+pub(super) const MAX_VALUE: usize = 16 << 20;
+
+/// A value that is larger is worth a warning.
+const LARGE: usize = 1 << 20;
 
 /// The most bytes of a value that one znode holds. A server with half of the usual `jute.maxbuffer` takes it.
-pub(crate) const PART_BYTES: usize = 508 * 1024;
+pub(super) const PART_BYTES: usize = 508 * 1024;
 
 /// How many parts are written or read at the same time.
 const AT_ONCE: usize = 4;
@@ -26,7 +28,7 @@ const PARTS: u8 = 2;
 
 /// What a value's own znode holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Head {
+pub(super) enum Head {
     /// The value.
     Whole(Bytes),
     /// Where its parts are.
@@ -36,28 +38,28 @@ pub(crate) enum Head {
 /// A value that lies in several znodes. They are written before the head that tells of them, under names that nobody else
 /// uses, and are never changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Parts {
+pub(super) struct Parts {
     /// Random, a part of their names.
     set: u64,
-    pub(crate) count: u32,
+    pub(super) count: u32,
     length: u64,
     checksum: u32,
 }
 
 impl Parts {
     /// The name of a part, behind what its kind of container puts before it.
-    pub(crate) fn name(&self, number: u32) -> String {
+    pub(super) fn name(&self, number: u32) -> String {
         format!("{:016x}.{number}", self.set)
     }
 
     /// The names of all parts.
-    pub(crate) fn names(&self) -> impl Iterator<Item = String> + '_ {
+    pub(super) fn names(&self) -> impl Iterator<Item = String> + '_ {
         (0..self.count).map(|number| self.name(number))
     }
 }
 
 impl Head {
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         match self {
             Self::Whole(bytes) => [&[WHOLE][..], bytes].concat(),
             Self::Parts(Parts { set, count, length, checksum }) => {
@@ -71,7 +73,7 @@ impl Head {
         }
     }
 
-    pub(crate) fn decode(data: Vec<u8>) -> Result<Self> {
+    pub(super) fn decode(data: Vec<u8>) -> Result<Self> {
         let data = Bytes::from(data);
         match data.first() {
             Some(&WHOLE) => Ok(Self::Whole(data.slice(1..))),
@@ -89,7 +91,7 @@ impl Head {
     }
 
     /// The parts, if it is in parts.
-    pub(crate) fn parts(&self) -> Option<&Parts> {
+    pub(super) fn parts(&self) -> Option<&Parts> {
         match self {
             Self::Whole(_) => None,
             Self::Parts(parts) => Some(parts),
@@ -102,7 +104,7 @@ fn corrupt() -> Error {
 }
 
 /// The bytes of a state that the store can take.
-pub(crate) fn bytes_of(value: State) -> Result<Bytes> {
+pub(super) fn bytes_of(value: State) -> Result<Bytes> {
     match value {
         State::Bytes(bytes) if bytes.len() <= MAX_VALUE => Ok(bytes),
         State::Bytes(_) => Err(Error::new(ErrorKind::TooLarge, "a value in ZooKeeper has at most 16 MiB")),
@@ -117,9 +119,12 @@ pub(crate) fn bytes_of(value: State) -> Result<Bytes> {
 ///
 /// # Errors
 /// `NoNode` inside: the outer znode is not there, and perhaps some parts are not either.
-pub(crate) async fn write(client: &Client, before: &str, value: Bytes) -> Result<Result<Head, ZkError>> {
+pub(super) async fn write(client: &Client, before: &str, value: Bytes) -> Result<Result<Head, ZkError>> {
     if value.len() <= PART_BYTES {
         return Ok(Ok(Head::Whole(value)));
+    }
+    if value.len() > LARGE {
+        client.warn_of_large(value.len());
     }
     let parts = Parts {
         set: rand::random(),
@@ -157,16 +162,16 @@ pub(crate) async fn write(client: &Client, before: &str, value: Bytes) -> Result
 }
 
 /// A value as it was read.
-pub(crate) struct Found {
-    pub(crate) stat: Stat,
+pub(super) struct Found {
+    pub(super) stat: Stat,
     /// `None`: the znode stands for the absence of a value.
-    pub(crate) value: Option<(Head, Bytes)>,
+    pub(super) value: Option<(Head, Bytes)>,
 }
 
 /// Reads the value whose head is at `path`, with its parts at `<before><name>`; `None`: there is no head.
 ///
 /// The head is not older than the call. Its parts were written before it, so the server that has it has them.
-pub(crate) async fn read(client: &Client, path: &str, before: &str) -> Result<Option<Found>> {
+pub(super) async fn read(client: &Client, path: &str, before: &str) -> Result<Option<Found>> {
     // Each round sees another head, whose parts were there when it was written.
     loop {
         let answer = client.ask(async |zk: Arc<Zk>| {
