@@ -1,5 +1,6 @@
 use std::error::Error as StdError;
 use std::io;
+use std::sync::Arc;
 
 use avout_core::{Error, ErrorKind};
 use redis::RedisError;
@@ -68,7 +69,9 @@ fn meaning(error: &RedisError, lost: ErrorKind) -> (ErrorKind, &'static str) {
 /// What it means that TLS did not come about, if that is no matter of the connection: it will not come about later either.
 fn tls(error: &RedisError) -> Option<(ErrorKind, &'static str)> {
     use rustls::{CertificateError as C, Error as T};
-    let refused = StdError::source(error)?.downcast_ref::<io::Error>()?.get_ref()?;
+    // The driver's source is a pointer that is an error itself.
+    let source = StdError::source(error)?.downcast_ref::<Arc<dyn StdError + Send + Sync>>()?;
+    let refused = source.downcast_ref::<io::Error>()?.get_ref()?;
     if refused.is::<rustls::pki_types::InvalidDnsNameError>() {
         return Some((ErrorKind::InvalidInput, "the host is no name that a certificate can have"));
     }
@@ -167,5 +170,18 @@ mod tests {
                 assert_eq!(classify(error, lost).kind(), lost);
             }
         }
+    }
+
+    /// A certificate that cannot be accepted now cannot be later; a connection that broke may come about.
+    #[test]
+    fn certificates_are_no_outage() {
+        use rustls::CertificateError as C;
+        let broken = |error: rustls::Error| RedisError::from(io::Error::new(io::ErrorKind::InvalidData, error));
+        for error in [C::UnknownIssuer, C::Expired, C::NotValidForName, C::BadSignature] {
+            let error = classify(broken(rustls::Error::InvalidCertificate(error)), ErrorKind::Unavailable);
+            assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
+        }
+        let closed = classify(RedisError::from(io::Error::from(io::ErrorKind::UnexpectedEof)), ErrorKind::Unavailable);
+        assert_eq!(closed.kind(), ErrorKind::Unavailable);
     }
 }
