@@ -88,10 +88,6 @@ fn tls(error: &RedisError) -> Option<(ErrorKind, &'static str)> {
         T::InvalidCertificate(_) => "the server's certificate cannot be accepted",
         T::AlertReceived(_) => "the server refuses this client in the TLS handshake: it may want a certificate",
         T::PeerIncompatible(_) => "the server has no version of TLS, or no cipher, that this client takes",
-        T::InvalidMessage(_) => {
-            let message = "the server does not speak TLS at this port: use redis:// in the place of rediss://";
-            return Some((ErrorKind::InvalidInput, message));
-        }
         _ => return None,
     };
     Some((ErrorKind::Denied, message))

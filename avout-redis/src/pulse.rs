@@ -174,7 +174,10 @@ mod tests {
             let begun = Instant::now();
             let asked = pulse.asked();
             let _kept = kept.then_some(asked);
-            pulse.stops(EARLY, LIMIT, || drop(doubts.fetch_add(1, Ordering::Relaxed)), never).await;
+            let doubt = || {
+                doubts.fetch_add(1, Ordering::Relaxed);
+            };
+            pulse.stops(EARLY, LIMIT, doubt, never).await;
             assert!(begun.elapsed() >= LIMIT && begun.elapsed() < LIMIT * 2, "{:?}", begun.elapsed());
             assert!(doubts.into_inner() > 0);
         }

@@ -197,3 +197,37 @@ impl Sentinels {
 fn silent() -> Error {
     Error::new(ErrorKind::Unavailable, "the sentinel does not answer")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::Options;
+
+    fn named(port: u16, epoch: u64) -> Named {
+        Named { master: Address { host: "h".to_owned(), port }, epoch, replicas: None, fails_over: false }
+    }
+
+    async fn sentinels(count: u16) -> Sentinels {
+        let addresses: Vec<(String, u16)> = (0..count).map(|port| ("s".to_owned(), port)).collect();
+        let options = Options::sentinel(addresses, "main");
+        let dialer = Arc::new(Dialer::new(&options).await.expect("no TLS"));
+        Sentinels::new(dialer, Credentials::default(), options.addresses, "main".to_owned(), LOOK)
+    }
+
+    fn port(master: Option<Address>) -> Option<u16> {
+        master.map(|master| master.port)
+    }
+
+    /// The latest failover is believed. A sentinel that was cut off with the old master leads nobody back; a majority does.
+    #[tokio::test]
+    async fn the_latest_failover_is_believed() {
+        let three = sentinels(3).await;
+        assert_eq!(port(three.believe(&[named(1, 0)])), Some(1), "it is all that is known");
+        assert_eq!(port(three.believe(&[named(1, 0), named(2, 1), named(1, 0)])), Some(2));
+        assert_eq!(port(three.believe(&[named(1, 0)])), Some(2), "one that knows less");
+        assert_eq!(port(three.believe(&[named(1, 0), named(1, 0)])), Some(1), "sentinels that were set up anew");
+        assert_eq!(port(three.believe(&[])), None);
+        let two = sentinels(2).await;
+        assert_eq!((port(two.believe(&[named(2, 1)])), port(two.believe(&[named(1, 0)]))), (Some(2), Some(1)));
+    }
+}

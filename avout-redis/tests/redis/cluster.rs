@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use avout_conformance::servers::Redis;
+use avout_core::ErrorKind;
 
 use crate::support::{Load, Outcome, Pair, at_last, hasty, namespace, open, stm, within};
 
@@ -41,18 +42,22 @@ async fn fail_over(redis: &Redis, replica: usize) -> Outcome {
     Ok(())
 }
 
-/// Clients that wait for replicas follow to a new master.
+/// A client that still waits for replicas to confirm what it did follows to a new master.
 pub(crate) async fn confirmations_follow_the_new_master() -> Outcome {
     let redis = Redis::cluster().await?;
     let name = namespace();
-    let url = format!("redis+cluster://{}/{name}?wait_replicas=1&wait_timeout=500ms", redis.address());
-    let clients = [hasty(avout_redis::connect(&url).await?)];
-    let load = Load::start(&clients, 4).await?;
-    load.more(50).await;
+    let url = format!("redis+cluster://{}/{name}?wait_replicas=1&wait_timeout=300ms", redis.address());
+    let pair = Pair::open(hasty(avout_redis::connect(&url).await?), "pair").await?;
+    assert_eq!(pair.bump().await?, 1);
     let owner = Owner::of(&redis, &name).await?;
+    redis.node(owner.replica).pause().await?;
+    let error = pair.bump().await.expect_err("nobody confirms it");
+    assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error:?}");
+    redis.node(owner.replica).resume().await?;
+    redis.caught_up(owner.replica).await?;
     fail_over(&redis, owner.replica).await?;
-    within(Duration::from_secs(5), "commits on the new master", load.more(50)).await;
-    load.check().await?;
+    assert_eq!(within(Duration::from_secs(5), "a read on the new master", pair.read_at_last()).await, 2);
+    assert_eq!(pair.bump().await?, 3);
     Ok(())
 }
 
@@ -111,7 +116,7 @@ pub(crate) async fn a_moving_slot_holds_up_nobody_longer_than_it_takes() -> Outc
     let port = redis.node(to).address().port().to_string();
     for key in &keys {
         redis.command(from, &["MIGRATE", "127.0.0.1", &port, key, "0", "5000"]).await?;
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
     }
     redis.command(to, &["CLUSTER", "SETSLOT", &slot, "NODE", &to_id]).await?;
     redis.command(from, &["CLUSTER", "SETSLOT", &slot, "NODE", &to_id]).await?;

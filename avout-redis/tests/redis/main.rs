@@ -70,7 +70,6 @@ avout_conformance::server_tests![
     a_server_that_hangs_is_left_without_a_word,
     a_master_without_replicas_is_left,
     a_master_without_replicas_brings_no_storm,
-    a_sentinel_that_knows_less_is_not_believed,
     confirmed_reads_are_not_late,
     commits_wait_for_replicas_together,
     nothing_is_read_that_a_failover_may_lose,
