@@ -69,6 +69,15 @@ pub(crate) fn split(value: Value) -> Result<Option<(Revision, Point, Bytes)>> {
     Ok(Some((Revision::number(number), point, bytes.slice(REVISION_BYTES..))))
 }
 
+/// The point of the latest of some cells. Of one that is not there it is the clock's: it may have been removed just before.
+pub(crate) fn latest(cells: &[Value], clock: u64) -> u64 {
+    let point = |cell: &Value| match cell {
+        Value::BulkString(bytes) => bytes.first_chunk().map(|point| u64::from_be_bytes(*point)),
+        _ => None,
+    };
+    cells.iter().map(|cell| point(cell).unwrap_or(clock)).max().unwrap_or(0)
+}
+
 /// A record's entry. `boundary` is where the current history begins for a client that has seen commits which are lost.
 ///
 /// Such a client may have attempts under way that have read what is lost. To them every record is changed at the boundary, and its

@@ -153,7 +153,7 @@ impl Atom {
         let unreadable = || Error::new(ErrorKind::OutcomeUnknown, "the server's answer to a write is not understood");
         if let Some(point) = cell::point(&reply) {
             self.client.still_true(&link, point)?;
-            self.client.confirm(&link).await?;
+            self.client.confirm(link.era, point).await?;
             let nonce = u64::from_be_bytes(head[16..].try_into().expect("a head has 24 bytes"));
             return Ok(Written::At(revision(point, nonce)));
         }
@@ -161,6 +161,7 @@ impl Atom {
         let mut found = found.into_iter();
         let clock = found.next().and_then(|clock| Clock::read(&clock)).ok_or_else(unreadable)?;
         self.client.history.observe(link.era, clock.point);
+        self.client.confirm_read(link.era, clock.point, None).await?;
         let found = cell::split(found.next().ok_or_else(unreadable)?)?;
         Ok(Written::Stale(found.map(|(revision, _, bytes)| (State::Bytes(bytes), revision))))
     }

@@ -8,8 +8,9 @@ use avout_core::{Error, ErrorKind, Result};
 use redis::Value;
 
 use crate::cell::{self, Clock, REVISION_BYTES, expected, revision};
-use crate::client::{Client, Head, MAX_COMMIT};
+use crate::client::{Client, MAX_COMMIT};
 use crate::names::mark;
+use crate::requests::Head;
 use crate::scripts::Script;
 
 /// Orders commits with a script on the server, and reads with one `HMGET`.
@@ -108,7 +109,7 @@ impl Coordinator {
         if let Some(point) = cell::point(&reply) {
             self.client.still_true(&link, point)?;
             if !counts.only_checks() {
-                self.client.confirm(&link).await?;
+                self.client.confirm(link.era, point).await?;
             }
             let nonce = u64::from_be_bytes(head[16..].try_into().expect("a head has 24 bytes"));
             let revisions = commit.puts.iter().map(|_| revision(point, nonce)).collect();
@@ -132,6 +133,8 @@ impl Coordinator {
         let stale = found.iter().map(|(_, (key, _))| (*key).clone()).collect();
         // A record that cannot be read is for the one who reads it to find; and what is of a history that is over is of no use.
         let current = self.client.history.observe(link.era, clock.point).is_current();
+        // What a failover may lose is not told; it is read again, which waits.
+        let current = current && self.client.confirm_read(link.era, clock.point, None).await.is_ok();
         let fresh = self.snapshot(&clock, found.into_iter().map(|(_, found)| found)).ok().filter(|_| current);
         Ok(CommitOutcome::Conflict(Conflict { stale, fresh }))
     }

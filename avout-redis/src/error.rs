@@ -1,5 +1,9 @@
+use std::error::Error as StdError;
+use std::io;
+use std::sync::Arc;
+
 use avout_core::{Error, ErrorKind};
-use redis::{RedisError, ServerErrorKind};
+use redis::RedisError;
 
 /// What an error of the driver means to the caller. `lost` is what it means that no reply came: [`ErrorKind::OutcomeUnknown`] for
 /// what writes, since it was or may have been sent, and [`ErrorKind::Unavailable`] for what may be repeated.
@@ -20,6 +24,9 @@ pub(crate) fn is_answer(error: &RedisError) -> bool {
 
 fn meaning(error: &RedisError, lost: ErrorKind) -> (ErrorKind, &'static str) {
     use redis::ErrorKind as K;
+    if let Some(meaning) = tls(error) {
+        return meaning;
+    }
     match error.kind() {
         K::Server(_) | K::Extension => {}
         K::AuthenticationFailed => return (ErrorKind::Denied, "the server refuses this user or password"),
@@ -30,9 +37,13 @@ fn meaning(error: &RedisError, lost: ErrorKind) -> (ErrorKind, &'static str) {
         _ if lost == ErrorKind::OutcomeUnknown => return (lost, "the request was sent, and its reply is lost"),
         _ => return (lost, "the server does not answer"),
     }
-    let text = error.detail().unwrap_or_default();
-    match error.code().unwrap_or_default() {
+    // Of several commands the first that was refused.
+    let answers = error.clone().into_server_errors();
+    let answer = answers.as_deref().and_then(|answers| answers.first()).map(|(_, answer)| answer);
+    let text = answer.and_then(|answer| answer.details()).unwrap_or_default();
+    match answer.map(|answer| answer.code()).unwrap_or_default() {
         "LOADING" => (ErrorKind::Unavailable, "the server is reading its data"),
+        "UNBLOCKED" => (ErrorKind::Unavailable, "the server was made a replica while it waited for its own"),
         "READONLY" => (ErrorKind::Unavailable, "the server is a replica, and not the master"),
         "MASTERDOWN" => (ErrorKind::Unavailable, "the server has no link to its master"),
         "MOVED" | "ASK" | "TRYAGAIN" => (ErrorKind::Unavailable, "the namespace's slot is being moved to another node"),
@@ -55,17 +66,35 @@ fn meaning(error: &RedisError, lost: ErrorKind) -> (ErrorKind, &'static str) {
     }
 }
 
+/// What it means that TLS did not come about, if that is no matter of the connection: it will not come about later either.
+fn tls(error: &RedisError) -> Option<(ErrorKind, &'static str)> {
+    use rustls::{CertificateError as C, Error as T};
+    // The driver's source is a pointer that is an error itself.
+    let source = StdError::source(error)?.downcast_ref::<Arc<dyn StdError + Send + Sync>>()?;
+    let refused = source.downcast_ref::<io::Error>()?.get_ref()?;
+    if refused.is::<rustls::pki_types::InvalidDnsNameError>() {
+        return Some((ErrorKind::InvalidInput, "the host is no name that a certificate can have"));
+    }
+    let message = match refused.downcast_ref::<T>()? {
+        T::InvalidCertificate(
+            C::Expired | C::ExpiredContext { .. } | C::NotValidYet | C::NotValidYetContext { .. },
+        ) => "the server's certificate has expired or is not valid yet: renew it, or set the clock",
+        T::InvalidCertificate(C::NotValidForName | C::NotValidForNameContext { .. }) => {
+            "the server's certificate is for another host name: use a name that it has"
+        }
+        T::InvalidCertificate(C::UnknownIssuer) => {
+            "the server's certificate is of an authority that is not trusted: name its file with the option ca"
+        }
+        T::InvalidCertificate(_) => "the server's certificate cannot be accepted",
+        T::AlertReceived(_) => "the server refuses this client in the TLS handshake: it may want a certificate",
+        T::PeerIncompatible(_) => "the server has no version of TLS, or no cipher, that this client takes",
+        _ => return None,
+    };
+    Some((ErrorKind::Denied, message))
+}
+
 /// What a server must be.
 pub(crate) const OLD: &str = "avout needs Redis 7.0 or later, or Valkey, with scripts and sharded pub/sub";
-
-/// Whether nothing was done because the slot is at another node, which is told.
-pub(crate) fn moved(error: &RedisError) -> Option<(&str, u16)> {
-    if error.kind() != redis::ErrorKind::Server(ServerErrorKind::Moved) {
-        return None;
-    }
-    let (host, port) = error.redirect_node()?.0.rsplit_once(':')?;
-    Some((host.trim_start_matches('[').trim_end_matches(']'), port.parse().ok()?))
-}
 
 #[cfg(test)]
 mod tests {
@@ -86,6 +115,7 @@ mod tests {
         let table = [
             ("LOADING Redis is loading the dataset in memory", Unavailable),
             ("READONLY You can't write against a read only replica.", Unavailable),
+            ("UNBLOCKED force unblock from blocking operation", Unavailable),
             ("MASTERDOWN Link with MASTER is down", Unavailable),
             ("MOVED 3999 127.0.0.1:6381", Unavailable),
             ("TRYAGAIN Multiple keys request during rehashing of slot", Unavailable),
@@ -138,12 +168,16 @@ mod tests {
         }
     }
 
-    /// Where a slot has gone to.
+    /// A certificate that cannot be accepted now cannot be later; a connection that broke may come about.
     #[test]
-    fn reads_where_a_slot_went() {
-        assert_eq!(moved(&answer("MOVED 1 127.0.0.1:6381")), Some(("127.0.0.1", 6381)));
-        assert_eq!(moved(&answer("MOVED 1 [::1]:6381")), Some(("::1", 6381)));
-        assert_eq!(moved(&answer("MOVED 1 :6381")), Some(("", 6381)));
-        assert_eq!(moved(&answer("ASK 1 127.0.0.1:6381")), None);
+    fn certificates_are_no_outage() {
+        use rustls::CertificateError as C;
+        let broken = |error: rustls::Error| RedisError::from(io::Error::new(io::ErrorKind::InvalidData, error));
+        for error in [C::UnknownIssuer, C::Expired, C::NotValidForName, C::BadSignature] {
+            let error = classify(broken(rustls::Error::InvalidCertificate(error)), ErrorKind::Unavailable);
+            assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
+        }
+        let closed = classify(RedisError::from(io::Error::from(io::ErrorKind::UnexpectedEof)), ErrorKind::Unavailable);
+        assert_eq!(closed.kind(), ErrorKind::Unavailable);
     }
 }

@@ -65,7 +65,7 @@ impl Link {
                 for field in fields {
                     request.arg(field);
                 }
-                Some(request.query_async(&mut self.connection.clone()).await)
+                Some(self.wire.ask(&request).await)
             }
         }
     }
@@ -106,7 +106,7 @@ async fn send(link: Arc<Link>) {
     tokio::task::yield_now().await;
     let batch = link.gathering.open.lock().unwrap_or_else(PoisonError::into_inner).take();
     let Some(Batch { request, parts, .. }) = batch else { return };
-    let mut values = match request.query_async::<Vec<Value>>(&mut link.connection.clone()).await {
+    let mut values = match link.wire.ask::<Vec<Value>>(&request).await {
         Ok(values) => values.into_iter(),
         Err(error) => {
             for part in parts {

@@ -30,17 +30,29 @@
 
 mod cell;
 mod client;
+mod cluster;
+mod confirm;
 mod container;
 mod coordinator;
+mod dial;
+mod enter;
 mod error;
+mod find;
 mod gather;
 mod lanes;
 mod link;
+mod lookout;
 mod names;
 mod options;
+mod pace;
+mod pulse;
+mod requests;
 mod scripts;
+mod sentinel;
 mod server;
 mod sessions;
+mod tls;
+mod verdict;
 mod watch;
 
 use std::fmt;

@@ -19,6 +19,14 @@ pub(crate) enum Topology {
     Cluster,
 }
 
+/// How many replicas have to confirm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Replicas {
+    Number(u32),
+    /// So many that no other server can have been made the master meanwhile.
+    Majority,
+}
+
 /// A user's name and password. It prints neither.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub(crate) struct Credentials {
@@ -76,15 +84,16 @@ pub struct Options {
     pub(crate) connections: usize,
     pub(crate) timeout: Duration,
     pub(crate) connect_timeout: Duration,
-    pub(crate) wait_replicas: u32,
+    pub(crate) wait_replicas: Replicas,
     pub(crate) wait_timeout: Duration,
+    pub(crate) confirmed_reads: bool,
     pub(crate) require_sync: bool,
     pub(crate) min_replicas: u32,
 }
 
 const URL: UrlReader = UrlReader::new("redis url", KNOWN);
-const KNOWN: &str = "db=0..65535, connections=1..64, timeout=<number>ms|s, connect_timeout=<number>ms|s, wait_replicas=<number>, \
-    wait_timeout=<number>ms|s, appendfsync=any|always, min_replicas=<number>, ca=<path of a PEM file>, sentinel_user=<name>, \
+const KNOWN: &str = "db=0..65535, connections=1..64, timeout=<number>ms|s, connect_timeout=<number>ms|s, wait_replicas=<number>|majority, \
+    wait_timeout=<number>ms|s, reads=any|confirmed, appendfsync=any|always, min_replicas=<number>, ca=<path of a PEM file>, sentinel_user=<name>, \
     sentinel_password=<password>";
 const SCHEMES: &[(&str, Form, bool)] = &[
     ("redis", Form::Single, false),
@@ -121,8 +130,9 @@ impl Options {
             connections: 1,
             timeout: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(5),
-            wait_replicas: 0,
+            wait_replicas: Replicas::Number(0),
             wait_timeout: Duration::from_secs(1),
+            confirmed_reads: false,
             require_sync: false,
             min_replicas: 0,
         }
@@ -204,7 +214,9 @@ impl Options {
             "connections" => self.connections = URL.number(name, value, 1..=MAX_CONNECTIONS)?,
             "timeout" => return Ok(self.timeout(time()?)),
             "connect_timeout" => return Ok(self.connect_timeout(time()?)),
-            "wait_replicas" => self.wait_replicas = number()?,
+            "wait_replicas" if value == "majority" => self.wait_replicas = Replicas::Majority,
+            "wait_replicas" => self.wait_replicas = Replicas::Number(number()?),
+            "reads" => self.confirmed_reads = URL.choice(name, value, &[("any", false), ("confirmed", true)])?,
             "wait_timeout" => return Ok(self.wait_timeout(time()?)),
             "min_replicas" => self.min_replicas = number()?,
             "appendfsync" => self.require_sync = URL.choice(name, value, &[("any", false), ("always", true)])?,
@@ -233,7 +245,13 @@ impl Options {
         if self.namespace.is_empty() || self.namespace.len() > MAX_NAMESPACE {
             return Err(URL.invalid("a namespace has 1 to 128 bytes"));
         }
-        if self.wait_replicas > 0 && self.wait_timeout >= self.timeout {
+        let waits = self.wait_replicas != Replicas::Number(0);
+        if self.confirmed_reads && !waits {
+            return Err(
+                URL.invalid("reads=confirmed needs wait_replicas, best wait_replicas=majority: they confirm the reads")
+            );
+        }
+        if waits && self.wait_timeout >= self.timeout {
             return Err(URL.invalid("wait_timeout is less than timeout: the server waits, and then answers"));
         }
         Ok(())
@@ -316,7 +334,27 @@ impl Options {
     /// How many replicas must have a commit before it is acknowledged (`WAIT`). 0 unless set.
     #[must_use]
     pub fn wait_replicas(mut self, replicas: u32) -> Self {
-        self.wait_replicas = replicas;
+        self.wait_replicas = Replicas::Number(replicas);
+        self
+    }
+
+    /// Acknowledges a commit when a majority of the master and its replicas has it, or all of them that are there, and no other server
+    /// can be the master by then. At least one replica must have it.
+    ///
+    /// Where not all replicas have confirmed, the sentinels or the cluster's nodes are asked before the commit is acknowledged: another
+    /// replica may be the master already, and the others go on confirming for the old one for about a second.
+    #[must_use]
+    pub fn wait_for_majority(mut self) -> Self {
+        self.wait_replicas = Replicas::Majority;
+        self
+    }
+
+    /// Answers a read only when as many replicas as commits wait for have confirmed after the read began that they follow this
+    /// server: so a master that was cut from its replicas, and was replaced, answers none. A read then takes a round trip
+    /// between the servers longer; reads share it.
+    #[must_use]
+    pub fn confirmed_reads(mut self) -> Self {
+        self.confirmed_reads = true;
         self
     }
 
@@ -416,6 +454,7 @@ mod tests {
             ("redis://h?timeout=250ms&connect_timeout=3s", {
                 host().timeout(Duration::from_millis(250)).connect_timeout(Duration::from_secs(3))
             }),
+            ("redis://h?wait_replicas=majority&reads=confirmed", host().wait_for_majority().confirmed_reads()),
             ("redis://h?wait_replicas=2&wait_timeout=100ms", {
                 host().wait_replicas(2).wait_timeout(Duration::from_millis(100))
             }),
@@ -452,6 +491,10 @@ mod tests {
             ("redis://h?timeout=5", "<number>ms|s"),
             ("redis://h?timeout=0s", "<number>ms|s"),
             ("redis://h?wait_replicas=1&wait_timeout=5s", "less than timeout"),
+            ("redis://h?wait_replicas=majority&wait_timeout=5s", "less than timeout"),
+            ("redis://h?wait_replicas=most", "<number>|majority"),
+            ("redis://h?reads=confirmed", "wait_replicas=majority"),
+            ("redis://h?reads=late", "reads=any|confirmed"),
             ("redis://h/%ff", "UTF-8"),
         ] {
             let error = Options::from_url(url).expect_err(url);

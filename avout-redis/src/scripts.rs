@@ -1,7 +1,8 @@
 //! The scripts, which run on the server. They are constant; all names and values are arguments.
 
-use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisResult};
+
+use crate::dial::Wire;
 
 macro_rules! script {
     ($flags:literal, $file:literal) => {
@@ -25,9 +26,10 @@ pub(crate) enum Script {
     DropValue,
     Renew,
     Watch,
+    Touch,
 }
 
-const SCRIPTS: [(Script, &str); 7] = [
+const SCRIPTS: [(Script, &str); 8] = [
     (Script::Enter, script!(" flags=allow-oom", "enter")),
     (Script::Commit, script!("", "commit")),
     (Script::Atom, script!("", "atom")),
@@ -37,6 +39,7 @@ const SCRIPTS: [(Script, &str); 7] = [
     (Script::Renew, script!(" flags=allow-oom", "renew")),
     // The same: one field, once.
     (Script::Watch, script!(" flags=allow-oom", "watch")),
+    (Script::Touch, script!(" flags=allow-oom", "touch")),
 ];
 
 /// The names under which a server keeps the scripts.
@@ -45,12 +48,12 @@ pub(crate) struct Loaded([String; SCRIPTS.len()]);
 
 impl Loaded {
     /// Gives the scripts to the server. One round trip.
-    pub(crate) async fn load(connection: &mut MultiplexedConnection) -> RedisResult<Self> {
+    pub(crate) async fn load(wire: &Wire) -> RedisResult<Self> {
         let mut pipe = redis::pipe();
         for (_, text) in SCRIPTS {
             pipe.cmd("SCRIPT").arg("LOAD").arg(text);
         }
-        let names: Vec<String> = pipe.query_async(connection).await?;
+        let names: Vec<String> = wire.ask_all(&pipe).await?;
         match names.try_into() {
             Ok(names) => Ok(Self(names)),
             Err(_) => Err((redis::ErrorKind::UnexpectedReturnType, "SCRIPT LOAD answered with no names").into()),

@@ -3,10 +3,13 @@
 use std::collections::HashMap;
 
 use avout_core::{Error, ErrorKind, Result};
-use redis::aio::MultiplexedConnection;
 
+use crate::dial::Wire;
 use crate::error::OLD;
 use crate::options::{Options, Topology};
+
+/// After so many seconds without a word of a replica it is not counted on: a living one sends one each second.
+const LAG: i64 = 2;
 
 /// What a server says of itself.
 pub(crate) struct Server<'a> {
@@ -27,6 +30,42 @@ impl<'a> Server<'a> {
         self.fields.get(name).copied().unwrap_or_default()
     }
 
+    /// Another one after each restart.
+    pub(crate) fn process(&self) -> &'a str {
+        self.field("run_id")
+    }
+
+    pub(crate) fn is_replica(&self) -> bool {
+        self.field("role") == "slave"
+    }
+
+    /// How many replicas are connected.
+    pub(crate) fn replicas(&self) -> u32 {
+        self.field("connected_slaves").parse().unwrap_or(0)
+    }
+
+    /// How many replicas are connected, and have been heard of lately.
+    pub(crate) fn live_replicas(&self) -> u32 {
+        let lag = |line: &str| line.rsplit_once("lag=")?.1.parse::<i64>().ok();
+        let is_live = |(name, value): &(&&str, &&str)| {
+            let number = name.strip_prefix("slave").is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()));
+            number && value.contains("state=online") && lag(value).is_some_and(|lag| lag <= LAG)
+        };
+        u32::try_from(self.fields.iter().filter(is_live).count()).unwrap_or(u32::MAX)
+    }
+
+    /// Refuses a server that may remove any key.
+    pub(crate) fn check_eviction(&self) -> Result<()> {
+        let policy = self.field("maxmemory_policy");
+        if policy.starts_with("allkeys") {
+            let message = format!(
+                "the server may evict any key when its memory is full (maxmemory-policy {policy}): set maxmemory-policy to noeviction"
+            );
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
+        Ok(())
+    }
+
     pub(crate) fn check(&self, options: &Options) -> Result<()> {
         let version = self.field("redis_version");
         let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
@@ -37,30 +76,19 @@ impl<'a> Server<'a> {
             // It answers some commands already, and says that it keeps no log.
             return Err(Error::new(ErrorKind::Unavailable, "the server is reading its data"));
         }
-        if self.field("role") == "slave" {
+        if self.is_replica() {
             return Err(Error::new(ErrorKind::Unavailable, "the server is a replica, and not the master"));
         }
         if (self.field("cluster_enabled") == "1") != (options.topology == Topology::Cluster) {
             let message = "redis+cluster:// is for a server of a cluster, and a server of a cluster needs it";
             return Err(Error::new(ErrorKind::Unsupported, message));
         }
-        let policy = self.field("maxmemory_policy");
-        if policy.starts_with("allkeys") {
-            let message = format!(
-                "the server may evict any key when its memory is full (maxmemory-policy {policy}): set maxmemory-policy to noeviction"
-            );
-            return Err(Error::new(ErrorKind::Unsupported, message));
-        }
-        Ok(())
+        self.check_eviction()
     }
 }
 
 /// Refuses a server that keeps less than the options ask for. Gives whether it syncs each write.
-pub(crate) async fn check_settings(
-    connection: &mut MultiplexedConnection,
-    options: &Options,
-    server: &Server<'_>,
-) -> Result<bool> {
+pub(crate) async fn check_settings(wire: &Wire, options: &Options, server: &Server<'_>) -> Result<bool> {
     let asked = options.require_sync || options.min_replicas > 0;
     let log = server.field("aof_enabled") == "1";
     if !asked && !log {
@@ -68,7 +96,7 @@ pub(crate) async fn check_settings(
     }
     let mut get = redis::cmd("CONFIG");
     get.arg("GET").arg("appendfsync").arg("min-replicas-to-write");
-    let settings: HashMap<String, String> = match get.query_async(connection).await {
+    let settings: HashMap<String, String> = match wire.ask(&get).await {
         Ok(settings) => settings,
         Err(error) if asked => {
             let message = "this user may not run CONFIG GET, which the options appendfsync and min_replicas need";

@@ -9,13 +9,13 @@ use async_trait::async_trait;
 use avout_core::backend::time::from_others;
 use avout_core::backend::{Wake, Watcher, tasks};
 use avout_core::{Error, ErrorKind, Result};
-use redis::aio::MultiplexedConnection;
 use redis::{PushInfo, PushKind, Value};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::client::Client;
+use crate::dial::Wire;
 use crate::error::classify;
 use crate::link::lost_namespace;
 
@@ -216,7 +216,7 @@ struct Task {
 
 /// A connection that listens.
 struct Ear {
-    connection: MultiplexedConnection,
+    wire: Wire,
     channels: HashSet<String>,
     ended: Arc<Notify>,
 }
@@ -265,9 +265,9 @@ impl Task {
     }
 
     /// Whether the connection works, and the server tells of changes.
-    async fn is_told(&self, connection: &mut MultiplexedConnection) -> bool {
+    async fn is_told(&self, wire: &Wire) -> bool {
         match self.client.upgrade() {
-            Some(client) => client.is_marked_watched(connection).await,
+            Some(client) => client.is_marked_watched(wire).await,
             None => false,
         }
     }
@@ -289,12 +289,14 @@ impl Task {
         let link = client.verified().await?;
         let ended = Arc::new(Notify::new());
         let (watched, end) = (Arc::clone(&self.watched), Arc::clone(&ended));
-        let connection =
-            client.connector().listen(&client.options, &link.address, move |push| hear(&watched, &end, push)).await?;
-        let mut ear = Ear { connection, channels: HashSet::new(), ended };
-        ear.add(self.watched.channels()).await?;
+        let listener = Box::new(move |push| hear(&watched, &end, push));
+        let wire = client.finder.dial(&link.address, Some(listener)).await?;
+        client.finder.set_name(&wire).await;
+        let mut ear = Ear { wire, channels: HashSet::new(), ended };
+        // The server may have given the namespace away, and nobody have noticed.
+        ear.add(self.watched.channels()).await.inspect_err(|_| link.retire())?;
         // Only now: what is committed once the mark is there is heard.
-        client.mark_watched(&link, &mut ear.connection).await?;
+        client.mark_watched(&link, &ear.wire).await?;
         for (channels, done) in self.waiting.drain(..) {
             // Those were put into the map before they were asked for.
             debug_assert!(channels.iter().all(|channel| ear.channels.contains(channel)) || done.is_closed());
@@ -332,7 +334,7 @@ impl Task {
                     }
                 },
                 () = &mut next_look => {
-                    if !self.is_told(&mut ear.connection).await || self.tell_if_gone().await {
+                    if !self.is_told(&ear.wire).await || self.tell_if_gone().await {
                         return;
                     }
                     next_look.as_mut().reset(Instant::now() + PING);
@@ -362,7 +364,7 @@ impl Ear {
             for channel in some {
                 pipe.cmd(command).arg(channel).ignore();
             }
-            pipe.exec_async(&mut self.connection).await.map_err(|error| classify(error, ErrorKind::Unavailable))?;
+            self.wire.ask_all::<()>(&pipe).await.map_err(|error| classify(error, ErrorKind::Unavailable))?;
         }
         Ok(())
     }

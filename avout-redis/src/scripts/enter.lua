@@ -17,6 +17,16 @@ for _, command in ipairs(needed) do
 end
 
 local m = call('HMGET', meta, 'format', 'realm', 'server', 'era')
+if not m[1] and ARGV[3] ~= '' then
+  -- Evicted, or deleted by mistake: what it says is known while the clock is the one that the client knows.
+  local clock = call('HGET', cells, '')
+  if clock and #clock == 16 and sub(clock, 1, 8) == sub(ARGV[4], 5, 12) then
+    local h = unpacked('>I4', clock, 9)
+    m = { ARGV[1], ARGV[3], '', tostring(math.floor(h / 4096)) }
+    call('HSET', meta, 'format', m[1], 'realm', m[2], 'server', m[3], 'era', m[4])
+    call('HSETNX', cells, 'watched', '')
+  end
+end
 if not m[1] then
   if ARGV[3] ~= '' then
     return { 'lost' }

@@ -1,18 +1,24 @@
 //! What only Redis does: its requests, its settings, and faults of real servers.
 
+mod cluster;
 mod failover;
 mod faults;
 mod histories;
+mod links;
 mod load;
+mod replicas;
 mod requests;
 mod sessions;
 mod settings;
 mod support;
 
+use cluster::*;
 use failover::*;
 use faults::*;
 use histories::*;
+use links::*;
 use load::*;
+use replicas::*;
 use requests::*;
 use sessions::*;
 use settings::*;
@@ -31,6 +37,10 @@ avout_conformance::server_tests![
     the_listed_rights_are_enough,
     a_lacking_right_is_found_when_opening,
     a_policy_that_evicts_is_refused,
+    a_lacking_right_to_select_is_named,
+    a_policy_that_comes_to_evict_is_noticed,
+    a_namespace_that_lost_its_description_gets_it_back,
+    huge_times_are_taken,
     durability_is_checked_if_asked_for,
     a_newer_format_is_refused,
     foreign_keys_are_refused,
@@ -55,4 +65,18 @@ avout_conformance::server_tests![
     too_few_replicas_are_no_success,
     sentinels_lead_to_the_new_master,
     a_cluster_leads_to_the_new_master,
+    a_reader_leaves_a_master_that_is_cut_from_its_peers,
+    a_master_that_hangs_is_left_by_impatient_callers,
+    a_server_that_hangs_is_left_without_a_word,
+    a_master_without_replicas_is_left,
+    a_master_without_replicas_brings_no_storm,
+    confirmed_reads_are_not_late,
+    commits_wait_for_replicas_together,
+    nothing_is_read_that_a_failover_may_lose,
+    a_master_demoted_while_it_waits_is_left,
+    a_majority_loses_nothing_in_a_failover,
+    confirmations_follow_the_new_master,
+    several_commands_follow_the_new_master,
+    any_node_leads_to_the_cluster_and_all_are_remembered,
+    a_moving_slot_holds_up_nobody_longer_than_it_takes,
 ];

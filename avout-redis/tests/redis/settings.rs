@@ -1,10 +1,12 @@
 //! What is looked at when a namespace is opened.
 
+use std::time::Duration;
+
 use avout_conformance::servers::{Redis, free_port, shared};
 use avout_core::{ErrorKind, Result};
 use avout_redis::Backend;
 
-use crate::support::{Outcome, Pair, namespace, open, stm};
+use crate::support::{Outcome, Pair, at_last, hasty, namespace, open, stm, within};
 
 const SECRET: &str = "hush-hush";
 
@@ -112,6 +114,63 @@ pub(crate) async fn a_lacking_right_is_found_when_opening() -> Outcome {
     Ok(())
 }
 
+/// A database other than 0 needs a right of its own, which is named if it is lacking.
+pub(crate) async fn a_lacking_right_to_select_is_named() -> Outcome {
+    let redis = Redis::single().await?;
+    let set = ["ACL", "SETUSER", "app", "on", ">hush-hush", "allkeys", "allchannels", "+@all", "-select"];
+    assert_eq!(redis.command(0, &set).await?, "OK");
+    let host = redis.node(0).address();
+    let opened = avout_redis::connect(&format!("redis://app:{SECRET}@{host}/1/{}", namespace())).await;
+    refused(opened, ErrorKind::Denied, "SELECT");
+    let opened = avout_redis::connect(&format!("redis://{host}/9999/{}", namespace())).await;
+    refused(opened, ErrorKind::InvalidInput, "database");
+    Ok(())
+}
+
+/// A policy that evicts is noticed under clients that work, and so is that it was taken back.
+pub(crate) async fn a_policy_that_comes_to_evict_is_noticed() -> Outcome {
+    let redis = Redis::single().await?;
+    let pair = Pair::open(hasty(avout_redis::connect(&redis.url(&namespace())).await?), "pair").await?;
+    redis.command(0, &["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]).await?;
+    let told = at_last("a refusal", async || pair.bump().await.err());
+    let told = within(Duration::from_secs(10), "a refusal", told).await;
+    assert_eq!(told.kind(), ErrorKind::Unsupported, "{told:?}");
+    redis.command(0, &["CONFIG", "SET", "maxmemory-policy", "noeviction"]).await?;
+    pair.bump().await?;
+    Ok(())
+}
+
+/// What says what the namespace is may be evicted, or deleted by mistake: a client that works makes it anew, and nothing is lost.
+pub(crate) async fn a_namespace_that_lost_its_description_gets_it_back() -> Outcome {
+    let redis = Redis::single().await?;
+    let name = namespace();
+    let url = redis.url(&name);
+    let pair = Pair::open(open(&url).await?, "pair").await?;
+    pair.bump().await?;
+    let meta = format!("{{{name}}}:meta");
+    redis.command(0, &["DEL", &meta]).await?;
+    let opened = at_last("another client", async || {
+        pair.bump().await.expect("it goes on");
+        avout_redis::connect(&url).await.ok()
+    });
+    let opened = within(Duration::from_secs(10), "another client", opened).await;
+    let other = Pair::open(stm(opened), "pair").await?;
+    assert_eq!(other.read().await?, pair.read().await?);
+    Ok(())
+}
+
+/// Times of any length are taken.
+pub(crate) async fn huge_times_are_taken() -> Outcome {
+    let redis = Redis::single().await?;
+    let huge = format!("{}s", u64::MAX);
+    let url = format!("{}?timeout={huge}&connect_timeout={huge}", redis.url(&namespace()));
+    let pair = Pair::open(open(&url).await?, "pair").await?;
+    assert_eq!(pair.bump().await?, 1);
+    let url = format!("{}?wait_replicas=1&wait_timeout={huge}&timeout={huge}", redis.url(&namespace()));
+    assert_eq!(avout_redis::connect(&url).await.expect_err("no less than timeout").kind(), ErrorKind::InvalidInput);
+    Ok(())
+}
+
 /// A server that may evict keys is refused, with the setting to change.
 pub(crate) async fn a_policy_that_evicts_is_refused() -> Outcome {
     let redis = Redis::with(&["--maxmemory-policy", "allkeys-lru"]).await?;
@@ -198,10 +257,14 @@ pub(crate) async fn tls_checks_the_certificate() -> Outcome {
     let mut changes = pair.a().watch().await?;
     assert_eq!(pair.bump().await?, 1);
     assert_eq!(changes.next().await.expect("a change")?.new, Some(1));
-    refused(avout_redis::connect(&url(&ca("other"))).await, ErrorKind::Unavailable, "certificate");
-    refused(avout_redis::connect(&format!("rediss://127.0.0.1:{port}/n")).await, ErrorKind::Unavailable, "certificate");
-    let name = format!("rediss://127.0.0.2:{port}/n?ca={}", ca("ca"));
-    assert!(avout_redis::connect(&name).await.is_err());
+    // The process chooses its cryptography itself.
+    assert!(rustls::crypto::CryptoProvider::get_default().is_none(), "a provider was installed for the whole process");
+    refused(avout_redis::connect(&url(&ca("other"))).await, ErrorKind::Denied, "option ca");
+    refused(avout_redis::connect(&format!("rediss://127.0.0.1:{port}/n")).await, ErrorKind::Denied, "option ca");
+    let name = format!("rediss://[::ffff:127.0.0.1]:{port}/n?ca={}", ca("ca"));
+    refused(avout_redis::connect(&name).await, ErrorKind::Denied, "host name");
+    let key = format!("rediss://127.0.0.1:{port}/n?ca={}/tests/tls/server.key", env!("CARGO_MANIFEST_DIR"));
+    refused(avout_redis::connect(&key).await, ErrorKind::InvalidInput, "no certificate");
     refused(avout_redis::connect(&url("/nonexistent/ca.pem")).await, ErrorKind::InvalidInput, "/nonexistent/ca.pem");
     Ok(())
 }

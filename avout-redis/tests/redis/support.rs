@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use avout_conformance::servers::Redis;
 use avout_core::{ErrorKind, Ref, Result, Stm};
-use avout_redis::{Backend, LostCommits};
+use avout_redis::{Backend, LostCommits, redis as redis_driver};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
@@ -225,6 +225,11 @@ impl Switch {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).drain(..).for_each(|carry| carry.abort());
     }
 
+    /// The same, and connections that are there stay.
+    pub(crate) fn lead(&self, target: SocketAddr) {
+        *self.target.lock().unwrap_or_else(PoisonError::into_inner) = target;
+    }
+
     pub(crate) fn url(&self, options: &str) -> String {
         format!("redis://{}/{}?{options}", self.address, namespace())
     }
@@ -254,4 +259,41 @@ pub(crate) async fn within<T>(limit: Duration, what: &str, future: impl Future<O
         Ok(done) => done,
         Err(_) => panic!("{what} took {:?}", begun.elapsed()),
     }
+}
+
+/// Cuts a master from its replicas and sentinels, for ever, and from new clients. Clients that are connected stay so.
+pub(crate) async fn estrange(redis: &Redis, node: usize) -> Outcome {
+    let free = avout_conformance::servers::free_port().to_string();
+    let changed = redis.command(node, &["CONFIG", "SET", "port", &free]).await?;
+    assert_eq!(changed, "OK");
+    let address = SocketAddr::from(([127, 0, 0, 1], free.parse()?));
+    ask(address, &["CLIENT", "KILL", "TYPE", "replica"]).await?;
+    let clients = ask(address, &["CLIENT", "LIST"]).await?;
+    for line in clients.lines().filter(|line| line.contains("name=sentinel-")) {
+        let id = line.split([' ', '=']).nth(1).unwrap_or_default();
+        ask(address, &["CLIENT", "KILL", "ID", id]).await?;
+    }
+    Ok(())
+}
+
+/// The text that a server answers to a command.
+pub(crate) async fn ask(address: SocketAddr, words: &[&str]) -> Outcome<String> {
+    let client = redis_driver::Client::open(format!("redis://{address}"))?;
+    let mut connection = client.get_multiplexed_async_connection().await?;
+    let mut command = redis_driver::cmd(words[0]);
+    for word in &words[1..] {
+        command.arg(*word);
+    }
+    Ok(match command.query_async::<redis_driver::Value>(&mut connection).await? {
+        redis_driver::Value::BulkString(bytes) => String::from_utf8(bytes)?,
+        redis_driver::Value::VerbatimString { text, .. } => text,
+        _ => String::new(),
+    })
+}
+
+/// How many connections a server has been asked for.
+pub(crate) async fn connections(redis: &Redis, node: usize) -> Outcome<u64> {
+    let stats = redis.command(node, &["INFO", "stats"]).await?;
+    let count = stats.lines().find_map(|line| line.strip_prefix("total_connections_received:"));
+    Ok(count.ok_or("a count")?.trim().parse()?)
 }

@@ -1,0 +1,182 @@
+//! Plain connections to servers, over TCP and TLS.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use avout_core::{Error, ErrorKind, Result};
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Cmd, ProtocolVersion, PushInfo, RedisConnectionInfo, RedisError, RedisResult};
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use crate::error::{classify, is_answer};
+use crate::options::{Address, Credentials, Options};
+use crate::pulse::{Heard, Pulse};
+use crate::tls;
+
+/// How many requests may wait to be written to a connection, before their callers do.
+const BUFFERED: usize = 1024;
+
+/// What is told without being asked for.
+pub(crate) type Listener = Box<dyn Fn(PushInfo) + Send + Sync>;
+
+/// Makes connections.
+pub(crate) struct Dialer {
+    tls: Option<TlsConnector>,
+    timeout: Duration,
+    limit: Duration,
+    name: String,
+}
+
+/// A connection, which ends when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    pub(crate) connection: MultiplexedConnection,
+    pub(crate) pulse: Arc<Pulse>,
+    driver: AbortHandle,
+}
+
+impl Wire {
+    /// Ends it. All that is under way has lost its reply.
+    pub(crate) fn cut(&self) {
+        self.driver.abort();
+    }
+
+    /// Sends a command and waits for its answer.
+    pub(crate) async fn ask<T: redis::FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
+        let asked = self.pulse.asked();
+        let answer = command.query_async(&mut self.connection.clone()).await;
+        asked.end();
+        answer
+    }
+
+    /// Sends several commands together.
+    pub(crate) async fn ask_all<T: redis::FromRedisValue>(&self, commands: &redis::Pipeline) -> RedisResult<T> {
+        let asked = self.pulse.asked();
+        let answer = commands.query_async(&mut self.connection.clone()).await;
+        asked.end();
+        answer
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        self.cut();
+    }
+}
+
+impl Dialer {
+    pub(crate) async fn new(options: &Options) -> Result<Self> {
+        let tls = if options.tls { Some(tls::connector(options.ca.as_deref()).await?) } else { None };
+        let name = options.namespace.chars().map(|c| if c.is_ascii_graphic() { c } else { '_' }).collect();
+        // One server that does not answer must not use up the time of the others.
+        let limit = options.connect_timeout / if options.addresses.len() > 1 { 3 } else { 1 };
+        Ok(Self { tls, timeout: options.timeout, limit, name })
+    }
+
+    /// Connects. `listener` hears what the server tells by itself.
+    pub(crate) async fn dial(
+        &self,
+        address: &Address,
+        credentials: &Credentials,
+        database: u32,
+        listener: Option<Listener>,
+    ) -> Result<Wire> {
+        let unreachable = unreachable_at(address);
+        let dialling = async {
+            let stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
+            stream.set_nodelay(true)?;
+            let Some(tls) = &self.tls else { return self.begin(stream, credentials, listener).await };
+            let name = ServerName::try_from(address.host.clone()).map_err(io::Error::other)?;
+            self.begin(tls.connect(name, stream).await?, credentials, listener).await
+        };
+        let late = |_| RedisError::from(io::Error::from(io::ErrorKind::TimedOut));
+        let wire = timeout(self.limit, dialling).await.map_err(late).flatten().map_err(&unreachable)?;
+        if database != 0 {
+            let selected = wire.ask::<()>(redis::cmd("SELECT").arg(database)).await;
+            selected.map_err(|error| refused_select(error, address))?;
+        }
+        Ok(wire)
+    }
+
+    async fn begin(
+        &self,
+        stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+        credentials: &Credentials,
+        listener: Option<Listener>,
+    ) -> RedisResult<Wire> {
+        let pulse = Arc::<Pulse>::default();
+        let mut settings = RedisConnectionInfo::default().set_skip_set_lib_name();
+        if let Some(user) = &credentials.user {
+            settings = settings.set_username(user);
+        }
+        if let Some(password) = &credentials.password {
+            settings = settings.set_password(password);
+        }
+        let mut config = AsyncConnectionConfig::new()
+            .set_connection_timeout(None)
+            .set_response_timeout(Some(self.timeout))
+            .set_pipeline_buffer_size(BUFFERED);
+        if let Some(listener) = listener {
+            settings = settings.set_protocol(ProtocolVersion::RESP3);
+            config = config.set_push_sender(move |push| -> Result<(), redis::aio::SendError> {
+                listener(push);
+                Ok(())
+            });
+        }
+        let stream = Heard::new(stream, Arc::clone(&pulse));
+        let (connection, driver) = MultiplexedConnection::new_with_config(&settings, stream, config).await?;
+        let driver = tokio::spawn(driver).abort_handle();
+        Ok(Wire { connection, pulse, driver })
+    }
+
+    /// So that an operator finds avout's connections in `CLIENT LIST`. A user who may not do it goes on without.
+    pub(crate) async fn set_name(&self, wire: &Wire) {
+        let mut name = redis::cmd("CLIENT");
+        name.arg("SETNAME").arg(format!("avout:{}", self.name));
+        if let Err(error) = wire.ask::<()>(&name).await {
+            tracing::debug!(%error, "the connection has no name");
+        }
+    }
+}
+
+impl std::fmt::Debug for Dialer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Dialer").field("tls", &self.tls.is_some()).finish_non_exhaustive()
+    }
+}
+
+fn refused_select(error: RedisError, address: &Address) -> Error {
+    if error.code() == Some("NOPERM") {
+        let message =
+            "this user may not run SELECT, which a database other than 0 needs: grant +select, or use the database 0";
+        return Error::new(ErrorKind::Denied, message).with_source(error);
+    }
+    if is_answer(&error) && error.code() == Some("ERR") {
+        let message = "the server has no database of this number: see its setting `databases`";
+        return Error::new(ErrorKind::InvalidInput, message).with_source(error);
+    }
+    unreachable_at(address)(error)
+}
+
+/// What it means that a server could not be asked.
+pub(crate) fn unreachable_at(address: &Address) -> impl Fn(RedisError) -> Error {
+    move |error| {
+        let error = classify(error, ErrorKind::Unavailable);
+        let message = match error.kind() {
+            ErrorKind::Unavailable if error.downcast_ref::<RedisError>().is_none_or(|source| !is_answer(source)) => {
+                format!("{address} cannot be reached")
+            }
+            _ => format!("{error} ({address})"),
+        };
+        let told = Error::new(error.kind(), message);
+        match error.downcast_ref::<RedisError>() {
+            Some(source) => told.with_source(source.clone()),
+            None => told,
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! Sentinels: which server is the master, and being told when another one is.
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use avout_core::{Error, ErrorKind, Result};
+use redis::{PushInfo, PushKind, RedisResult, Value};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout, timeout_at};
+
+use crate::client::Client;
+use crate::dial::{Dialer, Wire, unreachable_at};
+use crate::options::{Address, Credentials};
+
+/// How long the others have to answer, once enough sentinels have.
+const GRACE: Duration = Duration::from_millis(100);
+/// How often a sentinel that tells nothing is asked.
+const LOOK: Duration = Duration::from_secs(2);
+/// Pauses between attempts to connect to a sentinel again.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LAST_PAUSE: Duration = Duration::from_secs(2);
+
+/// What a sentinel says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Named {
+    pub(crate) master: Address,
+    /// Grows with each failover that the sentinels agree on.
+    epoch: u64,
+    /// How many replicas it knows, whether or not they are there.
+    pub(crate) replicas: Option<u32>,
+    /// It is about to make a replica the master.
+    pub(crate) fails_over: bool,
+}
+
+/// The sentinels of one service.
+pub(crate) struct Sentinels {
+    dialer: Arc<Dialer>,
+    credentials: Credentials,
+    addresses: Vec<Address>,
+    service: String,
+    limit: Duration,
+    newest: Mutex<Option<Named>>,
+}
+
+impl Sentinels {
+    pub(crate) fn new(
+        dialer: Arc<Dialer>,
+        credentials: Credentials,
+        addresses: Vec<Address>,
+        service: String,
+        limit: Duration,
+    ) -> Self {
+        Self { dialer, credentials, addresses, service, limit, newest: Mutex::default() }
+    }
+
+    /// The master.
+    ///
+    /// Of three sentinels or more a majority is asked, so that one that was cut off together with an old master is not believed. What
+    /// is known already is believed rather than a minority that knows less.
+    pub(crate) async fn master(self: &Arc<Self>) -> Result<Address> {
+        let told = self.ask_all().await?;
+        self.believe(&told).ok_or_else(|| Error::new(ErrorKind::InvalidInput, "there is no sentinel"))
+    }
+
+    /// The master, after what some sentinels said.
+    pub(crate) fn believe(&self, told: &[Named]) -> Option<Address> {
+        let newest = told.iter().max_by_key(|named| named.epoch)?;
+        Some(self.learn(newest.clone(), told.len() >= self.enough()))
+    }
+
+    /// Takes in what a sentinel says, and gives the master. `sure`: as many say so as are believed though they know less.
+    fn learn(&self, named: Named, sure: bool) -> Address {
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*newest {
+            Some(known) if known.epoch > named.epoch && !sure => known.master.clone(),
+            _ => newest.insert(named).master.clone(),
+        }
+    }
+
+    /// How many replicas the master has, as the sentinels know.
+    pub(crate) fn replicas(&self) -> Option<u32> {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.replicas
+    }
+
+    fn enough(&self) -> usize {
+        if self.addresses.len() < 3 { 1 } else { self.addresses.len() / 2 + 1 }
+    }
+
+    /// What all say that answer soon.
+    ///
+    /// # Errors
+    /// That of the last one, if none answers.
+    pub(crate) async fn ask_all(self: &Arc<Self>) -> Result<Vec<Named>> {
+        let mut asked = JoinSet::new();
+        for at in 0..self.addresses.len() {
+            let all = Arc::clone(self);
+            asked.spawn(async move { all.ask(&all.addresses[at]).await });
+        }
+        let (mut told, mut failed) = (Vec::new(), None);
+        let mut end = tokio::time::Instant::now() + self.limit;
+        while let Ok(Some(answer)) = timeout_at(end, asked.join_next()).await {
+            match answer {
+                Ok(Ok(named)) => told.push(named),
+                Ok(Err(error)) => failed = Some(error),
+                Err(_) => {}
+            }
+            if told.len() == self.enough() {
+                end = end.min(tokio::time::Instant::now() + GRACE);
+            }
+        }
+        let late = || Error::new(ErrorKind::Unavailable, "no sentinel answers");
+        if told.is_empty() { Err(failed.unwrap_or_else(late)) } else { Ok(told) }
+    }
+
+    async fn ask(&self, sentinel: &Address) -> Result<Named> {
+        let ask = async {
+            let wire = self.dialer.dial(sentinel, &self.credentials, 0, None).await?;
+            self.ask_with(&wire).await.map_err(unreachable_at(sentinel))
+        };
+        let late = |_| Error::new(ErrorKind::Unavailable, format!("the sentinel at {sentinel} does not answer"));
+        timeout(self.limit, ask).await.map_err(late)??.ok_or_else(|| {
+            let message = format!("the sentinel at {sentinel} knows no service of this name that has a master");
+            Error::new(ErrorKind::Unavailable, message)
+        })
+    }
+
+    async fn ask_with(&self, wire: &Wire) -> RedisResult<Option<Named>> {
+        let command = |name: &str| {
+            let mut command = redis::cmd("SENTINEL");
+            command.arg(name).arg(&self.service);
+            command
+        };
+        let address = wire.ask::<Option<(String, u16)>>(&command("GET-MASTER-ADDR-BY-NAME")).await?;
+        let Some((host, port)) = address else { return Ok(None) };
+        let mut named = Named { master: Address { host, port }, epoch: 0, replicas: None, fails_over: false };
+        // A user who may not ask for more goes on without.
+        let more = wire.ask::<std::collections::HashMap<String, String>>(&command("MASTER")).await.unwrap_or_default();
+        let number = |name: &str| more.get(name).and_then(|value| value.parse().ok());
+        named.epoch = number("config-epoch").unwrap_or(0);
+        named.replicas = number("num-slaves").and_then(|replicas| u32::try_from(replicas).ok());
+        named.fails_over = more.get("flags").is_some_and(|flags| flags.contains("failover_in_progress"));
+        Ok(Some(named))
+    }
+
+    /// Listens to each sentinel, for as long as there is the client.
+    pub(crate) async fn follow(self: Arc<Self>, client: Weak<Client>) {
+        let mut listening = JoinSet::new();
+        for at in 0..self.addresses.len() {
+            let (all, client) = (Arc::clone(&self), Weak::clone(&client));
+            listening.spawn(async move {
+                let mut pause = FIRST_PAUSE;
+                loop {
+                    if let Err(error) = all.listen(&all.addresses[at], &client, &mut pause).await {
+                        tracing::debug!(%error, "a sentinel cannot be listened to");
+                    }
+                    sleep(pause / 2 + pause.mul_f64(rand::random::<f64>() / 2.0)).await;
+                    pause = (pause * 2).min(LAST_PAUSE);
+                }
+            });
+        }
+        listening.join_all().await;
+    }
+
+    /// Returns when the connection has ended.
+    async fn listen(&self, sentinel: &Address, client: &Weak<Client>, pause: &mut Duration) -> Result<()> {
+        let told = Arc::new(Notify::new());
+        let tell = Arc::clone(&told);
+        let listener = move |push: PushInfo| {
+            if matches!(push.kind, PushKind::Message | PushKind::Disconnection) {
+                tell.notify_one();
+            }
+        };
+        let wire = self.dialer.dial(sentinel, &self.credentials, 0, Some(Box::new(listener))).await?;
+        // A user who may not do it asks now and then.
+        let subscribed = wire.ask::<Value>(redis::cmd("SUBSCRIBE").arg("+switch-master")).await;
+        if let Err(error) = subscribed {
+            tracing::debug!(%error, %sentinel, "a sentinel does not tell of failovers");
+        }
+        loop {
+            // First what happened before it was listened to.
+            let named = timeout(LOOK, self.ask_with(&wire)).await.map_err(|_| silent())?;
+            if let Some(named) = named.map_err(unreachable_at(sentinel))? {
+                *pause = FIRST_PAUSE;
+                let master = self.learn(named, false);
+                let Some(client) = client.upgrade() else { return Ok(()) };
+                client.leave_all_but(&master);
+            }
+            tokio::select! {
+                () = told.notified() => {}
+                () = sleep(LOOK.mul_f64(0.75 + rand::random::<f64>() / 2.0)) => {}
+            }
+        }
+    }
+}
+
+fn silent() -> Error {
+    Error::new(ErrorKind::Unavailable, "the sentinel does not answer")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::Options;
+
+    fn named(port: u16, epoch: u64) -> Named {
+        Named { master: Address { host: "h".to_owned(), port }, epoch, replicas: None, fails_over: false }
+    }
+
+    async fn sentinels(count: u16) -> Sentinels {
+        let addresses: Vec<(String, u16)> = (0..count).map(|port| ("s".to_owned(), port)).collect();
+        let options = Options::sentinel(addresses, "main");
+        let dialer = Arc::new(Dialer::new(&options).await.expect("no TLS"));
+        Sentinels::new(dialer, Credentials::default(), options.addresses, "main".to_owned(), LOOK)
+    }
+
+    fn port(master: Option<Address>) -> Option<u16> {
+        master.map(|master| master.port)
+    }
+
+    /// The latest failover is believed. A sentinel that was cut off with the old master leads nobody back; a majority does.
+    #[tokio::test]
+    async fn the_latest_failover_is_believed() {
+        let three = sentinels(3).await;
+        assert_eq!(port(three.believe(&[named(1, 0)])), Some(1), "it is all that is known");
+        assert_eq!(port(three.believe(&[named(1, 0), named(2, 1), named(1, 0)])), Some(2));
+        assert_eq!(port(three.believe(&[named(1, 0)])), Some(2), "one that knows less");
+        assert_eq!(port(three.believe(&[named(1, 0), named(1, 0)])), Some(1), "sentinels that were set up anew");
+        assert_eq!(port(three.believe(&[])), None);
+        let two = sentinels(2).await;
+        assert_eq!((port(two.believe(&[named(2, 1)])), port(two.believe(&[named(1, 0)]))), (Some(2), Some(1)));
+    }
+}
