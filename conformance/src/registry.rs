@@ -1,5 +1,7 @@
 use crate::law::Law;
-use crate::{coordinator, lock, mixed, runtimes, state_container, stm, sweep, versioned_state_container, watch};
+use crate::{
+    coordinator, lock, losses, mixed, runtimes, state_container, stm, sweep, versioned_state_container, watch,
+};
 
 /// The files of laws, group by group.
 ///
@@ -64,6 +66,7 @@ const FILES: &[&[Law]] = &[
     lock::reentry::LAWS,
     lock::numbers::LAWS,
     lock::closing::LAWS,
+    losses::LAWS,
 ];
 
 /// All laws, in the order of their groups.

@@ -4,6 +4,7 @@ mod failover;
 mod faults;
 mod histories;
 mod load;
+mod losses;
 mod requests;
 mod sessions;
 mod settings;
@@ -13,6 +14,7 @@ use failover::*;
 use faults::*;
 use histories::*;
 use load::*;
+use losses::*;
 use requests::*;
 use sessions::*;
 use settings::*;
@@ -48,6 +50,9 @@ avout_conformance::server_tests![
     a_server_that_forgets_is_told_once,
     no_transaction_sees_two_histories,
     no_record_points_at_a_lost_value,
+    each_client_is_told_of_a_loss_once,
+    every_watch_goes_on_after_a_loss,
+    a_loss_is_an_event,
     a_server_killed_under_load_keeps_what_it_acknowledged,
     scripts_flushed_under_load_change_nothing,
     a_promotion_that_lost_commits_is_told_once,
