@@ -107,8 +107,13 @@ impl Ctx {
         Ok([self.store().await?, self.store().await?])
     }
 
-    /// A client to be set up further.
+    /// A client to be set up further. It relies on hints of changes, so that a law finds those that are lost.
     pub(crate) fn stm(&self, coordinator: Arc<dyn Coordinator>, store: Arc<dyn Store>) -> StmBuilder {
+        self.plain_stm(coordinator, store).look_every(Duration::from_secs(24 * 3600))
+    }
+
+    /// The same, as it is without the suite.
+    pub(crate) fn plain_stm(&self, coordinator: Arc<dyn Coordinator>, store: Arc<dyn Store>) -> StmBuilder {
         self.fixture.configure(Stm::builder(coordinator, store))
     }
 

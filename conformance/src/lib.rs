@@ -38,6 +38,7 @@ mod fixture;
 mod law;
 mod lock;
 mod log;
+mod losses;
 mod mixed;
 mod registry;
 mod runner;

@@ -1,6 +1,6 @@
 use crate::law::Law;
 use crate::{
-    coordinator, lock, mixed, runtimes, sessions, state_container, stm, sweep, versioned_state_container, watch,
+    coordinator, lock, losses, mixed, runtimes, sessions, state_container, stm, sweep, versioned_state_container, watch,
 };
 
 /// The files of laws, group by group.
@@ -74,6 +74,7 @@ const FILES: &[&[Law]] = &[
     lock::reentry::LAWS,
     lock::numbers::LAWS,
     lock::closing::LAWS,
+    losses::LAWS,
 ];
 
 /// All laws, in the order of their groups.

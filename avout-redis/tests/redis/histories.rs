@@ -13,11 +13,11 @@ use tokio::sync::{Barrier, mpsc, oneshot};
 use crate::support::{Outcome, Pair, at_last, lost, namespace, open};
 
 /// A server that keeps what it had at the last `SAVE`.
-async fn forgetful() -> Outcome<Redis> {
+pub(crate) async fn forgetful() -> Outcome<Redis> {
     Ok(Redis::with(&["--appendonly", "no"]).await?)
 }
 
-async fn forget(redis: &Redis) -> Outcome {
+pub(crate) async fn forget(redis: &Redis) -> Outcome {
     redis.node(0).kill().await?;
     redis.node(0).start().await?;
     Ok(())
@@ -177,7 +177,11 @@ pub(crate) async fn no_record_points_at_a_lost_value() -> Outcome {
         redis.command(0, &["SAVE"]).await?;
         let writer = {
             let large = large.clone();
-            tokio::spawn(async move { large.set(vec![round; 100_000]).await })
+            tokio::spawn(async move {
+                let told = large.set(vec![round; 100_000]).await.expect_err("the loss is told");
+                assert!(lost(&told).is_some(), "{told:?}");
+                large.set(vec![round; 100_000]).await
+            })
         };
         // The value is written: the server forgets it, and the client connects again before the commit is sent.
         let go_on = interrupt.recv().await.expect("a value");

@@ -6,6 +6,7 @@ mod faults;
 mod histories;
 mod links;
 mod load;
+mod losses;
 mod replicas;
 mod requests;
 mod sessions;
@@ -18,6 +19,7 @@ use faults::*;
 use histories::*;
 use links::*;
 use load::*;
+use losses::*;
 use replicas::*;
 use requests::*;
 use sessions::*;
@@ -58,6 +60,9 @@ avout_conformance::server_tests![
     a_server_that_forgets_is_told_once,
     no_transaction_sees_two_histories,
     no_record_points_at_a_lost_value,
+    each_client_is_told_of_a_loss_once,
+    every_watch_goes_on_after_a_loss,
+    a_loss_is_an_event,
     a_server_killed_under_load_keeps_what_it_acknowledged,
     scripts_flushed_under_load_change_nothing,
     a_promotion_that_lost_commits_is_told_once,

@@ -5,9 +5,11 @@
 
 mod counting;
 mod crash;
+mod losing;
 mod lossy;
 
 pub use counting::{Counting, CountingStore, Counts, StoreCounts};
 pub(crate) use crash::native;
 pub use crash::{CrashAt, CrashAtStore, CrashPoint, Death, Moment};
+pub use losing::{Losing, SessionTable};
 pub use lossy::{Loss, LossPlan, LossyReplies};

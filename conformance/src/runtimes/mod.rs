@@ -10,7 +10,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 
 /// Does this on a thread of its own, with no runtime around it.
-async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     let (done, end) = oneshot::channel();
     thread::spawn(move || done.send(catch_unwind(AssertUnwindSafe(work))));
     match end.await.expect("a panic is caught") {
@@ -30,6 +30,6 @@ fn threaded() -> Runtime {
 }
 
 /// A runtime of one thread on simulated time, which is also that of all that the client does in the background.
-fn paused() -> Runtime {
+pub(crate) fn paused() -> Runtime {
     Builder::new_current_thread().enable_all().start_paused(true).build().expect("a runtime")
 }

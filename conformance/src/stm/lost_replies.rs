@@ -22,6 +22,7 @@ laws! { "stm":
     counters_count_each_success_once,
     values_in_stores_survive_lost_replies,
     making_refs_survives_lost_replies,
+    making_or_opening_looks_again_when_the_outcome_is_unknown,
     an_unknown_outcome_is_resolved_by_another_client,
     a_receipt_is_resolved_from_its_text,
     a_resolved_commit_can_never_take_effect,
@@ -215,6 +216,43 @@ async fn making_refs_survives_lost_replies(ctx: Ctx) -> Outcome {
         assert_eq!(plain.open_ref::<i64>(&name).await?.get().await?, 5, "{loss:?}");
         r.destroy().await?;
     }
+    Ok(())
+}
+
+/// What is made or opened is the same however often it is asked for: one whose outcome is unknown looks again, and answers.
+async fn making_or_opening_looks_again_when_the_outcome_is_unknown(ctx: Ctx) -> Outcome {
+    let plain = client(&ctx).await?;
+    let (coordinator, store) = roles(&ctx).await?;
+    let (rig, rig_store) = (Arc::new(Rigged::new(coordinator)), Arc::new(RiggedStore::new(store)));
+    let stm = ctx.stm(Arc::clone(&rig) as _, Arc::clone(&rig_store) as _).seed(ctx.seed).build();
+    let soon = Duration::from_millis(30);
+    // Not made, again and again.
+    let unknown = Then::Fail(ErrorKind::OutcomeUnknown);
+    rig.commits(unknown);
+    rig_store.atom_writes(unknown);
+    let well = async {
+        tokio::time::sleep(soon).await;
+        rig.commits(Then::Pass);
+        rig_store.atom_writes(Then::Pass);
+    };
+    let asked = async {
+        tokio::join!(
+            stm.create_or_open_ref("/r", 1_i64).into_future(),
+            stm.create_or_open_atom("/a", 1_i64).into_future(),
+            stm.counter("/c"),
+        )
+    };
+    let ((r, atom, counter), ()) = tokio::join!(within(SOON, "all three", asked), well);
+    assert_eq!((r?.get().await?, atom?.get().await?, counter?.get().await?), (1, 1, 0));
+    // Made, and not told.
+    let of_plain = plain.clone();
+    rig_store.before_atom_write(async move {
+        of_plain.create_atom("/b", 2_i64).await.expect("it is not there");
+    });
+    rig_store.atom_writes(unknown);
+    assert_eq!(within(SOON, "an atom", stm.create_or_open_atom("/b", 1_i64).into_future()).await?.get().await?, 2);
+    // Whoever wants it made and not opened is told that nobody knows.
+    refused(stm.create_atom("/d", 1_i64).await, ErrorKind::OutcomeUnknown, "an atom that must not be there");
     Ok(())
 }
 

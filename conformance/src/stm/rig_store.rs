@@ -21,6 +21,7 @@ pub(crate) struct RiggedStore {
     before_write: Once,
     after_value: Once,
     meets: Option<Arc<Barrier>>,
+    deaf: bool,
 }
 
 /// What is done at the next call of a kind.
@@ -41,14 +42,20 @@ impl RiggedStore {
         capabilities.in_process = false;
         let (yields, read_time, rules) = (false, Duration::ZERO, Arc::default());
         let (before_write, after_value) = (Arc::default(), Arc::default());
-        Self { inner, capabilities, yields, read_time, rules, before_write, after_value, meets: None }
+        Self { inner, capabilities, yields, read_time, rules, before_write, after_value, meets: None, deaf: false }
     }
 
     fn container<C: ?Sized>(&self, inner: Arc<C>) -> Container<C> {
         let (before_write, after_value) = (Arc::clone(&self.before_write), Arc::clone(&self.after_value));
         let (rules, meets) = (Arc::clone(&self.rules), self.meets.clone());
         let (yields, read_time) = (self.yields, self.read_time);
-        Container { inner, rules, before_write, after_value, yields, read_time, meets }
+        Container { inner, rules, before_write, after_value, yields, read_time, meets, deaf: self.deaf }
+    }
+
+    /// Who waits for a change of an atom hears of none.
+    pub(crate) fn deaf(mut self) -> Self {
+        self.deaf = true;
+        self
     }
 
     /// As if it took values of at most this many bytes.
@@ -141,6 +148,7 @@ struct Container<C: ?Sized> {
     yields: bool,
     read_time: Duration,
     meets: Option<Arc<Barrier>>,
+    deaf: bool,
 }
 
 impl<C: ?Sized> Container<C> {
@@ -188,6 +196,9 @@ impl StateContainer for Container<dyn StateContainer> {
     }
 
     async fn changed(&self, since: Option<Revision>) -> Result<()> {
+        if self.deaf {
+            return std::future::pending().await;
+        }
         self.inner.changed(since).await
     }
 }

@@ -390,6 +390,19 @@ const BREAKS: &[(Break, &[&str])] = &[
         Break::Engine(Bug::SwapLossHidden),
         &["stm::a_dropped_swap_holds_up_no_other", "stm::combined_swaps_give_way_to_another_client"],
     ),
+    (Break::Engine(Bug::OpeningNotRepeated), &["stm::making_or_opening_looks_again_when_the_outcome_is_unknown"]),
+    (
+        Break::Engine(Bug::LossSwallowed),
+        &[
+            "losses::a_loss_is_told_once_to_a_users_operation",
+            "losses::what_goes_on_in_the_background_is_told_of_no_loss",
+            "losses::each_watch_is_told_of_a_loss_and_goes_on",
+            "losses::an_attempt_that_began_before_a_loss_commits_nothing",
+            "losses::a_snapshot_from_before_a_loss_is_of_no_use",
+        ],
+    ),
+    (Break::Engine(Bug::SessionUndoubted), &["losses::a_guard_is_given_only_in_a_session_that_the_store_knows"]),
+    (Break::Engine(Bug::HintsTrusted), &["losses::a_lost_hint_holds_up_nobody"]),
     (Break::Engine(Bug::Unfair), &["stm::a_long_transaction_commits_among_short_ones_of_its_own_client"]),
 ];
 
