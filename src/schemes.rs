@@ -37,7 +37,6 @@ pub trait Scheme: Send + Sync + 'static {
 ///
 /// # Examples
 /// ```
-/// use avout::backend::Backend;
 /// use avout::{Opening, Scheme, Schemes};
 ///
 /// /// `shelf:name`, the backend of another crate.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use avout_core::backend::Coordinator;
-use avout_core::protocol::Commit;
+use avout_core::protocol::{Commit, CommitOutcome};
 use avout_core::{Error, ErrorKind, Key, Result, Revision};
 
 use crate::law::{Ctx, Outcome, laws, needs};
@@ -48,14 +48,21 @@ async fn all_is_lost(ctx: &Ctx, client: &dyn Coordinator, key: &Key, revision: &
     is_lost(ctx, "a read", || client.read(alone, None)).await;
     is_lost(ctx, "a read of no keys", || client.read(&[], None)).await;
     for (what, commit) in &commits {
-        is_lost(ctx, what, || client.commit(commit)).await;
+        // A conflict will do: nothing was written, and the reads that follow it say the rest.
+        let made = || async move {
+            match client.commit(commit).await? {
+                CommitOutcome::Conflict(_) => Err(Error::new(ErrorKind::StoreLost, "it conflicts")),
+                CommitOutcome::Committed(done) => Ok(done),
+            }
+        };
+        is_lost(ctx, what, made).await;
     }
     let root = Key::root();
     is_lost(ctx, "a list", || client.list(&root)).await;
 }
 
-/// When a namespace is emptied under its clients, whatever they ask is answered with `StoreLost`: nothing is read as absent, and
-/// nothing is written.
+/// When a namespace is emptied under its clients, whatever they ask is answered with `StoreLost`, or a commit with a conflict:
+/// nothing is read as absent, and nothing is written.
 async fn a_wiped_namespace_is_lost_to_its_clients(ctx: Ctx) -> Outcome {
     let [one, two] = ctx.coordinators().await?;
     let key = key("/a");

@@ -3,7 +3,7 @@
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use avout_conformance::servers::{Action, Direction, Proxy, Redis, ZooKeeper, shared};
+use avout_conformance::servers::{Action, Direction, Framing, Protocol, Proxy, Redis, ZooKeeper, shared};
 
 use super::support::{Outcome, ask, connect, eventually, hear, tests, zookeeper_session};
 
@@ -11,6 +11,9 @@ tests![
     a_cut_resets_and_refuses,
     a_request_that_is_cut_is_not_applied,
     a_reply_that_is_cut_was_applied,
+    a_reset_loses_one_reply_and_one_connection,
+    what_is_held_arrives_when_it_is_released,
+    a_protocol_of_ones_own_has_its_messages,
     four_letter_words_go_through,
     lost_messages_are_lost_one_way,
     a_delay_takes_its_time_and_no_more,
@@ -82,6 +85,63 @@ async fn a_reply_that_is_cut_was_applied() -> Outcome {
     assert!(ask(&mut stream, &request(&["SET", "reply", "three"])).is_err());
     proxy.is_cut().await;
     assert_eq!(redis.command(0, &["GET", "reply"]).await?, "three");
+    Ok(())
+}
+
+/// The request is applied whose reply is lost with its connection; others go on, and a new one is made at once.
+async fn a_reset_loses_one_reply_and_one_connection() -> Outcome {
+    let (redis, proxy, mut stream) = redis("reset").await?;
+    let mut other = connect(proxy.address())?;
+    assert_eq!(ask(&mut other, "PING\r\n")?, "+PONG\r\n");
+    proxy.reset_on_next_reply();
+    let lost = ask(&mut stream, &request(&["SET", "reset", "one"]));
+    assert_eq!(lost.expect_err("it is lost").kind(), std::io::ErrorKind::ConnectionReset);
+    assert_eq!(redis.command(0, &["GET", "reset"]).await?, "one");
+    assert_eq!(ask(&mut other, "PING\r\n")?, "+PONG\r\n");
+    let mut stream = connect(proxy.address())?;
+    assert_eq!(ask(&mut stream, "PING\r\n")?, "+PONG\r\n");
+    proxy.reset_beyond(Direction::Request, 14);
+    for _ in 0..2 {
+        assert_eq!(ask(&mut stream, "PING\r\n")?.len(), 7);
+    }
+    assert!(ask(&mut stream, "PING\r\n").is_err(), "it is beyond the bytes that may pass");
+    Ok(())
+}
+
+/// What is held back is neither lost nor refused, and arrives in its order when it is released.
+async fn what_is_held_arrives_when_it_is_released() -> Outcome {
+    let (redis, proxy, mut stream) = redis("held").await?;
+    assert_eq!(ask(&mut stream, "PING\r\n")?, "+PONG\r\n");
+    proxy.hold();
+    assert!(ask(&mut stream, &request(&["SET", "held", "one"])).is_err(), "an answer, though all is held");
+    assert_eq!(redis.command(0, &["EXISTS", "held"]).await?.trim(), "0");
+    let mut other = connect(proxy.address())?;
+    assert!(ask(&mut other, "PING\r\n").is_err(), "an answer, though all is held");
+    proxy.release();
+    assert_eq!(hear(&mut stream)?, "+OK\r\n");
+    assert_eq!(hear(&mut other)?, "+PONG\r\n");
+    assert_eq!(redis.command(0, &["GET", "held"]).await?, "one");
+    Ok(())
+}
+
+/// A line is a message.
+#[derive(Debug)]
+struct Lines;
+
+impl Framing for Lines {
+    fn message(&self, bytes: &[u8]) -> Option<usize> {
+        bytes.iter().position(|byte| *byte == b'\n').map(|end| end + 1)
+    }
+}
+
+/// A protocol that the suite does not know is cut between its messages, and of pipelined requests the right one's reply is lost.
+async fn a_protocol_of_ones_own_has_its_messages() -> Outcome {
+    let redis = shared::redis().await?;
+    let proxy = Proxy::speaking(Protocol::Framed(&Lines), redis.node(0).address()).await?;
+    let mut stream = connect(proxy.address())?;
+    proxy.cut_on_reply_to(|request| request == b"ECHO c\r\n");
+    let _ = ask(&mut stream, "PING\r\nPING\r\nECHO c\r\nPING\r\n");
+    proxy.is_cut().await;
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use avout_conformance::servers::{Mongo, Redis, ZooKeeper, shared};
+use avout_conformance::servers::{Error, Mongo, Node, Redis, Spec, ZooKeeper, shared};
 
 use super::support::{Outcome, ask, connect, hear, tests, zookeeper_session};
 
@@ -14,6 +14,7 @@ tests![
     a_stopped_server_has_ended,
     a_server_outlives_the_runtime,
     a_shared_server_is_one,
+    a_server_of_another_kind_is_started_and_ends,
     mongo_asks_for_a_password,
 ];
 
@@ -111,5 +112,29 @@ async fn mongo_asks_for_a_password() -> Outcome {
     let mongo = Mongo::builder().replica_set(1).user("ann", "secret").start().await?;
     let refused = mongo.admin(0, "listDatabases", 1).await.expect_err("it is refused").to_string();
     assert!(refused.contains("authentication"), "{refused}");
+    Ok(())
+}
+
+/// Whoever tests against a server that the suite does not know starts it as the suite starts its own, once for all tests.
+async fn a_server_of_another_kind_is_started_and_ends() -> Outcome {
+    static SLOT: shared::Slot<Node> = shared::Slot::const_new();
+    let own = || {
+        shared::once(&SLOT, || async {
+            let program = Spec::find("redis", "AVOUT_REDIS_SERVER", "redis-server", "install it")?;
+            let spec = Spec::new("redis", program)?;
+            let port = spec.port.to_string();
+            let node = Node::new(spec.arguments(["--port", &port, "--save", ""]));
+            node.start().await?;
+            Ok::<_, Error>(node)
+        })
+    };
+    let (node, again) = (own().await?, own().await?);
+    assert_eq!(node.pid(), again.pid());
+    assert_eq!(ask(&mut connect(node.address())?, "PING\r\n")?, "+PONG\r\n");
+    node.stop().await?;
+    assert!(connect(node.address()).is_err());
+    let missing = Spec::find("etcd", "AVOUT_NO_SUCH_VARIABLE", "no-such-program", "there is no such thing");
+    let missing = missing.expect_err("it is not there");
+    assert!(missing.is_missing() && missing.to_string().contains("there is no such thing"), "{missing}");
     Ok(())
 }
