@@ -5,8 +5,6 @@ use std::time::Duration;
 use avout_core::backend::{LONGEST_TIME, UrlReader};
 use avout_core::{Error, Result};
 
-use crate::Backend;
-
 /// How often SQLite waits for the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -127,17 +125,6 @@ impl Options {
     pub fn busy_timeout(mut self, timeout: Duration) -> Self {
         self.busy_timeout = timeout.min(LONGEST_TIME);
         self
-    }
-
-    /// Opens the file: see [`open`](crate::open).
-    ///
-    /// # Errors
-    /// As [`open`](crate::open).
-    ///
-    /// # Cancel safety
-    /// As [`open`](crate::open).
-    pub async fn open(self) -> Result<Backend> {
-        crate::client::open(self).await
     }
 }
 

@@ -11,10 +11,10 @@ use bytes::Bytes;
 use rusqlite::Connection;
 use tokio::runtime::{Builder, Handle, RuntimeFlavor};
 
-use crate::clock::{Clock, Name};
-use crate::faults::Fault;
-use crate::outcome::Receipt as Own;
-use crate::writer::CALM;
+use crate::coordinator::outcome::Receipt as Own;
+use crate::schema::clock::{Clock, Name};
+use crate::wire::faults::Fault;
+use crate::writer::batch::CALM;
 use crate::{Backend, Coordinator};
 
 fn put(revision: Option<&Revision>) -> Commit {

@@ -5,13 +5,13 @@ use std::time::Duration;
 use avout_core::protocol::Resolution;
 use avout_core::{Error, ErrorKind, Receipt as CoreReceipt, Result};
 
-use super::{Applied, Ended, Failure, Unsettled, Writer};
-use crate::clock;
-use crate::connection::roll_back;
-use crate::error::{classify, copies};
-use crate::outcome::{self, Receipt};
-use crate::watch::Change;
-use crate::work::Job;
+use super::batch::{Applied, Ended, Failure, Unsettled, Writer};
+use super::work::Job;
+use crate::coordinator::outcome::{self, Receipt};
+use crate::schema::clock;
+use crate::watch::hub::Change;
+use crate::wire::connection::roll_back;
+use crate::wire::error::{classify, copies};
 
 impl Writer {
     /// Finds out how a batch ended that another thread left.

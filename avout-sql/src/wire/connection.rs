@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use avout_core::Result;
 use rusqlite::{Connection, OpenFlags};
 
-use crate::error::classify;
-use crate::file::File;
 use crate::options::{Options, Place, Synchronous};
+use crate::wire::error::classify;
+use crate::wire::file::File;
 
 thread_local! {
     static PATIENCE: Cell<Option<Instant>> = const { Cell::new(None) };

@@ -3,9 +3,9 @@ use avout_core::{Error, ErrorKind, Result};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use crate::clock::{Clock, Name, Stamp};
-use crate::known::Kept;
-use crate::watch::{Change, Table};
+use crate::coordinator::known::Kept;
+use crate::schema::clock::{Clock, Name, Stamp};
+use crate::watch::hub::{Change, Table};
 
 /// Something that the writer does inside a SQLite transaction that it shares with others.
 pub(crate) trait Work: Send + 'static {

@@ -10,7 +10,7 @@ use rusqlite::ffi;
 /// What an error of the driver means to the caller.
 ///
 /// It is for everything but a COMMIT that failed: whether that one took effect is for
-/// [`outcome`](crate::outcome) to find out.
+/// [`outcome`](crate::coordinator::outcome) to find out.
 pub(crate) fn classify(error: rusqlite::Error) -> Error {
     let (kind, message) = meaning(&error);
     Error::new(kind, message).with_source(error)

@@ -1,14 +1,14 @@
-//! What is in the file.
+//! The tables, and how they are made and upgraded.
 
 use avout_core::protocol::Realm;
 use avout_core::{Error, ErrorKind, Result};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
-use crate::clock::{Clock, Name};
-use crate::connection::patiently;
-use crate::error::classify;
 use crate::options::{Options, Place};
+use crate::schema::clock::{Clock, Name};
+use crate::wire::connection::patiently;
+use crate::wire::error::classify;
 
 /// Marks a file as one of avout's, for `file(1)` and for ourselves: "avou".
 pub(crate) const APPLICATION_ID: i32 = i32::from_be_bytes(*b"avou");

@@ -1,49 +1,29 @@
-use std::sync::mpsc::{Receiver, TryRecvError};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use avout_core::protocol::Resolution;
 use avout_core::{Error, ErrorKind, Result};
 use rusqlite::Connection;
-use tokio::sync::oneshot;
 
+use super::work::{Batch, Conflicts, Job};
 use crate::client::Shared;
-use crate::clock::{self, Clock, Name};
-use crate::connection::{patiently, roll_back, run};
-use crate::error::{classify, copies};
-use crate::file::Lengths;
-use crate::here::Pace;
-use crate::known::Kept;
-use crate::log::Log;
-use crate::outcome::Receipt;
-use crate::schema;
-use crate::watch::Change;
-use crate::work::{Batch, Conflicts, Job};
-
-/// The most requests in one SQLite transaction.
-const MAX_JOBS: usize = 256;
-
-/// The most bytes in one SQLite transaction, but for the last request.
-const MAX_BYTES: usize = 8 << 20;
+use crate::client::here::Pace;
+use crate::coordinator::known::Kept;
+use crate::schema::clock::{self, Clock, Name};
+use crate::schema::tables;
+use crate::watch::hub::Change;
+use crate::wire::connection::{patiently, roll_back, run};
+use crate::wire::error::{classify, copies};
+use crate::wire::file::Lengths;
+use crate::wire::log::Log;
 
 /// After so many requests without a conflict none is expected.
-const CALM: usize = 64;
+pub(super) const CALM: usize = 64;
 
 /// How long a closing client waits for the lock, to remove its row. It may as well stay.
 const CLOSING: Duration = Duration::from_millis(100);
 
-/// What is seldom sent lies in a box: the queue has room for the largest everywhere.
-pub(crate) enum Message {
-    Job(Box<dyn Job>),
-    Resolve(Box<(Receipt, oneshot::Sender<Result<Resolution>>)>),
-    /// There is work left from a batch on another thread.
-    Wake,
-    /// Ends the thread, and closes these connections before its own.
-    Stop(Vec<Connection>),
-}
-
 /// How a batch ended that was not committed.
-enum Failure {
+pub(super) enum Failure {
     /// It did not take effect and never will. With `each`, one of the requests may be the cause.
     Never { error: Error, each: bool },
     /// Nobody can tell now about the batch of this number.
@@ -51,7 +31,7 @@ enum Failure {
 }
 
 /// How a COMMIT ended that failed.
-enum Ended {
+pub(super) enum Ended {
     Known(Failure),
     /// It is to be found out.
     Open {
@@ -62,15 +42,15 @@ enum Ended {
 }
 
 /// What a transaction holds that is to be committed.
-struct Applied {
-    changes: Vec<Change>,
+pub(super) struct Applied {
+    pub(super) changes: Vec<Change>,
     /// What its connection says of commits by others; `None` if it was not asked.
-    others: Option<i64>,
+    pub(super) others: Option<i64>,
     /// The clock before, and after.
-    began: Clock,
-    ended: Clock,
+    pub(super) began: Clock,
+    pub(super) ended: Clock,
     /// The number of the batch; `None` if nothing took a point.
-    number: Option<i64>,
+    pub(super) number: Option<i64>,
 }
 
 /// The thread that owns the connection which writes.
@@ -78,71 +58,35 @@ struct Applied {
 /// All requests that wait are done in one SQLite transaction, and so share one wait for the disk. Answers go out after
 /// its COMMIT, conflicts too: what they say of other keys may come from a commit of the same batch.
 pub(crate) struct Writer {
-    shared: Arc<Shared>,
-    connection: Connection,
+    pub(super) shared: Arc<Shared>,
+    pub(super) connection: Connection,
     /// The connection is not to be trusted any more.
-    stale: bool,
+    pub(super) stale: bool,
     /// What this connection said of commits by others, of whatever program, in the last batch that was committed. `None` if it was
     /// not asked, or is another connection now.
-    others: Option<i64>,
+    pub(super) others: Option<i64>,
     /// The name of this client's row in `writers`.
-    id: Name,
+    pub(super) id: Name,
     /// How many losses were known of when it was taken.
-    losses: u64,
+    pub(super) losses: u64,
     /// Whether that row was made.
-    registered: bool,
+    pub(super) registered: bool,
     /// The batch in that row.
-    number: i64,
-    pace: Pace,
+    pub(super) number: i64,
+    pub(super) pace: Pace,
     /// How many requests were done since the last conflict.
-    calm: usize,
-    log: Log,
+    pub(super) calm: usize,
+    pub(super) log: Log,
     /// What must be done before anything else.
-    unsettled: Option<Unsettled>,
+    pub(super) unsettled: Option<Unsettled>,
 }
-
-/// A writer, and where it is found: nearly always its thread works with it, and sometimes a caller. `None`: it ended.
-pub(crate) type SharedWriter = Arc<Mutex<Option<Writer>>>;
 
 /// A COMMIT that failed on the thread of its caller.
-struct Unsettled {
-    job: Box<dyn Job>,
-    error: Error,
-    number: i64,
-    changes: Vec<Change>,
-}
-
-/// Works until it is told to stop or every handle is gone.
-pub(crate) fn serve(writer: &SharedWriter, queue: &Receiver<Message>) {
-    let mut held = None;
-    while let Ok(message) = held.take().map_or_else(|| queue.recv(), Ok) {
-        // If a caller panicked in the middle of a batch, nobody knows what state the writer is in.
-        let Ok(mut writer) = writer.lock() else { return };
-        let Some(writer) = writer.as_mut() else { return };
-        writer.finish();
-        match message {
-            Message::Job(job) => {
-                let (jobs, other) = gather(job, queue);
-                held = other;
-                writer.batch(jobs);
-            }
-            Message::Resolve(asked) => {
-                let (receipt, reply) = *asked;
-                let _ = reply.send(writer.resolve(&receipt));
-            }
-            Message::Wake => {}
-            Message::Stop(connections) => {
-                drop(connections);
-                break;
-            }
-        }
-        writer.tidy();
-    }
-    let ended = writer.lock().ok().and_then(|mut writer| writer.take());
-    if let Some(mut writer) = ended {
-        writer.finish();
-        writer.end();
-    }
+pub(super) struct Unsettled {
+    pub(super) job: Box<dyn Job>,
+    pub(super) error: Error,
+    pub(super) number: i64,
+    pub(super) changes: Vec<Change>,
 }
 
 impl Writer {
@@ -219,13 +163,13 @@ impl Writer {
     }
 
     /// Writes the log back to the file, if it is time.
-    fn tidy(&mut self) {
+    pub(super) fn tidy(&mut self) {
         if self.log.is_long() && !self.stale {
             self.log.write_back(&self.connection);
         }
     }
 
-    fn batch(&mut self, mut jobs: Vec<Box<dyn Job>>) {
+    pub(super) fn batch(&mut self, mut jobs: Vec<Box<dyn Job>>) {
         jobs.retain(|job| !job.is_abandoned());
         if jobs.is_empty() {
             return;
@@ -249,7 +193,7 @@ impl Writer {
         }
     }
 
-    fn answer(&mut self, jobs: Vec<Box<dyn Job>>, result: Result<Vec<Change>, Failure>) {
+    pub(super) fn answer(&mut self, jobs: Vec<Box<dyn Job>>, result: Result<Vec<Change>, Failure>) {
         match result {
             Ok(changes) => {
                 self.shared.hub.notify(changes);
@@ -261,7 +205,7 @@ impl Writer {
     }
 
     /// Sees to a file that is there, a connection that works, and a row in `writers`.
-    fn ready(&mut self) -> Result<()> {
+    pub(super) fn ready(&mut self) -> Result<()> {
         self.check()?;
         if self.stale && self.shared.file.is_some() {
             self.connect()?;
@@ -272,7 +216,7 @@ impl Writer {
             let (connection, id) = (&mut self.connection, self.id);
             patiently(timeout, || {
                 let transaction = connection.transaction()?;
-                schema::add_writer(&transaction, id)?;
+                tables::add_writer(&transaction, id)?;
                 transaction.commit()
             })
             .map_err(classify)?;
@@ -281,7 +225,7 @@ impl Writer {
         Ok(())
     }
 
-    fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         let Some(file) = &self.shared.file else {
             return Ok(());
         };
@@ -340,7 +284,7 @@ impl Writer {
     }
 
     /// Goes on under another name, which nobody knows anything of.
-    fn rename(&mut self) {
+    pub(super) fn rename(&mut self) {
         self.id = Name::new();
         self.registered = false;
         self.number = 0;
@@ -429,7 +373,7 @@ impl Writer {
     }
 
     /// Removes the row of this client, if it has written nothing. Others may have seen what it wrote, and will look whether it is still there.
-    fn end(self) {
+    pub(super) fn end(self) {
         let is_new = self.number == 0 && self.registered;
         if is_new && self.shared.file.is_some() && !self.stale && self.check().is_ok() {
             let removed =
@@ -441,28 +385,7 @@ impl Writer {
     }
 }
 
-/// The jobs that wait, within the limits of a batch, and a message of another kind that came behind them.
-fn gather(first: Box<dyn Job>, queue: &Receiver<Message>) -> (Vec<Box<dyn Job>>, Option<Message>) {
-    let mut bytes = first.bytes();
-    let mut jobs = vec![first];
-    while jobs.len() < MAX_JOBS && bytes < MAX_BYTES {
-        match queue.try_recv() {
-            Ok(Message::Job(job)) => {
-                bytes += job.bytes();
-                jobs.push(job);
-            }
-            Ok(other) => return (jobs, Some(other)),
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
-        }
-    }
-    (jobs, None)
-}
-
 fn fail(jobs: Vec<Box<dyn Job>>, error: Error) {
     let copy = copies(error);
     jobs.into_iter().for_each(|job| job.fail(copy()));
 }
-
-#[cfg(test)]
-mod tests;
-mod unsettled;

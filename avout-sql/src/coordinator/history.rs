@@ -21,8 +21,8 @@ use avout_core::backend::history::{Losses, LostCommits};
 use avout_core::protocol::Point;
 use rusqlite::Connection;
 
-use crate::clock::{self, Batch, Clock};
-use crate::schema;
+use crate::schema::clock::{self, Batch, Clock};
+use crate::schema::tables;
 
 /// How often a connection forgets what it has read, so that it finds bytes that were changed under it.
 const FORGETS: Duration = Duration::from_secs(1);
@@ -124,6 +124,6 @@ fn has(connection: &Connection, batch: Option<Batch>, clock: &Clock) -> rusqlite
         Some(number) => Ok(number >= batch.number),
         // The version before removed the rows of clients that ended.
         None if !batch.writer.leaves_its_row() => Ok(true),
-        None => schema::has_removed_writers(connection),
+        None => tables::has_removed_writers(connection),
     }
 }

@@ -1,127 +1,36 @@
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use avout_core::backend::history::Losses;
-use avout_core::backend::{self, CoordinatorCapabilities, Watcher};
-use avout_core::protocol::{Commit, CommitOutcome, Committed, Conflict, Key, Point, Record, Resolution, Snapshot};
+use avout_core::protocol::{Commit, CommitOutcome, Committed, Conflict, Key, Record};
 use avout_core::{Error, ErrorKind, Result};
 use bytes::Bytes;
 use rusqlite::{Connection, params};
 
+use super::known::Kept;
+use super::read::{self, RawSnapshot, SMALL_READ};
 use crate::client::{Client, MAX_BYTES, Shared};
-use crate::clock::{self, Clock, Stamp};
-use crate::error::classify;
-use crate::known::Kept;
-use crate::outcome::Receipt;
-use crate::poller;
-use crate::records::{self, Keys, RawSnapshot, SMALL_READ};
-use crate::watch::{RefWatcher, Registration, Table};
-use crate::work::{Batch, Conflicts, Work};
+use crate::schema::clock::{self, Clock, Stamp};
+use crate::watch::hub::Table;
+use crate::wire::error::classify;
+use crate::writer::work::{Batch, Conflicts, Work};
 
-/// Orders commits with SQLite's write lock.
-///
-/// A commit is one part of a SQLite transaction that it shares with those that wait at the same time; a read is one
-/// SQLite snapshot, and never waits for a writer. A record's revision is the point where it took effect.
-///
-/// Changes by this client are seen by its watchers at once, those by others within about 10 ms.
-#[derive(Clone)]
-pub struct Coordinator {
-    client: Arc<Client>,
-}
-
-impl Coordinator {
-    pub(crate) fn new(client: Arc<Client>) -> Self {
-        Self { client }
-    }
-
-    /// SQLite transactions that were committed so far, and commits in them.
-    #[doc(hidden)]
-    pub fn stats(&self) -> (u64, u64) {
-        self.client.shared.stats.read()
-    }
-
-    /// Requests to write that wait or are being done.
-    #[doc(hidden)]
-    pub fn under_way(&self) -> usize {
-        self.client.shared.open.count()
-    }
-
-    #[cfg(test)]
-    pub(crate) fn client(&self) -> &Client {
-        &self.client
-    }
-}
-
-#[async_trait]
-impl backend::Coordinator for Coordinator {
-    fn capabilities(&self) -> &CoordinatorCapabilities {
-        &self.client.coordinates
-    }
-
-    async fn read(&self, keys: &[Key], _at: Option<Point>) -> Result<Snapshot> {
-        let (owned, shared) = (keys.to_vec(), Arc::clone(&self.client.shared));
-        // The next batch would tell if what is known of the file has been changed by another program.
-        let find = if shared.open.count() > 0 { records::current } else { records::read };
-        let read = move |c: &Connection, _| {
-            let known = shared.history.known();
-            let raw = find(c, &owned, &shared.known)?;
-            shared.follow(c, known, &raw.clock)?;
-            Ok(Some(raw))
-        };
-        let read = self.client.read(keys.len() <= SMALL_READ, read);
-        read.await.and_then(|raw| raw.decode(keys, &self.client.shared.known)).map_err(|error| error.during("read"))
-    }
-
-    async fn commit(&self, commit: &Commit) -> Result<CommitOutcome> {
-        self.send(commit).await.map_err(|error| error.during("commit"))
-    }
-
-    async fn resolve(&self, receipt: &Bytes) -> Result<Resolution> {
-        let resolve = async { self.client.resolve(Receipt::decode(receipt)?).await };
-        resolve.await.map_err(|error| error.during("resolve"))
-    }
-
-    fn losses(&self) -> Option<&Arc<Losses>> {
-        self.client.losses()
-    }
-
-    async fn watch(&self, keys: &[Key]) -> Result<Box<dyn Watcher>> {
-        self.client.usable()?;
-        let spots: Vec<_> = keys.iter().map(|key| (Table::Refs, key.clone())).collect();
-        let registration = Registration::new(&self.client, spots.clone());
-        if self.client.shared.file.is_some() {
-            // What the keys have now is what changes by others are compared with.
-            let read = self.client.read(keys.len() <= SMALL_READ, move |c, _| records::stamps(c, &spots).map(Some));
-            self.client.shared.hub.observe(read.await.map_err(|error| error.during("watch"))?);
-            poller::start(&self.client.shared)?;
+/// Has a commit made, and tells how it ended.
+pub(super) async fn send(client: &Arc<Client>, commit: &Commit) -> Result<CommitOutcome> {
+    let work = CommitWork::new(commit, &client.shared)?;
+    let outcome = if commit.puts.is_empty() && commit.deletes.is_empty() {
+        // Nothing to write: a snapshot in which all is as expected is the moment of the commit.
+        client.read(work.lines.len() <= SMALL_READ, move |c, _| work.check_alone(c).map(Some)).await?
+    } else {
+        client.write(work).await?
+    };
+    match outcome {
+        Outcome::Committed(stamp) => {
+            let revisions = commit.puts.iter().map(|_| stamp.revision()).collect();
+            Ok(CommitOutcome::Committed(Committed { point: clock::point(stamp.point)?, revisions }))
         }
-        Ok(Box::new(RefWatcher(registration)))
-    }
-
-    async fn list(&self, prefix: &Key) -> Result<Vec<Key>> {
-        self.client.keys(Keys::Refs, prefix).await.map_err(|error| error.during("list"))
-    }
-}
-
-impl Coordinator {
-    async fn send(&self, commit: &Commit) -> Result<CommitOutcome> {
-        let work = CommitWork::new(commit, &self.client.shared)?;
-        let outcome = if commit.puts.is_empty() && commit.deletes.is_empty() {
-            // Nothing to write: a snapshot in which all is as expected is the moment of the commit.
-            self.client.read(work.lines.len() <= SMALL_READ, move |c, _| work.check_alone(c).map(Some)).await?
-        } else {
-            self.client.write(work).await?
-        };
-        match outcome {
-            Outcome::Committed(stamp) => {
-                let revisions = commit.puts.iter().map(|_| stamp.revision()).collect();
-                Ok(CommitOutcome::Committed(Committed { point: clock::point(stamp.point)?, revisions }))
-            }
-            Outcome::Conflict(stale, raw) => {
-                // A record that cannot be read is for the one who reads it to find.
-                let fresh = raw.decode(&stale, &self.client.shared.known).ok();
-                Ok(CommitOutcome::Conflict(Conflict { stale, fresh }))
-            }
+        Outcome::Conflict(stale, raw) => {
+            // A record that cannot be read is for the one who reads it to find.
+            let fresh = raw.decode(&stale, &client.shared.known).ok();
+            Ok(CommitOutcome::Conflict(Conflict { stale, fresh }))
         }
     }
 }
@@ -176,21 +85,21 @@ impl CommitWork {
     fn find_stale(&self, connection: &Connection) -> Result<Option<(Vec<Key>, RawSnapshot)>> {
         let mut stale = Vec::new();
         for line in &self.lines {
-            if records::stamp(connection, Table::Refs, &line.key)? != line.expected {
+            if read::stamp(connection, Table::Refs, &line.key)? != line.expected {
                 stale.push(line.key.clone());
             }
         }
         if stale.is_empty() {
             return Ok(None);
         }
-        let raw = records::read(connection, &stale, &self.shared.known)?;
+        let raw = read::read(connection, &stale, &self.shared.known)?;
         Ok(Some((stale, raw)))
     }
 
     /// A commit that only checks, on a connection that only reads.
     fn check_alone(&self, connection: &Connection) -> Result<Outcome> {
         let known = self.shared.history.known();
-        records::in_one_snapshot(connection, || {
+        read::in_one_snapshot(connection, || {
             let clock = Clock::read(connection).map_err(classify)?;
             self.shared.follow(connection, known, &clock)?;
             Ok(match self.find_stale(connection)? {
@@ -224,7 +133,7 @@ impl Work for CommitWork {
         for line in left.iter().filter(|line| !looks || !matches!(line.write, Write::Nothing)) {
             if !line.write(connection, stamp)? {
                 batch.conflict();
-                return Err(records::broken(&line.key));
+                return Err(read::broken(&line.key));
             }
         }
         batch.next()?;
@@ -251,7 +160,7 @@ impl Work for CommitWork {
 
 impl CommitWork {
     fn conflict(&self, batch: &Batch<'_>) -> Result<Outcome> {
-        let (stale, mut raw) = self.find_stale(batch.connection)?.ok_or_else(|| records::broken(&self.lines[0].key))?;
+        let (stale, mut raw) = self.find_stale(batch.connection)?.ok_or_else(|| read::broken(&self.lines[0].key))?;
         // The clock's row is written at the end of the batch.
         raw.clock = batch.as_of();
         Ok(Outcome::Conflict(stale, raw))
@@ -260,7 +169,7 @@ impl CommitWork {
 
 fn are_as_expected(connection: &Connection, lines: &[Line]) -> Result<bool> {
     for line in lines {
-        if records::stamp(connection, Table::Refs, &line.key)? != line.expected {
+        if read::stamp(connection, Table::Refs, &line.key)? != line.expected {
             return Ok(false);
         }
     }
@@ -273,7 +182,7 @@ impl Line {
         let (name, Stamp { point, writer }) = (self.key.as_str(), stamp);
         let rows = match (&self.write, self.expected) {
             (Write::Nothing, expected) => {
-                return Ok(records::stamp(connection, Table::Refs, &self.key)? == expected);
+                return Ok(read::stamp(connection, Table::Refs, &self.key)? == expected);
             }
             (Write::Put(record, _), Some(expected)) => connection
                 .prepare_cached(

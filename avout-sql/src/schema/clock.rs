@@ -40,7 +40,7 @@ impl Name {
 }
 
 /// Names what a key has: the point where it was written, and by whom. Points may come again when an older copy of the file is put back,
-/// and then it is another one who gives them: see [`history`](crate::history).
+/// and then it is another one who gives them: see [`history`](crate::coordinator::history).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp {
     pub(crate) point: i64,

@@ -6,9 +6,9 @@ use avout_core::{Error, ErrorKind, Result};
 use rusqlite::Connection;
 
 use crate::client::Shared;
-use crate::connection::patiently;
-use crate::error::classify;
-use crate::records;
+use crate::coordinator::read;
+use crate::wire::connection::patiently;
+use crate::wire::error::classify;
 
 /// How often the file is looked at for changes by others.
 const INTERVAL: Duration = Duration::from_millis(5);
@@ -87,7 +87,7 @@ fn look(shared: &Shared, eyes: &mut Option<Eyes>) -> Result<()> {
         // The version is read before the keys: a commit in between is seen now, and once more the next time.
         if eyes.version != Some(version) {
             shared.look(&eyes.connection, known)?;
-            shared.hub.observe(records::stamps(&eyes.connection, &shared.hub.spots())?);
+            shared.hub.observe(read::stamps(&eyes.connection, &shared.hub.spots())?);
             eyes.version = Some(version);
         }
         Ok(())

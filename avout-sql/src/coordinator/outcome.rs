@@ -29,9 +29,9 @@ use avout_core::{Error, ErrorKind, Result};
 use bytes::{BufMut, Bytes, BytesMut};
 use rusqlite::{Connection, ErrorCode};
 
-use crate::clock::{Batch, Clock, Name};
-use crate::connection::{patiently, run};
-use crate::error::classify;
+use crate::schema::clock::{Batch, Clock, Name};
+use crate::wire::connection::{patiently, run};
+use crate::wire::error::classify;
 
 const FORMAT: u8 = 1;
 

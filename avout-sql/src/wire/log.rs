@@ -8,8 +8,8 @@ use avout_core::Result;
 use rusqlite::Connection;
 use rusqlite::hooks::Wal;
 
-use crate::connection::patiently;
-use crate::error::classify;
+use crate::wire::connection::patiently;
+use crate::wire::error::classify;
 
 /// The pages in the log from which on it is written back, as SQLite has it.
 const LONG: i32 = 1000;

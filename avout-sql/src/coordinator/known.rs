@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use avout_core::protocol::{Key, Record};
 use bytes::Bytes;
 
-use crate::clock::{Clock, Stamp};
+use crate::schema::clock::{Clock, Stamp};
 
 /// The largest record that is kept.
 const LARGEST: usize = 4 << 10;

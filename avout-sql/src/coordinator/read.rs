@@ -7,11 +7,11 @@ use avout_core::{Error, Result};
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 
-use crate::clock::{self, Clock, Stamp};
-use crate::connection::run;
-use crate::error::classify;
-use crate::known::Known;
-use crate::watch::{Change, Spot, Table};
+use crate::coordinator::known::Known;
+use crate::schema::clock::{self, Clock, Stamp};
+use crate::watch::hub::{Change, Spot, Table};
+use crate::wire::connection::run;
+use crate::wire::error::classify;
 
 /// The most keys that one statement reads.
 const ONE_STATEMENT: usize = 16;

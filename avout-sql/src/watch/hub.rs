@@ -3,15 +3,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use avout_core::Result;
+use avout_core::backend::Wake;
 use avout_core::backend::time::from_others;
-use avout_core::backend::{Wake, Watcher};
 use avout_core::protocol::Key;
 use tokio::sync::Notify;
 
-use crate::client::{Client, closed};
-use crate::clock::Stamp;
+use crate::schema::clock::Stamp;
 
 /// Where a key that is watched lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -68,7 +65,7 @@ impl Hub {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn add(&self, spots: &[Spot], signal: &Arc<Signal>) {
+    pub(super) fn add(&self, spots: &[Spot], signal: &Arc<Signal>) {
         let mut state = self.lock();
         for spot in spots {
             state.watched.entry(spot.clone()).or_default().signals.push(Arc::clone(signal));
@@ -80,7 +77,7 @@ impl Hub {
         self.poller.notify_one();
     }
 
-    fn remove(&self, spots: &[Spot], signal: &Arc<Signal>) {
+    pub(super) fn remove(&self, spots: &[Spot], signal: &Arc<Signal>) {
         let mut state = self.lock();
         for spot in spots {
             if let Some(watched) = state.watched.get_mut(spot) {
@@ -157,7 +154,7 @@ impl Hub {
         self.poller.notify_all();
     }
 
-    fn is_closed(&self) -> bool {
+    pub(super) fn is_closed(&self) -> bool {
         self.lock().closed
     }
 
@@ -198,49 +195,14 @@ impl Hub {
     }
 }
 
-/// Keys that are watched, until it is dropped.
-pub(crate) struct Registration {
-    client: Arc<Client>,
-    spots: Vec<Spot>,
-    signal: Arc<Signal>,
-}
-
-impl Registration {
-    /// Watches these keys. Changes of this client are seen from now on, those of others from the next
-    /// [`Hub::observe`] on.
-    pub(crate) fn new(client: &Arc<Client>, spots: Vec<Spot>) -> Self {
-        let signal = Arc::default();
-        client.shared.hub.add(&spots, &signal);
-        Self { client: Arc::clone(client), spots, signal }
+impl Signal {
+    /// Waits until it rings. A wait that is dropped after it was woken gives the wake-up back.
+    pub(super) async fn rung(&self) {
+        from_others(self.bell.notified()).await;
     }
 
-    /// Waits for the next change.
-    pub(crate) async fn changed(&self) -> Result<Wake> {
-        let hub = &self.client.shared.hub;
-        if hub.is_closed() {
-            return Err(closed());
-        }
-        // A `Notified` that is dropped after it was woken gives the wake-up back, and nothing is awaited after it.
-        from_others(self.signal.bell.notified()).await;
-        if hub.is_closed() {
-            return Err(closed());
-        }
-        Ok(if self.signal.lost.swap(false, Ordering::AcqRel) { Wake::Lost } else { Wake::Changed })
-    }
-}
-
-impl Drop for Registration {
-    fn drop(&mut self) {
-        self.client.shared.hub.remove(&self.spots, &self.signal);
-    }
-}
-
-/// The watcher of some keys' records.
-pub(crate) struct RefWatcher(pub(crate) Registration);
-
-#[async_trait]
-impl Watcher for RefWatcher {
-    async fn changed(&mut self) -> Result<Wake> {
-        self.0.changed().await
+    /// Why it rang last.
+    pub(super) fn why(&self) -> Wake {
+        if self.lost.swap(false, Ordering::AcqRel) { Wake::Lost } else { Wake::Changed }
     }
 }

@@ -1,0 +1,9 @@
+//! What the coordinator, the store, their containers and watchers of one client share.
+
+mod handle;
+pub(crate) mod here;
+mod read;
+mod shared;
+
+pub(crate) use handle::{Client, closed, told};
+pub(crate) use shared::{MAX_BYTES, Shared};

@@ -1,0 +1,4 @@
+//! What is in the file.
+
+pub(crate) mod clock;
+pub(crate) mod tables;
