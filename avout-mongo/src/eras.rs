@@ -21,9 +21,11 @@
 //! A server's process is asked for when a connection was made, and when the term of the primary changes. A connection that was
 //! there before leads to the process that it led to before.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use avout_core::backend::history::{Entered, Era, Survived};
+use avout_core::backend::tasks;
 use avout_core::protocol::Point;
 use avout_core::{Error, ErrorKind};
 use mongodb::bson::oid::ObjectId;
@@ -78,18 +80,45 @@ pub(crate) fn beat(era: Era, bound: Point) -> (RawDocumentBuf, RawDocumentBuf) {
 
 /// Asks which process the primary is, unless that is known. If it is another one the history is compared with what this client has
 /// seen, a loss is reported, and nothing that was answered before is to be used. `again`: whatever is known.
+///
+/// One asks for all. That runs in a task of the library's own, so that a caller that is not polled any more holds up no other.
+///
+/// # Cancel safety
+/// Safe: the task ends within the time that its requests may take.
 pub(crate) async fn prove(
+    requests: &Requests<'_>,
+    progress: &Arc<Progress>,
+    names: &Arc<Names>,
+    again: bool,
+) -> Result<(), Failure> {
+    let (database, timeout) = (requests.database.clone(), requests.timeout);
+    let (progress, names) = (Arc::clone(progress), Arc::clone(names));
+    // An answer is good for whoever had one of these before it was asked for.
+    let (known, needed) = (progress.term(), progress.signs.connections());
+    let asking = tasks::connections().spawn(async move {
+        let requests = Requests { database: &database, timeout };
+        ask(&requests, &progress, &names, again.then_some(known), needed).await
+    });
+    match tasks::request(async { tokio::time::timeout(timeout, asking).await }).await {
+        Ok(Ok(proven)) => proven,
+        Ok(Err(_)) => Err(Failure::Other(Error::new(ErrorKind::Unavailable, "the task that asked ended early"))),
+        Err(_) => Err(Failure::Late),
+    }
+}
+
+/// Asks, unless another one has meanwhile, when there were as many connections as are `needed`. `known`: the term that was known, whose
+/// primary has been replaced.
+async fn ask(
     requests: &Requests<'_>,
     progress: &Progress,
     names: &Names,
-    again: bool,
+    known: Option<i64>,
+    needed: u64,
 ) -> Result<(), Failure> {
-    let term = progress.term();
     let mut process = progress.process.lock().await;
     let made = progress.signs.connections();
-    // Another request has asked meanwhile.
-    let asked = progress.term() != term || !again;
-    if asked && progress.proven.load(Ordering::Acquire) == made && process.is_some() {
+    let again = known.is_some_and(|known| progress.term() == known);
+    if !again && progress.proven.load(Ordering::Acquire) >= needed && process.is_some() {
         return Ok(());
     }
     let hello = requests.run(rawdoc! { "hello": 1 }).await?;

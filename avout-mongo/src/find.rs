@@ -1,5 +1,7 @@
 //! Reads that are of the servers' current state, or of a moment of it.
 
+use std::sync::Arc;
+
 use avout_core::protocol::Point;
 use mongodb::bson::raw::cstr;
 use mongodb::bson::{Document, RawDocumentBuf, rawdoc};
@@ -14,8 +16,8 @@ use crate::wire::request::{Failure, Requests};
 /// Sends a read, once unless there is another primary: a `find` without a read concern, at this level, and as of `at` or now.
 pub(crate) async fn read(
     requests: &Requests<'_>,
-    progress: &Progress,
-    names: &Names,
+    progress: &Arc<Progress>,
+    names: &Arc<Names>,
     find: &RawDocumentBuf,
     level: &str,
     at: Option<Point>,
@@ -49,7 +51,12 @@ pub(crate) async fn read(
 
 /// Sees to it that later reads are of a primary that knows all which a majority has, and of a history that was compared with what
 /// this client has seen. `again`: whatever is known of it.
-async fn catch_up(requests: &Requests<'_>, progress: &Progress, names: &Names, again: bool) -> Result<(), Failure> {
+async fn catch_up(
+    requests: &Requests<'_>,
+    progress: &Arc<Progress>,
+    names: &Arc<Names>,
+    again: bool,
+) -> Result<(), Failure> {
     match progress.kept {
         Kept::Nowhere => Ok(()),
         Kept::Meta => {

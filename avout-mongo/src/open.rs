@@ -151,7 +151,7 @@ async fn make(driver: mongodb::Client, signs: &Arc<Signs>, options: Options, coo
     }))
 }
 
-async fn find(requests: &Requests<'_>, names: &Names, signs: &Arc<Signs>, coordinator: bool) -> Result<Found> {
+async fn find(requests: &Requests<'_>, names: &Arc<Names>, signs: &Arc<Signs>, coordinator: bool) -> Result<Found> {
     let server = schema::look(requests).await?;
     if coordinator {
         server.check_coordinator()?;
