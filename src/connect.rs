@@ -1,4 +1,6 @@
-use avout_core::backend::Backend;
+use std::time::Duration;
+
+use avout_core::backend::{Backend, open_patiently};
 use avout_core::{Error, ErrorKind, Result, Stm};
 
 /// The schemes of all backends, with the feature that each needs.
@@ -15,6 +17,9 @@ const SCHEMES: &[(&str, &str)] = &[
     ("mongodb", "mongo"),
     ("mongodb+srv", "mongo"),
 ];
+
+/// How long a store is tried to be opened that cannot be reached.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Connects to the store that `url` names, with the default [`Config`](crate::Config).
 ///
@@ -34,10 +39,14 @@ const SCHEMES: &[(&str, &str)] = &[
 /// Options follow a `?`: for SQLite `synchronous=full` (the default) or `normal`, and the others that [`avout_sql`](crate::sql)
 /// lists. `Options::from_url` of each backend's crate tells the others.
 ///
+/// A store that cannot be reached is tried again for ten seconds, in pauses of up to one; an attempt that is under way then has its
+/// own time limit, which the backend's options name. All other errors are told at once.
+///
 /// # Errors
 /// [`InvalidInput`](ErrorKind::InvalidInput) for a URL that no backend understands, with those that one does;
 /// [`Unsupported`](ErrorKind::Unsupported) for a backend whose feature is off, with the feature's name, and for a store
-/// made by a newer version; and those of the backend's `open`.
+/// made by a newer version; [`Unavailable`](ErrorKind::Unavailable) if the store cannot be reached for so long; and those of the
+/// backend's `open`.
 ///
 /// # Examples
 /// ```
@@ -56,8 +65,20 @@ pub async fn connect(url: impl AsRef<str>) -> Result<Stm> {
 /// # Errors
 /// As [`connect`].
 pub async fn open(url: impl AsRef<str>) -> Result<Backend> {
+    open_within(url, PATIENCE).await
+}
+
+/// The same as [`open`], and a store that cannot be reached is tried again for as long as `patience`; with no time at all it is tried once.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn open_within(url: impl AsRef<str>, patience: Duration) -> Result<Backend> {
     let url = url.as_ref();
-    let opened = match url.split_once(':') {
+    open_patiently(patience, || open_once(url)).await.map_err(|error| error.during("connect"))
+}
+
+async fn open_once(url: &str) -> Result<Backend> {
+    match url.split_once(':') {
         #[cfg(feature = "local")]
         Some(("mem", name)) => open_local(name),
         #[cfg(feature = "sql")]
@@ -72,8 +93,7 @@ pub async fn open(url: impl AsRef<str>) -> Result<Backend> {
         Some(("mongodb" | "mongodb+srv", _)) => open_mongo(url).await,
         Some((scheme, _)) => Err(no_backend(scheme)),
         None => Err(no_backend("")),
-    };
-    opened.map_err(|error| error.during("connect"))
+    }
 }
 
 #[cfg(feature = "local")]

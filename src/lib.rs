@@ -35,7 +35,7 @@
 mod connect;
 
 pub use avout_core::*;
-pub use connect::{connect, open};
+pub use connect::{connect, open, open_within};
 
 #[cfg(feature = "local")]
 pub use avout_local as local;

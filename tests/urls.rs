@@ -5,6 +5,7 @@ use std::error::Error;
 use std::fmt::Debug;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use avout::{ErrorKind, Result};
 use proptest::prelude::*;
@@ -167,7 +168,7 @@ async fn connecting_shows_no_password() {
         for password in PASSWORDS {
             for written in [(*password).to_owned(), encoded(password)] {
                 let url = form.replace("PW", &written);
-                let text = match avout::open(&url).await {
+                let text = match avout::open_within(&url, Duration::ZERO).await {
                     Ok(opened) => format!("{opened:?}"),
                     Err(error) => shown(&error),
                 };
@@ -179,7 +180,7 @@ async fn connecting_shows_no_password() {
     for url in
         ["mem://app:QZXJVKWM@h/x?QZXJVKWM", "QZXJVKWM://app", "redis:app:QZXJVKWM@h", "postgres://app:QZXJVKWM@h/x"]
     {
-        let text = match avout::open(url).await {
+        let text = match avout::open_within(url, Duration::ZERO).await {
             Ok(opened) => format!("{opened:?}"),
             Err(error) => shown(&error),
         };

@@ -211,6 +211,8 @@ impl World {
         }
         let second = self.store(1, &link);
         let mut builder = Stm::builder(coordinator, self.store(0, &link))
+            // Hints are not lost here, and to look without one would only make a schedule longer.
+            .look_every(Duration::from_secs(24 * 3600))
             .seed(self.draw(u64::MAX))
             .client_id(u128::from(self.draw(u64::MAX)))
             .cache_bytes(knobs.cache_bytes)

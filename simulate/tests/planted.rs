@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use avout_core::backend::history::Losses;
 use avout_core::backend::{Coordinator, CoordinatorCapabilities, Sessions, Wake, Watcher};
 use avout_core::protocol::{Commit, CommitOutcome, Entry, Floor, Record, Resolution, Snapshot};
 use avout_core::{Bug, Error, ErrorKind, Key, Point, Result, Revision};
@@ -208,6 +209,10 @@ impl Coordinator for Changed {
         self.inner.watch(keys).await
     }
 
+    fn losses(&self) -> Option<&Arc<Losses>> {
+        self.inner.losses()
+    }
+
     fn sessions(&self) -> Option<&dyn Sessions> {
         self.inner.sessions()
     }
@@ -284,6 +289,10 @@ impl Coordinator for EarlyWatch {
 
     async fn watch(&self, keys: &[Key]) -> Result<Box<dyn Watcher>> {
         Ok(Box::new(Early { inner: self.inner.watch(keys).await?, shared: Arc::clone(&self.shared) }))
+    }
+
+    fn losses(&self) -> Option<&Arc<Losses>> {
+        self.inner.losses()
     }
 
     fn sessions(&self) -> Option<&dyn Sessions> {

@@ -6,6 +6,7 @@
 
 mod coordinator;
 pub mod history;
+mod opening;
 mod sessions;
 mod store;
 pub mod tasks;
@@ -15,6 +16,7 @@ mod watch;
 
 pub use coordinator::{Coordinator, CoordinatorCapabilities};
 pub use history::LostCommits;
+pub use opening::open_patiently;
 pub use sessions::Sessions;
 pub use store::{CasOutcome, Kind, StateContainer, Store, StoreCapabilities, VersionedStateContainer};
 pub use url::{LONGEST_TIME, UrlParts, UrlReader};

@@ -16,7 +16,6 @@ use super::session::{Dead, Session, record};
 use crate::backend::Watcher;
 use crate::backend::time::{sleep, sleep_until, timeout_at};
 use crate::engine::planted::Bug;
-use crate::engine::refuse_nested;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handles::{Own, Stm, Tx};
 use crate::protocol::{Heartbeat, Key, SessionId};
@@ -128,7 +127,7 @@ impl Barrier {
     }
 
     async fn wait_until(&self, deadline: Option<Instant>) -> Result<Option<Passed>> {
-        refuse_nested("wait")?;
+        self.hub.engine.begin("wait")?;
         let (reply, done) = oneshot::channel();
         let (stop, stopped) = watch::channel(());
         self.hub.spawn(drive(self.clone(), Stop { reply, stopped }));
@@ -161,7 +160,7 @@ impl Barrier {
     /// # Cancel safety
     /// As [`Stm::dosync`](crate::Stm::dosync).
     pub async fn set_parties(&self, parties: u32) -> Result<Self> {
-        refuse_nested("set_parties")?;
+        self.hub.engine.begin("set_parties")?;
         some(parties).map_err(|error| error.at(&self.key).during("set_parties"))?;
         let change = self.hub.transact_soon(async |tx| {
             let mut here = self.here(&tx).await?;
@@ -187,7 +186,7 @@ impl Barrier {
     /// # Cancel safety
     /// As [`Stm::dosync`](crate::Stm::dosync).
     pub async fn destroy(&self) -> Result<()> {
-        refuse_nested("destroy")?;
+        self.hub.engine.begin("destroy")?;
         let destroy = self.hub.transact_soon(async |tx| {
             if !self.here(&tx).await?.line.waiting.is_empty() {
                 return Err(Error::new(ErrorKind::Contended, "it is waited at: destroy it when nobody uses it"));

@@ -14,8 +14,8 @@ use super::rules::{Claimant, Line, Waiting};
 use super::session::{Session, seat};
 use crate::backend::Watcher;
 use crate::backend::time::{sleep, sleep_until, timeout_at};
+use crate::engine::closed;
 use crate::engine::planted::Bug;
-use crate::engine::{closed, refuse_nested};
 use crate::error::{Error, ErrorKind, Result};
 use crate::handles::Own;
 use crate::protocol::{Key, SessionId};
@@ -56,7 +56,7 @@ impl Gate {
     /// The request is a task of its own: whoever asked may go away at any time, and what was granted meanwhile is given back.
     pub(super) async fn acquire(&self, request: Request, patience: Patience) -> Result<Option<Hold>> {
         if !self.hub.makes(Bug::AcquireNested) {
-            refuse_nested("acquire")?;
+            self.hub.engine.begin("acquire")?;
         }
         let wait = !matches!(patience, Patience::Now);
         let (reply, granted) = oneshot::channel();
@@ -211,15 +211,21 @@ async fn obtain(
             },
             Joined::Granted(token) => {
                 hub.entered(&session, sent);
-                if session.is_alive() {
-                    return Ok(Some((session, who, token)));
+                match confirm(gate, &session, who, stop).await? {
+                    Confirmed::Yes => return Ok(Some((session, who, token))),
+                    Confirmed::No => before = Some(who),
+                    Confirmed::Stopped => return Ok(None),
                 }
-                before = Some(who);
             }
             Joined::Queued => {
                 hub.entered(&session, sent);
                 match wait_for_grant(gate, &session, who, claim.seat, None, stop).await {
-                    Ok(Waited::Granted(token)) if session.is_alive() => return Ok(Some((session, who, token))),
+                    Ok(Waited::Granted(token)) if session.is_alive() => match confirm(gate, &session, who, stop).await?
+                    {
+                        Confirmed::Yes => return Ok(Some((session, who, token))),
+                        Confirmed::No => before = Some(who),
+                        Confirmed::Stopped => return Ok(None),
+                    },
                     Ok(Waited::Granted(_) | Waited::Ended) if hub.makes(Bug::RequestLostWithSession) => {
                         return Err(lost(&gate.key));
                     }
@@ -234,6 +240,32 @@ async fn obtain(
                 }
             }
         }
+    }
+}
+
+/// Whether what was granted can be relied on.
+enum Confirmed {
+    Yes,
+    /// Its session has ended.
+    No,
+    /// Nobody wants it any more, and it was given back.
+    Stopped,
+}
+
+async fn confirm(
+    gate: &Gate,
+    session: &Arc<Session>,
+    who: Claimant,
+    stop: &mut Stop<Option<Hold>>,
+) -> Result<Confirmed> {
+    match stop.unless(gate.hub.is_confirmed(session)).await {
+        Some(Ok(true)) => Ok(Confirmed::Yes),
+        Some(Ok(false)) => {
+            gate.hub.lose(session);
+            Ok(Confirmed::No)
+        }
+        Some(Err(error)) => give_back(gate, session, who).await.and(Err(error)),
+        None => give_back(gate, session, who).await.map(|_| Confirmed::Stopped),
     }
 }
 
@@ -337,7 +369,7 @@ impl Hold {
 
     /// Gives it back, and waits until that is done.
     pub(super) async fn release(self) -> Result<()> {
-        refuse_nested("release")?;
+        self.gate().hub.engine.begin("release")?;
         let Inner { gate, claim, .. } = &*self.inner;
         if gate.hub.makes(Bug::ReleaseDropped) {
             let kept = self.inner.claim().take();
@@ -361,7 +393,7 @@ impl Hold {
     /// # Cancel safety
     /// It goes on when the future is dropped, and all is given back then.
     pub(super) async fn take_less(self, take: u32) -> Result<Self> {
-        refuse_nested("downgrade")?;
+        self.gate().hub.engine.begin("downgrade")?;
         let (told, done) = oneshot::channel();
         Arc::clone(&self.gate().hub).spawn(async move {
             let gate = self.gate();

@@ -12,7 +12,6 @@ use super::rules::{Claimant, Holders, Line, Waiting};
 use super::session::{Dead, Session};
 use crate::backend::time::timeout_at;
 use crate::engine::planted::Bug;
-use crate::engine::refuse_nested;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handles::{Own, Tx};
 use crate::protocol::{Heartbeat, Key, SessionId};
@@ -145,13 +144,13 @@ impl Condition {
     }
 
     async fn notify(&self, guard: &LockGuard, most: usize) -> Result<usize> {
-        refuse_nested("notify")?;
+        self.gate.hub.engine.begin("notify")?;
         self.check(guard)?;
         let hub = &self.gate.hub;
         let parked = hub.transact_soon(async |tx| self.parked.get(&tx).await).await?.unwrap_or_default();
         let sessions = parked.waiting.iter().map(|waiting| waiting.who.session()).collect();
         self.evict_dead(sessions).await.map_err(|error| error.at(&self.gate.key).during("notify"))?;
-        hub.transact_soon(async |tx| {
+        hub.transact_silently(async |tx| {
             let mut open = self.gate.open(&tx, &[self.parked.key()]).await?;
             if open.holders.of(guard.0.who()).is_none() {
                 return Err(lost(&self.gate.key));
@@ -175,7 +174,7 @@ impl Condition {
     }
 
     async fn wait_until(&self, guard: LockGuard, deadline: Option<Instant>) -> Result<Ended> {
-        refuse_nested("wait")?;
+        self.gate.hub.engine.begin("wait")?;
         self.check(&guard)?;
         let (reply, done) = oneshot::channel();
         let (stop, stopped) = watch::channel(());
@@ -230,7 +229,7 @@ impl Condition {
     async fn evict(&self, dead: &[Dead]) -> Result<()> {
         let hub = &self.gate.hub;
         let records: Vec<Key> = dead.iter().map(|dead| Heartbeat::key(dead.session)).collect();
-        let evicted = hub.transact_soon(async |tx| {
+        let evicted = hub.transact_silently(async |tx| {
             tx.0.see(&records.iter().chain([self.parked.key()]).collect::<Vec<_>>()).await?;
             let mut parked = self.parked.get(&tx).await?.unwrap_or_default();
             let mut evicted = Vec::new();

@@ -7,7 +7,7 @@ use super::hub::Hub;
 use super::lock::timed_out;
 use super::rules::Holders;
 use crate::backend::Watcher;
-use crate::engine::refuse_nested;
+use crate::engine::{Position, lost_commits};
 use crate::error::{Error, ErrorKind, Result};
 use crate::handles::Stm;
 use crate::protocol::Key;
@@ -56,6 +56,7 @@ pub struct Leader {
 pub struct Leaders {
     gate: Gate,
     watcher: Option<Box<dyn Watcher>>,
+    losses: Position,
     told: Option<Option<Leader>>,
 }
 
@@ -110,14 +111,14 @@ impl Election {
     /// # Errors
     /// As [`Stm::dosync`](crate::Stm::dosync).
     pub async fn leader(&self) -> Result<Option<Leader>> {
-        refuse_nested("leader")?;
+        self.0.hub.engine.begin("leader")?;
         let gate = &self.0;
         gate.hub.transact_soon(async |tx| gate.holders().get(&tx).await).await.map(leader)
     }
 
     /// Follows who leads, from now on. The first that it tells is the present one.
     pub fn observe(&self) -> Leaders {
-        Leaders { gate: self.0.clone(), watcher: None, told: None }
+        Leaders { gate: self.0.clone(), watcher: None, losses: self.0.hub.engine.losses.now(), told: None }
     }
 
     async fn ask(&self, name: String, patience: Patience) -> Result<Option<Leadership>> {
@@ -149,7 +150,8 @@ impl Leaders {
     /// Waits until somebody else leads than was told last, or nobody (`None`), and tells. It waits through outages.
     ///
     /// # Errors
-    /// What the store refuses for good, as [`StoreLost`](ErrorKind::StoreLost).
+    /// What the store refuses for good, as [`StoreLost`](ErrorKind::StoreLost). With [`LostCommits`](crate::LostCommits) as its source that
+    /// tells once that the store has lost commits; ask again.
     ///
     /// # Cancel safety
     /// Safe.
@@ -161,6 +163,9 @@ impl Leaders {
                 self.watcher = Some(engine.watch(&keys, None).await?);
             }
             let now = leader(self.gate.hub.transact(async |tx| self.gate.holders().get(&tx).await).await?);
+            if let Some(lost) = engine.losses.next(&mut self.losses) {
+                return Err(lost_commits(lost).at(&self.gate.key));
+            }
             if self.told.as_ref() != Some(&now) {
                 self.told = Some(now.clone());
                 return Ok(now);

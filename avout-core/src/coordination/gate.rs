@@ -7,7 +7,6 @@ use super::hub::Hub;
 use super::rules::{Claimant, Held, Holders, Line, Waiting, advance, evict, observed, responsible};
 use super::session::{Dead, Session, seat};
 use crate::engine::planted::Bug;
-use crate::engine::refuse_nested;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handles::{Own, Tx};
 use crate::protocol::{Heartbeat, Key, SessionId};
@@ -316,7 +315,7 @@ impl Gate {
 
     /// Who uses it, at one moment.
     pub(super) async fn status(&self) -> Result<Status> {
-        refuse_nested("status")?;
+        self.hub.engine.begin("status")?;
         self.hub
             .transact_soon(async |tx| {
                 let Open { holders, line, .. } = self.open(&tx, &[]).await?;

@@ -119,7 +119,7 @@ impl Hub {
         F: Fn(Tx) -> Fut,
         Fut: Future<Output = Result<T>>,
     {
-        let options = Options { deadline: None, max_attempts: None, ..Options::new(&self.engine.config) };
+        let options = Options { deadline: None, max_attempts: None, ..Options::silent(&self.engine.config) };
         run(&self.engine, options, |tx| body(Tx(tx))).await
     }
 
@@ -132,7 +132,7 @@ impl Hub {
     {
         let wanted_by = Some(wanted.clone());
         let options =
-            Options { deadline: None, max_attempts: None, wanted: wanted_by, ..Options::new(&self.engine.config) };
+            Options { deadline: None, max_attempts: None, wanted: wanted_by, ..Options::silent(&self.engine.config) };
         let done = run(&self.engine, options, |tx| {
             let (mut wanted, work) = (wanted.clone(), body(Tx(tx)));
             async move {
@@ -159,6 +159,15 @@ impl Hub {
         Fut: Future<Output = Result<T>>,
     {
         run(&self.engine, Options::new(&self.engine.config), |tx| body(Tx(tx))).await
+    }
+
+    /// The same for what is not how a user's operation begins: it tells nobody of commits that were lost.
+    pub(super) async fn transact_silently<T, F, Fut>(&self, body: F) -> Result<T>
+    where
+        F: Fn(Tx) -> Fut,
+        Fut: Future<Output = Result<T>>,
+    {
+        run(&self.engine, Options::silent(&self.engine.config), |tx| body(Tx(tx))).await
     }
 
     /// How often a waiter looks after those ahead of it.
@@ -193,16 +202,38 @@ impl Hub {
             let Some(native) = self.engine.coordinator.sessions() else {
                 return Ok(session);
             };
-            if session.is_beating() && !self.state().has_stopped(&session) {
+            if session.is_beating() && !self.state().has_stopped(&session) && !session.is_doubtful(self.turns()) {
                 return Ok(session);
             }
-            let sent = Instant::now();
+            let (sent, turns) = (Instant::now(), self.turns());
             if self.engine.until(None, || native.renew(session.id, session.ttl)).await? {
+                session.confirm(turns);
                 self.entered(&session, sent);
                 return Ok(session);
             }
             self.lose(&session);
         }
+    }
+
+    /// How often the coordinator's history may have changed.
+    fn turns(&self) -> u64 {
+        self.engine.coordinator.losses().map_or(0, |losses| losses.turns())
+    }
+
+    /// Whether a session in which something was just granted can be relied on. A server that has taken over may know nothing of it, and
+    /// then others take at once what was granted in it.
+    pub(super) async fn is_confirmed(&self, session: &Session) -> Result<bool> {
+        let turns = self.turns();
+        if let Some(native) = self.engine.coordinator.sessions()
+            && session.is_doubtful(turns)
+            && !self.makes(Bug::SessionUndoubted)
+        {
+            if !self.engine.until(None, || native.renew(session.id, session.ttl)).await? {
+                return Ok(false);
+            }
+            session.confirm(turns);
+        }
+        Ok(session.is_alive())
     }
 
     /// Enters a session in a transaction that will rely on it. `false`: it has ended. `begun`: what
@@ -248,7 +279,7 @@ impl Hub {
     async fn retire(&self, session: &Session) {
         let retired = match self.engine.coordinator.sessions() {
             Some(native) => native.end(session.id).await,
-            None => self.transact_soon(async |tx| record(&self.engine, session.id).remove(&tx).await).await,
+            None => self.transact_silently(async |tx| record(&self.engine, session.id).remove(&tx).await).await,
         };
         let cleared = self.clear_seats(session.id, session.seats()).await;
         if let Err(error) = retired.and(cleared) {
@@ -355,7 +386,7 @@ impl Hub {
         F: Fn(Tx) -> Fut,
         Fut: Future<Output = Result<T>>,
     {
-        timeout(LOOK, self.transact_soon(body)).await.ok()?.ok()
+        timeout(LOOK, self.transact_silently(body)).await.ok()?.ok()
     }
 
     async fn sign_of_life(&self, session: &Session) -> Result<bool> {

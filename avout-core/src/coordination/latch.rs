@@ -5,7 +5,6 @@ use serde::{Deserialize, Serialize};
 use super::gate::own_key;
 use super::hub::Hub;
 use crate::backend::time::{sleep, timeout as within};
-use crate::engine::refuse_nested;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handles::{Own, Stm, Tx};
 use crate::protocol::Key;
@@ -121,7 +120,7 @@ impl Latch {
     /// # Cancel safety
     /// Safe.
     pub async fn wait(&self) -> Result<()> {
-        refuse_nested("wait")?;
+        self.hub.engine.begin("wait")?;
         let waited = Box::pin(self.hub.wait_for(self.wait_until_open(), |waited| self.tell(waited))).await;
         waited.and_then(|done| done).map_err(|error| error.at(&self.key).during("wait"))
     }
@@ -151,7 +150,7 @@ impl Latch {
     /// # Cancel safety
     /// As [`Stm::dosync`](crate::Stm::dosync).
     pub async fn set_count(&self, from: u64) -> Result<Self> {
-        refuse_nested("set_count")?;
+        self.hub.engine.begin("set_count")?;
         let change = self.hub.transact_soon(async |tx| {
             let count = self.read(&tx).await?;
             let left = match count.left {
@@ -176,7 +175,7 @@ impl Latch {
     /// # Cancel safety
     /// As [`Stm::dosync`](crate::Stm::dosync).
     pub async fn destroy(&self) -> Result<()> {
-        refuse_nested("destroy")?;
+        self.hub.engine.begin("destroy")?;
         let destroy = self.hub.transact_soon(async |tx| {
             self.read(&tx).await?;
             self.count.remove(&tx).await?;
@@ -185,7 +184,7 @@ impl Latch {
         });
         destroy.await.map_err(|error| error.during("destroy"))?;
         // What is left of it says nothing: it is not needed that this succeeds.
-        let tidy = self.hub.transact_soon(async |tx| match self.open.get(&tx).await? {
+        let tidy = self.hub.transact_silently(async |tx| match self.open.get(&tx).await? {
             Some(false) => self.open.remove(&tx).await,
             _ => Ok(()),
         });

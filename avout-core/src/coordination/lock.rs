@@ -6,7 +6,6 @@ use super::claim::{Hold, Patience};
 use super::gate::{Gate, Request, Status};
 use super::guard::guard;
 use super::hub::Hub;
-use crate::engine::refuse_nested;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handles::Stm;
 use crate::protocol::Key;
@@ -134,7 +133,7 @@ impl Lock {
     /// # Cancel safety
     /// As [`Stm::dosync`](crate::Stm::dosync).
     pub async fn destroy(&self) -> Result<()> {
-        refuse_nested("destroy")?;
+        self.0.hub.engine.begin("destroy")?;
         self.0.destroy().await
     }
 

@@ -7,7 +7,6 @@ use super::gate::own_key;
 use super::hub::Hub;
 use super::retention::{Settings, some};
 use crate::engine::planted::Bug;
-use crate::engine::refuse_nested;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handles::{Body, Codec, MessagePack, Own, Stm, Value};
 use crate::protocol::Key;
@@ -162,7 +161,7 @@ impl Once {
         F: Body<Fut>,
         Fut: Future<Output = Result<T>>,
     {
-        refuse_nested("dosync_once")?;
+        self.hub.engine.begin("dosync_once")?;
         let id = id.into();
         if id.len() > MAX_ID {
             return Err(Error::new(ErrorKind::InvalidInput, "an id has at most 256 bytes").at(&self.key));

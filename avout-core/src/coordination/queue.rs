@@ -11,7 +11,7 @@ use super::raw::RawValue;
 use super::receive::receive;
 use super::records::{Records, no_room};
 use crate::backend::time::timeout_at;
-use crate::engine::{Options, refuse_nested, run};
+use crate::engine::{Options, run};
 use crate::error::{Error, ErrorKind, Result};
 use crate::handles::{Item, Stm, Tx, Value};
 use crate::protocol::Key;
@@ -157,7 +157,7 @@ impl<T: Value + Serialize + DeserializeOwned> Queue<T> {
     /// # Cancel safety
     /// Safe: what was got for a future that was dropped is handed out again at once.
     pub async fn receive(&self, hidden: Duration) -> Result<Delivery<T>> {
-        refuse_nested("receive")?;
+        self.records.hub.engine.begin("receive")?;
         receive(Arc::clone(&self.records), hidden).await
     }
 
@@ -228,7 +228,7 @@ impl<T> Queue<T> {
     /// # Cancel safety
     /// As [`Stm::dosync`](crate::Stm::dosync).
     pub async fn skip(&self, number: u64) -> Result<bool> {
-        refuse_nested("skip")?;
+        self.records.hub.engine.begin("skip")?;
         let Records { hub, key, .. } = &*self.records;
         let looked = match hub.engine.deadline() {
             None => self.records.overdue().await,

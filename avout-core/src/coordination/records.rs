@@ -240,7 +240,7 @@ impl Records {
 
     /// Removes what was left when the queue was destroyed, but for the number from which values go on to be counted.
     pub(super) async fn clear_all(&self) -> Result<()> {
-        while self.hub.transact_soon(async |tx| self.clear(&tx).await).await? {}
+        while self.hub.transact_silently(async |tx| self.clear(&tx).await).await? {}
         Ok(())
     }
 

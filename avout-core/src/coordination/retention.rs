@@ -3,7 +3,6 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::once::{Bucket, Done, Once, bucket_of, buckets};
-use crate::engine::refuse_nested;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handles::Tx;
 
@@ -74,7 +73,7 @@ impl Once {
     /// # Cancel safety
     /// As [`Stm::dosync`](crate::Stm::dosync), and see above.
     pub async fn set_keep(&self, keep: u64) -> Result<Self> {
-        refuse_nested("set_keep")?;
+        self.hub.engine.begin("set_keep")?;
         some(keep).map_err(|error| error.at(&self.key).during("set_keep"))?;
         let change = self.hub.transact_soon(async |tx| {
             let settings = self.stored(&tx).await?.unwrap_or(Settings::Keep(self.keep));
@@ -99,7 +98,7 @@ impl Once {
     /// # Cancel safety
     /// Dropped, it is left half-way: call it again.
     pub async fn destroy(&self) -> Result<()> {
-        refuse_nested("destroy")?;
+        self.hub.engine.begin("destroy")?;
         let begin = self.hub.transact_soon(async |tx| {
             let Some(settings) = self.stored(&tx).await? else {
                 return Ok(None);
@@ -114,7 +113,7 @@ impl Once {
         };
         let step = self.step();
         for first in (0..most).step_by(usize::try_from(step).unwrap_or(1)) {
-            let remove = self.hub.transact_soon(async |tx| {
+            let remove = self.hub.transact_silently(async |tx| {
                 let of_this = self.stored(&tx).await?.is_some_and(|settings| settings.is_ending());
                 for number in (first..most.min(first + step)).filter(|_| of_this) {
                     self.bucket(number)?.remove(&tx).await?;
@@ -123,7 +122,7 @@ impl Once {
             });
             remove.await.map_err(|error| error.during("destroy"))?;
         }
-        let end = self.hub.transact_soon(async |tx| match self.settings.get(&tx).await? {
+        let end = self.hub.transact_silently(async |tx| match self.settings.get(&tx).await? {
             Some(settings) if settings.is_ending() => self.settings.remove(&tx).await,
             _ => Ok(()),
         });
@@ -155,13 +154,13 @@ impl Once {
 
     /// Moves all ids to where they are looked for first.
     async fn move_all(&self) -> Result<()> {
-        let settings = self.hub.transact_soon(async |tx| self.stored(&tx).await).await?;
+        let settings = self.hub.transact_silently(async |tx| self.stored(&tx).await).await?;
         let Some(most) = settings.as_ref().and_then(|settings| settings.past().iter().max().copied()) else {
             return Ok(());
         };
         let step = self.step();
         for first in (0..most).step_by(usize::try_from(step).unwrap_or(1)) {
-            let misplaced = self.hub.transact_soon(async |tx| {
+            let misplaced = self.hub.transact_silently(async |tx| {
                 let mut misplaced = Vec::new();
                 for number in first..most.min(first + step) {
                     let bucket = self.bucket(number)?.get(&tx).await?.unwrap_or_default();
@@ -172,10 +171,10 @@ impl Once {
                 Ok(misplaced)
             });
             for number in misplaced.await? {
-                while self.hub.transact_soon(async |tx| self.move_some(&tx, number).await).await? {}
+                while self.hub.transact_silently(async |tx| self.move_some(&tx, number).await).await? {}
             }
         }
-        let end = self.hub.transact_soon(async |tx| match self.stored(&tx).await? {
+        let end = self.hub.transact_silently(async |tx| match self.stored(&tx).await? {
             // Another change has its own way to go.
             now if now == settings => self.settings.put(&tx, Settings::Keep(self.keep)).await,
             _ => Ok(()),

@@ -5,7 +5,6 @@ use super::gate::{Gate, Request, Status};
 use super::guard::guard;
 use super::hub::Hub;
 use super::lock::timed_out;
-use crate::engine::refuse_nested;
 #[cfg(doc)]
 use crate::error::ErrorKind;
 use crate::error::Result;
@@ -131,7 +130,7 @@ impl RwLock {
     /// # Errors
     /// [`Contended`](ErrorKind::Contended): somebody holds it or waits for it.
     pub async fn destroy(&self) -> Result<()> {
-        refuse_nested("destroy")?;
+        self.0.hub.engine.begin("destroy")?;
         self.0.destroy().await
     }
 

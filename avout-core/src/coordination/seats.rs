@@ -48,7 +48,7 @@ impl Hub {
 
     async fn clear(&self, seats: Vec<Own<u64>>) -> Result<()> {
         for some in seats.chunks(self.at_once(AT_ONCE)) {
-            self.transact_soon(async |tx| {
+            self.transact_silently(async |tx| {
                 tx.0.see(&some.iter().map(Own::key).collect::<Vec<_>>()).await?;
                 for seat in some {
                     seat.remove(&tx).await?;

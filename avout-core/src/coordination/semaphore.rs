@@ -6,7 +6,6 @@ use super::guard::guard;
 use super::hub::Hub;
 use super::lock::timed_out;
 use crate::backend::time::timeout_at;
-use crate::engine::refuse_nested;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handles::Stm;
 use crate::protocol::Key;
@@ -142,7 +141,7 @@ impl Semaphore {
     /// # Cancel safety
     /// As [`Stm::dosync`](crate::Stm::dosync).
     pub async fn set_permits(&self, permits: u32) -> Result<Self> {
-        refuse_nested("set_permits")?;
+        self.0.hub.engine.begin("set_permits")?;
         some(permits).map_err(|error| error.at(&self.0.key).during("set_permits"))?;
         self.0.set_limit(permits).await.map(Self).map_err(|error| error.during("set_permits"))
     }
@@ -152,7 +151,7 @@ impl Semaphore {
     /// # Errors
     /// [`Contended`](ErrorKind::Contended): somebody has permits or waits for them. [`Mismatch`](ErrorKind::Mismatch): another number.
     pub async fn destroy(&self) -> Result<()> {
-        refuse_nested("destroy")?;
+        self.0.hub.engine.begin("destroy")?;
         self.0.destroy().await
     }
 
@@ -160,7 +159,7 @@ impl Semaphore {
         let gate = &self.0;
         if permits > gate.limit {
             // Whether there are as many as this handle says comes first.
-            refuse_nested("acquire")?;
+            self.0.hub.engine.begin("acquire")?;
             let check = async { gate.check().await.map_err(|error| error.during("acquire")) };
             match patience {
                 Patience::Until(deadline) => match timeout_at(deadline, check).await {

@@ -24,6 +24,8 @@ pub(super) struct Session {
     beats: AtomicU64,
     /// Seats from this number on were never waited in.
     seats: AtomicU32,
+    /// How often the store's history may have changed when it was known to be alive there.
+    turns: AtomicU64,
     lost: Lost,
 }
 
@@ -68,8 +70,8 @@ impl Lost {
 impl Session {
     pub(super) fn new(engine: &Engine, id: SessionId, ttl: Duration) -> Self {
         let vital = Vital { renewed: Instant::now(), beating: false, begun: false };
-        let (vital, beats, seats) = (Mutex::new(vital), AtomicU64::new(0), AtomicU32::new(0));
-        Self { id, ttl, record: record(engine, id), vital, beats, seats, lost: Lost::default() }
+        let (vital, beats, seats, turns) = (Mutex::new(vital), AtomicU64::new(0), AtomicU32::new(0), AtomicU64::new(0));
+        Self { id, ttl, record: record(engine, id), vital, beats, seats, turns, lost: Lost::default() }
     }
 
     fn vital(&self) -> MutexGuard<'_, Vital> {
@@ -80,6 +82,16 @@ impl Session {
     pub(super) fn is_alive(&self) -> bool {
         let vital = self.vital();
         !self.lost.is_so() && (!vital.beating || Instant::now() < vital.renewed + self.ttl)
+    }
+
+    /// Takes note that the store has said that it is alive, after its history had changed so many times.
+    pub(super) fn confirm(&self, turns: u64) {
+        self.turns.fetch_max(turns, Ordering::AcqRel);
+    }
+
+    /// Whether the store may have forgotten it since it has said so.
+    pub(super) fn is_doubtful(&self, turns: u64) -> bool {
+        self.turns.load(Ordering::Acquire) < turns
     }
 
     /// When it is late, unless a sign of life arrives before.

@@ -29,6 +29,8 @@ pub(crate) struct Attempt {
     pub(crate) primed: Option<Box<Primed>>,
     /// The floor when the attempt began.
     pub(crate) floor: Option<KnownFloor>,
+    /// How many losses the stores had had when the attempt began.
+    pub(crate) history: u64,
     pub(crate) phase: Phase,
     pub(crate) on_commit: Vec<CommitHook>,
     pub(crate) on_abort: Vec<AbortHook>,

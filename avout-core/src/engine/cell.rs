@@ -68,6 +68,8 @@ pub(crate) struct Cell {
 /// The record as a blind write of this client left it, and the floor under which it did.
 struct LastLeft {
     floor: KnownFloor,
+    /// How many losses there had been by then.
+    history: u64,
     entry: Entry,
 }
 
@@ -171,17 +173,17 @@ impl Cell {
     }
 
     /// Keeps what a blind write has left, for the next one.
-    pub(super) fn leave(&self, floor: &KnownFloor, entry: Entry) {
+    pub(super) fn leave(&self, floor: &KnownFloor, history: u64, entry: Entry) {
         if entry.record.encoded_size() <= MAX_LEFT {
-            let left = Box::new(LastLeft { floor: floor.clone(), entry });
+            let left = Box::new(LastLeft { floor: floor.clone(), history, entry });
             *self.left.lock().unwrap_or_else(PoisonError::into_inner) = Some(left);
         }
     }
 
-    /// Takes what the last blind write has left, if it was under one of these floors.
-    pub(super) fn take_left(&self, holds: impl Fn(&KnownFloor) -> bool) -> Option<Entry> {
+    /// Takes what the last blind write has left, if it was under one of these floors, and in this history.
+    pub(super) fn take_left(&self, holds: impl Fn(&KnownFloor, u64) -> bool) -> Option<Entry> {
         let left = self.left.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-        holds(&left.floor).then_some(left.entry)
+        holds(&left.floor, left.history).then_some(left.entry)
     }
 
     pub(crate) fn check_size(&self, size: usize, limit: usize) -> Result<()> {

@@ -206,7 +206,9 @@ impl Engine {
             && !planted::is(&self.config, Bug::LeftForgotten)
             && let Some(floor) = &floor
         {
-            plan.assume_bases(|left| left == floor || planted::is(&self.config, Bug::LeftOutlivesFloor));
+            plan.assume_bases(|left, history| {
+                (left == floor && history == attempt.history) || planted::is(&self.config, Bug::LeftOutlivesFloor)
+            });
         }
         for repeated in 0.. {
             if !plan.has_bases()
@@ -317,10 +319,13 @@ impl Engine {
                     let point = done.point;
                     // Where others write too it would only be in the way.
                     if repeated == 0 && !self.capabilities.in_process {
-                        plan.leave_bases(&floor, &commit, &done, &*self.coordinator);
+                        plan.leave_bases((&floor, attempt.history), &commit, &done, &*self.coordinator);
                     }
                     if let Some(sent) = sent.filter(|_| !planted::is(&self.config, Bug::HandOverLost)) {
-                        leave(&run.tickets, plan.left(sent, floor, commit, done, &*self.coordinator));
+                        leave(
+                            &run.tickets,
+                            plan.left((sent, attempt.history), floor, commit, done, &*self.coordinator),
+                        );
                     }
                     return Ok(Ended::Committed(Some(point)));
                 }

@@ -5,7 +5,7 @@ use super::options::Options;
 use super::planted::{self, Bug};
 use super::read::{Loaded, lost_value};
 use super::run::run;
-use super::{Cell, Engine};
+use super::{Cell, Engine, Position, lost_commits};
 use crate::backend::Watcher;
 use crate::backend::time::sleep;
 use crate::error::{ErrorKind, Result};
@@ -25,6 +25,10 @@ pub(crate) struct Follower {
     skipped: bool,
     /// Look before waiting: something may have changed.
     look: bool,
+    /// Which losses were told.
+    losses: Position,
+    /// Commits were lost: the next value is told as it is found, whatever its point.
+    anew: bool,
 }
 
 /// One step of a ref.
@@ -38,7 +42,7 @@ pub(crate) struct Followed {
 impl Follower {
     /// Begins with the current value: the first step told is the first commit after it.
     pub(crate) async fn begin(engine: Arc<Engine>, cell: Arc<Cell>) -> Result<Self> {
-        let deadline = engine.deadline();
+        let (deadline, losses) = (engine.deadline(), engine.losses.now());
         let watcher = engine.watch(std::slice::from_ref(&cell.key), deadline).await?;
         // A transaction, for that has its turn where others replace the value faster than it is read.
         let options = Options::until(&engine.config, deadline);
@@ -47,18 +51,21 @@ impl Follower {
             async move { tx.current(&cell).await }
         })
         .await?;
-        let (waiting, skipped, look) = (VecDeque::new(), false, false);
-        Ok(Self { engine, cell, watcher: Some(watcher), told, last, waiting, skipped, look })
+        let (waiting, skipped, look, anew) = (VecDeque::new(), false, false, false);
+        Ok(Self { engine, cell, watcher: Some(watcher), told, last, waiting, skipped, look, losses, anew })
     }
 
-    /// The next step. Waits through outages.
+    /// The next step. Waits through outages. After a loss of commits, which is told once as an error, it goes on with the value that
+    /// there is.
     ///
     /// # Cancel safety
     /// Safe: a step is taken off only when it is returned.
     pub(crate) async fn next(&mut self) -> Result<Followed> {
         loop {
+            self.tell_losses()?;
             while let Some((point, payload)) = self.waiting.front().cloned() {
                 let loaded = load(&self.engine, &self.cell, &payload).await;
+                self.tell_losses()?;
                 self.waiting.pop_front();
                 if !planted::is(&self.engine.config, Bug::ToldAgain) {
                     self.told = point;
@@ -84,13 +91,30 @@ impl Follower {
             let snapshot = self.engine.read(std::slice::from_ref(&self.cell.key), None).await;
             // A record that cannot be read is told once, and looked at again when it changes.
             self.look = false;
+            self.tell_losses()?;
             let mut snapshot = snapshot?;
             let entry = snapshot.entries.pop().flatten();
             self.take_in(snapshot.point, entry);
         }
     }
 
+    /// Tells of a loss, and begins anew: what was read before is of another history, in which points may say something else.
+    fn tell_losses(&mut self) -> Result<()> {
+        let Some(lost) = self.engine.losses.next(&mut self.losses) else { return Ok(()) };
+        self.waiting.clear();
+        (self.anew, self.look) = (true, true);
+        Err(lost_commits(lost).at(&self.cell.key))
+    }
+
     fn take_in(&mut self, point: Point, entry: Option<Entry>) {
+        if std::mem::take(&mut self.anew) {
+            let current = entry.as_ref().and_then(|entry| entry.record.payloads(entry.point).next());
+            let (point, payload) =
+                current.map_or((point, Payload::Deleted), |(since, payload)| (since, payload.clone()));
+            self.waiting.push_back((point, payload));
+            self.skipped = true;
+            return;
+        }
         let Some(entry) = entry else {
             // It was swept after it was destroyed. That was told, if there was time to.
             if self.last.is_some() && point > self.told {

@@ -22,6 +22,7 @@ mod follow;
 mod janitor;
 mod keymap;
 mod leases;
+mod losses;
 mod merge;
 mod options;
 mod plan;
@@ -55,12 +56,13 @@ pub(crate) use cell::{Cell, Coder, Function, Refusal, Validator, caught, panicke
 pub(crate) use closing::{Last, closed};
 pub(crate) use combine::{Combiner, Fate, Part};
 pub(crate) use follow::{Followed, Follower};
+pub(crate) use losses::{Position, lost_commits, tells_of_lost_commits};
 pub(crate) use options::Options;
 pub use options::{Config, Isolation};
 #[cfg(feature = "planted-bugs")]
 pub use planted::Bug;
 pub(crate) use read::{Loaded, absent, lost_value};
-pub(crate) use run::{refuse_nested, run};
+pub(crate) use run::run;
 pub use stats::Stats;
 pub use sweep::{Skipped, SweepReport};
 pub(crate) use time::by;
@@ -76,6 +78,7 @@ use closing::Closing;
 use floor::{FloorCell, KnownFloor};
 use janitor::Janitor;
 use leases::Leases;
+use losses::LossLog;
 use merge::Merger;
 use planted::Bug as Planted;
 use precedence::Precedence;
@@ -107,6 +110,7 @@ pub(crate) struct Engine {
     backoff: Backoff,
     janitor: Janitor,
     leases: Leases,
+    pub(crate) losses: LossLog,
     queues: Arc<Queues>,
     precedence: Arc<Precedence>,
     merger: Merger,
@@ -126,6 +130,9 @@ impl Engine {
         let capabilities = coordinator.capabilities().clone();
         // Memory is copied by a fork; connections and threads are not.
         let shared = !capabilities.in_process || !home.capabilities().in_process;
+        let losses = LossLog::default();
+        losses.add(coordinator.losses());
+        losses.add(home.losses());
         Arc::new_cyclic(|own| Self {
             client: ClientId::of(capabilities.realm, config.client.unwrap_or_else(rand::random)),
             stores: RwLock::new(HashMap::from([(home.realm(), Arc::clone(&home))])),
@@ -137,6 +144,7 @@ impl Engine {
             capabilities,
             janitor: Janitor::default(),
             leases: Leases::default(),
+            losses,
             queues: Arc::default(),
             precedence: Arc::default(),
             merger: Merger::default(),
@@ -153,6 +161,7 @@ impl Engine {
 
     /// Makes a store known, so that refs in it can be opened.
     pub(crate) fn attach(&self, store: Arc<dyn Store>) {
+        self.losses.add(store.losses());
         self.stores.write().unwrap_or_else(PoisonError::into_inner).insert(store.realm(), store);
     }
 
@@ -268,6 +277,15 @@ impl Engine {
                 done => return done,
             }
         }
+    }
+
+    /// Whether something whose outcome is unknown is to be done once more: what begins by looking whether it is done. Pauses before that.
+    pub(crate) async fn looks_again(&self, error: &Error, tries: u32, deadline: Option<Instant>) -> bool {
+        if error.kind() != ErrorKind::OutcomeUnknown || planted::is(&self.config, Planted::OpeningNotRepeated) {
+            return false;
+        }
+        tracing::debug!(%error, tries, "the outcome is unknown, looking again");
+        self.pause(self.backoff.outage(tries), deadline).await
     }
 
     /// Sleeps, unless the deadline would pass meanwhile or the client is closed: then answers `false` at once.

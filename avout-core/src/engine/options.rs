@@ -39,6 +39,9 @@ pub struct Config {
     /// The random part of the client's id, for simulations, whose runs repeat; no two clients may have the same.
     #[doc(hidden)]
     pub client: Option<u128>,
+    /// How long whoever waits for a change waits for a hint, about, before it looks by itself; for tests of hints.
+    #[doc(hidden)]
+    pub look_every: Duration,
     /// How what goes on in the background is run.
     #[doc(hidden)]
     pub tasks: Tasks,
@@ -58,6 +61,7 @@ impl Default for Config {
             sweep_every: Some(Duration::from_secs(3600)),
             seed: None,
             client: None,
+            look_every: Duration::from_secs(5),
             tasks: Tasks::default(),
             #[cfg(feature = "planted-bugs")]
             planted: None,
@@ -76,6 +80,8 @@ pub(crate) struct Options {
     /// When its sender has gone nobody wants the transaction any more: a commit that was not sent, or surely did not happen, is not
     /// sent.
     pub(crate) wanted: Option<watch::Receiver<()>>,
+    /// It is a user's operation: each attempt begins by telling of commits that were lost.
+    pub(crate) tells: bool,
 }
 
 impl Options {
@@ -83,6 +89,11 @@ impl Options {
     pub(crate) fn until(config: &Config, deadline: Option<Instant>) -> Self {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         Self { deadline: left, ..Self::new(config) }
+    }
+
+    /// For a part of an operation that has told of lost commits when it began, or of what goes on in the background.
+    pub(crate) fn silent(config: &Config) -> Self {
+        Self { tells: false, ..Self::new(config) }
     }
 
     pub(crate) fn new(config: &Config) -> Self {
@@ -94,6 +105,7 @@ impl Options {
             on_commit: Vec::new(),
             on_abort: Vec::new(),
             wanted: None,
+            tells: true,
         }
     }
 }

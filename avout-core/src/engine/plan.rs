@@ -97,7 +97,7 @@ impl Plan {
     /// Takes what this client's last blind writes have left for the bases that are not known: if it is what is there still, there
     /// is no need to read it. All of them or none, for one read serves for all. Under a later floor than it was left under its
     /// revision may stand for something else; `holds` says under which floors it is of use.
-    pub(super) fn assume_bases(&mut self, holds: impl Fn(&KnownFloor) -> bool) {
+    pub(super) fn assume_bases(&mut self, holds: impl Fn(&KnownFloor, u64) -> bool) {
         let unknown = || self.writes.iter().enumerate().filter(|(_, planned)| planned.base.is_none());
         let left = |(at, planned): (usize, &Planned)| {
             let entry = planned.is_blind_set().then(|| planned.write.cell.take_left(&holds)).flatten()?;
@@ -124,14 +124,14 @@ impl Plan {
     /// Keeps what its blind writes have left, after it was committed.
     pub(super) fn leave_bases(
         &self,
-        floor: &KnownFloor,
+        (floor, history): (&KnownFloor, u64),
         commit: &Commit,
         done: &Committed,
         coordinator: &dyn Coordinator,
     ) {
         let puts = commit.puts.iter().zip(&done.revisions);
         for (planned, (put, revision)) in self.writes.iter().zip(puts).filter(|(planned, _)| planned.is_blind_set()) {
-            planned.write.cell.leave(floor, entry_of(put, revision, done, coordinator));
+            planned.write.cell.leave(floor, history, entry_of(put, revision, done, coordinator));
         }
     }
 
@@ -233,7 +233,7 @@ impl Plan {
     /// What a commit of this plan has left.
     pub(super) fn left(
         self,
-        sent: Instant,
+        (sent, history): (Instant, u64),
         floor: KnownFloor,
         commit: Commit,
         done: Committed,
@@ -244,7 +244,7 @@ impl Plan {
             (put.key.clone(), Some(entry))
         });
         let entries = put.filter(|(key, _)| !key.is_bookkeeping()).chain(self.checks).collect();
-        Left { sent, floor: Some(floor), point: done.point, entries }
+        Left { sent, history, floor: Some(floor), point: done.point, entries }
     }
 
     /// What the next attempt need not read, after a conflict that gave fresh entries.

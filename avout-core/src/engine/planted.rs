@@ -57,6 +57,14 @@ pub enum Bug {
     BasesUndoubted,
     /// What a blind write has left is used under any floor.
     LeftOutlivesFloor,
+    /// Whoever waits for a change looks only when it is told to.
+    HintsTrusted,
+    /// A session is relied on though the store may have forgotten it.
+    SessionUndoubted,
+    /// What is made or opened is not looked at again after a lost reply.
+    OpeningNotRepeated,
+    /// Nobody is told of commits that were lost.
+    LossSwallowed,
     /// A commit's error is taken for success.
     ErrorSwallowed,
     /// An unknown outcome is told as a failure.

@@ -50,6 +50,8 @@ struct Queue {
 pub(super) struct Left {
     /// Before this the commit had not been sent.
     pub(super) sent: Instant,
+    /// How many losses there had been when the attempt began that was committed.
+    pub(super) history: u64,
     /// The floor that the commit was made under, or an earlier one.
     pub(super) floor: Option<KnownFloor>,
     pub(super) point: Point,
@@ -129,7 +131,8 @@ impl Engine {
     ) -> Option<Ended> {
         run.tickets = self.queue_for(keys, run.deadline).await;
         // An older one tells nothing of what was read since.
-        let left = find_left(&run.tickets, run.begun).filter(|left| read_point.is_none_or(|read| read < left.point))?;
+        let left = find_left(&run.tickets, run.begun, self.losses.count())
+            .filter(|left| read_point.is_none_or(|read| read < left.point))?;
         let key = plan.stale_by(&left)?;
         Some(Ended::Lost { key, primed: Some(left.primed()) })
     }
@@ -211,10 +214,14 @@ pub(super) async fn hand_over(tickets: Vec<Ticket>) {
 }
 
 /// What the last one in these queues left, if it was committed after this transaction began: then its point is one
-/// that the transaction may read at.
-pub(super) fn find_left(tickets: &[Ticket], begun: Instant) -> Option<Arc<Left>> {
+/// that the transaction may read at. What was left in a history that is over is of no use.
+pub(super) fn find_left(tickets: &[Ticket], begun: Instant, history: u64) -> Option<Arc<Left>> {
     let left = |ticket: &Ticket| ticket.queue.left.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    tickets.iter().filter_map(left).filter(|left| left.sent >= begun).max_by_key(|left| left.point)
+    tickets
+        .iter()
+        .filter_map(left)
+        .filter(|left| left.sent >= begun && left.history == history)
+        .max_by_key(|left| left.point)
 }
 
 /// Whether a ticket for each of these keys is held. `queue_for` gave them in the order of their keys.

@@ -113,6 +113,9 @@ impl TxInner {
                 Err(error) => return Err(self.effort(error)),
             };
             attempt.check_running()?;
+            if attempt.history != self.engine.losses.count() {
+                return Err(attempt.doom(&asked[0]));
+            }
             attempt.floor.get_or_insert(floor);
             if planted::is(&self.engine.config, Bug::SnapshotNotExtended) {
                 attempt.read_point = None;

@@ -312,7 +312,7 @@ impl Engine {
         deadline: Option<Instant>,
     ) -> Result<Option<Left>> {
         let (keys, revisions): (Vec<_>, Vec<_>) = awaited.into_iter().unzip();
-        let floor = self.floor.get();
+        let (floor, history) = (self.floor.get(), self.losses.count());
         // Without hints it waits no longer than with them.
         let mut watcher = match self.watch(&keys, Some(until)).await {
             Ok(watcher) => Some(watcher),
@@ -328,7 +328,7 @@ impl Engine {
             };
             if !snapshot.entries.iter().zip(&revisions).all(unchanged) {
                 let entries = keys.into_iter().zip(snapshot.entries).collect();
-                return Ok(Some(Left { sent: until, floor, point: snapshot.point, entries }));
+                return Ok(Some(Left { sent: until, history, floor, point: snapshot.point, entries }));
             }
             let hint = async {
                 match &mut watcher {

@@ -25,7 +25,7 @@ tokio::task_local! {
 
 /// Refuses an operation of its own inside the body of a transaction: it would neither see the
 /// transaction's writes nor be undone with them.
-pub(crate) fn refuse_nested(operation: &'static str) -> Result<()> {
+pub(super) fn refuse_nested(operation: &'static str) -> Result<()> {
     if IN_BODY.try_with(|()| ()).is_err() {
         return Ok(());
     }
@@ -45,6 +45,9 @@ where
     loop {
         if let Err(closed) = engine.closing.check() {
             return Err(runner.end(closed.during("dosync")).await.into());
+        }
+        if let Err(lost) = runner.tell_losses() {
+            return Err(runner.end(lost.during("dosync")).await.into());
         }
         let tx = runner.begin();
         let done = {
@@ -97,6 +100,8 @@ struct Runner<'a> {
     /// How long the longest of the attempts took that were lost.
     longest: Duration,
     primed: Option<Box<Primed>>,
+    /// How many losses its stores had had when the last attempt began.
+    history: u64,
 }
 
 impl<'a> Runner<'a> {
@@ -112,11 +117,21 @@ impl<'a> Runner<'a> {
         standing.wanted = options.wanted.take();
         standing.deadline = deadline(standing.begun, options.deadline);
         let (lost_on, longest) = (Vec::new(), Duration::ZERO);
-        Self { engine, options, standing, attempts: 0, losses: 0, lost_on, began: None, longest, primed: None }
+        let history = engine.losses.count();
+        Self { engine, options, standing, attempts: 0, losses: 0, lost_on, began: None, longest, primed: None, history }
+    }
+
+    /// Begins no attempt if there is a loss to tell of.
+    fn tell_losses(&self) -> Result<()> {
+        if self.options.tells { self.engine.tell_losses() } else { Ok(()) }
     }
 
     fn begin(&mut self) -> Arc<TxInner> {
         self.attempts += 1;
+        let history = std::mem::replace(&mut self.history, self.engine.losses.count());
+        if history != self.history {
+            self.primed = None;
+        }
         self.began = (self.losses > 0).then(Instant::now);
         self.engine.stats.attempt();
         tracing::trace!(attempt = self.attempts, "running the body");
@@ -125,13 +140,20 @@ impl<'a> Runner<'a> {
             deadline: self.standing.deadline,
             begun: self.standing.begun,
             number: self.attempts,
-            attempt: Mutex::new(Attempt::new(self.primed.take(), self.engine.floor.get())),
+            attempt: Mutex::new(Attempt {
+                history: self.history,
+                ..Attempt::new(self.primed.take(), self.engine.floor.get())
+            }),
         })
     }
 
     /// Ends an attempt: commits it, waits, or prepares the next one.
     async fn settle(&mut self, tx: &TxInner, ok: bool) -> Result<Next> {
         let mut attempt = tx.end();
+        // What it has read is of another history than what it would commit to.
+        if self.is_outlived() {
+            return Ok(self.again(attempt));
+        }
         match std::mem::replace(&mut attempt.phase, Phase::Ended) {
             Phase::Doomed { .. } if ok && self.makes(Bug::DoomForgotten) => self.commit(&mut attempt).await,
             Phase::Doomed { key } => {
@@ -176,6 +198,7 @@ impl<'a> Runner<'a> {
                 self.release(&written).await;
                 Ok(Next::Return)
             }
+            Ok(Ended::Lost { .. }) if self.is_outlived() => Ok(self.again(std::mem::take(attempt))),
             Ok(Ended::Lost { key, primed }) => Box::pin(self.lost(std::mem::take(attempt), key, primed, true)).await,
             Err(_) if self.makes(Bug::ErrorSwallowed) => Ok(Next::Return),
             Err(mut error) => {
@@ -188,6 +211,18 @@ impl<'a> Runner<'a> {
                 Err(error.with_effort(self.attempts, self.standing.begun.elapsed()).during("dosync"))
             }
         }
+    }
+
+    /// Whether commits were lost since the attempt began.
+    fn is_outlived(&self) -> bool {
+        self.history != self.engine.losses.count()
+    }
+
+    /// Runs again after a loss, which is no loss to others.
+    fn again(&mut self, attempt: Attempt) -> Next {
+        tracing::debug!(attempt = self.attempts, "commits were lost meanwhile, running again");
+        self.abort(attempt);
+        Next::RunAgain
     }
 
     /// `wrote`: it wanted to change something, as far as it got.
@@ -276,7 +311,7 @@ impl<'a> Runner<'a> {
         self.standing.tickets.clear();
         self.standing.tickets = engine.queue_for(keys, self.standing.deadline).await;
         let newest = self.primed.as_ref().map(|primed| primed.point);
-        if let Some(left) = find_left(&self.standing.tickets, self.standing.begun)
+        if let Some(left) = find_left(&self.standing.tickets, self.standing.begun, self.history)
             && newest.is_none_or(|point| point < left.point)
         {
             self.primed = Some(left.primed());

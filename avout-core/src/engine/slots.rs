@@ -34,6 +34,8 @@ struct Slot {
     open: Option<u64>,
     /// The reply to one of its commits was lost, so that the request may still be on its way.
     doubted: bool,
+    /// How many losses the coordinator had had when it was first used.
+    history: u64,
 }
 
 /// A slot held by one commit. Dropped in flight, it goes back marked, and whoever takes it next settles it first.
@@ -48,7 +50,16 @@ impl Slots {
         let slot = free.unwrap_or_else(|| {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
             // The key is filled in by the engine, which knows the client.
-            Slot { number, key: Key::root(), revision: None, sequence: 0, epoch: 0, open: None, doubted: false }
+            Slot {
+                number,
+                key: Key::root(),
+                revision: None,
+                sequence: 0,
+                epoch: 0,
+                open: None,
+                doubted: false,
+                history: 0,
+            }
         });
         Lease { slots: self, slot: Some(slot) }
     }
@@ -154,6 +165,12 @@ impl Engine {
             if slot.revision.is_none() && slot.sequence == 0 {
                 slot.key = SlotState::key(self.client, slot.number);
                 slot.epoch = epoch;
+                slot.history = self.losses.count();
+            }
+            // Its record may be gone, or say of its last commit what was true in a history that is over.
+            if slot.history != self.losses.count() {
+                lease.abandon();
+                continue;
             }
             if slot.epoch != epoch && !planted::is(&self.config, Bug::SlotKept) {
                 lease.abandon();

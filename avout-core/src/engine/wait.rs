@@ -1,12 +1,15 @@
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::time::Instant;
 
 use super::Engine;
 use super::attempt::{Attempt, Primed};
-use super::closing::Closing;
-use crate::backend::time::timeout_at;
+use super::losses::Position;
+use super::planted::{self, Bug};
+use crate::backend::time::{sleep_until, timeout_at};
 use crate::backend::{Wake, Watcher};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Key, Revision};
@@ -44,10 +47,13 @@ impl Engine {
         if changed {
             return Ok(None);
         }
-        let floor = self.floor.get();
+        let (floor, history) = (self.floor.get(), self.losses.count());
         let mut watcher = self.watch(&keys, deadline).await?;
         loop {
             let snapshot = self.read(&keys, deadline).await?;
+            if history != self.losses.count() {
+                return Ok(None);
+            }
             let now = snapshot.entries.iter().map(|entry| entry.as_ref().map(|entry| &entry.revision));
             if now.ne(revisions.iter().map(Option::as_ref)) {
                 return Ok(Some(Primed::new(floor, snapshot.point, keys.into_iter().zip(snapshot.entries))));
@@ -71,20 +77,51 @@ impl Engine {
 
     /// Begins to watch keys, as soon as the coordinator can be reached.
     pub(crate) async fn watch(&self, keys: &[Key], deadline: Option<Instant>) -> Result<Box<dyn Watcher>> {
+        let losses = self.losses.now();
         let watcher = self.until(deadline, || self.coordinator.watch(keys)).await?;
-        Ok(Box::new(Watching { watcher, closing: Arc::clone(&self.closing) }))
+        let look_every = self.look_every(&keys[0]);
+        let engine = self.own.upgrade().expect("whoever calls has the engine");
+        Ok(Box::new(Watching { watcher, engine, losses, look_every, next_look: Instant::now() + look_every }))
+    }
+
+    /// How long whoever waits for a change of this key waits for a hint, before it looks by itself: a hint that was lost holds up
+    /// nobody for longer. Not by chance, so that runs of one seed repeat; and no two clients look at the same times.
+    pub(crate) fn look_every(&self, key: &Key) -> Duration {
+        let place = BuildHasherDefault::<DefaultHasher>::new().hash_one((self.client.number(), key));
+        self.config.look_every.mul_f64(0.8 + 0.4 * (place % 1024) as f64 / 1024.0)
     }
 }
 
-/// A watcher that ends with its client.
+/// A watcher that ends with its client, and that never waits for long: for want of hints it says that they may be lost.
 struct Watching {
     watcher: Box<dyn Watcher>,
-    closing: Arc<Closing>,
+    engine: Arc<Engine>,
+    losses: Position,
+    look_every: Duration,
+    next_look: Instant,
 }
 
 #[async_trait]
 impl Watcher for Watching {
     async fn changed(&mut self) -> Result<Wake> {
-        self.closing.race(self.watcher.changed()).await?
+        let Self { watcher, engine, losses, look_every, next_look } = self;
+        if planted::is(&engine.config, Bug::HintsTrusted) {
+            return engine.closing.race(watcher.changed()).await?;
+        }
+        let changed = async {
+            tokio::select! {
+                biased;
+                hint = watcher.changed() => hint,
+                () = engine.losses.reported(losses) => {
+                    *losses = engine.losses.now();
+                    Ok(Wake::Lost)
+                }
+                () = sleep_until(*next_look) => Ok(Wake::Lost),
+            }
+        };
+        let woken = engine.closing.race(changed).await?;
+        // Whoever is woken looks.
+        *next_look = Instant::now() + *look_every;
+        woken
     }
 }

@@ -7,10 +7,11 @@ use tokio::time::Instant;
 use super::change::{Changes, Source};
 use super::watches::Watches;
 use super::{Change, Value, Verdict, cloned, validate};
+use crate::backend::time::sleep;
 use crate::backend::{CasOutcome, StateContainer};
 use crate::engine::failpoints::{self, Failpoint};
 use crate::engine::planted::{self, Bug};
-use crate::engine::{Cell, Combiner, Engine, Fate, Part, by, refuse_nested};
+use crate::engine::{Cell, Combiner, Engine, Fate, Part, Position, by, lost_commits};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Key, Revision, Shared, State};
 
@@ -78,20 +79,19 @@ impl<T: Value> Atom<T> {
         let core = &self.inner.core;
         let create = async {
             let deadline = core.engine.deadline();
-            if or_open && core.current(deadline).await?.is_some() {
-                return Ok(());
-            }
-            core.engine.until(deadline, || core.container.init()).await?;
             let value: Shared = Arc::new(value);
-            core.cell.validate(&value)?;
-            match core.set_if(None, &value, deadline).await? {
-                CasOutcome::Set(_) => Ok(()),
-                CasOutcome::Stale(found) if or_open => core.decode(found).map(drop),
-                // Whatever its type is.
-                CasOutcome::Stale(_) => {
-                    Err(Error::new(ErrorKind::AlreadyExists, "there is an atom of this name already: open it"))
+            for tries in 0.. {
+                let created = core.create(&value, or_open, deadline).await;
+                match created {
+                    Err(error) if or_open => {
+                        if !core.engine.looks_again(&error, tries, deadline).await {
+                            return Err(error);
+                        }
+                    }
+                    created => return created,
                 }
             }
+            unreachable!("the loop above has no end but a return")
         };
         create.await.map_err(|error| error.during("create atom"))
     }
@@ -104,7 +104,7 @@ impl<T: Value> Atom<T> {
     /// The current value.
     #[doc(alias = "deref")]
     pub async fn get(&self) -> Result<T> {
-        refuse_nested("get")?;
+        self.inner.core.engine.begin("get")?;
         let core = &self.inner.core;
         cloned(core.existing(core.engine.deadline()).await?.0)
     }
@@ -154,7 +154,7 @@ impl<T: Value> Atom<T> {
     /// Destroys the atom. It can be created again.
     #[doc(alias = "destroy-atom!!")]
     pub async fn destroy(&self) -> Result<()> {
-        refuse_nested("destroy")?;
+        self.inner.core.engine.begin("destroy")?;
         let core = &self.inner.core;
         let destroy = || core.container.destroy();
         let destroyed = core.engine.until_or(core.engine.deadline(), ErrorKind::OutcomeUnknown, destroy);
@@ -174,11 +174,12 @@ impl<T: Value> Atom<T> {
 
     /// The changes from now on. The last value is always told, and values that were soon replaced may be skipped.
     pub async fn watch(&self) -> Result<Changes<T>> {
-        refuse_nested("watch")?;
+        self.inner.core.engine.begin("watch")?;
         let core = self.inner.core.clone();
+        let losses = core.engine.losses.now();
         let last = core.current(core.engine.deadline()).await?;
         let (last, since) = last.unzip();
-        Ok(Changes::from_source(AtomSource { core, since, last }))
+        Ok(Changes::from_source(AtomSource { core, since, last, losses, anew: false }))
     }
 
     /// Calls `f` with changes from now on, one after the other, until [`remove_watch`](Self::remove_watch) or until the last
@@ -209,7 +210,7 @@ impl<T: Value> Atom<T> {
         operation: &'static str,
         decide: impl Fn(&Shared) -> Result<Option<(T, O)>>,
     ) -> Result<Option<O>> {
-        refuse_nested(operation)?;
+        self.inner.core.engine.begin(operation)?;
         let core = &self.inner.core;
         let checked = |current: &Shared| {
             let Some((new, out)) = decide(current)? else {
@@ -228,8 +229,26 @@ fn not_found(key: &Key) -> Error {
 }
 
 impl AtomCore {
+    async fn create(&self, value: &Shared, or_open: bool, deadline: Option<Instant>) -> Result<()> {
+        if or_open && self.current(deadline).await?.is_some() {
+            return Ok(());
+        }
+        self.engine.until(deadline, || self.container.init()).await?;
+        self.cell.validate(value)?;
+        match self.set_if(None, value, deadline).await? {
+            CasOutcome::Set(_) => Ok(()),
+            CasOutcome::Stale(found) if or_open => self.decode(found).map(drop),
+            // Whatever its type is.
+            CasOutcome::Stale(_) => {
+                Err(Error::new(ErrorKind::AlreadyExists, "there is an atom of this name already: open it"))
+            }
+        }
+    }
+
     async fn current(&self, deadline: Option<Instant>) -> Result<Current> {
         let found = self.engine.until(deadline, || self.container.state()).await;
+        // What was read may be older than what this client has seen.
+        self.engine.tell_losses()?;
         self.decode(found.map_err(|error| error.at(&self.cell.key))?)
     }
 
@@ -379,22 +398,50 @@ impl AtomCore {
     }
 }
 
+impl AtomCore {
+    /// Waits for a hint that the revision is another one than this, or that writes were lost; or until it is time to look without one.
+    async fn change(&self, since: Option<Revision>, losses: &Position) -> Result<()> {
+        let Self { engine, container, cell, .. } = self;
+        tokio::select! {
+            biased;
+            hint = engine.until(None, || container.changed(since.clone())) => hint,
+            () = engine.losses.reported(losses) => Ok(()),
+            () = sleep(engine.look_every(&cell.key)) => Ok(()),
+        }
+    }
+
+    /// Tells a watch of a loss: what it has seen is of another history.
+    fn tell_losses(&self, losses: &mut Position, anew: &mut bool) -> Result<()> {
+        let Some(lost) = self.engine.losses.next(losses) else { return Ok(()) };
+        *anew = true;
+        Err(lost_commits(lost).at(&self.cell.key))
+    }
+}
+
 /// Follows an atom by its container's hints.
 struct AtomSource {
     core: AtomCore,
     /// What was last seen, readable or not.
     since: Option<Revision>,
     last: Option<Shared>,
+    /// Which losses were told.
+    losses: Position,
+    /// Writes were lost: the next value is told as it is found.
+    anew: bool,
 }
 
 impl<T: Value> Source<T> for AtomSource {
     async fn next(&mut self) -> Result<Change<T>> {
         loop {
             let AtomCore { engine, container, .. } = &self.core;
-            engine.until(None, || container.changed(self.since.clone())).await?;
+            self.core.tell_losses(&mut self.losses, &mut self.anew)?;
+            if !self.anew {
+                self.core.change(self.since.clone(), &self.losses).await?;
+            }
             let now = engine.until(None, || container.state()).await?;
+            self.core.tell_losses(&mut self.losses, &mut self.anew)?;
             let revision = now.as_ref().map(|(_, revision)| revision.clone());
-            if revision == self.since {
+            if !std::mem::take(&mut self.anew) && revision == self.since {
                 continue;
             }
             self.since = revision;

@@ -2,13 +2,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use tokio::time::Instant;
+
 use super::coder::{Migration, Tags, TypedCoder};
 use super::stage::Stage;
 use super::tag::MAX_TYPE_TAG;
 use super::validate::validator;
 use super::{Atom, Codec, Ref, Stm, Value, Verdict};
 use crate::backend::{Kind, Store};
-use crate::engine::{Action, Cell, Coder, Engine, Options, Validator, refuse_nested, run};
+use crate::engine::{Action, Cell, Coder, Engine, Options, Validator, run};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{CodecId, Entry, Key, MAX_HISTORY, Meta, Payload, Shared};
 
@@ -264,7 +266,7 @@ impl<T: Value, C: Codec<T>> Settings<T, C> {
     }
 
     async fn into_ref(self) -> Result<Ref<T>> {
-        refuse_nested("open ref")?;
+        self.stm.engine.begin("open ref")?;
         let (blueprint, intent) = self.check(Kind::Ref)?;
         let (value, or_open): (Option<Shared>, bool) = match intent {
             Intent::Open => (None, true),
@@ -277,7 +279,7 @@ impl<T: Value, C: Codec<T>> Settings<T, C> {
     }
 
     async fn into_atom(self) -> Result<Atom<T>> {
-        refuse_nested("open atom")?;
+        self.stm.engine.begin("open atom")?;
         let (blueprint, intent) = self.check(Kind::Atom)?;
         let cell = blueprint.cell(None)?;
         let atom = Atom::new(Arc::clone(&blueprint.engine), cell);
@@ -302,7 +304,21 @@ impl Blueprint {
             let container = cell.store.versioned_state(&self.key);
             self.engine.until(deadline, || container.init()).await?;
         }
-        let value = &value;
+        for tries in 0.. {
+            let settled = self.settle_once(&value, or_open, deadline).await;
+            match settled {
+                Err(error) if value.is_some() && or_open => {
+                    if !self.engine.looks_again(&error, tries, deadline).await {
+                        return Err(error);
+                    }
+                }
+                settled => return settled,
+            }
+        }
+        unreachable!("the loop above has no end but a return")
+    }
+
+    async fn settle_once(&self, value: &Option<Shared>, or_open: bool, deadline: Option<Instant>) -> Result<Arc<Cell>> {
         run(&self.engine, Options::until(&self.engine.config, deadline), |tx| async move {
             tx.see(&[&self.key]).await?;
             let found = tx.seen_alive(&self.key);

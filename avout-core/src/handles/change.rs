@@ -6,8 +6,8 @@ use futures_util::FutureExt;
 use futures_util::stream::{Stream, StreamExt, unfold};
 
 use super::{Value, cloned};
-use crate::engine::{Followed, Follower, panicked};
-use crate::error::{ErrorKind, Result};
+use crate::engine::{Followed, Follower, panicked, tells_of_lost_commits};
+use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::Point;
 
 /// One change of a ref or atom.
@@ -30,6 +30,9 @@ pub struct Change<T> {
 /// [`Corrupt`](ErrorKind::Corrupt), [`Codec`](ErrorKind::Codec) and [`Mismatch`](ErrorKind::Mismatch) of one value it goes on; after
 /// [`Closed`](ErrorKind::Closed) and [`StoreLost`](ErrorKind::StoreLost) it ends.
 ///
+/// Where the store has only lost commits, each watch is told so once, by a `StoreLost` with [`LostCommits`](crate::LostCommits) as its source,
+/// and goes on: the next item is the value that there is now, with `skipped` set, whether or not it is another one.
+///
 /// A reader that is slow costs no memory: what it has not asked for is not fetched. It then finds `skipped` set.
 #[must_use = "a stream does nothing until it is read"]
 pub struct Changes<T>(Pin<Box<dyn Stream<Item = Result<Change<T>>> + Send>>);
@@ -42,8 +45,7 @@ impl<T: Value> Changes<T> {
             // One value that cannot be cloned is no end of the others.
             let next = AssertUnwindSafe(source.next()).catch_unwind().await;
             let change = next.unwrap_or_else(|panic| Err(panicked("cloning the value", &*panic)));
-            let ended =
-                matches!(&change, Err(error) if matches!(error.kind(), ErrorKind::Closed | ErrorKind::StoreLost));
+            let ended = matches!(&change, Err(error) if is_final(error));
             Some((change, (!ended).then_some(source)))
         })))
     }
@@ -68,6 +70,15 @@ impl<T> Stream for Changes<T> {
 impl<T> std::fmt::Debug for Changes<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Changes")
+    }
+}
+
+/// Whether no change follows after this error.
+fn is_final(error: &Error) -> bool {
+    match error.kind() {
+        ErrorKind::Closed => true,
+        ErrorKind::StoreLost => !tells_of_lost_commits(error),
+        _ => false,
     }
 }
 

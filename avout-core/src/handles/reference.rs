@@ -4,7 +4,7 @@ use std::sync::Arc;
 use super::change::Changes;
 use super::watches::Watches;
 use super::{Change, Tx, Value, Verdict, cloned, validate};
-use crate::engine::{Cell, Engine, Follower, Options, refuse_nested, run};
+use crate::engine::{Cell, Engine, Follower, Options, run};
 use crate::error::{Error, Result};
 use crate::protocol::{Key, Point};
 
@@ -55,7 +55,7 @@ impl<T: Value> Ref<T> {
     /// Safe.
     #[doc(alias = "deref")]
     pub async fn get(&self) -> Result<T> {
-        refuse_nested("get")?;
+        self.inner.engine.begin("get")?;
         self.transact(async |tx| tx.get(self).await).await
     }
 
@@ -96,7 +96,7 @@ impl<T: Value> Ref<T> {
     /// # Cancel safety
     /// Safe.
     pub async fn history(&self) -> Result<Vec<Past<T>>> {
-        refuse_nested("history")?;
+        self.inner.engine.begin("history")?;
         let past = self.transact(async |tx| tx.0.past(&self.inner.cell).await).await?;
         let past = past
             .into_iter()
@@ -120,7 +120,7 @@ impl<T: Value> Ref<T> {
     /// # Errors
     /// When it begins, as for the other methods; later ones are items of the stream.
     pub async fn watch(&self) -> Result<Changes<T>> {
-        refuse_nested("watch")?;
+        self.inner.engine.begin("watch")?;
         let RefInner { engine, cell, .. } = &*self.inner;
         Ok(Changes::from_source(Follower::begin(Arc::clone(engine), Arc::clone(cell)).await?))
     }

@@ -5,7 +5,7 @@ use tokio::time::Instant;
 
 use super::refs::{cells, values};
 use super::{Ref, Refs, Value};
-use crate::engine::{Cell, Engine, Loaded, absent, lost_value, refuse_nested};
+use crate::engine::{Cell, Engine, Loaded, absent, lost_value};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Entry, Key, Payload, Point, Shared};
 
@@ -26,13 +26,17 @@ use crate::protocol::{Entry, Key, Payload, Point, Shared};
 pub struct Snapshot {
     engine: Arc<Engine>,
     point: Point,
+    /// How many losses there had been when it was taken.
+    history: u64,
 }
 
 impl Snapshot {
     pub(super) async fn take(engine: &Arc<Engine>) -> Result<Self> {
-        refuse_nested("snapshot")?;
+        engine.begin("snapshot")?;
+        let history = engine.losses.count();
         let point = engine.read(&[], engine.deadline()).await?.point;
-        Ok(Self { engine: Arc::clone(engine), point })
+        engine.tell_losses().map_err(|error| error.during("snapshot"))?;
+        Ok(Self { engine: Arc::clone(engine), point, history })
     }
 
     /// The point.
@@ -48,11 +52,16 @@ impl Snapshot {
 
     /// The values of several refs at the point. One request, and one for each value that lies in a store.
     pub async fn get_many<R: Refs>(&self, refs: R) -> Result<R::Values> {
-        refuse_nested("snapshot")?;
+        self.engine.begin("snapshot")?;
         let deadline = self.engine.deadline();
         let cells = cells(&refs);
         let keys: Vec<Key> = cells.iter().map(|cell| cell.key.clone()).collect();
         let snapshot = self.engine.read_at(&keys, Some(self.point), deadline).await?;
+        self.engine.tell_losses().map_err(|error| error.during("snapshot"))?;
+        if self.history != self.engine.losses.count() {
+            let message = "the store has lost commits since it was taken: take a new snapshot";
+            return Err(Error::new(ErrorKind::TooOld, message).during("snapshot"));
+        }
         let found = cells.into_iter().zip(&snapshot.entries);
         let found = found.map(|(cell, entry)| self.value(cell, entry.as_ref(), snapshot.point, deadline));
         values(&refs, try_join_all(found).await.map_err(|error| error.during("snapshot"))?)

@@ -6,11 +6,11 @@ use std::time::Duration;
 #[cfg(doc)]
 use super::Tx;
 use super::coder::{Tags, TypedCoder};
-use super::{AsStore, AtomBuilder, Body, MessagePack, RefBuilder, Snapshot, Transaction};
+use super::{AsStore, AtomBuilder, Body, Events, MessagePack, RefBuilder, Snapshot, Transaction};
 use crate::backend::tasks::Tasks;
 use crate::backend::time::timeout;
 use crate::backend::{Coordinator, Kind, Store};
-use crate::engine::{Config, Engine, Last, Stats, SweepReport, refuse_nested};
+use crate::engine::{Config, Engine, Last, Stats, SweepReport};
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::{ErrorKind, Result};
@@ -253,7 +253,7 @@ impl Stm {
     /// [`InvalidInput`](ErrorKind::InvalidInput); [`Unavailable`](ErrorKind::Unavailable).
     pub async fn list(&self, prefix: impl AsRef<str>) -> Result<Vec<Key>> {
         const AT_ONCE: usize = 100;
-        refuse_nested("list")?;
+        self.engine.begin("list")?;
         let prefix = Key::prefix(prefix)?;
         let deadline = self.engine.deadline();
         let all = self.engine.until(deadline, || self.engine.coordinator.list(&prefix)).await?;
@@ -286,7 +286,7 @@ impl Stm {
     /// # Errors
     /// As [`list`](Self::list).
     pub async fn list_atoms(&self, prefix: impl AsRef<str>) -> Result<Vec<Key>> {
-        refuse_nested("list")?;
+        self.engine.begin("list")?;
         let prefix = Key::prefix(prefix)?;
         let deadline = self.engine.deadline();
         self.engine.until(deadline, || self.engine.home.keys(Kind::Atom, &prefix)).await
@@ -350,8 +350,33 @@ impl Stm {
     /// # Ok(()) }
     /// ```
     pub async fn sweep(&self) -> Result<SweepReport> {
-        refuse_nested("sweep")?;
+        self.engine.begin("sweep")?;
         self.engine.sweep().await.map_err(|error| error.during("sweep"))
+    }
+
+    /// What this client notices of its stores from now on: as yet, commits that a store has lost.
+    ///
+    /// # Examples
+    /// ```
+    /// # use avout_core::{Event, Stm};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> avout_core::Result<()> {
+    /// # let local = avout_local::Local::new();
+    /// # let stm = Stm::new(local.coordinator(), local.store());
+    /// let mut events = stm.events();
+    /// let alarms = tokio::spawn(async move {
+    ///     while let Some(event) = events.next().await {
+    ///         match event {
+    ///             Event::CommitsLost(lost) => eprintln!("call the operator: {lost}"),
+    ///             other => eprintln!("{other:?}"),
+    ///         }
+    ///     }
+    /// });
+    /// stm.close().await;
+    /// alarms.await.expect("it ends with the client");
+    /// # Ok(()) }
+    /// ```
+    pub fn events(&self) -> Events {
+        Events::of(&self.engine)
     }
 
     /// What this client has done so far.
@@ -456,6 +481,13 @@ impl StmBuilder {
     #[doc(hidden)]
     pub fn client_id(mut self, random: u128) -> Self {
         self.config.client = Some(random);
+        self
+    }
+
+    /// How long whoever waits for a change waits for a hint, about, before it looks by itself: for tests that are to find lost hints.
+    #[doc(hidden)]
+    pub fn look_every(mut self, every: Duration) -> Self {
+        self.config.look_every = every;
         self
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use avout_conformance::servers::Redis;
+use avout_core::backend::history::Losses;
 use avout_core::backend::{Coordinator as _, Kind, StateContainer, StoreCapabilities, VersionedStateContainer};
 use avout_core::protocol::{Realm, State};
 use avout_core::{Isolation, Key, Ref, Result, Stm, Store, Version};
@@ -114,6 +115,10 @@ impl Store for Interrupted {
 
     fn versioned_state(&self, key: &Key) -> Arc<dyn VersionedStateContainer> {
         Arc::new(InterruptedValues { inner: self.inner.versioned_state(key), written: self.written.clone() })
+    }
+
+    fn losses(&self) -> Option<&Arc<Losses>> {
+        self.inner.losses()
     }
 
     async fn keys(&self, kind: Kind, prefix: &Key) -> Result<Vec<Key>> {

@@ -2,6 +2,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
+use avout_core::backend::history::Losses;
 use avout_core::backend::{
     CasOutcome, Coordinator, CoordinatorCapabilities, Kind, Sessions, StateContainer, Store, StoreCapabilities,
     VersionedStateContainer, Watcher,
@@ -136,6 +137,10 @@ impl Coordinator for Counting {
         self.inner.watch(keys).await
     }
 
+    fn losses(&self) -> Option<&Arc<Losses>> {
+        self.inner.losses()
+    }
+
     fn sessions(&self) -> Option<&dyn Sessions> {
         self.inner.sessions()
     }
@@ -218,6 +223,10 @@ impl Store for CountingStore {
 
     fn versioned_state(&self, key: &Key) -> Arc<dyn VersionedStateContainer> {
         Arc::new(Container { inner: self.inner.versioned_state(key), tally: Arc::clone(&self.tally) })
+    }
+
+    fn losses(&self) -> Option<&Arc<Losses>> {
+        self.inner.losses()
     }
 
     async fn keys(&self, kind: Kind, prefix: &Key) -> Result<Vec<Key>> {

@@ -3,6 +3,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use avout_core::backend::history::Losses;
 use avout_core::backend::{
     CasOutcome, Coordinator, CoordinatorCapabilities, Kind, Sessions, StateContainer, Store, StoreCapabilities,
     VersionedStateContainer, Wake, Watcher,
@@ -132,6 +133,10 @@ impl Coordinator for CrashAt {
         Ok(Box::new(CrashingWatcher { inner, point: self.point.clone() }))
     }
 
+    fn losses(&self) -> Option<&Arc<Losses>> {
+        self.inner.losses()
+    }
+
     fn sessions(&self) -> Option<&dyn Sessions> {
         self.inner.sessions().map(|_| self as &dyn Sessions)
     }
@@ -207,6 +212,10 @@ impl Store for CrashAtStore {
 
     fn versioned_state(&self, key: &Key) -> Arc<dyn VersionedStateContainer> {
         Arc::new(Container { inner: self.inner.versioned_state(key), point: self.point.clone() })
+    }
+
+    fn losses(&self) -> Option<&Arc<Losses>> {
+        self.inner.losses()
     }
 
     async fn keys(&self, kind: Kind, prefix: &Key) -> Result<Vec<Key>> {

@@ -3,6 +3,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use avout_core::backend::history::Losses;
 use avout_core::backend::{Coordinator, CoordinatorCapabilities, Sessions, Watcher};
 use avout_core::protocol::{Commit, CommitOutcome, Resolution, Snapshot};
 use avout_core::{Error, ErrorKind, Key, Point, Result, Revision};
@@ -167,6 +168,10 @@ impl Coordinator for LossyReplies {
 
     async fn watch(&self, keys: &[Key]) -> Result<Box<dyn Watcher>> {
         self.inner.watch(keys).await
+    }
+
+    fn losses(&self) -> Option<&Arc<Losses>> {
+        self.inner.losses()
     }
 
     fn sessions(&self) -> Option<&dyn Sessions> {

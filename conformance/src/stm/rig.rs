@@ -3,6 +3,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use avout_core::backend::history::Losses;
 use avout_core::backend::{Coordinator, CoordinatorCapabilities, Sessions, Wake, Watcher};
 use avout_core::protocol::{Commit, CommitOutcome, Conflict, Resolution, SessionId, Snapshot};
 use avout_core::{Error, ErrorKind, Key, Point, Result, Revision};
@@ -277,6 +278,10 @@ impl Coordinator for Rigged {
         let inner = self.call(then, self.inner.watch(keys)).await?;
         let (rules, lost) = (Arc::clone(&self.rules), Arc::clone(&self.lost));
         Ok(Box::new(RiggedWatcher { inner, rules, lost: self.deaf.then_some(lost) }))
+    }
+
+    fn losses(&self) -> Option<&Arc<Losses>> {
+        self.inner.losses()
     }
 
     fn sessions(&self) -> Option<&dyn Sessions> {

@@ -2,6 +2,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use avout_core::backend::history::Losses;
 use avout_core::backend::{CasOutcome, Kind, StateContainer, Store, StoreCapabilities, VersionedStateContainer};
 use avout_core::protocol::{Realm, State, Version};
 use avout_core::{Key, Result, Revision};
@@ -117,6 +118,10 @@ impl Store for RiggedStore {
 
     fn versioned_state(&self, key: &Key) -> Arc<dyn VersionedStateContainer> {
         Arc::new(self.container(self.inner.versioned_state(key)))
+    }
+
+    fn losses(&self) -> Option<&Arc<Losses>> {
+        self.inner.losses()
     }
 
     async fn keys(&self, kind: Kind, prefix: &Key) -> Result<Vec<Key>> {

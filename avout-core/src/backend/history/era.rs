@@ -156,6 +156,9 @@ impl History {
             }
             state.earlier = Some(Earlier { era: earlier, survived, reported: lost || state.over });
         }
+        if state.known.era != Era::default() {
+            self.losses.turn();
+        }
         (state.known, state.over) = (Known { era, seen: clock }, false);
         Entered::Current
     }

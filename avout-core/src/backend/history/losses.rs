@@ -50,6 +50,7 @@ pub struct Losses {
     /// The number of the last one.
     count: AtomicU64,
     lost: Mutex<VecDeque<LostCommits>>,
+    turns: AtomicU64,
     reported: Notify,
 }
 
@@ -73,7 +74,19 @@ impl Losses {
         held.push_back(lost);
         self.count.fetch_add(1, Ordering::SeqCst);
         drop(held);
+        self.turn();
         self.reported.notify_waiters();
+    }
+
+    /// Reports that the history may have changed, and that nothing is known to be lost: another server has taken over. What was written
+    /// without a point, such as a sign of life, may be gone all the same, and is looked at again.
+    pub fn turn(&self) {
+        self.turns.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// How often the history may have changed: with each loss, and with each [`turn`](Self::turn).
+    pub fn turns(&self) -> u64 {
+        self.turns.load(Ordering::SeqCst)
     }
 
     /// How many were reported. This is cheap: one atomic.

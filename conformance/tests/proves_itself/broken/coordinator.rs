@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use avout_core::backend::history::Losses;
 use avout_core::backend::{self, CoordinatorCapabilities, Sessions, Watcher};
 use avout_core::protocol::{
     Commit, CommitOutcome, Committed, Conflict, Entry, History, Put, Realm, Record, Resolution, Snapshot,
@@ -464,6 +465,10 @@ impl backend::Coordinator for Coordinator {
         let watching = Watching { client: self.client, keys: keys.to_vec(), notify: Arc::clone(&notify) };
         lock(&self.common.watchers).insert(id, watching);
         Ok(Box::new(Watch { common: Arc::clone(&self.common), id, notify, hints: 0 }))
+    }
+
+    fn losses(&self) -> Option<&Arc<Losses>> {
+        backend::Coordinator::losses(&*self.inner)
     }
 
     fn sessions(&self) -> Option<&dyn Sessions> {

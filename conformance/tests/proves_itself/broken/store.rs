@@ -2,6 +2,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use avout_core::backend::history::Losses;
 use avout_core::backend::{self, CasOutcome, Kind, StateContainer, StoreCapabilities, VersionedStateContainer};
 use avout_core::protocol::{Realm, State, Version};
 use avout_core::{Error, ErrorKind, Key, Result, Revision};
@@ -66,6 +67,10 @@ impl backend::Store for Store {
 
     fn versioned_state(&self, key: &Key) -> Arc<dyn VersionedStateContainer> {
         self.container(key)
+    }
+
+    fn losses(&self) -> Option<&Arc<Losses>> {
+        self.inner.losses()
     }
 
     async fn keys(&self, kind: Kind, prefix: &Key) -> Result<Vec<Key>> {

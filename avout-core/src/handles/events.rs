@@ -1,0 +1,61 @@
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_util::stream::{Stream, StreamExt, unfold};
+
+use crate::backend::LostCommits;
+use crate::engine::Engine;
+
+/// Something that a client notices of its stores, for those who operate it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A store has lost commits that it had acknowledged and that this client had seen: after a failover, a restart, or since an older copy
+    /// of its data was put in place. The client goes on with what is left. Its next operation is told too, and so is each watch, by the
+    /// error [`StoreLost`](crate::ErrorKind::StoreLost).
+    CommitsLost(LostCommits),
+}
+
+/// What a client notices, from when the stream was made, each once; made by [`Stm::events`](crate::Stm::events).
+///
+/// It is a [`Stream`] and has a [`next`](Self::next) of its own. It ends when the client is closed. It makes no requests: of a loss it hears
+/// when anything that the client does comes to it.
+#[must_use = "a stream does nothing until it is read"]
+pub struct Events(Pin<Box<dyn Stream<Item = Event> + Send>>);
+
+impl Events {
+    pub(super) fn of(engine: &Arc<Engine>) -> Self {
+        let listener = (Arc::clone(engine), engine.losses.now());
+        Self(Box::pin(unfold(listener, async |(engine, mut losses)| {
+            loop {
+                if let Some(lost) = engine.losses.next(&mut losses) {
+                    return Some((Event::CommitsLost(lost), (engine, losses)));
+                }
+                engine.closing.race(engine.losses.reported(&losses)).await.ok()?;
+            }
+        })))
+    }
+
+    /// The next event; `None`: the client was closed.
+    ///
+    /// # Cancel safety
+    /// Safe: an event is taken only when it is returned.
+    pub async fn next(&mut self) -> Option<Event> {
+        self.0.next().await
+    }
+}
+
+impl Stream for Events {
+    type Item = Event;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Event>> {
+        self.0.as_mut().poll_next(context)
+    }
+}
+
+impl std::fmt::Debug for Events {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Events")
+    }
+}
