@@ -60,9 +60,18 @@ struct Opened {
     stores: StoreCapabilities,
 }
 
-/// Opens a namespace.
-pub(crate) async fn open(options: Options) -> Result<Backend> {
-    tasks::request(open_at(Home::here(), options)).await.map_err(|error| error.during("open"))
+impl Options {
+    /// Opens the namespace: see [`connect`](crate::connect).
+    ///
+    /// # Errors
+    /// As [`connect`](crate::connect).
+    ///
+    /// # Cancel safety
+    /// As [`connect`](crate::connect).
+    pub async fn open(self) -> Result<Backend> {
+        self.check()?;
+        tasks::request(open_at(Home::here(), self)).await.map_err(|error| error.during("open"))
+    }
 }
 
 async fn open_at(home: Home, options: Options) -> Result<Backend> {
@@ -122,7 +131,9 @@ impl Client {
             begun.push(runtime.spawn(Arc::clone(&self.confirmer).run(weak())).abort_handle());
         }
         if let Some(sentinels) = self.finder.sentinels() {
-            begun.push(runtime.spawn(Arc::clone(sentinels).follow(weak())).abort_handle());
+            let client = weak();
+            let tell = move |master: &_| client.upgrade().into_iter().for_each(|client| client.leave_all_but(master));
+            begun.push(runtime.spawn(Arc::clone(sentinels).follow(tell)).abort_handle());
         }
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner).extend(begun);
     }

@@ -6,8 +6,6 @@ use std::time::Duration;
 use avout_core::backend::{LONGEST_TIME, UrlParts, UrlReader};
 use avout_core::{Error, Result};
 
-use crate::Backend;
-
 /// What the servers are to each other, and so how the one that takes writes is found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Topology {
@@ -378,18 +376,6 @@ impl Options {
     pub fn min_replicas(mut self, replicas: u32) -> Self {
         self.min_replicas = replicas;
         self
-    }
-
-    /// Opens the namespace: see [`connect`](crate::connect).
-    ///
-    /// # Errors
-    /// As [`connect`](crate::connect).
-    ///
-    /// # Cancel safety
-    /// As [`connect`](crate::connect).
-    pub async fn open(self) -> Result<Backend> {
-        self.check()?;
-        crate::client::open(self).await
     }
 }
 

@@ -1,6 +1,6 @@
 //! Sentinels: which server is the master, and being told when another one is.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use avout_core::{Error, ErrorKind, Result};
@@ -9,7 +9,6 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout, timeout_at};
 
-use crate::client::Client;
 use crate::dial::{Dialer, Wire, unreachable_at};
 use crate::options::{Address, Credentials};
 
@@ -25,12 +24,18 @@ const LAST_PAUSE: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Named {
     pub(crate) master: Address,
-    /// Grows with each failover that the sentinels agree on.
-    epoch: u64,
+    /// Grows with each failover that the sentinels agree on. `None`: it does not tell this user.
+    epoch: Option<u64>,
     /// How many replicas it knows, whether or not they are there.
     pub(crate) replicas: Option<u32>,
     /// It is about to make a replica the master.
     pub(crate) fails_over: bool,
+}
+
+impl Named {
+    fn is_later_than(&self, other: Option<&Self>) -> bool {
+        self.epoch > other.and_then(|other| other.epoch)
+    }
 }
 
 /// The sentinels of one service.
@@ -65,22 +70,36 @@ impl Sentinels {
 
     /// The master, after what some sentinels said.
     pub(crate) fn believe(&self, told: &[Named]) -> Option<Address> {
-        let newest = told.iter().max_by_key(|named| named.epoch)?;
-        Some(self.learn(newest.clone(), told.len() >= self.enough()))
+        let latest = told.iter().map(|named| named.epoch).max()?;
+        let mut latest = told.iter().filter(|named| named.epoch == latest);
+        let mut newest = self.newest();
+        let known = newest.as_ref();
+        if known.is_some_and(|known| known.is_later_than(latest.clone().next()) && told.len() < self.enough()) {
+            return known.map(|known| known.master.clone());
+        }
+        // Sentinels may have several names for one server.
+        let same = latest.clone().find(|named| known.is_some_and(|known| known.master == named.master));
+        let named = same.or_else(|| latest.next())?;
+        Some(newest.insert(named.clone()).master.clone())
     }
 
-    /// Takes in what a sentinel says, and gives the master. `sure`: as many say so as are believed though they know less.
-    fn learn(&self, named: Named, sure: bool) -> Address {
-        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+    /// The master, after what one sentinel said by itself.
+    fn hear(&self, named: Named) -> Address {
+        let mut newest = self.newest();
         match &*newest {
-            Some(known) if known.epoch > named.epoch && !sure => known.master.clone(),
+            // Only a failover makes another server the master.
+            Some(known) if named.epoch.is_some() && !named.is_later_than(Some(known)) => known.master.clone(),
             _ => newest.insert(named).master.clone(),
         }
     }
 
+    fn newest(&self) -> MutexGuard<'_, Option<Named>> {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// How many replicas the master has, as the sentinels know.
     pub(crate) fn replicas(&self) -> Option<u32> {
-        self.newest.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.replicas
+        self.newest().as_ref()?.replicas
     }
 
     fn enough(&self) -> usize {
@@ -133,25 +152,25 @@ impl Sentinels {
         };
         let address = wire.ask::<Option<(String, u16)>>(&command("GET-MASTER-ADDR-BY-NAME")).await?;
         let Some((host, port)) = address else { return Ok(None) };
-        let mut named = Named { master: Address { host, port }, epoch: 0, replicas: None, fails_over: false };
+        let mut named = Named { master: Address { host, port }, epoch: None, replicas: None, fails_over: false };
         // A user who may not ask for more goes on without.
         let more = wire.ask::<std::collections::HashMap<String, String>>(&command("MASTER")).await.unwrap_or_default();
         let number = |name: &str| more.get(name).and_then(|value| value.parse().ok());
-        named.epoch = number("config-epoch").unwrap_or(0);
+        named.epoch = number("config-epoch");
         named.replicas = number("num-slaves").and_then(|replicas| u32::try_from(replicas).ok());
         named.fails_over = more.get("flags").is_some_and(|flags| flags.contains("failover_in_progress"));
         Ok(Some(named))
     }
 
-    /// Listens to each sentinel, for as long as there is the client.
-    pub(crate) async fn follow(self: Arc<Self>, client: Weak<Client>) {
+    /// Listens to each sentinel, and says again and again which server is the master.
+    pub(crate) async fn follow(self: Arc<Self>, tell: impl Fn(&Address) + Clone + Send + Sync + 'static) {
         let mut listening = JoinSet::new();
         for at in 0..self.addresses.len() {
-            let (all, client) = (Arc::clone(&self), Weak::clone(&client));
+            let (all, tell) = (Arc::clone(&self), tell.clone());
             listening.spawn(async move {
                 let mut pause = FIRST_PAUSE;
                 loop {
-                    if let Err(error) = all.listen(&all.addresses[at], &client, &mut pause).await {
+                    if let Err(error) = all.listen(&all.addresses[at], &tell, &mut pause).await {
                         tracing::debug!(%error, "a sentinel cannot be listened to");
                     }
                     sleep(pause / 2 + pause.mul_f64(rand::random::<f64>() / 2.0)).await;
@@ -163,12 +182,12 @@ impl Sentinels {
     }
 
     /// Returns when the connection has ended.
-    async fn listen(&self, sentinel: &Address, client: &Weak<Client>, pause: &mut Duration) -> Result<()> {
+    async fn listen(&self, sentinel: &Address, tell: impl Fn(&Address), pause: &mut Duration) -> Result<()> {
         let told = Arc::new(Notify::new());
-        let tell = Arc::clone(&told);
+        let wake = Arc::clone(&told);
         let listener = move |push: PushInfo| {
             if matches!(push.kind, PushKind::Message | PushKind::Disconnection) {
-                tell.notify_one();
+                wake.notify_one();
             }
         };
         let wire = self.dialer.dial(sentinel, &self.credentials, 0, Some(Box::new(listener))).await?;
@@ -182,9 +201,8 @@ impl Sentinels {
             let named = timeout(LOOK, self.ask_with(&wire)).await.map_err(|_| silent())?;
             if let Some(named) = named.map_err(unreachable_at(sentinel))? {
                 *pause = FIRST_PAUSE;
-                let master = self.learn(named, false);
-                let Some(client) = client.upgrade() else { return Ok(()) };
-                client.leave_all_but(&master);
+                let master = self.hear(named);
+                tell(&master);
             }
             tokio::select! {
                 () = told.notified() => {}
@@ -204,7 +222,7 @@ mod tests {
     use crate::options::Options;
 
     fn named(port: u16, epoch: u64) -> Named {
-        Named { master: Address { host: "h".to_owned(), port }, epoch, replicas: None, fails_over: false }
+        Named { master: Address { host: "h".to_owned(), port }, epoch: Some(epoch), replicas: None, fails_over: false }
     }
 
     async fn sentinels(count: u16) -> Sentinels {
@@ -227,6 +245,7 @@ mod tests {
         assert_eq!(port(three.believe(&[named(1, 0)])), Some(2), "one that knows less");
         assert_eq!(port(three.believe(&[named(1, 0), named(1, 0)])), Some(1), "sentinels that were set up anew");
         assert_eq!(port(three.believe(&[])), None);
+        assert_eq!((three.hear(named(3, 0)).port, three.hear(named(3, 1)).port), (1, 3), "a failover is told by one");
         let two = sentinels(2).await;
         assert_eq!((port(two.believe(&[named(2, 1)])), port(two.believe(&[named(1, 0)]))), (Some(2), Some(1)));
     }

@@ -1,5 +1,7 @@
 //! When a client leaves a server.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use avout_conformance::servers::{Redis, SENTINEL_SERVICE};
@@ -130,5 +132,39 @@ pub(crate) async fn confirmed_reads_are_not_late() -> Outcome {
     assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout), "{error:?}");
     redis.replicate(1, 0).await?;
     assert_eq!(pair.read_at_last().await, 1);
+    Ok(())
+}
+
+/// With a majority that confirms commits and reads, a master that was cut from its peers tells nothing old: what began after a commit on
+/// the new master sees it, or fails.
+pub(crate) async fn a_master_that_was_cut_off_gives_no_late_reads() -> Outcome {
+    let redis = Redis::sentinel(2).await?;
+    let url = sentinel_url(&redis, "wait_replicas=majority&wait_timeout=500ms&reads=confirmed");
+    let reader = Pair::open(hasty(avout_redis::connect(&url).await?), "pair").await?;
+    assert_eq!(reader.bump().await?, 1);
+    let old = redis.master().await?;
+    estrange(&redis, old).await?;
+    let committed = Arc::new(AtomicU64::new(1));
+    let reading = {
+        let (reader, committed) = (reader.clone(), Arc::clone(&committed));
+        tokio::spawn(async move {
+            loop {
+                let least = committed.load(Ordering::SeqCst);
+                if let Ok(value) = reader.read().await {
+                    assert!(value >= least, "{value} was read after {least} was committed");
+                    if value > 5 {
+                        return;
+                    }
+                }
+            }
+        })
+    };
+    at_last("another master", async || (redis.master().await.ok()? != old).then_some(())).await;
+    let writer = Pair::open(open(&url).await?, "pair").await?;
+    for _ in 0..5 {
+        let value = at_last("a commit on the new master", async || writer.bump().await.ok()).await;
+        committed.store(value, Ordering::SeqCst);
+    }
+    within(BEHIND, "the new values", reading).await?;
     Ok(())
 }

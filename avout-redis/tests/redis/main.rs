@@ -76,6 +76,7 @@ avout_conformance::server_tests![
     a_master_without_replicas_is_left,
     a_master_without_replicas_brings_no_storm,
     confirmed_reads_are_not_late,
+    a_master_that_was_cut_off_gives_no_late_reads,
     commits_wait_for_replicas_together,
     nothing_is_read_that_a_failover_may_lose,
     a_master_demoted_while_it_waits_is_left,
