@@ -41,7 +41,7 @@ fn assert_told<T>(done: Result<T, Error>, lost: LostCommits, what: &str) {
     assert_eq!(told(&error), Some(lost), "{what}: {error:?}");
 }
 
-type Operation<'a> = (&'static str, Box<dyn Fn() -> BoxFuture<'a, Result<(), Error>> + 'a>);
+type Operation<'a> = (&'static str, Box<dyn Fn() -> BoxFuture<'a, Result<(), Error>> + Send + Sync + 'a>);
 
 /// Whatever a user does next after a loss fails with the news of it, having done nothing, and whatever comes after that goes on.
 async fn a_loss_is_told_once_to_a_users_operation(ctx: Ctx) -> Outcome {
