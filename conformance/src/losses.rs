@@ -204,8 +204,8 @@ async fn a_snapshot_from_before_a_loss_is_of_no_use(ctx: Ctx) -> Outcome {
     Ok(())
 }
 
-/// A store that has forgotten a session, as one that took over may have, grants its client nothing in it: others would take it away at
-/// once.
+/// A store that has forgotten a session, as one that took over may have, grants its client nothing in it: others would take it
+/// away at once.
 async fn a_guard_is_given_only_in_a_session_that_the_store_knows(ctx: Ctx) -> Outcome {
     let table = Arc::<SessionTable>::default();
     let mut clients = Vec::new();
@@ -252,8 +252,8 @@ async fn a_guard_is_given_only_in_a_session_that_the_store_knows(ctx: Ctx) -> Ou
     Ok(())
 }
 
-/// Whoever waits for a change looks after some seconds though no hint comes: transactions, watches, and those who wait for a lock, a
-/// latch, a value or a leader.
+/// Whoever waits for a change looks after some seconds though no hint comes: transactions, watches, and those who wait for a
+/// lock, a latch, a value or a leader.
 async fn a_lost_hint_holds_up_nobody(ctx: Ctx) -> Outcome {
     on_a_thread(move || paused().block_on(hints_are_lost(ctx))).await
 }
