@@ -39,8 +39,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// Options follow a `?`: for SQLite `synchronous=full` (the default) or `normal`, and the others that [`avout_sql`](crate::sql)
 /// lists. `Options::from_url` of each backend's crate tells the others.
 ///
-/// A store that cannot be reached is tried again for ten seconds, in pauses of up to one; an attempt that is under way then has its
-/// own time limit, which the backend's options name. All other errors are told at once.
+/// A store that cannot be reached is tried again for ten seconds, in pauses of up to one; an attempt that is under way then has
+/// its own time limit, which the backend's options name. All other errors are told at once.
 ///
 /// # Errors
 /// [`InvalidInput`](ErrorKind::InvalidInput) for a URL that no backend understands, with those that one does;
@@ -68,7 +68,8 @@ pub async fn open(url: impl AsRef<str>) -> Result<Backend> {
     open_within(url, PATIENCE).await
 }
 
-/// The same as [`open`], and a store that cannot be reached is tried again for as long as `patience`; with no time at all it is tried once.
+/// The same as [`open`], and a store that cannot be reached is tried again for as long as `patience`; with no time at all it is
+/// tried once.
 ///
 /// # Errors
 /// As [`connect`].

@@ -41,7 +41,7 @@ fn assert_told<T>(done: Result<T, Error>, lost: LostCommits, what: &str) {
     assert_eq!(told(&error), Some(lost), "{what}: {error:?}");
 }
 
-type Operation<'a> = (&'static str, Box<dyn Fn() -> BoxFuture<'a, Result<(), Error>> + 'a>);
+type Operation<'a> = (&'static str, Box<dyn Fn() -> BoxFuture<'a, Result<(), Error>> + Send + Sync + 'a>);
 
 /// Whatever a user does next after a loss fails with the news of it, having done nothing, and whatever comes after that goes on.
 async fn a_loss_is_told_once_to_a_users_operation(ctx: Ctx) -> Outcome {
@@ -204,8 +204,8 @@ async fn a_snapshot_from_before_a_loss_is_of_no_use(ctx: Ctx) -> Outcome {
     Ok(())
 }
 
-/// A store that has forgotten a session, as one that took over may have, grants its client nothing in it: others would take it away at
-/// once.
+/// A store that has forgotten a session, as one that took over may have, grants its client nothing in it: others would take it
+/// away at once.
 async fn a_guard_is_given_only_in_a_session_that_the_store_knows(ctx: Ctx) -> Outcome {
     let table = Arc::<SessionTable>::default();
     let mut clients = Vec::new();
@@ -252,8 +252,8 @@ async fn a_guard_is_given_only_in_a_session_that_the_store_knows(ctx: Ctx) -> Ou
     Ok(())
 }
 
-/// Whoever waits for a change looks after some seconds though no hint comes: transactions, watches, and those who wait for a lock, a
-/// latch, a value or a leader.
+/// Whoever waits for a change looks after some seconds though no hint comes: transactions, watches, and those who wait for a
+/// lock, a latch, a value or a leader.
 async fn a_lost_hint_holds_up_nobody(ctx: Ctx) -> Outcome {
     on_a_thread(move || paused().block_on(hints_are_lost(ctx))).await
 }

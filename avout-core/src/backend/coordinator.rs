@@ -195,8 +195,9 @@ pub trait Coordinator: Send + Sync + 'static {
         None
     }
 
-    /// Where it reports that it has lost commits which it had acknowledged, if it can notice that. The same answer for as long as the
-    /// coordinator lives. It reports them there, and its requests go on with what is left: the engine tells users and watches.
+    /// Where it reports that it has lost commits which it had acknowledged, if it can notice that. The same answer for as long as
+    /// the coordinator lives. It reports them there, and its requests go on with what is left: the engine tells users and
+    /// watches.
     fn losses(&self) -> Option<&Arc<Losses>> {
         None
     }

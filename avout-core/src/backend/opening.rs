@@ -9,8 +9,8 @@ use crate::error::{ErrorKind, Result};
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LAST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Opens a store that may be out of reach for a moment: again and again while it is [`Unavailable`](ErrorKind::Unavailable), for this long.
-/// All other errors are told at once, since trying again is of no use.
+/// Opens a store that may be out of reach for a moment: again and again while it is [`Unavailable`](ErrorKind::Unavailable), for
+/// this long. All other errors are told at once, since trying again is of no use.
 ///
 /// # Errors
 /// The last one of `open`. An attempt that has begun in time is waited for, so that it tells why it failed.

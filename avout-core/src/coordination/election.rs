@@ -150,8 +150,8 @@ impl Leaders {
     /// Waits until somebody else leads than was told last, or nobody (`None`), and tells. It waits through outages.
     ///
     /// # Errors
-    /// What the store refuses for good, as [`StoreLost`](ErrorKind::StoreLost). With [`LostCommits`](crate::LostCommits) as its source that
-    /// tells once that the store has lost commits; ask again.
+    /// What the store refuses for good, as [`StoreLost`](ErrorKind::StoreLost). With [`LostCommits`](crate::LostCommits) as its
+    /// source that tells once that the store has lost commits; ask again.
     ///
     /// # Cancel safety
     /// Safe.

@@ -224,8 +224,8 @@ impl Hub {
         self.engine.coordinator.losses().map_or(0, |losses| losses.turns())
     }
 
-    /// Whether a session in which something was just granted can be relied on. A server that has taken over may know nothing of it, and
-    /// then others take at once what was granted in it.
+    /// Whether a session in which something was just granted can be relied on. A server that has taken over may know nothing of
+    /// it, and then others take at once what was granted in it.
     pub(super) async fn is_confirmed(&self, session: &Session) -> Result<bool> {
         let turns = self.turns();
         if let Some(native) = self.engine.coordinator.sessions()

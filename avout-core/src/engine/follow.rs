@@ -55,8 +55,8 @@ impl Follower {
         Ok(Self { engine, cell, watcher: Some(watcher), told, last, waiting, skipped, look, losses, anew })
     }
 
-    /// The next step. Waits through outages. After a loss of commits, which is told once as an error, it goes on with the value that
-    /// there is.
+    /// The next step. Waits through outages. After a loss of commits, which is told once as an error, it goes on with the value
+    /// that there is.
     ///
     /// # Cancel safety
     /// Safe: a step is taken off only when it is returned.

@@ -113,7 +113,8 @@ impl Engine {
     /// was told yet.
     ///
     /// # Errors
-    /// [`Nested`](ErrorKind::Nested), and [`StoreLost`](ErrorKind::StoreLost) with [`LostCommits`] as its source: nothing was done.
+    /// [`Nested`](ErrorKind::Nested), and [`StoreLost`](ErrorKind::StoreLost) with [`LostCommits`] as its source: nothing was
+    /// done.
     pub(crate) fn begin(&self, operation: &'static str) -> Result<()> {
         refuse_nested(operation)?;
         self.tell_losses().map_err(|error| error.during(operation))

@@ -279,7 +279,8 @@ impl Engine {
         }
     }
 
-    /// Whether something whose outcome is unknown is to be done once more: what begins by looking whether it is done. Pauses before that.
+    /// Whether something whose outcome is unknown is to be done once more: what begins by looking whether it is done. Pauses
+    /// before that.
     pub(crate) async fn looks_again(&self, error: &Error, tries: u32, deadline: Option<Instant>) -> bool {
         if error.kind() != ErrorKind::OutcomeUnknown || planted::is(&self.config, Planted::OpeningNotRepeated) {
             return false;

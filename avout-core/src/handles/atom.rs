@@ -399,7 +399,8 @@ impl AtomCore {
 }
 
 impl AtomCore {
-    /// Waits for a hint that the revision is another one than this, or that writes were lost; or until it is time to look without one.
+    /// Waits for a hint that the revision is another one than this, or that writes were lost; or until it is time to look without
+    /// one.
     async fn change(&self, since: Option<Revision>, losses: &Position) -> Result<()> {
         let Self { engine, container, cell, .. } = self;
         tokio::select! {

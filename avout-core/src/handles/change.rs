@@ -30,8 +30,9 @@ pub struct Change<T> {
 /// [`Corrupt`](ErrorKind::Corrupt), [`Codec`](ErrorKind::Codec) and [`Mismatch`](ErrorKind::Mismatch) of one value it goes on; after
 /// [`Closed`](ErrorKind::Closed) and [`StoreLost`](ErrorKind::StoreLost) it ends.
 ///
-/// Where the store has only lost commits, each watch is told so once, by a `StoreLost` with [`LostCommits`](crate::LostCommits) as its source,
-/// and goes on: the next item is the value that there is now, with `skipped` set, whether or not it is another one.
+/// Where the store has only lost commits, each watch is told so once, by a `StoreLost` with [`LostCommits`](crate::LostCommits)
+/// as its source, and goes on: the next item is the value that there is now, with `skipped` set, whether or not it is another
+/// one.
 ///
 /// A reader that is slow costs no memory: what it has not asked for is not fetched. It then finds `skipped` set.
 #[must_use = "a stream does nothing until it is read"]

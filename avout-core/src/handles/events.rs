@@ -11,16 +11,16 @@ use crate::engine::Engine;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// A store has lost commits that it had acknowledged and that this client had seen: after a failover, a restart, or since an older copy
-    /// of its data was put in place. The client goes on with what is left. Its next operation is told too, and so is each watch, by the
-    /// error [`StoreLost`](crate::ErrorKind::StoreLost).
+    /// A store has lost commits that it had acknowledged and that this client had seen: after a failover, a restart, or since an
+    /// older copy of its data was put in place. The client goes on with what is left. Its next operation is told too, and so is
+    /// each watch, by the error [`StoreLost`](crate::ErrorKind::StoreLost).
     CommitsLost(LostCommits),
 }
 
 /// What a client notices, from when the stream was made, each once; made by [`Stm::events`](crate::Stm::events).
 ///
-/// It is a [`Stream`] and has a [`next`](Self::next) of its own. It ends when the client is closed. It makes no requests: of a loss it hears
-/// when anything that the client does comes to it.
+/// It is a [`Stream`] and has a [`next`](Self::next) of its own. It ends when the client is closed. It makes no requests: of a
+/// loss it hears when anything that the client does comes to it.
 #[must_use = "a stream does nothing until it is read"]
 pub struct Events(Pin<Box<dyn Stream<Item = Event> + Send>>);
 

@@ -484,7 +484,8 @@ impl StmBuilder {
         self
     }
 
-    /// How long whoever waits for a change waits for a hint, about, before it looks by itself: for tests that are to find lost hints.
+    /// How long whoever waits for a change waits for a hint, about, before it looks by itself: for tests that are to find lost
+    /// hints.
     #[doc(hidden)]
     pub fn look_every(mut self, every: Duration) -> Self {
         self.config.look_every = every;

@@ -1,4 +1,5 @@
-//! Who is told that a server has lost commits: each client once, by an operation of its user or by a watch, whatever it does beside that.
+//! Who is told that a server has lost commits: each client once, by an operation of its user or by a watch, whatever it does
+//! beside that.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -58,8 +59,8 @@ async fn told_by_watch(habit: &str, changes: &mut Changes<u64>, last: u64) -> us
     }
 }
 
-/// Clients of different habits that have all seen what is then lost, each with signs of life and sweeps in the background, which come
-/// first: each is told once.
+/// Clients of different habits that have all seen what is then lost, each with signs of life and sweeps in the background, which
+/// come first: each is told once.
 pub(crate) async fn each_client_is_told_of_a_loss_once() -> Outcome {
     let redis = forgetful().await?;
     let url = redis.url(&namespace());

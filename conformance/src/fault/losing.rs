@@ -9,8 +9,8 @@ use avout_core::protocol::{Commit, CommitOutcome, Resolution, SessionId, Snapsho
 use avout_core::{Key, Point, Result, Revision};
 use bytes::Bytes;
 
-/// A coordinator that says, when it is told to, that it has lost commits. What is there stays as it is: of interest is what the engine
-/// does with the news.
+/// A coordinator that says, when it is told to, that it has lost commits. What is there stays as it is: of interest is what the
+/// engine does with the news.
 pub struct Losing {
     inner: Arc<dyn Coordinator>,
     capabilities: CoordinatorCapabilities,

@@ -75,8 +75,8 @@ impl Observed {
 
 /// What one client knows of the namespace's history, and how much of it is still true.
 ///
-/// A point is a number of a commit. A backend may put the number of the era into its upper bits, so that points of a later era are
-/// greater than all of an earlier one; the bits below then count commits.
+/// A point is a number of a commit. A backend may put the number of the era into its upper bits, so that points of a later era
+/// are greater than all of an earlier one; the bits below then count commits.
 #[derive(Debug)]
 pub struct History {
     state: Mutex<State>,
@@ -124,15 +124,15 @@ impl History {
         self.lock().known
     }
 
-    /// The latest point that is known, if `era` is still the current one. Ask before a request is sent: its reply must not be before
-    /// this point.
+    /// The latest point that is known, if `era` is still the current one. Ask before a request is sent: its reply must not be
+    /// before this point.
     pub fn seen(&self, era: Era) -> Option<u64> {
         let state = self.lock();
         (state.known.era == era && !state.over).then_some(state.known.seen)
     }
 
-    /// Takes in what the store told a new connection that knew `asked`: the current era, its clock, and how much has survived of the
-    /// era that was asked about. `None`: it has not ended, or there was none.
+    /// Takes in what the store told a new connection that knew `asked`: the current era, its clock, and how much has survived of
+    /// the era that was asked about. `None`: it has not ended, or there was none.
     pub fn enter(&self, asked: Known, era: Era, clock: u64, survived: Option<Survived>) -> Entered {
         let mut state = self.lock();
         if state.known.era == era {
@@ -189,8 +189,8 @@ impl History {
         Observed::Gone
     }
 
-    /// Takes in that a reply in `era` had a clock that was before `since`, which was known ([`seen`](Self::seen)) when the request was sent:
-    /// an older state was put in place. The era is over then, and the namespace is to be entered again.
+    /// Takes in that a reply in `era` had a clock that was before `since`, which was known ([`seen`](Self::seen)) when the
+    /// request was sent: an older state was put in place. The era is over then, and the namespace is to be entered again.
     pub fn went_back(&self, era: Era, since: u64, clock: u64) {
         let mut state = self.lock();
         // A request that was sent before an earlier loss tells of that one.
@@ -212,8 +212,8 @@ impl History {
         self.losses.report(LostCommits::new(Point::new(seen), kept));
     }
 
-    /// Where the current history begins for a client that has seen commits which are lost: points before this one mean nothing to what
-    /// it still has in hand. [`Point::ZERO`] if none are lost, or if there is no era in a point.
+    /// Where the current history begins for a client that has seen commits which are lost: points before this one mean nothing to
+    /// what it still has in hand. [`Point::ZERO`] if none are lost, or if there is no era in a point.
     pub fn boundary(&self) -> Point {
         Point::new(self.boundary.load(Ordering::Acquire))
     }
@@ -278,8 +278,8 @@ mod tests {
         assert_eq!(lost(&history), []);
     }
 
-    /// What was seen and is gone is reported once, also where late replies tell of more of it, and what is older than the new era is
-    /// no longer trusted.
+    /// What was seen and is gone is reported once, also where late replies tell of more of it, and what is older than the new era
+    /// is no longer trusted.
     #[test]
     fn a_loss_is_reported_once() {
         let (history, asked) = begun();
@@ -310,8 +310,8 @@ mod tests {
         assert_eq!(history.enter(asked, era(4, 4), point(4, 0), Some(Survived::UpTo(20))), Entered::Stale);
     }
 
-    /// Where points have no era in them, a clock that went back is a loss, reported once, and its era is over until the namespace is
-    /// entered again.
+    /// Where points have no era in them, a clock that went back is a loss, reported once, and its era is over until the namespace
+    /// is entered again.
     #[test]
     fn a_clock_that_went_back_is_a_loss() {
         let history = History::new(64, Arc::default());

@@ -43,8 +43,9 @@ impl StdError for LostCommits {}
 
 /// Where a backend reports that commits are lost which its client had seen.
 ///
-/// Losses are numbered, from 1 on. Each listener keeps the number of the last one that it was told of, so that each is told of each loss
-/// once, whoever else was told before. A backend reports, and tells nobody: its requests go on with what the store has now.
+/// Losses are numbered, from 1 on. Each listener keeps the number of the last one that it was told of, so that each is told of
+/// each loss once, whoever else was told before. A backend reports, and tells nobody: its requests go on with what the store has
+/// now.
 #[derive(Debug, Default)]
 pub struct Losses {
     /// The number of the last one.
@@ -78,8 +79,8 @@ impl Losses {
         self.reported.notify_waiters();
     }
 
-    /// Reports that the history may have changed, and that nothing is known to be lost: another server has taken over. What was written
-    /// without a point, such as a sign of life, may be gone all the same, and is looked at again.
+    /// Reports that the history may have changed, and that nothing is known to be lost: another server has taken over. What was
+    /// written without a point, such as a sign of life, may be gone all the same, and is looked at again.
     pub fn turn(&self) {
         self.turns.fetch_add(1, Ordering::SeqCst);
     }
