@@ -25,6 +25,11 @@
 //! list of fixtures' names with commas, names it: then that is a failure. What laws draw by chance follows
 //! `AVOUT_TEST_SEED`, which a failure prints.
 //!
+//! What a backend does when something goes wrong is most of its work. The laws about it need the fixture's hooks:
+//! [`cut_connections`](Fixture::cut_connections), [`lose_reply`](Fixture::lose_reply), [`stall`](Fixture::stall) and
+//! [`wipe`](Fixture::wipe). Without them those laws are ignored with the reason. `conformance/template` in avout's repository is a
+//! crate to begin a backend with.
+//!
 //! A law is an `async fn` in the file of its group, named in that file's `laws!` table, with a sentence that states it. The
 //! files are listed in `registry.rs`. [`fault`] has wrappers that lose replies, crash and count, for tests of the engine.
 //!

@@ -24,8 +24,8 @@ pub struct CoordinatorCapabilities {
     pub max_inline: usize,
     /// The largest encoded record, in bytes.
     pub max_record: usize,
-    /// The largest commit: the sum of its puts' encoded records and of the names of its checks, puts and deletes, in bytes. A commit
-    /// names each key once.
+    /// The largest commit: the sum of its puts' encoded records and of the names of its checks, puts and deletes, in bytes. A
+    /// commit names each key once.
     pub max_commit: usize,
     /// The most keys that one commit or one read names: up to this many, the engine's slot and floor among them. A read names
     /// records without knowing their sizes, so one of `max_keys` keys is answered even if each has the largest record.
@@ -88,8 +88,8 @@ pub trait Coordinator: Send + Sync + 'static {
     ///   client, before this call.
     /// - No entry has a point after the snapshot's. Later commits have points after it.
     /// - Without `native_snapshots` `at` is ignored, whatever it is, and the entries are the current ones.
-    /// - With `native_snapshots` it answers as of exactly `at`, or with `TooOld`. The engine asks for points that snapshots of the
-    ///   namespace had. [`Point::ZERO`] is the moment before the first commit, when every key was absent, and never means
+    /// - With `native_snapshots` it answers as of exactly `at`, or with `TooOld`. The engine asks for points that snapshots of
+    ///   the namespace had. [`Point::ZERO`] is the moment before the first commit, when every key was absent, and never means
     ///   "now". A point after the current one is `TooOld` too: nobody knows yet what will be current then.
     /// - However many bytes the entries have, it is answered, as long as `keys` are at most
     ///   [`max_keys`](CoordinatorCapabilities::max_keys). A store whose replies are limited is asked again, as of the same
@@ -123,7 +123,8 @@ pub trait Coordinator: Send + Sync + 'static {
     /// # Contract
     /// - It takes effect if and only if every key has the revision that the commit expects, at one
     ///   moment between call and return, which is its point. No reader sees a part of it.
-    /// - `Committed` gives the new revisions in the order of the puts. `Conflict` means that nothing took effect and nothing will.
+    /// - `Committed` gives the new revisions in the order of the puts. `Conflict` means that nothing took effect and nothing
+    ///   will.
     /// - One that only checks passes if and only if a commit of the same checks with a put would: no state that lags decides it.
     /// - Conflicts carry fresh entries where that costs no request of its own.
     /// - The realm is compared in the same step. A namespace that was emptied takes no commit of a client that knew it before.
@@ -132,8 +133,8 @@ pub trait Coordinator: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`OutcomeUnknown`](ErrorKind::OutcomeUnknown): the request was, or may have been, sent, and
-    /// no reply came. *Any* transport error after the first byte was sent is this one. With `definite_replies` the error carries a
-    /// [`Receipt::Native`](crate::Receipt::Native).
+    /// no reply came. *Any* transport error after the first byte was sent is this one. With `definite_replies` the error
+    /// carries a [`Receipt::Native`](crate::Receipt::Native).
     /// [`Unavailable`](ErrorKind::Unavailable): surely nothing was applied, and nothing will be.
     /// [`Full`](ErrorKind::Full), [`Denied`](ErrorKind::Denied), [`StoreLost`](ErrorKind::StoreLost):
     /// likewise, and trying again at once is of no use.

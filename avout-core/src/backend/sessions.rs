@@ -7,13 +7,13 @@ use crate::protocol::SessionId;
 
 /// A store's own way to tell which clients are alive, such as ZooKeeper's ephemeral nodes or Redis' keys that expire.
 ///
-/// It is optional ([`Coordinator::sessions`](crate::Coordinator::sessions)). It replaces the heartbeat records of the generic way, and nothing
-/// else: who holds a lock is still decided by commits alone, so that a session which is wrongly taken for dead costs its
-/// locks and breaks nothing.
+/// It is optional ([`Coordinator::sessions`](crate::Coordinator::sessions)). It replaces the heartbeat records of the generic
+/// way, and nothing else: who holds a lock is still decided by commits alone, so that a session which is wrongly taken for dead
+/// costs its locks and breaks nothing.
 ///
 /// # Contract
-/// - A session is alive from its `begin` on, for at least `ttl` after the last `begin` or `renew` that answered `true` was called,
-///   unless `end` is called.
+/// - A session is alive from its `begin` on, for at least `ttl` after the last `begin` or `renew` that answered `true` was
+///   called, unless `end` is called.
 /// - If its client is gone, it is no longer alive at the latest twice its `ttl` after the last sign of life. A store whose
 ///   leases are coarser counts a `ttl` that is rounded up, as [`min_ttl`](Self::min_ttl) says.
 /// - Once it is not alive it never is again: `begin` and `renew` answer `false` from then on, or begin no session, and `alive`
