@@ -56,7 +56,7 @@ pub(crate) async fn an_older_copy_is_a_loss() -> Outcome {
     while begun.elapsed() < Duration::from_millis(1500) {
         r.alter(|n| n + 1).await?;
     }
-    ours.coordinator.read(&[key.clone()], None).await?;
+    ours.coordinator.read(std::slice::from_ref(&key), None).await?;
     assert_eq!((lost(&ours), lost(&theirs)), (0, 0), "a restart loses nothing");
     mongo.node(0).kill().await?;
     put_back(saved.path(), mongo.node(0).folder())?;
@@ -72,7 +72,7 @@ pub(crate) async fn an_older_copy_is_a_loss() -> Outcome {
     assert_eq!((lost(&theirs), lost(&third)), (0, 0), "they have seen nothing that is lost");
     for _ in 0..3 {
         // The first request may find its connection broken.
-        let _ = ours.coordinator.read(&[key.clone()], None).await;
+        let _ = ours.coordinator.read(std::slice::from_ref(&key), None).await;
     }
     assert_eq!(lost(&ours), 1, "it has seen what is lost");
     Ok(())
