@@ -47,16 +47,16 @@ pub(crate) async fn an_older_copy_is_a_loss() -> Outcome {
     let r = one.create_ref("/r", 0_i64).await?;
     let of_two = two.open_ref::<i64>("/r").await?;
     let saved = tempfile::TempDir::new()?;
-    mongo.node(0).stop().await?;
+    mongo.node(0).kill().await?;
     copy(mongo.node(0).folder(), saved.path())?;
     mongo.node(0).start().await?;
     mongo.primary().await?;
     // What is lost has gone on for longer than a moment.
     let begun = std::time::Instant::now();
-    while begun.elapsed() < Duration::from_secs(3) {
+    while begun.elapsed() < Duration::from_millis(1500) {
         r.alter(|n| n + 1).await?;
     }
-    ours.coordinator.read(&[key.clone()], None).await?;
+    ours.coordinator.read(std::slice::from_ref(&key), None).await?;
     assert_eq!((lost(&ours), lost(&theirs)), (0, 0), "a restart loses nothing");
     mongo.node(0).kill().await?;
     put_back(saved.path(), mongo.node(0).folder())?;
@@ -72,7 +72,7 @@ pub(crate) async fn an_older_copy_is_a_loss() -> Outcome {
     assert_eq!((lost(&theirs), lost(&third)), (0, 0), "they have seen nothing that is lost");
     for _ in 0..3 {
         // The first request may find its connection broken.
-        let _ = ours.coordinator.read(&[key.clone()], None).await;
+        let _ = ours.coordinator.read(std::slice::from_ref(&key), None).await;
     }
     assert_eq!(lost(&ours), 1, "it has seen what is lost");
     Ok(())
@@ -86,7 +86,7 @@ pub(crate) async fn failovers_are_no_losses() -> Outcome {
     let (one, two) = (stm(&ours), stm(&idle));
     let r = one.create_ref("/r", 0_i64).await?;
     let of_two = two.open_ref::<i64>("/r").await?;
-    for round in 1..=4 {
+    for round in 1..=2 {
         r.alter(|n| n + 1).await?;
         let primary = mongo.primary().await?;
         if round % 2 == 0 {
@@ -96,11 +96,8 @@ pub(crate) async fn failovers_are_no_losses() -> Outcome {
             mongo.node(primary).start().await?;
         }
         assert_eq!(r.get().await?, round);
-        if round == 3 {
-            assert_eq!(of_two.get().await?, 3);
-        }
     }
-    assert_eq!(of_two.get().await?, 4);
+    assert_eq!(of_two.get().await?, 2);
     assert_eq!((lost(&ours), lost(&idle)), (0, 0));
     Ok(())
 }

@@ -13,7 +13,7 @@ use mongodb::options::WriteConcern;
 use crate::support::{Outcome, client, driver, with};
 
 const TASKS: usize = 4;
-const ROUNDS: usize = 10;
+const ROUNDS: usize = 8;
 
 /// What tasks did that wrote one after the other: how many writes, and the longest time without one of a task.
 #[derive(Debug, Default)]
