@@ -31,7 +31,8 @@ impl Refused {
     /// What the user is told.
     pub(crate) fn told(&self) -> Error {
         let message = match &self.0 {
-            rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            // A signature that does not fit is one of another authority with the same name.
+            rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
                 "the server's certificate is signed by none of those in tls_ca: give the file with the servers' authority"
             }
             rustls::Error::InvalidCertificate(

@@ -181,8 +181,6 @@ async fn tls_server(store: &str, client: &str) -> Result<(ZooKeeper, u16), Box<d
         .config("serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory")
         .config(format!("ssl.keyStore.location={store}"))
         .config("ssl.keyStore.password=password")
-        .config(format!("ssl.trustStore.location={store}"))
-        .config("ssl.trustStore.password=password")
         .config(format!("ssl.clientAuth={client}"))
         .start()
         .await?;
