@@ -1,12 +1,11 @@
 //! One client of a namespace: its connections, and how they are made.
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use avout_core::backend::history::History;
 use avout_core::backend::{CoordinatorCapabilities, StoreCapabilities, tasks};
-use avout_core::protocol::{Realm, SessionId};
+use avout_core::protocol::Realm;
 use avout_core::{Error, ErrorKind, Result};
 use redis::{RedisError, Value};
 use tokio::task::AbortHandle;
@@ -50,8 +49,6 @@ pub(crate) struct Client {
     process: u32,
     /// What goes on beside the requests.
     tasks: Mutex<Vec<AbortHandle>>,
-    /// The sessions that this client has begun.
-    sessions: Mutex<HashSet<SessionId>>,
 }
 
 struct Opened {
@@ -89,7 +86,6 @@ async fn open_at(home: Home, options: Options) -> Result<Backend> {
         opened: OnceLock::new(),
         process: std::process::id(),
         tasks: Mutex::default(),
-        sessions: Mutex::default(),
         options,
     });
     client.connected(&home).await?;
@@ -112,10 +108,6 @@ impl Client {
 
     pub(crate) fn stores(&self) -> StoreCapabilities {
         self.opened().stores.clone()
-    }
-
-    pub(crate) fn sessions(&self) -> MutexGuard<'_, HashSet<SessionId>> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn known_realm(&self) -> Option<Realm> {

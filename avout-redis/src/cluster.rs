@@ -90,8 +90,8 @@ impl Cluster {
     /// The master that most of the others name, of those that answer soon.
     pub(crate) async fn master_but_for(self: &Arc<Self>, one: &Address) -> Option<Address> {
         let mut asked = JoinSet::new();
-        for node in self.known().nodes.iter().filter(|node| *node != one).cloned() {
-            let all = Arc::clone(self);
+        for node in self.known().nodes.iter().filter(|node| *node != one) {
+            let (all, node) = (Arc::clone(self), node.clone());
             asked.spawn(async move {
                 let ask = async {
                     let wire = all.dialer.dial(&node, &all.credentials, 0, None).await?;

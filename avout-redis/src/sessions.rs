@@ -16,30 +16,12 @@ use crate::scripts::Script;
 /// next sign of life.
 #[async_trait]
 impl Sessions for Coordinator {
+    async fn begin(&self, session: SessionId, ttl: Duration) -> Result<bool> {
+        self.sign(session, ttl, true).await.map_err(|error| error.during("begin"))
+    }
+
     async fn renew(&self, session: SessionId, ttl: Duration) -> Result<bool> {
-        let begins = !self.client.sessions().contains(&session);
-        let names = &self.client.names;
-        let keys = [&*names.cells, &names.session(session)];
-        // The server's clock may be a little faster than the client's.
-        let lives = milliseconds(ttl.saturating_add(ttl / 16)).min(LONGEST);
-        let ran = self.client.run(Script::Renew, &keys, (3, 64), ErrorKind::Unavailable, |cmd, head| {
-            cmd.arg(&head[..]).arg(lives).arg(u8::from(begins));
-        });
-        let (reply, ..) = ran.await.map_err(|error| error.during("renew"))?;
-        match reply {
-            Value::Int(3) => {
-                self.client.sessions().insert(session);
-                Ok(true)
-            }
-            Value::Int(4) => {
-                self.client.sessions().remove(&session);
-                Ok(false)
-            }
-            _ => {
-                let message = "the server's answer to a sign of life is not understood";
-                Err(Error::new(ErrorKind::Unavailable, message).during("renew"))
-            }
-        }
+        self.sign(session, ttl, false).await.map_err(|error| error.during("renew"))
     }
 
     async fn alive(&self, sessions: &[SessionId]) -> Result<Vec<bool>> {
@@ -56,9 +38,24 @@ impl Sessions for Coordinator {
     async fn end(&self, session: SessionId) -> Result<()> {
         let mut unlink = redis::cmd("UNLINK");
         unlink.arg(self.client.names.session(session));
-        self.client.look_all(&[unlink]).await.map_err(|error| error.during("end"))?;
-        self.client.sessions().remove(&session);
-        Ok(())
+        self.client.look_all(&[unlink]).await.map(drop).map_err(|error| error.during("end"))
+    }
+}
+
+impl Coordinator {
+    async fn sign(&self, session: SessionId, ttl: Duration, begins: bool) -> Result<bool> {
+        let names = &self.client.names;
+        let keys = [&*names.cells, &names.session(session)];
+        // The server's clock may be a little faster than the client's.
+        let lives = milliseconds(ttl.saturating_add(ttl / 16)).min(LONGEST);
+        let ran = self.client.run(Script::Renew, &keys, (3, 64), ErrorKind::Unavailable, |cmd, head| {
+            cmd.arg(&head[..]).arg(lives).arg(u8::from(begins));
+        });
+        match ran.await?.0 {
+            Value::Int(3) => Ok(true),
+            Value::Int(4) => Ok(false),
+            _ => Err(Error::new(ErrorKind::Unavailable, "the server's answer to a sign of life is not understood")),
+        }
     }
 }
 
