@@ -20,12 +20,13 @@
 //! # }).unwrap();
 //! ```
 
-mod container;
 mod coordinator;
 mod namespace;
+mod open;
 mod shards;
+mod store;
 mod watch;
 
-pub use container::Store;
 pub use coordinator::Coordinator;
-pub use namespace::Local;
+pub use open::Local;
+pub use store::Store;

@@ -1,12 +1,10 @@
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 
 use avout_core::protocol::Realm;
 
-use crate::container::Values;
-use crate::coordinator::Records;
-use crate::{Coordinator, Store};
+use crate::coordinator::records::Records;
+use crate::store::values::Values;
 
 /// All that one namespace holds.
 pub(crate) struct Namespace {
@@ -15,81 +13,24 @@ pub(crate) struct Namespace {
 }
 
 impl Namespace {
-    fn new() -> Arc<Self> {
+    /// One that nobody else can reach.
+    pub(crate) fn new() -> Arc<Self> {
         let realm = Realm::random();
         Arc::new(Self { records: Records::new(realm), values: Values::new(realm) })
+    }
+
+    /// The one of this name.
+    pub(crate) fn named(name: &str) -> Arc<Self> {
+        let mut named = NAMED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(namespace) = named.get(name).and_then(Weak::upgrade) {
+            return namespace;
+        }
+        named.retain(|_, namespace| namespace.strong_count() > 0);
+        let namespace = Self::new();
+        named.insert(name.into(), Arc::downgrade(&namespace));
+        namespace
     }
 }
 
 /// The namespaces that have a name. They are held by their clients, not from here.
 static NAMED: LazyLock<Mutex<HashMap<Box<str>, Weak<Namespace>>>> = LazyLock::new(Mutex::default);
-
-/// A client of a namespace in this process's memory.
-///
-/// A clone is another client of the same namespace.
-#[derive(Clone)]
-pub struct Local {
-    namespace: Arc<Namespace>,
-}
-
-impl Local {
-    /// A client of a new namespace, which nobody else can reach but through its clones.
-    pub fn new() -> Self {
-        Self { namespace: Namespace::new() }
-    }
-
-    /// A client of the namespace of this name, which is the same one all over the process for as long as anybody
-    /// has a client of it. After that the name stands for a new one.
-    pub fn named(name: &str) -> Self {
-        let mut named = NAMED.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(namespace) = named.get(name).and_then(Weak::upgrade) {
-            return Self { namespace };
-        }
-        named.retain(|_, namespace| namespace.strong_count() > 0);
-        let local = Self::new();
-        named.insert(name.into(), Arc::downgrade(&local.namespace));
-        local
-    }
-
-    /// The namespace's coordinator.
-    pub fn coordinator(&self) -> Arc<Coordinator> {
-        Arc::new(Coordinator::new(Arc::clone(&self.namespace)))
-    }
-
-    /// The namespace's store.
-    pub fn store(&self) -> Arc<Store> {
-        Arc::new(Store::new(Arc::clone(&self.namespace)))
-    }
-}
-
-impl Default for Local {
-    /// The same as [`Local::new`].
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl fmt::Debug for Local {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Local").field("realm", &self.namespace.values.realm()).finish()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use avout_core::backend::Store as _;
-
-    use super::*;
-
-    /// A name is the same namespace for as long as a client or what it gave lives, and then a new one.
-    #[test]
-    fn a_name_is_one_namespace() {
-        let store = Local::named("a_name_is_one_namespace").store();
-        assert_eq!(Local::named("a_name_is_one_namespace").store().realm(), store.realm());
-        assert_ne!(Local::named("another name").store().realm(), store.realm());
-        assert_ne!(Local::new().store().realm(), store.realm());
-        let realm = store.realm();
-        drop(store);
-        assert_ne!(Local::named("a_name_is_one_namespace").store().realm(), realm);
-    }
-}

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 use avout_core::{Error, ErrorKind, Result};
 use rusqlite::Connection;
 
+use super::ended::{Applied, Ended, Failure, Unsettled};
 use super::work::{Batch, Conflicts, Job};
 use crate::client::Shared;
 use crate::client::here::Pace;
@@ -21,37 +22,6 @@ pub(super) const CALM: usize = 64;
 
 /// How long a closing client waits for the lock, to remove its row. It may as well stay.
 const CLOSING: Duration = Duration::from_millis(100);
-
-/// How a batch ended that was not committed.
-pub(super) enum Failure {
-    /// It did not take effect and never will. With `each`, one of the requests may be the cause.
-    Never { error: Error, each: bool },
-    /// Nobody can tell now about the batch of this number.
-    Unknown { error: Error, number: i64 },
-}
-
-/// How a COMMIT ended that failed.
-pub(super) enum Ended {
-    Known(Failure),
-    /// It is to be found out.
-    Open {
-        error: Error,
-        number: i64,
-        changes: Vec<Change>,
-    },
-}
-
-/// What a transaction holds that is to be committed.
-pub(super) struct Applied {
-    pub(super) changes: Vec<Change>,
-    /// What its connection says of commits by others; `None` if it was not asked.
-    pub(super) others: Option<i64>,
-    /// The clock before, and after.
-    pub(super) began: Clock,
-    pub(super) ended: Clock,
-    /// The number of the batch; `None` if nothing took a point.
-    pub(super) number: Option<i64>,
-}
 
 /// The thread that owns the connection which writes.
 ///
@@ -79,14 +49,6 @@ pub(crate) struct Writer {
     pub(super) log: Log,
     /// What must be done before anything else.
     pub(super) unsettled: Option<Unsettled>,
-}
-
-/// A COMMIT that failed on the thread of its caller.
-pub(super) struct Unsettled {
-    pub(super) job: Box<dyn Job>,
-    pub(super) error: Error,
-    pub(super) number: i64,
-    pub(super) changes: Vec<Change>,
 }
 
 impl Writer {

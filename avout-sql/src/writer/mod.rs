@@ -1,6 +1,7 @@
 //! The thread that owns the connection which writes.
 
 mod batch;
+mod ended;
 mod thread;
 mod unsettled;
 pub(crate) mod work;

@@ -5,7 +5,8 @@ use std::time::Duration;
 use avout_core::protocol::Resolution;
 use avout_core::{Error, ErrorKind, Receipt as CoreReceipt, Result};
 
-use super::batch::{Applied, Ended, Failure, Unsettled, Writer};
+use super::batch::Writer;
+use super::ended::{Applied, Ended, Failure, Unsettled};
 use super::work::Job;
 use crate::coordinator::outcome::{self, Receipt};
 use crate::schema::clock;

@@ -225,3 +225,27 @@ async fn watches() {
     })
     .await;
 }
+
+/// A long list, which is read in pages, comes whole and in order, and nothing else with it.
+#[tokio::test]
+async fn long_lists() {
+    let place = Place::new();
+    let backend = place.open().await;
+    raw(&place.file())
+        .execute_batch(
+            "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 9999)
+             INSERT INTO refs (key, point, record) SELECT '/l/' || i, 1, x'00' FROM n;
+             INSERT INTO ref_values (key, version, state) SELECT key, x'00', x'00' FROM refs WHERE id > 0;
+             INSERT INTO ref_values (key, version, state) SELECT key, x'01', x'00' FROM refs WHERE id > 0;
+             INSERT INTO refs (key, point, record) VALUES ('/l', 1, x'00'), ('/l0', 1, x'00'), ('/k', 1, x'00')",
+        )
+        .expect("rows");
+    let mut expected: Vec<Key> = (0..10_000).map(|n| key(&format!("/l/{n}"))).collect();
+    expected.sort_unstable();
+    let found = backend.store.keys(Kind::Ref, &key("/l")).await.expect("keys");
+    assert!(found == expected, "{} keys", found.len());
+    expected.insert(0, key("/l"));
+    let found = backend.coordinator.list(&key("/l")).await.expect("keys");
+    assert!(found == expected, "{} keys", found.len());
+    assert_eq!(backend.coordinator.list(&Key::root()).await.expect("keys").len(), 10_003);
+}

@@ -1,16 +1,13 @@
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use async_trait::async_trait;
-use avout_core::backend::{self, CoordinatorCapabilities, Watcher};
+use avout_core::backend::CoordinatorCapabilities;
 use avout_core::protocol::{Commit, CommitOutcome, Committed, Conflict, Entry, Realm, Record, Snapshot};
-use avout_core::{Key, Point, Result, Revision};
+use avout_core::{Key, Point, Revision};
 use smallvec::SmallVec;
 
-use crate::namespace::Namespace;
 use crate::shards::Shards;
-use crate::watch::{Registry, Waiter};
+use crate::watch::Registry;
 
 /// A key's current record. Its revision is the number of its point, which no other commit has.
 struct Current {
@@ -43,10 +40,10 @@ struct Clock(AtomicU64);
 
 /// The coordinator's part of a namespace.
 pub(crate) struct Records {
-    capabilities: CoordinatorCapabilities,
+    pub(super) capabilities: CoordinatorCapabilities,
     current: Shards<Current>,
     clock: Clock,
-    registry: Arc<Registry>,
+    pub(super) registry: Arc<Registry>,
 }
 
 impl Records {
@@ -63,7 +60,7 @@ impl Records {
     /// the same locks. So each one is either before this moment, is applied and has at most this point, or is after it and
     /// will have a greater one: the entries are all current at the point. Commits of other keys may have
     /// taken a point up to this one and not be applied yet; who reads those keys waits for their locks.
-    fn read(&self, keys: &[Key]) -> Snapshot {
+    pub(super) fn read(&self, keys: &[Key]) -> Snapshot {
         let locked = self.current.lock(keys.iter());
         let point = self.now();
         let entries = keys.iter().enumerate().map(|(place, key)| locked.get(place, key).map(Current::entry)).collect();
@@ -74,7 +71,7 @@ impl Records {
         Point::new(self.clock.0.load(Ordering::SeqCst))
     }
 
-    fn commit(&self, commit: &Commit) -> CommitOutcome {
+    pub(super) fn commit(&self, commit: &Commit) -> CommitOutcome {
         let mut locked = self.current.lock(commit.expectations().map(|(key, _)| key));
         let mut stale = Vec::new();
         let mut entries = Vec::new();
@@ -111,52 +108,9 @@ impl Records {
         let revision = Revision::number(point.number().into());
         CommitOutcome::Committed(Committed { point, revisions: vec![revision; commit.puts.len()] })
     }
-}
 
-/// The coordinator of a namespace in memory. [`Local::coordinator`](crate::Local::coordinator) makes it.
-pub struct Coordinator {
-    namespace: Arc<Namespace>,
-}
-
-impl Coordinator {
-    pub(crate) fn new(namespace: Arc<Namespace>) -> Self {
-        Self { namespace }
-    }
-}
-
-impl fmt::Debug for Coordinator {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Coordinator").field("realm", &self.namespace.records.capabilities.realm).finish()
-    }
-}
-
-#[async_trait]
-impl backend::Coordinator for Coordinator {
-    fn capabilities(&self) -> &CoordinatorCapabilities {
-        &self.namespace.records.capabilities
-    }
-
-    async fn read(&self, keys: &[Key], _at: Option<Point>) -> Result<Snapshot> {
-        Ok(self.namespace.records.read(keys))
-    }
-
-    fn read_now(&self, keys: &[Key]) -> Option<Snapshot> {
-        Some(self.namespace.records.read(keys))
-    }
-
-    async fn commit(&self, commit: &Commit) -> Result<CommitOutcome> {
-        Ok(self.namespace.records.commit(commit))
-    }
-
-    fn commit_now(&self, commit: &Commit) -> Option<CommitOutcome> {
-        Some(self.namespace.records.commit(commit))
-    }
-
-    async fn watch(&self, keys: &[Key]) -> Result<Box<dyn Watcher>> {
-        Ok(Box::new(Waiter::new(Arc::clone(&self.namespace.records.registry), keys)))
-    }
-
-    async fn list(&self, prefix: &Key) -> Result<Vec<Key>> {
-        Ok(self.namespace.records.current.keys(prefix, |_| true))
+    /// The keys under `prefix` that have a record, sorted.
+    pub(super) fn keys(&self, prefix: &Key) -> Vec<Key> {
+        self.current.keys(prefix, |_| true)
     }
 }
