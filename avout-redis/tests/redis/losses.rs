@@ -4,7 +4,6 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use avout_conformance::servers::Redis;
 use avout_core::{Atom, Changes, Error, Lock, LockGuard, Ref, Stm};
 
 use crate::histories::{forget, forgetful};
