@@ -177,11 +177,7 @@ pub(crate) async fn no_record_points_at_a_lost_value() -> Outcome {
         redis.command(0, &["SAVE"]).await?;
         let writer = {
             let large = large.clone();
-            tokio::spawn(async move {
-                let told = large.set(vec![round; 100_000]).await.expect_err("the loss is told");
-                assert!(lost(&told).is_some(), "{told:?}");
-                large.set(vec![round; 100_000]).await
-            })
+            tokio::spawn(async move { large.set(vec![round; 100_000]).await })
         };
         // The value is written: the server forgets it, and the client connects again before the commit is sent.
         let go_on = interrupt.recv().await.expect("a value");
