@@ -3,6 +3,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use avout_core::backend::history::Losses;
 use avout_core::backend::{Coordinator, CoordinatorCapabilities, Sessions, Wake, Watcher};
 use avout_core::protocol::{Commit, CommitOutcome, Conflict, Realm, Resolution, Snapshot};
 use avout_core::{Error, ErrorKind, Key, Point, Result, Revision};
@@ -187,6 +188,10 @@ impl Layer {
 impl Coordinator for Layer {
     fn capabilities(&self) -> &CoordinatorCapabilities {
         &self.capabilities
+    }
+
+    fn losses(&self) -> Option<&Arc<Losses>> {
+        self.inner.losses()
     }
 
     fn entry_point(&self, revision: &Revision, committed: Point) -> Point {

@@ -1,6 +1,7 @@
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use avout_core::backend::history::Losses;
 use avout_core::backend::{CasOutcome, Kind, StateContainer, Store, StoreCapabilities, VersionedStateContainer};
 use avout_core::protocol::{Realm, State, Version};
 use avout_core::{Key, Result, Revision};
@@ -27,6 +28,10 @@ impl Store for Layer {
 
     fn capabilities(&self) -> StoreCapabilities {
         self.inner.capabilities()
+    }
+
+    fn losses(&self) -> Option<&Arc<Losses>> {
+        self.inner.losses()
     }
 
     fn state(&self, key: &Key) -> Arc<dyn StateContainer> {
