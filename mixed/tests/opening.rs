@@ -62,9 +62,9 @@ fn namespace() -> String {
 async fn connections_that_are_reset_are_made_again() -> Outcome {
     let namespace = namespace();
     let urls = [
-        servers::redis_url(&namespace).await?,
-        servers::zookeeper_url(&namespace).await?,
-        servers::mongo_url(&namespace).await?,
+        servers::shared::redis_url(&namespace).await?,
+        servers::shared::zookeeper_url(&namespace).await?,
+        servers::shared::mongo_url(&namespace).await?,
     ];
     for url in urls {
         let (server, _) = at(&url, SocketAddr::from(([127, 0, 0, 1], 1)))?;
@@ -99,7 +99,7 @@ async fn a_server_that_comes_late_is_waited_for() -> Outcome {
 
 /// What trying again does not change is told at once.
 async fn what_does_not_pass_is_told_at_once() -> Outcome {
-    let url = servers::redis_url(&namespace()).await?;
+    let url = servers::shared::redis_url(&namespace()).await?;
     let begun = Instant::now();
     for (url, kind) in [
         (url.replace("redis://", "redis://nobody:wrong@"), ErrorKind::Denied),
