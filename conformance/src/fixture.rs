@@ -76,6 +76,12 @@ pub trait Fixture: Send + Sync + 'static {
         Duration::from_secs(60)
     }
 
+    /// Laws that the backend is known to break, as `group::law`, each with what is missing. They are not run, and the reason is printed with
+    /// their names: what a backend does not keep belongs into its documents too.
+    fn breaks(&self) -> &[(&str, &str)] {
+        &[]
+    }
+
     /// How many laws run side by side; `None`: one for each processor. Laws that mostly wait for a server can be more.
     /// `--test-threads` on the command line counts more.
     fn side_by_side(&self) -> Option<usize> {

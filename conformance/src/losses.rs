@@ -296,7 +296,7 @@ async fn hints_are_lost(ctx: Ctx) -> Outcome {
     };
     let both = async { tokio::join!(waits, changed) };
     let ((n, change, of_atom, guard, opened, value, leader), led) =
-        within(Duration::from_secs(30), "what waits for a hint", both).await;
+        within(Duration::from_secs(30), "what waits for a hint", Box::pin(both)).await;
     let _leadership = led?;
     assert_eq!((n?, change.transpose()?.and_then(|change| change.new)), (7, Some(7)));
     assert_eq!(of_atom.transpose()?.and_then(|change| change.new), Some(7));

@@ -152,7 +152,7 @@ async fn who_is_alive_is_told_in_order(ctx: Ctx) -> Outcome {
     for session in all.iter().step_by(16) {
         own.sessions().end(*session).await?;
     }
-    let lives = |n: &usize| n % 8 == 0 && n % 16 != 0;
+    let lives = |n: &usize| n.is_multiple_of(8) && !n.is_multiple_of(16);
     let expected: Vec<bool> = (0..256).map(|n| lives(&n)).collect();
     assert_eq!(other.sessions().alive(&all).await?, expected);
     let some = [8, 16, 8, 3].map(|n: usize| SessionId::new(n as u128));

@@ -216,7 +216,7 @@ mod tests {
     use futures_util::FutureExt as _;
 
     use super::*;
-    use crate::ErrorKind;
+    use crate::error::ErrorKind;
 
     fn now(bell: &Bell<&str>) -> Option<Result<Wake>> {
         bell.rung().now_or_never()

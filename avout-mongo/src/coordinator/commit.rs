@@ -72,7 +72,9 @@ impl Work {
         for tries in 0.. {
             let stripe = if self.floor { shared.stripes.take() } else { None };
             let started = Instant::now();
-            let beat = (tries == 0 && client.progress.takes_beat()).then(|| client.progress.history.known().era);
+            // What only checks or deletes writes none.
+            let beats = tries == 0 && !self.commit.puts.is_empty() && client.progress.takes_beat();
+            let beat = beats.then(|| client.progress.history.known().era);
             let ended = self.attempt(client, stripe.unwrap_or_else(|| rand::random_range(0..STRIPES)), beat).await;
             stripe.into_iter().for_each(|stripe| shared.stripes.give_back(stripe));
             if let Ended::Committed(point) = ended? {

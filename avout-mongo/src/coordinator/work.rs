@@ -101,7 +101,7 @@ impl Work {
             push(stripes(), rawdoc! { "$unset": { "r": 1 } }, Kind::AllStripes);
             let _ = delete;
         }
-        if let (Some(era), false) = (beat, self.commit.puts.is_empty()) {
+        if let Some(era) = beat {
             let (query, change) = eras::beat(era, self.bound);
             push(query, change, Kind::One);
         }

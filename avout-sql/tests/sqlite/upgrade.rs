@@ -59,9 +59,9 @@ async fn a_file_of_the_version_before() {
         assert_eq!(read(&client.coordinator, &key("/b")).await.as_ref().map(number), Some(8));
         assert_eq!(
             conflict(client.coordinator.commit(&puts(&[(&a, Some(&done.revisions[0]), 9)])).await).stale,
-            [a.clone()]
+            std::slice::from_ref(&a)
         );
-        increment(&client.coordinator, &[a.clone()]).await.expect("a commit");
+        increment(&client.coordinator, std::slice::from_ref(&a)).await.expect("a commit");
         assert_eq!(client.coordinator.losses().expect("it can tell").count(), 0);
     }
     let version: i32 = before.query_row("PRAGMA user_version", [], |row| row.get(0)).expect("a version");
