@@ -19,7 +19,9 @@ pub(crate) async fn a_session_lives_by_its_renewals() -> Outcome {
         (one.coordinator.sessions().expect("its own"), other.coordinator.sessions().expect("its own"));
     let [short, long, unknown] = [1, 2, 3].map(SessionId::new);
     let (ttl, hours) = (Duration::from_millis(500), Duration::from_secs(7200));
-    assert!(sessions.renew(long, hours).await? && sessions.renew(long, Duration::MAX).await?);
+    assert!(!sessions.renew(long, hours).await?, "it was never begun");
+    assert!(sessions.begin(long, hours).await? && sessions.renew(long, Duration::MAX).await?);
+    assert!(sessions.begin(short, ttl).await?);
     for _ in 0..4 {
         let renewed = Instant::now();
         assert!(sessions.renew(short, ttl).await?);
