@@ -9,7 +9,7 @@ use bytes::Bytes;
 use redis::{Cmd, Value};
 
 use crate::cell::{self, Clock, expected, revision};
-use crate::client::{Client, MAX_VALUE};
+use crate::client::Client;
 use crate::names::{atom_field, mark, values_member};
 use crate::scripts::Script;
 
@@ -106,18 +106,6 @@ fn foreign() -> Error {
     Error::new(ErrorKind::Mismatch, "a key of the namespace holds something that avout did not write")
 }
 
-/// The bytes of a state that the store can take.
-fn bytes_of(value: State) -> Result<Bytes> {
-    match value {
-        State::Bytes(bytes) if bytes.len() <= MAX_VALUE => Ok(bytes),
-        State::Bytes(_) => Err(Error::new(ErrorKind::TooLarge, "a value has at most 256 MiB")),
-        State::Shared(_) => Err(Error::new(
-            ErrorKind::Unsupported,
-            "a value with the in-process codec can be kept in the memory of this process only",
-        )),
-    }
-}
-
 struct Atom {
     client: Arc<Client>,
     key: Key,
@@ -193,7 +181,7 @@ impl StateContainer for Atom {
 
     async fn set_state(&self, value: State) -> Result<Revision> {
         let named = self.named("set state");
-        let value = bytes_of(value).map_err(&named)?;
+        let value = self.client.stores().bytes_of(value).map_err(&named)?;
         match self.write(Write::Set(&value)).await.map_err(&named)? {
             Written::At(revision) => Ok(revision),
             Written::Stale(_) => Err(named(foreign())),
@@ -202,7 +190,7 @@ impl StateContainer for Atom {
 
     async fn compare_and_set_state(&self, current: Option<Revision>, value: State) -> Result<CasOutcome> {
         let named = self.named("compare and set state");
-        let value = bytes_of(value).map_err(&named)?;
+        let value = self.client.stores().bytes_of(value).map_err(&named)?;
         Ok(match self.write(Write::Cas(current.as_ref(), &value)).await.map_err(&named)? {
             Written::At(revision) => CasOutcome::Set(revision),
             Written::Stale(found) => CasOutcome::Stale(found),
@@ -284,7 +272,7 @@ impl VersionedStateContainer for Values {
 
     async fn set_state_at(&self, version: &Version, value: State) -> Result<()> {
         let named = self.named("set state at");
-        let value = bytes_of(value).map_err(&named)?;
+        let value = self.client.stores().bytes_of(value).map_err(&named)?;
         self.run(Script::PutValue, Some(version), &value).await.map_err(named)
     }
 

@@ -23,7 +23,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::abandoned::Looks;
-use super::read::{read, stale};
+use super::read::read;
 use super::work::Work;
 use crate::client::Client;
 use crate::eras::prove;
@@ -89,7 +89,7 @@ impl Work {
             }
             let keys: Vec<Key> = self.commit.expectations().map(|(key, _)| key.clone()).collect();
             let now = read(client, &keys, None).await?;
-            if let Some(conflict) = stale(&self.commit, now) {
+            if let Some(conflict) = self.commit.conflict_with(now) {
                 return Ok(CommitOutcome::Conflict(conflict));
             }
             if losses.count() != lost {

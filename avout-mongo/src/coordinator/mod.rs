@@ -14,7 +14,7 @@ use avout_core::backend::history::Losses;
 use avout_core::backend::{self, CoordinatorCapabilities, Watcher};
 use avout_core::protocol::{Commit, CommitOutcome, Committed, Key, Point, Revision, Snapshot};
 
-use self::read::{read, stale};
+use self::read::read;
 use self::watch::RefWatcher;
 use crate::client::Client;
 use crate::listing;
@@ -83,7 +83,7 @@ async fn check_alone(client: &Client, commit: &Commit) -> Result<CommitOutcome> 
     let keys: Vec<Key> = commit.checks.iter().map(|check| check.key.clone()).collect();
     let now = read(client, &keys, None).await?;
     let point = now.point;
-    Ok(match stale(commit, now) {
+    Ok(match commit.conflict_with(now) {
         Some(conflict) => CommitOutcome::Conflict(conflict),
         None => CommitOutcome::Committed(Committed { point, revisions: Vec::new() }),
     })

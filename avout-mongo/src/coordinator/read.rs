@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use avout_core::backend::history::Known;
-use avout_core::protocol::{Commit, Conflict, Entry, Key, Point, Record, Snapshot};
+use avout_core::protocol::{Entry, Key, Point, Record, Snapshot};
 use avout_core::{Error, ErrorKind, Result};
 use bytes::Bytes;
 use mongodb::bson::{Bson, Document, RawArrayBuf, rawdoc};
@@ -128,19 +128,4 @@ fn refused(failure: Failure, chosen: bool) -> Error {
         Some(SNAPSHOT_UNAVAILABLE) => Error::new(ErrorKind::Unavailable, "the server has no snapshot just now"),
         _ => failure.unapplied(),
     }
-}
-
-/// The keys of a commit that are not as it expects, in a snapshot of all its keys; `None` if all are.
-pub(crate) fn stale(commit: &Commit, now: Snapshot) -> Option<Conflict> {
-    let (mut stale, mut entries) = (Vec::new(), Vec::new());
-    for ((key, expected), entry) in commit.expectations().zip(now.entries) {
-        if entry.as_ref().map(|entry| &entry.revision) != expected {
-            stale.push(key.clone());
-            entries.push(entry);
-        }
-    }
-    if stale.is_empty() {
-        return None;
-    }
-    Some(Conflict { stale, fresh: Some(Snapshot { point: now.point, entries }) })
 }

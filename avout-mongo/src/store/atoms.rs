@@ -12,11 +12,10 @@ use avout_core::backend::time::sleep;
 use avout_core::backend::{CasOutcome, StateContainer};
 use avout_core::protocol::{Key, Revision, State};
 use avout_core::{Error, ErrorKind, Result};
-use bytes::Bytes;
 use mongodb::bson::raw::cstr;
 use mongodb::bson::{Bson, Document, RawArrayBuf, RawDocumentBuf, rawdoc};
 
-use super::chunks::{CHUNK, Chunks, bytes_of, find};
+use super::chunks::{CHUNK, Chunks, find};
 use super::documents;
 use crate::client::Client;
 use crate::hub::Table;
@@ -80,7 +79,7 @@ impl Atom {
 
     async fn ready(&self, value: State) -> Result<Ready> {
         self.client.usable()?;
-        let bytes: Bytes = bytes_of(value)?;
+        let bytes = self.client.stores.bytes_of(value)?;
         let revision = Revision::number(rand::random());
         let mut fields = rawdoc! { "r": revision_bytes(&revision) };
         if bytes.len() <= CHUNK {

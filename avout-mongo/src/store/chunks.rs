@@ -3,30 +3,17 @@
 //! Chunks are written first, under a token that nobody else has, and then the one document that names the token. So a
 //! state is there as a whole or not at all, and two writers never mix.
 
-use avout_core::protocol::State;
 use avout_core::{Error, ErrorKind, Result};
 use bytes::Bytes;
 use mongodb::bson::raw::cstr;
 use mongodb::bson::{Bson, Document, RawArrayBuf, RawDocumentBuf, rawdoc};
 
-use crate::client::{Client, MAX_VALUE};
+use crate::client::Client;
 use crate::wire::bson::{binary, majority, strange};
 use crate::wire::request::WriteErrors;
 
 /// The bytes of a chunk, and the most that lie in the document itself. A document has at most 16 MiB.
 pub(crate) const CHUNK: usize = 8 << 20;
-
-/// The bytes of a state that the store can take.
-pub(crate) fn bytes_of(value: State) -> Result<Bytes> {
-    match value {
-        State::Bytes(bytes) if bytes.len() <= MAX_VALUE => Ok(bytes),
-        State::Bytes(_) => Err(Error::new(ErrorKind::TooLarge, "a value has at most 512 MiB")),
-        State::Shared(_) => Err(Error::new(
-            ErrorKind::Unsupported,
-            "a value with the in-process codec can be kept in the memory of this process only",
-        )),
-    }
-}
 
 /// The name of chunks: what they belong to, and a token.
 pub(crate) struct Chunks {

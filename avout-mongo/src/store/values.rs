@@ -24,7 +24,7 @@ use mongodb::bson::raw::{RawBson, cstr};
 use mongodb::bson::{Bson, Document, RawArrayBuf, RawDocumentBuf, doc, rawdoc};
 use mongodb::options::ReadConcern;
 
-use super::chunks::{CHUNK, Chunks, bytes_of, find};
+use super::chunks::{CHUNK, Chunks, find};
 use super::documents;
 use crate::client::Client;
 use crate::listing::sorted;
@@ -78,7 +78,7 @@ impl Values {
 
     async fn write(&self, version: &Version, value: State) -> Result<()> {
         self.client.usable()?;
-        let bytes = bytes_of(value)?;
+        let bytes = self.client.stores.bytes_of(value)?;
         let mut document = rawdoc! { "_id": self.id(version) };
         let mut chunks = None;
         if bytes.len() <= CHUNK {

@@ -7,7 +7,7 @@ use avout_core::protocol::{Key, Revision, State};
 use bytes::Bytes;
 use rusqlite::{Connection, params};
 
-use super::bytes::{bytes_of, limited};
+use super::bytes::limited;
 use crate::client::Client;
 use crate::coordinator::read;
 use crate::schema::clock::Stamp;
@@ -54,7 +54,7 @@ impl StateContainer for Atom {
     }
 
     async fn set_state(&self, value: State) -> Result<Revision> {
-        let value = bytes_of(value).map_err(|error| error.at(&self.key).during("set state"))?;
+        let value = self.client.stores.bytes_of(value).map_err(|error| error.at(&self.key).during("set state"))?;
         match self.write(AtomWrite::Set(value), "set state").await? {
             Some(AtomAnswer::Set(stamp)) => Ok(stamp.revision()),
             _ => Err(read::broken(&self.key)),
@@ -63,7 +63,7 @@ impl StateContainer for Atom {
 
     async fn compare_and_set_state(&self, current: Option<Revision>, value: State) -> Result<CasOutcome> {
         let operation = "compare and set state";
-        let value = bytes_of(value).map_err(|error| error.at(&self.key).during(operation))?;
+        let value = self.client.stores.bytes_of(value).map_err(|error| error.at(&self.key).during(operation))?;
         let current = current.as_ref().map(Stamp::expected);
         Ok(match self.write(AtomWrite::Cas(current, value), operation).await? {
             Some(AtomAnswer::Set(stamp)) => CasOutcome::Set(stamp.revision()),

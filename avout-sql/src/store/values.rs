@@ -7,7 +7,7 @@ use avout_core::{Error, ErrorKind, Result};
 use bytes::Bytes;
 use rusqlite::{Connection, params};
 
-use super::bytes::{bytes_of, limited};
+use super::bytes::limited;
 use crate::client::Client;
 use crate::wire::error::classify;
 use crate::writer::work::{Batch, Work};
@@ -47,7 +47,7 @@ impl VersionedStateContainer for Values {
 
     async fn set_state_at(&self, version: &Version, value: State) -> Result<()> {
         let operation = "set state at";
-        let value = bytes_of(value).map_err(|error| error.at(&self.key).during(operation))?;
+        let value = self.client.stores.bytes_of(value).map_err(|error| error.at(&self.key).during(operation))?;
         self.write(ValueWrite::Set(version.encode(), value), operation).await
     }
 

@@ -68,19 +68,7 @@ pub(crate) fn with_path(error: Error, path: &Path) -> Error {
     }
 }
 
-/// One error as many: the requests of a batch fail together, and each gets its own.
-pub(crate) fn copies(error: Error) -> impl Fn() -> Error {
-    let error = Arc::new(error);
-    move || {
-        let copy = Error::new(error.kind(), error.to_string());
-        match Cause::of(&error) {
-            Some(cause) => copy.with_source(cause),
-            None => copy,
-        }
-    }
-}
-
-/// The source of a shared error.
+/// The source of an error whose text another one has.
 #[derive(Debug)]
 struct Cause(Arc<Error>);
 
@@ -148,15 +136,12 @@ mod tests {
         assert_eq!(classify(rusqlite::Error::InvalidPath("x".into())).kind(), InvalidInput);
     }
 
-    /// The requests of a batch each get the kind, the message and the driver's error.
+    /// An error names the file, and keeps the driver's error.
     #[test]
-    fn copies_keep_the_source() {
-        let copy = copies(classify(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_FULL), None)));
-        for error in [copy(), copy()] {
-            assert_eq!(error.kind(), ErrorKind::Full);
-            assert!(error.downcast_ref::<rusqlite::Error>().is_some());
-        }
-        let error = with_path(copy(), Path::new("/data/x.db"));
+    fn the_file_is_named() {
+        let full = classify(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_FULL), None));
+        let error = with_path(full, Path::new("/data/x.db"));
+        assert!(error.downcast_ref::<rusqlite::Error>().is_some());
         assert!(error.to_string().ends_with("no room on the disk: /data/x.db"), "{error}");
     }
 }

@@ -13,7 +13,7 @@ use crate::schema::clock::{self, Clock, Name};
 use crate::schema::tables;
 use crate::watch::hub::Change;
 use crate::wire::connection::{patiently, roll_back, run};
-use crate::wire::error::{classify, copies};
+use crate::wire::error::classify;
 use crate::wire::file::Lengths;
 use crate::wire::log::Log;
 
@@ -138,7 +138,7 @@ impl Writer {
         }
         self.has_lost();
         if let Err(error) = self.ready() {
-            return fail(jobs, error);
+            return fail(jobs, &error);
         }
         let begun = Instant::now();
         match self.attempt(&mut jobs) {
@@ -161,7 +161,7 @@ impl Writer {
                 self.shared.hub.notify(changes);
                 jobs.into_iter().for_each(|job| job.succeed());
             }
-            Err(Failure::Never { error, .. }) => fail(jobs, error),
+            Err(Failure::Never { error, .. }) => fail(jobs, &error),
             Err(Failure::Unknown { error, number }) => self.give_receipts(jobs, error, number),
         }
     }
@@ -347,7 +347,6 @@ impl Writer {
     }
 }
 
-fn fail(jobs: Vec<Box<dyn Job>>, error: Error) {
-    let copy = copies(error);
-    jobs.into_iter().for_each(|job| job.fail(copy()));
+fn fail(jobs: Vec<Box<dyn Job>>, error: &Error) {
+    jobs.into_iter().for_each(|job| job.fail(error.clone()));
 }

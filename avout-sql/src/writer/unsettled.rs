@@ -12,7 +12,7 @@ use crate::coordinator::outcome::{self, Receipt};
 use crate::schema::clock;
 use crate::watch::hub::Change;
 use crate::wire::connection::roll_back;
-use crate::wire::error::{classify, copies};
+use crate::wire::error::classify;
 
 impl Writer {
     /// Finds out how a batch ended that another thread left.
@@ -77,17 +77,16 @@ impl Writer {
         let receipt = Receipt { realm: self.shared.realm, writer: self.id, batch: number, point: 0 };
         self.rename();
         self.stale = true;
-        let copy = copies(error);
         for job in jobs {
             let Some(point) = job.point() else {
                 // It wrote nothing, or a value that nothing points at. What it saw may never have been.
-                job.fail(copy());
+                job.fail(error.clone());
                 continue;
             };
             let bytes = Receipt { point, ..receipt }.encode();
             let error = Error::new(ErrorKind::OutcomeUnknown, "the commit was sent and it cannot be told how it ended")
                 .with_receipt(CoreReceipt::Native(bytes))
-                .with_source(copy());
+                .with_source(error.clone());
             job.fail(error);
         }
     }

@@ -1,6 +1,6 @@
 //! Reads, and commits that only check.
 
-use avout_core::protocol::{Commit, CommitOutcome, Committed, Conflict, Floor, Key, Point, Snapshot};
+use avout_core::protocol::{Commit, CommitOutcome, Committed, Floor, Key, Point, Snapshot};
 use avout_core::{Error, ErrorKind, Result};
 use zookeeper::{Error as ZkError, MultiReadResult, MultiReader};
 
@@ -99,20 +99,12 @@ impl Coordinator {
     /// A commit that writes nothing took effect where all was as it expects.
     pub(super) async fn check_alone(&self, commit: &Commit) -> Result<CommitOutcome> {
         let keys: Vec<Key> = commit.checks.iter().map(|check| check.key.clone()).collect();
-        let snapshot = self.snapshot(&keys).await?;
-        let mut stale = Vec::new();
-        let mut fresh = Vec::new();
-        for (check, entry) in commit.checks.iter().zip(snapshot.entries) {
-            if entry.as_ref().map(|entry| &entry.revision) != check.revision.as_ref() {
-                stale.push(check.key.clone());
-                fresh.push(entry);
-            }
-        }
-        if stale.is_empty() {
-            return Ok(CommitOutcome::Committed(Committed { point: snapshot.point, revisions: Vec::new() }));
-        }
-        let fresh = Some(Snapshot { point: snapshot.point, entries: fresh });
-        Ok(CommitOutcome::Conflict(Conflict { stale, fresh }))
+        let now = self.snapshot(&keys).await?;
+        let point = now.point;
+        Ok(match commit.conflict_with(now) {
+            Some(conflict) => CommitOutcome::Conflict(conflict),
+            None => CommitOutcome::Committed(Committed { point, revisions: Vec::new() }),
+        })
     }
 
     pub(super) async fn keys_under(&self, prefix: &Key) -> Result<Vec<Key>> {

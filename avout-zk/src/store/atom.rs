@@ -7,7 +7,7 @@ use avout_core::{Error, ErrorKind, Result};
 use bytes::Bytes;
 use zookeeper::{Client as Zk, CreateMode, Error as ZkError, MultiWriteError, MultiWriteResult, Stat};
 
-use super::parts::{self, Found, Head, bytes_of};
+use super::parts::{self, Found, Head};
 use crate::coordinator::{ANY_VERSION, Hub, Registration, Token};
 use crate::schema::{Folder, made_by};
 use crate::wire::{Client, Ground, classify, classify_write};
@@ -287,12 +287,12 @@ impl StateContainer for Atom {
     }
 
     async fn set_state(&self, value: State) -> Result<Revision> {
-        let set = async { self.write(bytes_of(value)?).await };
+        let set = async { self.write(parts::capabilities().bytes_of(value)?).await };
         set.await.map_err(|error| self.wrong(error, "set state"))
     }
 
     async fn compare_and_set_state(&self, expected: Option<Revision>, value: State) -> Result<CasOutcome> {
-        let set = async { self.compare_and_write(expected, bytes_of(value)?).await };
+        let set = async { self.compare_and_write(expected, parts::capabilities().bytes_of(value)?).await };
         set.await.map_err(|error| self.wrong(error, "compare and set state"))
     }
 

@@ -15,7 +15,6 @@ use futures_util::stream::{self, StreamExt};
 use zookeeper::{Client as Zk, Error as ZkError, MultiReadResult};
 
 use atom::Atom;
-use parts::MAX_VALUE;
 use values::Values;
 
 use crate::coordinator::Hub;
@@ -46,12 +45,7 @@ impl backend::Store for Store {
     }
 
     fn capabilities(&self) -> StoreCapabilities {
-        let mut capabilities = StoreCapabilities::default();
-        capabilities.max_value = MAX_VALUE;
-        capabilities.durable = true;
-        capabilities.shared_between_processes = true;
-        capabilities.push = true;
-        capabilities
+        parts::capabilities()
     }
 
     fn losses(&self) -> Option<&Arc<Losses>> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use avout_core::protocol::State;
+use avout_core::backend::StoreCapabilities;
 use avout_core::{Error, ErrorKind, Result};
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
@@ -103,16 +103,14 @@ fn corrupt() -> Error {
     Error::new(ErrorKind::Corrupt, "the value's znodes are not as avout wrote them")
 }
 
-/// The bytes of a state that the store can take.
-pub(super) fn bytes_of(value: State) -> Result<Bytes> {
-    match value {
-        State::Bytes(bytes) if bytes.len() <= MAX_VALUE => Ok(bytes),
-        State::Bytes(_) => Err(Error::new(ErrorKind::TooLarge, "a value in ZooKeeper has at most 16 MiB")),
-        State::Shared(_) => Err(Error::new(
-            ErrorKind::Unsupported,
-            "a value with the in-process codec can be kept in the memory of this process only",
-        )),
-    }
+/// What a store in ZooKeeper can do.
+pub(super) fn capabilities() -> StoreCapabilities {
+    let mut capabilities = StoreCapabilities::default();
+    capabilities.max_value = MAX_VALUE;
+    capabilities.durable = true;
+    capabilities.shared_between_processes = true;
+    capabilities.push = true;
+    capabilities
 }
 
 /// The head of a value. Writes its parts, if it is to have any, as `<before><name>`; the outer znode must be there.

@@ -8,7 +8,7 @@ use avout_core::{Error, ErrorKind, Result};
 use futures_util::stream::{self, StreamExt};
 use zookeeper::{Client as Zk, CreateMode, Error as ZkError};
 
-use super::parts::{self, bytes_of};
+use super::parts;
 use crate::schema::{Folder, made_by};
 use crate::wire::{Client, classify};
 
@@ -42,7 +42,7 @@ impl Values {
     }
 
     async fn write(&self, version: &Version, value: State) -> Result<()> {
-        let value = bytes_of(value)?;
+        let value = parts::capabilities().bytes_of(value)?;
         let options = &made_by(&self.client.options, CreateMode::Persistent);
         let path = self.at(version);
         let before = self.before(version);
