@@ -32,7 +32,7 @@ use crate::error::{Error, Result};
 /// bells.ring("/b");
 /// bells.ring("/a");
 /// assert_eq!(bell.rung().await?, Wake::Changed);
-/// # avout_core::Result::Ok(()) }).unwrap();
+/// # avout_core::Result::<()>::Ok(()) }).unwrap();
 /// ```
 pub struct Bells<K> {
     watched: Mutex<HashMap<K, Vec<Arc<Signal>>>>,

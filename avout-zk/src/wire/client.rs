@@ -21,15 +21,15 @@ use crate::schema::{Opened, Paths};
 /// Each connection is a session of its own, which ends with it. Before the first request goes by a connection, the namespace is entered
 /// there: see [`enter`](super::enter).
 pub(crate) struct Client {
-    pub(crate) options: Options,
-    pub(crate) paths: Paths,
-    pub(crate) history: History,
+    pub(crate) options: Arc<Options>,
+    pub(crate) paths: Arc<Paths>,
+    pub(crate) history: Arc<History>,
     opened: OnceLock<Opened>,
     /// Whether reads take a majority.
-    quorum: AtomicBool,
+    quorum: Arc<AtomicBool>,
     /// A large value was written, and somebody was told of it.
     warned: AtomicBool,
-    links: Box<[Link]>,
+    links: Box<[Arc<Link>]>,
     /// Connections and their thread do not survive a fork, so a child must not go on with its parent's client.
     process: u32,
 }
@@ -48,12 +48,13 @@ pub(crate) struct Ground {
 
 impl Client {
     pub(crate) fn new(options: Options) -> Self {
-        let paths = Paths::new(options.namespace.clone());
-        let links = (0..options.connections).map(|_| Link::new(options.clone())).collect();
+        let paths = Arc::new(Paths::new(options.namespace.clone()));
+        let links = (0..options.connections).map(|_| Arc::new(Link::new(options.clone()))).collect();
         // Until the servers have told how many they are.
-        let quorum = AtomicBool::new(options.reads != Some(Reads::Sync));
+        let quorum = Arc::new(AtomicBool::new(options.reads != Some(Reads::Sync)));
         // Points count changes of the servers' data, and know no eras.
-        let history = History::new(64, Arc::new(Losses::new()));
+        let history = Arc::new(History::new(64, Arc::new(Losses::new())));
+        let options = Arc::new(options);
         let (opened, warned) = (OnceLock::new(), AtomicBool::new(false));
         Self { options, paths, history, opened, quorum, warned, links, process: std::process::id() }
     }
@@ -163,18 +164,7 @@ impl Client {
         let entered = || link.entered(turn).filter(|entered| self.history.seen(entered.era).is_some());
         let Entered { era, refused } = match entered() {
             Some(entered) => entered,
-            None => {
-                let message = "the server did not answer within the timeout";
-                let entering = async {
-                    let _one = link.entering.lock().await;
-                    match entered() {
-                        Some(entered) => Ok(entered),
-                        None => self.enter(&zk, link, turn, opened).await,
-                    }
-                };
-                let entered = timeout(self.options.timeout, entering).await;
-                entered.map_err(|_| Error::new(ErrorKind::Unavailable, message))??
-            }
+            None => self.enter(&zk, link, turn, opened).await?,
         };
         Ok(Ground { zk, era, generation: self.generation(), refused, link: number })
     }
@@ -184,20 +174,32 @@ impl Client {
         self.history.losses().count() as u32
     }
 
-    async fn enter(&self, zk: &Zk, link: &Link, turn: u64, opened: &Opened) -> Result<Entered> {
-        let found = enter(zk, self.entrance(opened)).await?;
-        if self.options.reads.is_none() {
-            // Servers that do not tell how many they are may be several.
-            let several = self.options.has_several_servers() || found.servers.is_none_or(|servers| servers > 1);
-            self.quorum.store(several, Ordering::Relaxed);
-        }
-        let entered = Entered { era: found.era, refused: found.refused };
-        link.set_entered(Some((turn, entered.clone())));
-        Ok(entered)
-    }
-
-    fn entrance<'a>(&'a self, opened: &'a Opened) -> Entrance<'a> {
-        Entrance { options: &self.options, paths: &self.paths, history: &self.history, clock_made: opened.clock_made }
+    /// Enters the namespace by a connection, unless another one does. That runs in a task of the library's own, so that a caller that is
+    /// not polled any more holds up no other.
+    async fn enter(&self, zk: &Arc<Zk>, link: &Arc<Link>, turn: u64, opened: &Opened) -> Result<Entered> {
+        let (zk, link, quorum) = (Arc::clone(zk), Arc::clone(link), Arc::clone(&self.quorum));
+        let (options, paths, history) = (Arc::clone(&self.options), Arc::clone(&self.paths), Arc::clone(&self.history));
+        let (limit, clock_made) = (self.options.timeout, opened.clock_made);
+        let entering = async move {
+            let _one = link.entering.lock().await;
+            if let Some(entered) = link.entered(turn).filter(|entered| history.seen(entered.era).is_some()) {
+                return Ok(entered);
+            }
+            let at = Entrance { options: &options, paths: &paths, history: &history, clock_made };
+            let found = enter(&zk, at).await?;
+            if options.reads.is_none() {
+                // Servers that do not tell how many they are may be several.
+                let several = options.has_several_servers() || found.servers.is_none_or(|servers| servers > 1);
+                quorum.store(several, Ordering::Relaxed);
+            }
+            let entered = Entered { era: found.era, refused: found.refused };
+            link.set_entered(Some((turn, entered.clone())));
+            Ok(entered)
+        };
+        let late = || Error::new(ErrorKind::Unavailable, "the server did not answer within the timeout");
+        let entering = tasks::connections().spawn(async move { timeout(limit, entering).await });
+        let entered = entering.await.map_err(|error| late().with_source(error))?;
+        entered.map_err(|_| late())?
     }
 
     /// Whether a commit may be made here.
@@ -229,7 +231,7 @@ impl Client {
 
     /// Ends all sessions; later requests are [`Closed`](ErrorKind::Closed).
     pub(crate) fn close(&self) {
-        self.links.iter().for_each(Link::close);
+        self.links.iter().for_each(|link| link.close());
     }
 }
 
