@@ -16,6 +16,8 @@ use crate::{Backend, Fixture};
 pub struct Law {
     pub(crate) group: &'static str,
     pub(crate) name: &'static str,
+    /// It rests on signs of life that arrive in time, so a machine that stands still breaks it as well.
+    pub(crate) timed: bool,
     pub(crate) test: fn(Ctx) -> BoxFuture<'static, Outcome>,
 }
 
@@ -26,14 +28,17 @@ impl Law {
     }
 }
 
-/// Makes a file's table of laws, `LAWS`, from its group and the names of its functions, which are `async fn(Ctx) -> Outcome`.
+/// Makes a file's table of laws, `LAWS`, from its group and the names of its functions, which are `async fn(Ctx) -> Outcome`. Those
+/// after `timed` rest on signs of life that arrive in time.
 macro_rules! laws {
-    ($group:literal: $($law:ident),+ $(,)?) => {
-        pub(crate) const LAWS: &[$crate::law::Law] = &[$($crate::law::Law {
-            group: $group,
-            name: stringify!($law),
-            test: |ctx| Box::pin($law(ctx)),
-        }),+];
+    ($group:literal: $($law:ident),* $(,)? $(; timed: $($timed:ident),+ $(,)?)?) => {
+        pub(crate) const LAWS: &[$crate::law::Law] = &[
+            $($crate::law::laws!(@one $group, $law, false),)*
+            $($($crate::law::laws!(@one $group, $timed, true),)+)?
+        ];
+    };
+    (@one $group:literal, $law:ident, $timed:literal) => {
+        $crate::law::Law { group: $group, name: stringify!($law), timed: $timed, test: |ctx| Box::pin($law(ctx)) }
     };
 }
 pub(crate) use laws;

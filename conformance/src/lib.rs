@@ -45,6 +45,7 @@ mod lock;
 mod log;
 mod losses;
 mod mixed;
+mod noise;
 mod registry;
 mod runner;
 mod runtimes;

@@ -19,7 +19,8 @@ laws! { "losses":
     what_goes_on_in_the_background_is_told_of_no_loss,
     each_watch_is_told_of_a_loss_and_goes_on,
     an_attempt_that_began_before_a_loss_commits_nothing,
-    a_snapshot_from_before_a_loss_is_of_no_use,
+    a_snapshot_from_before_a_loss_is_of_no_use;
+    timed:
     a_guard_is_given_only_in_a_session_that_the_store_knows,
     a_lost_hint_holds_up_nobody,
 }

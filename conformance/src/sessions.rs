@@ -10,12 +10,13 @@ use tokio::time::Instant;
 use crate::law::{Ctx, Failure, Outcome, laws};
 
 laws! { "sessions":
+    a_session_that_was_ended_is_never_revived,
+    a_session_is_begun_once_however_often_it_is_asked,
+    who_is_alive_is_told_in_order;
+    timed:
     a_session_lives_as_long_as_it_shows_signs_of_life,
     a_session_without_signs_of_life_ends_in_time,
-    a_session_that_was_ended_is_never_revived,
     a_session_that_expired_is_never_revived,
-    a_session_is_begun_once_however_often_it_is_asked,
-    who_is_alive_is_told_in_order,
 }
 
 /// A client that looks at sessions, or has them.

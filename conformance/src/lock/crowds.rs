@@ -5,15 +5,17 @@ use std::time::{Duration, Instant};
 
 use avout_core::{Permit, Semaphore, Stm};
 
-use super::bench::{LONG, Noise, TTL};
+use super::bench::{LONG, TTL};
 use crate::law::{Ctx, Failure, Outcome, laws, together, within};
+use crate::noise::Noise;
 use crate::stm::bench::{SOON, roles};
 use crate::stm::rig::{Rigged, Then};
 
 laws! { "lock":
+    all_that_there_is_room_for_get_it_at_once;
+    timed:
     whoever_dies_in_a_crowd_is_noticed,
     a_crowd_that_dies_at_once_is_followed,
-    all_that_there_is_room_for_get_it_at_once,
 }
 
 /// The sessions of a crowd live longer than others, as all of them show signs of life through one connection.

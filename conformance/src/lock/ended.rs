@@ -13,7 +13,8 @@ use crate::stm::bench::SOON;
 use crate::stm::rig::Then;
 
 laws! { "lock":
-    a_client_that_is_closed_leaves_no_session,
+    a_client_that_is_closed_leaves_no_session;
+    timed:
     whoever_ends_a_session_removes_what_it_leaves,
     a_sweep_removes_what_dead_sessions_leave,
     a_sweep_ends_no_session_that_lives,

@@ -4,13 +4,17 @@ use std::time::{Duration, Instant};
 
 use avout_core::ErrorKind;
 
-use super::bench::{LONG, Mortal, Noise, TTL, client, until_status};
+use super::bench::{LONG, Mortal, TTL, client, until_status};
 use crate::fault::{CrashAt, CrashPoint, Death, LossPlan, LossyReplies, Moment};
 use crate::law::{Ctx, Outcome, laws, needs, together, within};
+use crate::noise::Noise;
 use crate::stm::bench::{SOON, aside, refused, roles};
 use crate::stm::rig::Then;
 
 laws! { "lock":
+    requests_that_begin_a_session_together_share_it,
+    lost_replies_leave_nothing_behind;
+    timed:
     a_dead_holder_is_followed_within_twice_the_ttl,
     a_dead_holder_is_followed_by_its_own_time,
     a_dead_waiter_is_passed_over,
@@ -21,8 +25,6 @@ laws! { "lock":
     a_required_commit_does_not_outlive_the_guard,
     a_waiter_that_was_cut_off_waits_on,
     an_idle_session_is_not_taken_for_dead,
-    requests_that_begin_a_session_together_share_it,
-    lost_replies_leave_nothing_behind,
     whoever_dies_at_any_call_holds_nobody_up,
 }
 

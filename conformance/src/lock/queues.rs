@@ -11,18 +11,20 @@ use futures_util::future::BoxFuture;
 use rand::RngExt as _;
 use serde::{Deserialize, Serialize};
 
-use super::bench::{LONG, Mortal, Noise, client};
+use super::bench::{LONG, Mortal, client};
 use crate::law::{Ctx, Failure, Outcome, laws, within};
+use crate::noise::Noise;
 use crate::stm::bench::{SOON, aside, refused_at, roles};
 use crate::stm::rig::Rigged;
 
 laws! { "lock":
     a_queue_of_another_capacity_is_refused,
     a_slow_job_does_not_fill_a_queue,
+    a_push_wakes_a_receiver_that_looked_too_early,
+    a_value_that_cannot_be_read_is_told_and_stays;
+    timed:
     a_dropped_receive_leaves_its_value,
     a_hung_receiver_is_followed_whoever_looks,
-    a_push_wakes_a_receiver_that_looked_too_early,
-    a_value_that_cannot_be_read_is_told_and_stays,
 }
 
 /// Longer than any law.

@@ -14,14 +14,15 @@ use crate::stm::bench::{SOON, eventually};
 
 laws! { "runtimes":
     a_client_works_when_the_runtime_that_opened_it_has_ended,
+    watches_go_on_when_their_runtime_has_ended,
+    what_waits_goes_on_with_another_runtime,
+    connections_are_made_again_when_the_first_runtime_has_ended,
+    a_client_is_closed_from_another_runtime;
+    timed:
     a_lock_is_kept_when_an_earlier_runtime_has_ended,
     a_lock_is_kept_when_a_paused_runtime_has_ended,
     a_guard_is_kept_when_its_own_runtime_has_ended,
     a_received_value_stays_hidden_when_its_runtime_has_ended,
-    watches_go_on_when_their_runtime_has_ended,
-    what_waits_goes_on_with_another_runtime,
-    connections_are_made_again_when_the_first_runtime_has_ended,
-    a_client_is_closed_from_another_runtime,
 }
 
 /// A client takes all requests when the runtime has ended that opened it and made its first requests.

@@ -11,7 +11,8 @@ use crate::law::{Ctx, Failure, Outcome, laws, together, within};
 use crate::lock::bench::{TTL, client};
 use crate::stm::bench::SOON;
 
-laws! { "runtimes":
+laws! { "runtimes":;
+    timed:
     runtimes_share_a_client_at_the_same_time,
     a_runtime_that_does_not_run_holds_up_no_other,
     a_client_needs_no_tokio,
