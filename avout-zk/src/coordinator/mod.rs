@@ -20,8 +20,6 @@ pub(crate) use commit::ANY_VERSION;
 pub(crate) use entry::Token;
 pub(crate) use watch::{Hub, Registration};
 
-use watch::RefWatcher;
-
 /// The most keys that a commit or a read may name.
 const MAX_KEYS: usize = 1000;
 
@@ -81,7 +79,7 @@ impl backend::Coordinator for Coordinator {
         let paths = keys.iter().map(|key| self.client.paths.record(key)).collect();
         let registration = Registration::new(&self.client, &self.hub, paths);
         registration.arm().await.map_err(|error| error.during("watch"))?;
-        Ok(Box::new(RefWatcher(registration)))
+        Ok(Box::new(registration))
     }
 
     async fn list(&self, prefix: &Key) -> Result<Vec<Key>> {

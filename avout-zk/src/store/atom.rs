@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use avout_core::backend::{CasOutcome, StateContainer};
+use avout_core::backend::{CasOutcome, StateContainer, Watcher as _};
 use avout_core::protocol::{Key, Revision, State};
 use avout_core::{Error, ErrorKind, Result};
 use bytes::Bytes;
@@ -298,7 +298,7 @@ impl StateContainer for Atom {
 
     async fn changed(&self, since: Option<Revision>) -> Result<()> {
         let changed = async {
-            let registration = Registration::new(&self.client, &self.hub, vec![self.path.clone()]);
+            let mut registration = Registration::new(&self.client, &self.hub, vec![self.path.clone()]);
             registration.arm().await?;
             // The watch comes before the look: a change after the look rings.
             let generation = self.client.generation();
