@@ -18,6 +18,7 @@ tests![
     a_namespace_of_others_is_left_alone,
     a_namespace_made_anew_is_another,
     a_foreign_znode_is_one_keys_trouble,
+    what_is_made_by_hand_stays_corrupt,
     parts_that_nobody_needs_go,
     a_value_that_was_cut_short_is_none,
     names_too_long_for_a_request_are_refused,
@@ -56,9 +57,9 @@ async fn versions_pass_their_end() -> Outcome {
         again.swap(|n| n + 1).await?;
     }
     assert_eq!(atom.get().await?, 20);
-    // Each write is a version, and one more where it hopped.
+    // Each write is a version, the first one is made in two, and there are two more where it hopped.
     let (_, stat) = raw(zk).await?.get_data(&path_of("limits_versions", "refs", "a")).await?;
-    assert_eq!(stat.version, 41);
+    assert_eq!(stat.version, 43);
     Ok(())
 }
 
@@ -136,6 +137,43 @@ async fn a_foreign_znode_is_one_keys_trouble() -> Outcome {
     assert_eq!((error.kind(), error.key().map(Key::as_str)), (ErrorKind::Corrupt, Some("/a")), "{error:?}");
     stm.dosync(async |tx| tx.alter(&b, |n| n + 1).await).await?;
     assert_eq!(b.get().await?, 1);
+    Ok(())
+}
+
+/// A record or an atom that was deleted and made again by hand with the same bytes, or set by hand to bytes that it had, is `Corrupt` for
+/// good, though later commits move the clock on.
+async fn what_is_made_by_hand_stays_corrupt() -> Outcome {
+    let zk = shared::zookeeper().await?;
+    let stm = client(&zk.url("limits_by_hand")).await?;
+    let raw = raw(zk).await?;
+    let moving = stm.create_ref("/moving", 0_i64).await?;
+    for made_again in [true, false] {
+        let (r, atom) = (stm.create_ref("/r", 0_i64).await?, stm.create_atom("/atom", 0_i64).await?);
+        for (folder, name) in [("refs", "r"), ("atoms", "atom")] {
+            let path = path_of("limits_by_hand", folder, name);
+            let (data, _) = raw.get_data(&path).await?;
+            if made_again {
+                raw.delete(&path, None).await?;
+                raw.create(&path, &data, &OPEN).await?;
+            } else {
+                raw.set_data(&path, &data, None).await?;
+            }
+        }
+        stm.dosync(async |tx| tx.alter(&moving, |n| n + 1).await).await?;
+        let read = stm.dosync(async |tx| tx.get(&r).await).await;
+        let written = stm.dosync(async |tx| tx.alter(&r, |n| n + 1).await).await;
+        let (swapped, fetched) = (atom.swap(|n| n + 1).await, atom.get().await);
+        for (what, result, key) in
+            [("read", read, "/r"), ("write", written, "/r"), ("swap", swapped, "/atom"), ("get", fetched, "/atom")]
+        {
+            let error = result.err().ok_or(what)?;
+            assert_eq!((error.kind(), error.key().map(Key::as_str)), (ErrorKind::Corrupt, Some(key)), "{what}");
+        }
+        // What is deleted by hand is gone.
+        for (folder, name) in [("refs", "r"), ("atoms", "atom")] {
+            raw.delete(&path_of("limits_by_hand", folder, name), None).await?;
+        }
+    }
     Ok(())
 }
 
