@@ -22,8 +22,9 @@ tests![
     a_namespace_without_eras_gets_one,
 ];
 
-/// A copy of each node's data, taken while all are down.
-struct Copy(Vec<PathBuf>);
+/// A copy of each node's data.
+#[derive(Default)]
+pub(crate) struct Copies(Vec<PathBuf>);
 
 fn copy_all(from: &Path, to: &Path) -> std::io::Result<()> {
     if to.exists() {
@@ -41,19 +42,26 @@ fn copy_all(from: &Path, to: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-async fn copy(zk: &ZooKeeper) -> Result<Copy, Box<dyn std::error::Error>> {
-    zk.kill_all().await?;
+/// Copies each node's data, as it is now.
+pub(crate) fn copy_of(zk: &ZooKeeper) -> Result<Copies, Box<dyn std::error::Error>> {
     let mut copies = Vec::new();
     for node in zk.nodes() {
         let to = node.folder().join("copy");
         copy_all(&node.folder().join("data"), &to)?;
         copies.push(to);
     }
-    zk.start_all().await?;
-    Ok(Copy(copies))
+    Ok(Copies(copies))
 }
 
-async fn put_back(zk: &ZooKeeper, copy: &Copy) -> Outcome {
+/// The same while all are down.
+async fn copy(zk: &ZooKeeper) -> Result<Copies, Box<dyn std::error::Error>> {
+    zk.kill_all().await?;
+    let copies = copy_of(zk)?;
+    zk.start_all().await?;
+    Ok(copies)
+}
+
+pub(crate) async fn put_back(zk: &ZooKeeper, copy: &Copies) -> Outcome {
     zk.kill_all().await?;
     for (node, copy) in zk.nodes().iter().zip(&copy.0) {
         copy_all(copy, &node.folder().join("data"))?;

@@ -5,6 +5,7 @@ mod faults;
 mod histories;
 mod limits;
 mod requests;
+mod restored;
 mod support;
 mod users;
 mod watches;
@@ -21,6 +22,7 @@ fn main() {
             watches::tests(),
             ensemble::tests(),
             histories::tests(),
+            restored::tests(),
         ]
         .into_iter()
         .flatten(),
