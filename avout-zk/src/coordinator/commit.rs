@@ -1,7 +1,7 @@
 //! A commit, as one `multi`.
 
 use avout_core::backend::history::Era;
-use avout_core::protocol::{Commit, CommitOutcome, Committed, Conflict, Floor, Key, Record, Revision};
+use avout_core::protocol::{Commit, CommitOutcome, Committed, Conflict, Floor, Key, Payload, Record, Revision};
 use avout_core::{Error, ErrorKind, Result};
 use zookeeper::{CreateMode, Error as ZkError, MultiWriteResult};
 
@@ -162,6 +162,13 @@ impl<'a> Plan<'a> {
         }
         if let Some(last) = self.operations.last_mut() {
             last.puts = true;
+        }
+        // Its value was written before, perhaps into a history that is gone since.
+        if let Payload::Stored { realm, version } = &record.payload
+            && client.opened().is_some_and(|opened| opened.realm == *realm)
+        {
+            let value = client.paths.value(key, version);
+            self.push(Some(key), value, Step::Check(ANY_VERSION));
         }
         Ok(())
     }

@@ -168,6 +168,7 @@ pub(super) struct Found {
 /// The head is not older than the call. Its parts were written before it, so the server that has it has them.
 pub(super) async fn read(client: &Client, path: &str, before: &str) -> Result<Option<Found>> {
     // Each round sees another head, whose parts were there when it was written.
+    let mut seen = None;
     loop {
         let add = |reader: &mut MultiReader<'_>| reader.add_get_data(path);
         let answer = client.request(ErrorKind::Unavailable, async |ground: Ground| {
@@ -175,36 +176,45 @@ pub(super) async fn read(client: &Client, path: &str, before: &str) -> Result<Op
             client.clock(results.next())?;
             let (data, stat) = match results.next() {
                 Some(MultiReadResult::Data { data, stat }) => (data, stat),
-                Some(MultiReadResult::Error { err: ZkError::NoNode }) => return Ok(Some(None)),
+                Some(MultiReadResult::Error { err: ZkError::NoNode }) => return Ok(Ok(None)),
                 Some(MultiReadResult::Error { err }) => return Err(classify_at(err, Right::Read, path)),
                 _ => return Err(unexpected()),
             };
             if data.is_empty() {
-                return Ok(Some(Some(Found { stat, value: None })));
+                return Ok(Ok(Some(Found { stat, value: None })));
             }
             let head = Head::decode(stamped(data, stat.version)?)?;
             let value = match &head {
-                Head::Whole(bytes) => Some(bytes.clone()),
-                Head::Parts(of) => read_parts(&ground.zk, of, before).await?,
+                Head::Whole(bytes) => bytes.clone(),
+                Head::Parts(of) => match read_parts(&ground.zk, of, before).await? {
+                    Ok(value) => value,
+                    Err(missing) => return Ok(Err((stat.mzxid, missing))),
+                },
             };
-            Ok(value.map(|value| Some(Found { stat, value: Some((head, value)) })))
+            Ok(Ok(Some(Found { stat, value: Some((head, value)) })))
         });
-        if let Some(found) = answer.await?? {
-            return Ok(found);
+        match answer.await?? {
+            Ok(found) => return Ok(found),
+            Err((head, missing)) if seen == Some(head) => {
+                let message =
+                    format!("{missing} is gone, a part of the value: it was deleted by something else than avout");
+                return Err(Error::new(ErrorKind::Corrupt, message));
+            }
+            Err((head, _)) => seen = Some(head),
         }
     }
 }
 
-/// Reads parts by the connection that has their head; `None`: they are gone.
-async fn read_parts(zk: &Zk, of: &Parts, before: &str) -> Result<Option<Bytes>> {
+/// Reads parts by the connection that has their head. The inner error: the first that is gone.
+async fn read_parts(zk: &Zk, of: &Parts, before: &str) -> Result<Result<Bytes, String>> {
     let reads = of.names().map(|name| {
         let path = format!("{before}{name}");
-        async move { zk.get_data(&path).await.map(|(data, _)| data) }
+        async move { zk.get_data(&path).await.map(|(data, _)| data).map_err(|error| (error, path)) }
     });
     match stream::iter(reads).buffered(AT_ONCE).try_collect::<Vec<_>>().await {
-        Ok(parts) => join(of, parts).map(Some),
-        Err(ZkError::NoNode) => Ok(None),
-        Err(error) => Err(classify(error)),
+        Ok(parts) => join(of, parts).map(Ok),
+        Err((ZkError::NoNode, path)) => Ok(Err(path)),
+        Err((error, path)) => Err(classify_at(error, Right::Read, &path)),
     }
 }
 

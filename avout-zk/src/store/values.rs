@@ -29,7 +29,7 @@ impl Values {
     }
 
     fn at(&self, version: &Version) -> String {
-        format!("{}/{version}", self.path)
+        self.client.paths.value(&self.key, version)
     }
 
     /// What the names of a version's parts begin with.

@@ -92,7 +92,7 @@ impl Client {
     }
 
     /// What was found when the namespace was opened.
-    pub(super) fn opened(&self) -> Option<&Opened> {
+    pub(crate) fn opened(&self) -> Option<&Opened> {
         self.opened.get()
     }
 

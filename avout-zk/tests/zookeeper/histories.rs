@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use avout_conformance::servers::ZooKeeper;
 use avout_core::backend::{CasOutcome, Coordinator as _, Store as _};
-use avout_core::protocol::State;
+use avout_core::protocol::{ClientId, CodecId, Commit, CommitOutcome, Meta, Payload, Put, Record, State, Version};
 use avout_core::{ErrorKind, Key, Ref, Stm};
 use tokio::sync::Barrier;
 
@@ -16,6 +16,7 @@ tests![
     what_is_committed_after_a_restore_stays,
     what_an_ensemble_commits_after_a_restore_stays,
     an_atom_written_after_a_restore_stays,
+    a_value_that_went_back_is_not_committed,
     a_sleeper_is_told_of_two_restores,
     a_restart_loses_nothing,
     a_namespace_made_anew_takes_no_old_commit,
@@ -161,6 +162,40 @@ async fn an_atom_written_after_a_restore_stays() -> Outcome {
     assert!(matches!(outcome, CasOutcome::Stale(_)), "{outcome:?}");
     let (left, _) = new.store.state(&key).state().await?.ok_or("no state")?;
     assert!(matches!(&left, State::Bytes(bytes) if bytes[..] == b"acknowledged"[..]), "{left:?}");
+    Ok(())
+}
+
+/// A value that was written before a restore, by a client that has seen nothing of what is lost, is gone: no commit makes a record that points at
+/// it.
+async fn a_value_that_went_back_is_not_committed() -> Outcome {
+    let zk = ZooKeeper::single().await?;
+    let url = format!("{}?session_timeout=2s", zk.url("restore_value"));
+    let backend = avout_zk::connect(&url).await?;
+    let older = copy_of(&zk)?;
+    let key = Key::new("/r")?;
+    let version = |sequence| Version { epoch: 0, client: ClientId::new(1), slot: 0, sequence };
+    let values = backend.store.versioned_state(&key);
+    values.set_state_at(&version(1), State::Bytes("x".repeat(100_000).into())).await?;
+    put_back(&zk, &older).await?;
+    let commit = async |sequence| {
+        let realm = backend.store.realm();
+        let meta = Arc::new(Meta { realm, codec: CodecId::JSON, type_tag: "x".into(), history: 0 });
+        let record = Arc::new(Record::first(meta, Payload::Stored { realm, version: version(sequence) }));
+        let commit = Commit { puts: vec![Put { key: key.clone(), revision: None, record }], ..Commit::default() };
+        within("an answer", async {
+            loop {
+                match backend.coordinator.commit(&commit).await {
+                    Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::OutcomeUnknown) => {}
+                    ended => return ended,
+                }
+            }
+        })
+        .await
+    };
+    let refused = commit(1).await?;
+    assert!(matches!(&refused, CommitOutcome::Conflict(conflict) if conflict.stale == [key.clone()]), "{refused:?}");
+    values.set_state_at(&version(2), State::Bytes("y".repeat(100_000).into())).await?;
+    assert!(matches!(commit(2).await?, CommitOutcome::Committed(_)));
     Ok(())
 }
 
