@@ -11,7 +11,7 @@ use crate::coordinator::{Coordinator, Hub};
 use crate::options::Options;
 use crate::schema::{Folder, Opened, made_by, parse, text};
 use crate::store::Store;
-use crate::wire::{Client, classify, classify_write, tls, unexpected};
+use crate::wire::{Client, Right, classify, classify_at, classify_write, parent, tls, unexpected};
 
 /// How often two clients may come between each other while both make the namespace.
 const ATTEMPTS: u32 = 10;
@@ -112,13 +112,13 @@ async fn find(client: &Client) -> Result<Option<Opened>> {
     let meta = match results.next() {
         Some(MultiReadResult::Data { data, .. }) => data,
         Some(MultiReadResult::Error { err: ZkError::NoNode }) => return Ok(None),
-        Some(MultiReadResult::Error { err }) => return Err(classify(err)),
+        Some(MultiReadResult::Error { err }) => return Err(classify_at(err, Right::Read, &paths.meta)),
         _ => return Err(unexpected()),
     };
     let realm = parse(&meta)?;
     match results.next() {
         Some(MultiReadResult::Data { stat, .. }) => Ok(Some(Opened { realm, clock_made: stat.czxid })),
-        Some(MultiReadResult::Error { err }) => Err(classify(err)),
+        Some(MultiReadResult::Error { err }) => Err(classify_at(err, Right::Read, &paths.clock)),
         _ => Err(unexpected()),
     }
 }
@@ -148,7 +148,7 @@ async fn make(client: &Client) -> Result<()> {
             let message = "there are znodes with the names of avout's under the namespace: take another one";
             Err(Error::new(ErrorKind::Mismatch, message))
         }
-        Err(MultiWriteError::OperationFailed { source, .. }) => Err(classify(source)),
+        Err(MultiWriteError::OperationFailed { source, .. }) => Err(classify_at(source, Right::Create, &paths.root)),
         Err(MultiWriteError::RequestFailed { source }) => Err(classify_write(source)),
     }
 }
@@ -171,7 +171,7 @@ async fn make_root(client: &Client) -> Result<()> {
     for path in &prefixes[missing..] {
         match client.ask(async |zk| zk.create(path, b"", options).await).await? {
             Ok(_) | Err(ZkError::NodeExists) => {}
-            Err(error) => return Err(classify(error)),
+            Err(error) => return Err(classify_at(error, Right::Create, parent(path))),
         }
     }
     Ok(())

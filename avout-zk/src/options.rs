@@ -1,3 +1,5 @@
+mod acl;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -5,6 +7,9 @@ use std::time::Duration;
 
 use avout_core::backend::{UrlParts, UrlReader};
 use avout_core::{Error, Result};
+use zookeeper::Acls;
+
+pub use acl::Acl;
 
 /// How a user is made known to ZooKeeper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -15,16 +20,6 @@ pub enum Auth {
     Digest,
     /// SASL with DIGEST-MD5: the server knows its users and refuses others.
     Sasl,
-}
-
-/// Who may use the znodes that a client makes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Acl {
-    /// The user that made them, and nobody else.
-    Creator,
-    /// Anybody.
-    Open,
 }
 
 /// How a read makes sure that it sees all that was acknowledged.
@@ -82,7 +77,7 @@ pub(crate) struct Tls {
 }
 
 const URL: UrlReader = UrlReader::new("zk url", KNOWN);
-const KNOWN: &str = "auth=digest|sasl, acl=creator|open, reads=sync|quorum, session_timeout=<number>ms|s, \
+const KNOWN: &str = "auth=digest|sasl, acl=creator|open|<scheme>:<id>:<cdrwa>, reads=sync|quorum, session_timeout=<number>ms|s, \
     timeout=<number>ms|s, connections=1..16, max_request=<bytes>, tls_ca=<file>, tls_cert=<file>, tls_key=<file>";
 const MAX_CONNECTIONS: usize = 16;
 const SHORTEST_TIME: Duration = Duration::from_millis(10);
@@ -151,8 +146,11 @@ impl Options {
             }
             _ => return Err(URL.invalid("tls_cert and tls_key go together, and need tls_ca")),
         }
-        if options.user.is_none() && (options.auth != Auth::Digest || options.acl == Some(Acl::Creator)) {
-            return Err(URL.invalid("auth=sasl and acl=creator need a user: zk://user:password@host/namespace"));
+        let needs_user = options.auth != Auth::Digest || options.acl.as_ref().is_some_and(Acl::needs_user);
+        if needs_user && options.user.is_none() {
+            return Err(
+                URL.invalid("auth=sasl, acl=creator and acl=auth::… need a user: zk://user:password@host/namespace")
+            );
         }
         Ok(options)
     }
@@ -161,7 +159,7 @@ impl Options {
         let time = || URL.duration(name, value, SHORTEST_TIME..=LONGEST_TIME);
         Ok(match name {
             "auth" => self.auth(URL.choice(name, value, &[("digest", Auth::Digest), ("sasl", Auth::Sasl)])?),
-            "acl" => self.acl(URL.choice(name, value, &[("creator", Acl::Creator), ("open", Acl::Open)])?),
+            "acl" => self.acl(Acl::parse(&URL, value)?),
             "reads" => self.reads(URL.choice(name, value, &[("sync", Reads::Sync), ("quorum", Reads::Quorum)])?),
             "session_timeout" => self.session_timeout(time()?),
             "timeout" => self.timeout(time()?),
@@ -261,11 +259,13 @@ impl Options {
         self
     }
 
-    /// Whether only the creator may use what is made.
-    pub(crate) fn creator_only(&self) -> bool {
-        match self.acl {
-            Some(acl) => acl == Acl::Creator,
-            None => self.user.is_some(),
+    /// Who may use what is made.
+    pub(crate) fn acls(&self) -> Acls<'_> {
+        match &self.acl {
+            Some(Acl::Grants(grants)) => Acls::new(grants),
+            Some(Acl::Creator) => Acls::creator_all(),
+            None if self.user.is_some() => Acls::creator_all(),
+            Some(Acl::Open) | None => Acls::anyone_all(),
         }
     }
 }
@@ -369,6 +369,8 @@ mod tests {
             ("zk://me:canary@a/x?connections=17", "option connections"),
             ("zk://me:canary@a/x?tls_cert=c", "need tls_ca"),
             ("zk://a/x?acl=creator", "need a user"),
+            ("zk://a/x?acl=auth::cdrw", "need a user"),
+            ("zk://a/x?acl=digest:canary:x", "option acl"),
         ] {
             let error = Options::from_url(url).expect_err(url);
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{url}");

@@ -29,26 +29,34 @@ fn shell(file: &Path, command: &str) -> bool {
 }
 
 /// A file of which there is an older copy.
-struct Older {
-    place: Place,
+pub(crate) struct Older {
+    pub(crate) place: Place,
     copy: std::path::PathBuf,
 }
 
 impl Older {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let place = Place::new();
         let copy = place.folder().join("copy.db");
         Self { place, copy }
     }
 
     /// Copies the file as it is now.
-    fn copy(&self) -> bool {
+    pub(crate) fn copy(&self) -> bool {
         shell(&self.place.file(), &format!(".backup {}", self.copy.display()))
     }
 
     /// Writes the copy into the open file.
-    fn restore(&self) {
+    pub(crate) fn restore(&self) {
         assert!(shell(&self.place.file(), &format!(".restore {}", self.copy.display())));
+    }
+
+    /// Puts the copy in the place of the file, and of its log.
+    pub(crate) fn replace(&self) {
+        for suffix in ["", "-wal", "-shm"] {
+            fs::remove_file(format!("{}{suffix}", self.place.file().display())).expect("deleted");
+        }
+        fs::copy(&self.copy, self.place.file()).expect("copied");
     }
 }
 

@@ -5,6 +5,7 @@ mod group;
 mod history;
 mod opening;
 mod processes;
+mod restored;
 mod sanity;
 mod support;
 mod threads;

@@ -1,19 +1,14 @@
 //! A commit, as one `multi`.
 
-use avout_core::protocol::{Commit, CommitOutcome, Committed, Conflict, Floor, Key, Record, Revision};
+use avout_core::backend::history::Era;
+use avout_core::protocol::{Commit, CommitOutcome, Committed, Conflict, Floor, Key, Payload, Record, Revision};
 use avout_core::{Error, ErrorKind, Result};
-use zookeeper::{CreateMode, Error as ZkError, MultiWriteError, MultiWriteResult, MultiWriter};
+use zookeeper::{CreateMode, Error as ZkError, MultiWriteResult};
 
-use super::Coordinator;
 use super::entry::{Token, point};
-use crate::schema::made_by;
-use crate::wire::{Client, Ground, classify, classify_write};
-
-/// Any version, in a request.
-pub(crate) const ANY_VERSION: i32 = -1;
-
-/// How often a commit is made in another era, when its own is over.
-const ERAS: u32 = 10;
+use super::{Coordinator, OPERATION_BYTES};
+use crate::schema::{ANY_VERSION, acl_bytes, made_by, stamp, steps};
+use crate::wire::{Change, Changes, Client, ERAS, Ground, Refused, classify_write, eras_change};
 
 impl Coordinator {
     pub(super) async fn send(&self, commit: &Commit) -> Result<CommitOutcome> {
@@ -24,7 +19,7 @@ impl Coordinator {
                 return Ok(outcome);
             }
         }
-        Err(Error::new(ErrorKind::Unavailable, "others begin eras of the namespace all the time"))
+        Err(eras_change())
     }
 
     /// Sends it in the era of a connection; `None`: that is over, and nothing was done.
@@ -36,22 +31,17 @@ impl Coordinator {
         if !stale.is_empty() {
             return Ok(Some(CommitOutcome::Conflict(Conflict { stale, fresh: None })));
         }
-        let plan = Plan::of(commit, client, &ground)?;
+        let plan = Plan::of(commit, client, ground.generation)?;
         self.check_size(plan.bytes)?;
-        let mut writer = ground.zk.new_multi_writer();
-        plan.write(&mut writer, client).map_err(classify_write)?;
-        match writer.commit().await {
-            Ok(results) => {
+        match client.change_in(&ground, |changes| plan.write(changes, client)).await {
+            Ok(Change::Done(results)) => {
                 let committed = plan.committed(&results)?;
                 client.history.observe(ground.era, committed.point.number());
                 Ok(Some(CommitOutcome::Committed(committed)))
             }
-            Err(MultiWriteError::OperationFailed { index: 0, source: ZkError::NoNode }) => {
-                client.leave(&ground);
-                Ok(None)
-            }
-            Err(MultiWriteError::OperationFailed { index, source }) => plan.conflict(index, source).map(Some),
-            Err(MultiWriteError::RequestFailed { source }) => Err(classify_write(source)),
+            Ok(Change::Refused(refused)) => plan.conflict(refused).map(Some),
+            Ok(Change::Over) => Ok(None),
+            Err(error) => Err(classify_write(error)),
         }
     }
 
@@ -83,15 +73,17 @@ fn outdated(commit: &Commit, generation: u32) -> Result<Vec<Key>> {
     Ok(outdated)
 }
 
-/// The operations of one `multi`, in its order. The first one checks the era, the last one sets the clock.
+/// The operations of one `multi`, in its order, behind the check of the era. The last one sets the clock.
 struct Plan<'a> {
     operations: Vec<Operation<'a>>,
     bytes: usize,
+    /// What an ACL takes.
+    acl_bytes: usize,
     generation: u32,
 }
 
 struct Operation<'a> {
-    /// `None`: the era or the clock.
+    /// `None`: the clock.
     key: Option<&'a Key>,
     path: String,
     step: Step,
@@ -107,10 +99,14 @@ enum Step {
 }
 
 impl<'a> Plan<'a> {
-    fn of(commit: &'a Commit, client: &Client, ground: &Ground) -> Result<Self> {
-        let generation = ground.generation;
-        let mut plan = Self { operations: Vec::with_capacity(commit.len() + 2), bytes: 0, generation };
-        plan.push(None, client.paths.lasts(ground.era), Step::Check(ANY_VERSION), false);
+    fn of(commit: &'a Commit, client: &Client, generation: u32) -> Result<Self> {
+        let bytes = client.paths.lasts(Era::default()).len() + OPERATION_BYTES;
+        let mut plan = Self {
+            operations: Vec::with_capacity(commit.len() + 2),
+            bytes,
+            acl_bytes: acl_bytes(&client.options),
+            generation,
+        };
         for check in &commit.checks {
             plan.check(&check.key, check.revision.as_ref(), client).map_err(|error| error.at(&check.key))?;
         }
@@ -120,13 +116,13 @@ impl<'a> Plan<'a> {
         for delete in &commit.deletes {
             let key = &delete.key;
             let version = version(&delete.revision).map_err(|error| error.at(key))?;
-            plan.push(Some(key), client.paths.record(key), Step::Delete(version), false);
+            plan.push(Some(key), client.paths.record(key), Step::Delete(version));
             if *key == Floor::key() {
                 // Its znode stays, and stands for its absence.
-                plan.push(Some(key), client.paths.record(key), Step::Create(Vec::new()), false);
+                plan.push(Some(key), client.paths.record(key), Step::Create(Vec::new()));
             }
         }
-        plan.push(None, client.paths.clock.clone(), Step::Set(Vec::new(), ANY_VERSION), false);
+        plan.push(None, client.paths.clock.clone(), Step::Set(Vec::new(), ANY_VERSION));
         Ok(plan)
     }
 
@@ -135,14 +131,14 @@ impl<'a> Plan<'a> {
         match revision {
             Some(revision) => {
                 let step = Step::Check(version(revision)?);
-                self.push(Some(key), path, step, false);
+                self.push(Some(key), path, step);
             }
             // Its znode has the first version until its first record.
-            None if *key == Floor::key() => self.push(Some(key), path, Step::Check(0), false),
+            None if *key == Floor::key() => self.push(Some(key), path, Step::Check(0)),
             // ZooKeeper has no check for absence: what can be made was not there.
             None => {
-                self.push(Some(key), path.clone(), Step::Create(Vec::new()), false);
-                self.push(Some(key), path, Step::Delete(ANY_VERSION), false);
+                self.push(Some(key), path.clone(), Step::Create(Vec::new()));
+                self.push(Some(key), path, Step::Delete(ANY_VERSION));
             }
         }
         Ok(())
@@ -150,44 +146,52 @@ impl<'a> Plan<'a> {
 
     fn put(&mut self, key: &'a Key, revision: Option<&Revision>, record: &Record, client: &Client) -> Result<()> {
         let path = client.paths.record(key);
-        let data = record.encode()?;
         let version = match revision {
             Some(revision) => version(revision)?,
             None if *key == Floor::key() => 0,
             None => {
-                self.push(Some(key), path, Step::Create(data), true);
-                return Ok(());
+                // Version 0 is only seen of a znode that somebody else has made.
+                self.push(Some(key), path.clone(), Step::Create(Vec::new()));
+                0
             }
         };
-        if version == client.options.hop_at {
-            // The next version would be -1, which means "any" in a request. Servers before 3.9.3 give it, later ones leave it out. So
-            // it is set twice at once: the second time with that "any", and nobody ever sees the version between.
-            self.push(Some(key), path.clone(), Step::Set(data.clone(), version), false);
-            self.push(Some(key), path, Step::Set(data, ANY_VERSION), true);
-        } else {
-            self.push(Some(key), path, Step::Set(data, version), true);
+        let hop_at = client.options.hop_at;
+        let data = stamp(version, hop_at, &record.encode()?);
+        for step in steps(version, hop_at) {
+            self.push(Some(key), path.clone(), Step::Set(data.clone(), step));
+        }
+        if let Some(last) = self.operations.last_mut() {
+            last.puts = true;
+        }
+        // Its value was written before, perhaps into a history that is gone since.
+        if let Payload::Stored { realm, version } = &record.payload
+            && client.opened().is_some_and(|opened| opened.realm == *realm)
+        {
+            let value = client.paths.value(key, version);
+            self.push(Some(key), value, Step::Check(ANY_VERSION));
         }
         Ok(())
     }
 
-    fn push(&mut self, key: Option<&'a Key>, path: String, step: Step, puts: bool) {
-        let data = match &step {
-            Step::Create(data) | Step::Set(data, _) => data.len(),
+    fn push(&mut self, key: Option<&'a Key>, path: String, step: Step) {
+        // 9 bytes of header, two lengths, and a version or flags.
+        self.bytes += path.len() + 21;
+        self.bytes += match &step {
+            Step::Create(data) => data.len() + self.acl_bytes,
+            Step::Set(data, _) => data.len(),
             Step::Check(_) | Step::Delete(_) => 0,
         };
-        // 9 bytes of header, lengths, a version, and an ACL of one line.
-        self.bytes += path.len() + data + 70;
-        self.operations.push(Operation { key, path, step, puts });
+        self.operations.push(Operation { key, path, step, puts: false });
     }
 
-    fn write(&self, writer: &mut MultiWriter<'_>, client: &Client) -> Result<(), ZkError> {
+    fn write(&self, changes: &mut Changes<'_>, client: &Client) -> Result<(), ZkError> {
         let options = &made_by(&client.options, CreateMode::Persistent);
         for Operation { path, step, .. } in &self.operations {
             match step {
-                Step::Check(version) => writer.add_check_version(path, *version)?,
-                Step::Create(data) => writer.add_create(path, data, options)?,
-                Step::Set(data, version) => writer.add_set_data(path, data, Some(*version))?,
-                Step::Delete(version) => writer.add_delete(path, Some(*version))?,
+                Step::Check(version) => changes.check(path, *version)?,
+                Step::Create(data) => changes.create(path, data, options)?,
+                Step::Set(data, version) => changes.set(path, data, *version)?,
+                Step::Delete(version) => changes.delete(path, *version)?,
             }
         }
         Ok(())
@@ -203,29 +207,25 @@ impl<'a> Plan<'a> {
             return Err(unclear());
         }
         let mut revisions = Vec::new();
-        for (operation, result) in self.operations.iter().zip(results).filter(|(operation, _)| operation.puts) {
-            let (version, mark) = match (&operation.step, result) {
-                // What the server tells of a znode that a multi made is wrong before 3.8.2 (ZOOKEEPER-4026).
-                (Step::Create(_), _) => (0, clock.mzxid),
-                (_, MultiWriteResult::SetData { stat }) => (stat.version, stat.czxid),
-                _ => return Err(unclear()),
-            };
-            revisions.push(Token { generation: self.generation, mark, version }.revision());
+        for (_, result) in self.operations.iter().zip(results).filter(|(operation, _)| operation.puts) {
+            let MultiWriteResult::SetData { stat } = result else { return Err(unclear()) };
+            let token = Token { generation: self.generation, mark: stat.czxid, version: stat.version };
+            revisions.push(token.revision());
         }
         let point = point(clock.mzxid).map_err(|_| unclear())?;
         Ok(Committed { point, revisions })
     }
 
     /// What it means that an operation was refused.
-    fn conflict(&self, index: usize, source: ZkError) -> Result<CommitOutcome> {
-        let Some(key) = self.operations.get(index).and_then(|operation| operation.key) else {
-            return Err(classify(source));
+    fn conflict(&self, refused: Refused) -> Result<CommitOutcome> {
+        let Some(key) = self.operations.get(refused.index).and_then(|operation| operation.key) else {
+            return Err(refused.told());
         };
-        match source {
+        match refused.source {
             ZkError::BadVersion => {}
             // The floor's znode is always there.
             ZkError::NodeExists | ZkError::NoNode if *key != Floor::key() => {}
-            source => return Err(classify(source).at(key)),
+            _ => return Err(refused.told().at(key)),
         }
         Ok(CommitOutcome::Conflict(Conflict { stale: vec![key.clone()], fresh: None }))
     }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use avout_core::protocol::{Entry, Point, Record, Revision};
 use avout_core::{Error, ErrorKind, Result};
-use bytes::Bytes;
 use zookeeper::Stat;
 
+use crate::schema::stamped;
 use crate::wire::unexpected;
 
 /// ZooKeeper numbers its changes from 1 on, by epoch and count.
@@ -49,7 +49,7 @@ pub(super) fn entry(data: Vec<u8>, stat: &Stat, generation: u32) -> Result<Optio
     if data.is_empty() {
         return Ok(None);
     }
-    let record = Record::decode(&Bytes::from(data))?;
+    let record = Record::decode(&stamped(data, stat.version)?)?;
     let revision = Token { generation, mark: stat.czxid, version: stat.version }.revision();
     Ok(Some(Entry { revision, point: point(stat.mzxid)?, record: Arc::new(record) }))
 }

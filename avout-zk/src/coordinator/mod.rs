@@ -14,19 +14,18 @@ use avout_core::backend::{self, CoordinatorCapabilities, Watcher};
 use avout_core::protocol::{Commit, CommitOutcome, Key, Point, Snapshot};
 
 use crate::schema::Opened;
+use crate::schema::acl_bytes;
 use crate::wire::Client;
 
-pub(crate) use commit::ANY_VERSION;
 pub(crate) use entry::Token;
 pub(crate) use watch::{Hub, Registration};
-
-use watch::RefWatcher;
 
 /// The most keys that a commit or a read may name.
 const MAX_KEYS: usize = 1000;
 
-/// What an operation of a request has beside the key, the record and the namespace's path, in bytes, at most.
-const OPERATION_BYTES: usize = 160;
+/// What a key takes of a request beside itself, its record, its ACL and the namespace's path, in bytes, at most: two operations, and the
+/// path again.
+const OPERATION_BYTES: usize = 120;
 
 /// Orders commits by ZooKeeper's own order.
 ///
@@ -35,13 +34,12 @@ const OPERATION_BYTES: usize = 160;
 pub struct Coordinator {
     client: Arc<Client>,
     hub: Arc<Hub>,
-    opened: Opened,
     capabilities: CoordinatorCapabilities,
 }
 
 impl Coordinator {
     pub(crate) fn new(client: Arc<Client>, hub: Arc<Hub>, opened: Opened) -> Self {
-        let overhead = OPERATION_BYTES + 2 * client.paths.root.len();
+        let overhead = OPERATION_BYTES + acl_bytes(&client.options) + 2 * client.paths.root.len();
         // At most a half of a request is anything but keys and records.
         let max_keys = MAX_KEYS.min(client.options.max_request / 2 / overhead);
         let mut capabilities = CoordinatorCapabilities::new(opened.realm);
@@ -50,7 +48,7 @@ impl Coordinator {
         capabilities.max_keys = max_keys;
         capabilities.max_commit = client.options.max_request - max_keys * overhead;
         capabilities.max_record = capabilities.max_commit;
-        Self { client, hub, opened, capabilities }
+        Self { client, hub, capabilities }
     }
 }
 
@@ -81,7 +79,7 @@ impl backend::Coordinator for Coordinator {
         let paths = keys.iter().map(|key| self.client.paths.record(key)).collect();
         let registration = Registration::new(&self.client, &self.hub, paths);
         registration.arm().await.map_err(|error| error.during("watch"))?;
-        Ok(Box::new(RefWatcher(registration)))
+        Ok(Box::new(registration))
     }
 
     async fn list(&self, prefix: &Key) -> Result<Vec<Key>> {

@@ -1,14 +1,13 @@
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::slice;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use avout_core::Result;
-use avout_core::backend::time::from_others;
-use avout_core::backend::{Wake, Watcher, tasks};
+use avout_core::backend::{Bell, Bells, Wake, Watcher, tasks};
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use zookeeper::{AddWatchMode, Client as Zk, Error as ZkError, EventType, PersistentWatcher, SessionState};
@@ -19,7 +18,7 @@ use crate::wire::{Client, State, classify, closed};
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// How far apart two events of one change may come.
+/// How far apart two events of one change come, at most, if nothing is slow.
 const TOGETHER: Duration = Duration::from_millis(1);
 
 /// Who watches which znode, over all sessions.
@@ -28,73 +27,66 @@ const TOGETHER: Duration = Duration::from_millis(1);
 /// does not renew it, so the hub makes all watches again whenever the client is connected anew, and then tells all watchers that
 /// changes may have gone by.
 pub(crate) struct Hub {
-    watched: Mutex<HashMap<String, Watched>>,
+    bells: Arc<Bells<String>>,
+    /// The watches that were made, by their paths. Locked before the bells.
+    armed: Mutex<HashMap<String, Armed>>,
     task: Mutex<Option<AbortHandle>>,
 }
 
-#[derive(Default)]
-struct Watched {
-    signals: Vec<Arc<Signal>>,
-    /// The connection's turn in which the watch was made; 0: not yet.
+struct Armed {
+    /// The connection's turn in which the watch was made.
     turn: u64,
-    /// Passes the watch's events on, and ends the watch when it is dropped.
-    listener: Option<Listener>,
+    /// Passes the watch's events on. The watch ends with it.
+    listener: AbortHandle,
 }
 
-struct Listener(AbortHandle);
-
-impl Drop for Listener {
+impl Drop for Armed {
     fn drop(&mut self) {
-        self.0.abort();
+        self.listener.abort();
     }
-}
-
-/// One watcher's bell. It rings once for any number of changes while nobody listens.
-#[derive(Default)]
-struct Signal {
-    bell: Notify,
-    lost: AtomicBool,
-    closed: AtomicBool,
 }
 
 impl Hub {
     pub(crate) fn new(client: &Client) -> Arc<Self> {
-        let hub = Arc::new(Self { watched: Mutex::default(), task: Mutex::default() });
+        let hub = Arc::new_cyclic(|hub: &Weak<Self>| {
+            let hub = hub.clone();
+            let unwatched = move |paths: Vec<String>| hub.upgrade().iter().for_each(|hub| hub.disarm(&paths));
+            Self { bells: Bells::telling(unwatched), armed: Mutex::default(), task: Mutex::default() }
+        });
         let task = tasks::connections().spawn(renew(Arc::downgrade(&hub), client.watching()));
         *hub.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task.abort_handle());
         hub
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Watched>> {
-        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Armed>> {
+        self.armed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The paths among these whose watch was not made in this turn.
     fn unarmed(&self, paths: &[String], turn: u64) -> Vec<String> {
-        let watched = self.lock();
-        let unarmed = |path: &&String| watched.get(*path).is_some_and(|watched| watched.turn != turn);
+        let armed = self.lock();
+        let unarmed = |path: &&String| armed.get(*path).is_none_or(|armed| armed.turn != turn);
         paths.iter().filter(unarmed).cloned().collect()
     }
 
     /// The paths whose watch was made in an earlier turn. Those that have none yet are armed by who registered them.
     fn outdated(&self, turn: u64) -> Vec<String> {
-        let watched = self.lock();
-        let outdated = watched.iter().filter(|(_, watched)| watched.turn != 0 && watched.turn != turn);
-        outdated.map(|(path, _)| path.clone()).collect()
+        let armed = self.lock();
+        armed.iter().filter(|(_, armed)| armed.turn != turn).map(|(path, _)| path.clone()).collect()
     }
 
     /// Makes the watches of these paths, and says of each that it is made. All requests leave before the first answer comes. One that
     /// fails stops none of the others; those that failed are returned.
-    async fn arm(self: &Arc<Self>, zk: &Zk, paths: &[String], turn: u64, made: impl Fn(&str)) -> Vec<ZkError> {
+    async fn arm(self: &Arc<Self>, zk: &Zk, paths: &[String], turn: u64, made: impl Fn(&String)) -> Vec<ZkError> {
         let mut answers = FuturesUnordered::new();
         for path in paths {
-            answers.push(async move { (path.as_str(), zk.watch(path, AddWatchMode::Persistent).await) });
+            answers.push(async move { (path, zk.watch(path, AddWatchMode::Persistent).await) });
         }
         let mut failed = Vec::new();
         while let Some((path, answer)) = answers.next().await {
             match answer {
                 Ok(events) => {
-                    self.listen(path, events, turn);
+                    self.listen(zk, path, events, turn);
                     made(path);
                 }
                 Err(error) => failed.push(error),
@@ -103,36 +95,27 @@ impl Hub {
         failed
     }
 
-    fn listen(self: &Arc<Self>, path: &str, events: PersistentWatcher, turn: u64) {
-        let mut watched = self.lock();
+    fn listen(self: &Arc<Self>, zk: &Zk, path: &str, events: PersistentWatcher, turn: u64) {
+        let mut armed = self.lock();
         // All that watched it may be gone; then the watch goes as well.
-        if let Some(entry) = watched.get_mut(path)
-            && entry.turn <= turn
-        {
-            let task = tasks::connections().spawn(pass_on(Arc::downgrade(self), path.to_owned(), events));
-            entry.turn = turn;
-            entry.listener = Some(Listener(task.abort_handle()));
+        if self.bells.is_watched(path) && armed.get(path).is_none_or(|armed| armed.turn <= turn) {
+            let passed_on = pass_on(Arc::downgrade(self), zk.clone(), path.to_owned(), events);
+            let listener = tasks::connections().spawn(passed_on).abort_handle();
+            armed.insert(path.to_owned(), Armed { turn, listener });
         }
     }
 
-    fn ring(&self, path: &str) {
-        if let Some(watched) = self.lock().get(path) {
-            watched.signals.iter().for_each(|signal| signal.bell.notify_one());
-        }
-    }
-
-    fn ring_lost(&self, path: &str) {
-        for signal in self.lock().get(path).iter().flat_map(|watched| &watched.signals) {
-            signal.lost.store(true, Ordering::Release);
-            signal.bell.notify_one();
+    /// Ends the watches of paths that nobody watches any more.
+    fn disarm(&self, paths: &[String]) {
+        let mut armed = self.lock();
+        for path in paths.iter().filter(|path| !self.bells.is_watched(path.as_str())) {
+            armed.remove(path);
         }
     }
 
     fn close(&self) {
-        for signal in self.lock().drain().flat_map(|(_, watched)| watched.signals) {
-            signal.closed.store(true, Ordering::Release);
-            signal.bell.notify_one();
-        }
+        self.lock().clear();
+        self.bells.end(&closed());
     }
 }
 
@@ -145,7 +128,7 @@ impl Drop for Hub {
 }
 
 /// Makes all watches again whenever the client is connected anew, and those that fail again and again.
-async fn renew(hub: std::sync::Weak<Hub>, mut state: watch::Receiver<State>) {
+async fn renew(hub: Weak<Hub>, mut state: watch::Receiver<State>) {
     let mut pause = SHORTEST_PAUSE;
     loop {
         let now = state.borrow_and_update().clone();
@@ -154,7 +137,8 @@ async fn renew(hub: std::sync::Weak<Hub>, mut state: watch::Receiver<State>) {
             match now {
                 State::Up { zk, turn } => {
                     let outdated = hub.outdated(turn);
-                    hub.arm(&zk, &outdated, turn, |path| hub.ring_lost(path)).await
+                    let lost = |path: &String| hub.bells.ring_lost_of(slice::from_ref(path));
+                    hub.arm(&zk, &outdated, turn, lost).await
                 }
                 State::Closed => return hub.close(),
                 State::Idle | State::Connecting | State::Refused(_) => Vec::new(),
@@ -180,15 +164,19 @@ async fn renew(hub: std::sync::Weak<Hub>, mut state: watch::Receiver<State>) {
 }
 
 /// Rings for each event of a watch until its connection is lost.
-async fn pass_on(hub: std::sync::Weak<Hub>, path: String, mut events: PersistentWatcher) {
+async fn pass_on(hub: Weak<Hub>, zk: Zk, path: String, mut events: PersistentWatcher) {
     loop {
         let mut event = events.changed().await;
         if event.event_type == EventType::NodeCreated {
             // A commit that checks the absence of a key makes its znode and deletes it, as one: nothing has changed.
-            match timeout(TOGETHER, events.changed()).await {
-                Ok(next) if next.event_type == EventType::NodeDeleted && next.zxid == event.zxid => continue,
-                Ok(next) if next.event_type == EventType::Session => event = next,
-                Ok(_) | Err(_) => {}
+            tokio::select! {
+                biased;
+                next = events.changed() => match next.event_type {
+                    EventType::NodeDeleted if next.zxid == event.zxid => continue,
+                    EventType::Session => event = next,
+                    _ => {}
+                },
+                () = stays(&zk, &path) => {}
             }
         }
         // Another connection is for `renew`. After this one a session has no more events.
@@ -199,31 +187,30 @@ async fn pass_on(hub: std::sync::Weak<Hub>, path: String, mut events: Persistent
             continue;
         }
         match hub.upgrade() {
-            Some(hub) => hub.ring(&path),
+            Some(hub) => hub.bells.ring(&path),
             None => return,
         }
     }
 }
 
-/// A watcher's place in the hub, from before the watches are made until it is dropped.
+/// Waits until it is known that a znode is there. If it is not, the server tells of its deletion before it answers.
+async fn stays(zk: &Zk, path: &str) {
+    tokio::time::sleep(TOGETHER).await;
+    if let Ok(None) = zk.check_stat(path).await {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// A watcher of znodes, from before the watches are made until it is dropped.
 pub(crate) struct Registration {
     client: Arc<Client>,
     hub: Arc<Hub>,
-    paths: Vec<String>,
-    signal: Arc<Signal>,
+    bell: Bell<String>,
 }
 
 impl Registration {
-    pub(crate) fn new(client: &Arc<Client>, hub: &Arc<Hub>, mut paths: Vec<String>) -> Self {
-        paths.sort_unstable();
-        paths.dedup();
-        let signal = Arc::new(Signal::default());
-        let mut watched = hub.lock();
-        for path in &paths {
-            watched.entry(path.clone()).or_default().signals.push(Arc::clone(&signal));
-        }
-        drop(watched);
-        Self { client: Arc::clone(client), hub: Arc::clone(hub), paths, signal }
+    pub(crate) fn new(client: &Arc<Client>, hub: &Arc<Hub>, paths: Vec<String>) -> Self {
+        Self { client: Arc::clone(client), hub: Arc::clone(hub), bell: hub.bells.register(paths) }
     }
 
     /// Makes the watches that are not there. Later changes ring.
@@ -240,7 +227,7 @@ impl Registration {
     async fn arm_all(&self) -> Result<()> {
         loop {
             let (zk, turn) = self.client.watching_session().await?;
-            let unarmed = self.hub.unarmed(&self.paths, turn);
+            let unarmed = self.hub.unarmed(self.bell.keys(), turn);
             let limit = self.client.options.timeout;
             let failed = match timeout(limit, self.hub.arm(&zk, &unarmed, turn, |_| ())).await {
                 Ok(failed) => failed,
@@ -255,40 +242,11 @@ impl Registration {
             }
         }
     }
-
-    /// Waits for the bell.
-    pub(crate) async fn changed(&self) -> Result<Wake> {
-        if !self.signal.closed.load(Ordering::Acquire) {
-            from_others(self.signal.bell.notified()).await;
-        }
-        if self.signal.closed.load(Ordering::Acquire) {
-            return Err(closed());
-        }
-        Ok(if self.signal.lost.swap(false, Ordering::AcqRel) { Wake::Lost } else { Wake::Changed })
-    }
 }
-
-impl Drop for Registration {
-    fn drop(&mut self) {
-        let mut ended = Vec::new();
-        let mut watched = self.hub.lock();
-        for path in &self.paths {
-            if let Some(entry) = watched.get_mut(path) {
-                entry.signals.retain(|other| !Arc::ptr_eq(other, &self.signal));
-                if entry.signals.is_empty() {
-                    ended.extend(watched.remove(path));
-                }
-            }
-        }
-    }
-}
-
-/// Watches records.
-pub(crate) struct RefWatcher(pub(crate) Registration);
 
 #[async_trait]
-impl Watcher for RefWatcher {
+impl Watcher for Registration {
     async fn changed(&mut self) -> Result<Wake> {
-        self.0.changed().await
+        self.bell.rung().await
     }
 }

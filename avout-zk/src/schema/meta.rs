@@ -1,6 +1,6 @@
 use avout_core::protocol::Realm;
 use avout_core::{Error, ErrorKind, Result};
-use zookeeper::{Acls, CreateMode, CreateOptions};
+use zookeeper::{CreateMode, CreateOptions};
 
 use crate::options::Options;
 
@@ -16,8 +16,13 @@ pub(crate) struct Opened {
 }
 
 /// The options of all znodes that the client makes.
-pub(crate) fn made_by(options: &Options, mode: CreateMode) -> CreateOptions<'static> {
-    mode.with_acls(if options.creator_only() { Acls::creator_all() } else { Acls::anyone_all() })
+pub(crate) fn made_by(options: &Options, mode: CreateMode) -> CreateOptions<'_> {
+    mode.with_acls(options.acls())
+}
+
+/// What their ACL takes of a request.
+pub(crate) fn acl_bytes(options: &Options) -> usize {
+    options.acls().iter().map(|grant| 12 + grant.scheme().len() + grant.id().len()).sum::<usize>() + 4
 }
 
 /// What the znode `meta` holds.

@@ -18,7 +18,7 @@
 use std::fmt::Write as _;
 
 use avout_core::backend::history::Era;
-use avout_core::protocol::{Floor, Key};
+use avout_core::protocol::{Floor, Key, Version};
 
 /// How many buckets `refs`, `values` and `atoms` have each. A part of the format.
 pub(crate) const BUCKETS: u32 = 64;
@@ -95,6 +95,11 @@ impl Paths {
         path.push('/');
         encode(key, &mut path);
         path
+    }
+
+    /// Where a value of a ref lies.
+    pub(crate) fn value(&self, key: &Key, version: &Version) -> String {
+        format!("{}/{version}", self.key(Folder::Values, key))
     }
 
     /// Where a key's record lies.

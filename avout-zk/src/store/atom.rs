@@ -1,16 +1,16 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use avout_core::backend::{CasOutcome, StateContainer};
+use avout_core::backend::{CasOutcome, StateContainer, Watcher as _};
 use avout_core::protocol::{Key, Revision, State};
 use avout_core::{Error, ErrorKind, Result};
 use bytes::Bytes;
-use zookeeper::{Client as Zk, CreateMode, Error as ZkError, MultiWriteError, MultiWriteResult, Stat};
+use zookeeper::{Client as Zk, CreateMode, Error as ZkError, MultiWriteResult, Stat};
 
 use super::parts::{self, Found, Head};
-use crate::coordinator::{ANY_VERSION, Hub, Registration, Token};
-use crate::schema::{Folder, made_by};
-use crate::wire::{Client, Ground, classify, classify_write};
+use crate::coordinator::{Hub, Registration, Token};
+use crate::schema::{ANY_VERSION, Folder, made_by, stamp, steps};
+use crate::wire::{Change, Changes, Client, Ground, Refused, classify, classify_write};
 
 /// How often a write is begun anew whose parts were cleaned away by another one, before it gives up.
 const ATTEMPTS: u32 = 100;
@@ -63,28 +63,39 @@ impl Atom {
             current.await?;
             stat.await
         });
-        stat.await?.map_err(classify)
+        let stat = stat.await?.map_err(classify)?;
+        if stat.is_none_or(|stat| stat.data_length == 0) {
+            // It may have gone with the whole namespace.
+            self.client.read(|_| Ok(())).await?;
+        }
+        Ok(stat)
     }
 
     /// Makes the znode, empty.
     async fn make(&self) -> Result<()> {
         let options = &made_by(&self.client.options, CreateMode::Persistent);
-        match self.client.ask(async |zk| zk.create(&self.path, b"", options).await).await? {
-            Ok(_) | Err(ZkError::NodeExists) => Ok(()),
+        match self.client.change(|changes| changes.create(&self.path, b"", options)).await? {
+            Ok(()) | Err(ZkError::NodeExists) => Ok(()),
             Err(error) => Err(classify(error)),
         }
     }
 
     /// Makes the znode with a small value, if there is none.
-    async fn create(&self, value: Bytes) -> Result<Option<Revision>> {
+    async fn create(&self, value: Bytes) -> Result<Tried> {
         let options = &made_by(&self.client.options, CreateMode::Persistent);
-        let data = Head::Whole(value).encode();
+        let data = stamp(0, self.client.options.hop_at, &Head::Whole(value).encode());
         let created = self.client.request(ErrorKind::OutcomeUnknown, async |ground: Ground| {
             self.client.check_writes(&ground)?;
-            match ground.zk.create(&self.path, &data, options).await {
-                Ok((stat, _)) => Ok(Some(revision(&stat, ground.generation))),
-                Err(ZkError::NodeExists) => Ok(None),
-                Err(error) => Err(classify_write(error)),
+            // Version 0 is only seen of a znode that somebody else has made, or that is empty.
+            let create = |changes: &mut Changes<'_>| {
+                changes.create(&self.path, b"", options)?;
+                steps(0, self.client.options.hop_at).try_for_each(|step| changes.set(&self.path, &data, step))
+            };
+            match self.client.change_in(&ground, create).await.map_err(classify_write)? {
+                Change::Done(results) => Ok(Tried::Done(revision(&last_set(results)?, ground.generation))),
+                Change::Refused(Refused { source: ZkError::NodeExists, .. }) => Ok(Tried::Stale),
+                Change::Refused(refused) => Err(refused.told()),
+                Change::Over => Ok(Tried::Again),
             }
         });
         created.await?
@@ -100,7 +111,8 @@ impl Atom {
                 Err(error) => return Err(classify(error)),
             },
         };
-        let data = head.as_ref().map(Head::encode).unwrap_or_default();
+        let hop_at = self.client.options.hop_at;
+        let data = head.as_ref().map(|head| stamp(version, hop_at, &head.encode())).unwrap_or_default();
         let of = head.as_ref().and_then(Head::parts);
         let written = self.client.request(ErrorKind::OutcomeUnknown, async |ground: Ground| {
             self.client.check_writes(&ground)?;
@@ -129,55 +141,40 @@ impl Atom {
         data: &[u8],
         of: Option<&parts::Parts>,
     ) -> Result<Result<Stat, Tried>> {
-        let client = &self.client;
-        let write = || {
-            let mut writer = ground.zk.new_multi_writer();
-            writer.add_check_version(&client.paths.lasts(ground.era), ANY_VERSION)?;
-            writer.add_set_data(&self.path, data, Some(version))?;
+        let set = |changes: &mut Changes<'_>| {
+            for step in steps(version, self.client.options.hop_at) {
+                changes.set(&self.path, data, step)?;
+            }
             for name in of.into_iter().flat_map(parts::Parts::names) {
-                writer.add_check_version(&format!("{}{name}", self.before), ANY_VERSION)?;
+                changes.check(&format!("{}{name}", self.before), ANY_VERSION)?;
             }
-            if version == client.options.hop_at {
-                writer.add_set_data(&self.path, data, Some(ANY_VERSION))?;
-            }
-            Ok::<_, ZkError>(writer.commit())
+            Ok(())
         };
-        match write().map_err(classify_write)?.await {
-            Ok(results) => {
-                let mut stats = results.into_iter().filter_map(|result| match result {
-                    MultiWriteResult::SetData { stat } => Some(stat),
-                    _ => None,
-                });
-                let unclear = || Error::new(ErrorKind::OutcomeUnknown, "the server's answer is not understood");
-                stats.next_back().map(Ok).ok_or_else(unclear)
-            }
-            Err(MultiWriteError::OperationFailed { index: 0, source: ZkError::NoNode }) => {
-                client.leave(ground);
-                Ok(Err(Tried::Again))
-            }
-            Err(MultiWriteError::OperationFailed { index: 1, source: ZkError::BadVersion | ZkError::NoNode }) => {
+        match self.client.change_in(ground, set).await.map_err(classify_write)? {
+            Change::Done(results) => last_set(results).map(Ok),
+            Change::Refused(Refused { index: 0, source: ZkError::BadVersion | ZkError::NoNode, .. }) => {
                 Ok(Err(Tried::Stale))
             }
-            Err(MultiWriteError::OperationFailed { source: ZkError::NoNode, .. }) => Ok(Err(Tried::Again)),
-            Err(MultiWriteError::OperationFailed { source, .. } | MultiWriteError::RequestFailed { source }) => {
-                Err(classify_write(source))
-            }
+            Change::Refused(Refused { source: ZkError::NoNode, .. }) | Change::Over => Ok(Err(Tried::Again)),
+            Change::Refused(refused) => Err(refused.told()),
         }
     }
 
     /// Deletes the parts that do not belong to the head that was just written, if it is still there. Who is about to write a head for
     /// some of them finds them gone, and writes them anew.
     async fn clean(&self, stat: &Stat, of: Option<&parts::Parts>) {
-        let cleaned = self.client.ask(async |zk: Arc<Zk>| {
-            let children = zk.list_children(&self.path).await?;
-            let mut writer = zk.new_multi_writer();
-            writer.add_check_version(&self.path, stat.version)?;
-            for name in children.iter().filter(|name| of.is_none_or(|of| of.names().all(|own| own != **name))) {
-                writer.add_delete(&format!("{}{name}", self.before), None)?;
-            }
-            writer.commit().await.map(drop).map_err(ZkError::from)
-        });
-        if let Err(error) | Ok(Err(error)) = cleaned.await.map(|cleaned| cleaned.map_err(classify)) {
+        let cleaned = async {
+            let children = self.client.ask(async |zk| zk.list_children(&self.path).await).await?.map_err(classify)?;
+            let clean = self.client.change(|changes| {
+                changes.check(&self.path, stat.version)?;
+                for name in children.iter().filter(|name| of.is_none_or(|of| of.names().all(|own| own != **name))) {
+                    changes.delete(&format!("{}{name}", self.before), ANY_VERSION)?;
+                }
+                Ok(())
+            });
+            clean.await?.map_err(classify)
+        };
+        if let Err(error) = cleaned.await {
             tracing::debug!(%error, key = %self.key, "parts of an earlier value are left for the next write");
         }
     }
@@ -188,7 +185,7 @@ impl Atom {
             let Some(stat) = self.stat().await? else {
                 if value.len() > parts::PART_BYTES {
                     self.make().await?;
-                } else if let Some(revision) = self.create(value.clone()).await? {
+                } else if let Tried::Done(revision) = self.create(value.clone()).await? {
                     return Ok(revision);
                 }
                 continue;
@@ -220,7 +217,7 @@ impl Atom {
         }
         for _ in 0..ATTEMPTS {
             if value.len() <= parts::PART_BYTES
-                && let Some(revision) = self.create(value.clone()).await?
+                && let Tried::Done(revision) = self.create(value.clone()).await?
             {
                 return Ok(CasOutcome::Set(revision));
             }
@@ -268,6 +265,16 @@ impl Atom {
     }
 }
 
+/// What the last set of a change tells of its znode.
+fn last_set(results: Vec<MultiWriteResult>) -> Result<Stat> {
+    let mut stats = results.into_iter().rev().filter_map(|result| match result {
+        MultiWriteResult::SetData { stat } => Some(stat),
+        _ => None,
+    });
+    let unclear = || Error::new(ErrorKind::OutcomeUnknown, "the server's answer is not understood");
+    stats.next().ok_or_else(unclear)
+}
+
 fn contended() -> Error {
     Error::new(ErrorKind::Unavailable, "others write this atom all the time")
 }
@@ -298,7 +305,7 @@ impl StateContainer for Atom {
 
     async fn changed(&self, since: Option<Revision>) -> Result<()> {
         let changed = async {
-            let registration = Registration::new(&self.client, &self.hub, vec![self.path.clone()]);
+            let mut registration = Registration::new(&self.client, &self.hub, vec![self.path.clone()]);
             registration.arm().await?;
             // The watch comes before the look: a change after the look rings.
             let generation = self.client.generation();

@@ -12,14 +12,14 @@ use avout_core::backend::history::Losses;
 use avout_core::backend::{self, Kind, StateContainer, StoreCapabilities, VersionedStateContainer};
 use avout_core::protocol::{Key, Realm};
 use futures_util::stream::{self, StreamExt};
-use zookeeper::{Client as Zk, Error as ZkError, MultiReadResult};
+use zookeeper::{Client as Zk, Error as ZkError, MultiReadResult, MultiReader};
 
 use atom::Atom;
 use values::Values;
 
 use crate::coordinator::Hub;
 use crate::schema::{Folder, Opened, decode};
-use crate::wire::{Client, classify, unexpected};
+use crate::wire::{Client, Right, classify, classify_at, unexpected};
 
 /// How many requests of a list or a sweep are under way at the same time.
 const AT_ONCE: usize = 32;
@@ -88,21 +88,17 @@ impl Store {
         holds: impl AsyncFn(&Zk, &str) -> Result<bool, ZkError>,
     ) -> Result<Vec<Key>> {
         let paths = &self.client.paths;
-        let buckets = self.client.ask(async |zk: Arc<Zk>| {
-            let mut reader = zk.new_multi_reader();
-            paths.buckets(folder).try_for_each(|bucket| reader.add_get_children(&bucket))?;
-            let current = self.client.catch_up(&zk);
-            let read = reader.commit();
-            current.await?;
-            // The session that is synced is the one to be asked further.
-            Ok((read.await?, zk))
-        });
-        let (buckets, zk) = buckets.await?.map_err(classify)?;
+        let add = |reader: &mut MultiReader<'_>| {
+            paths.buckets(folder).try_for_each(|bucket| reader.add_get_children(&bucket))
+        };
+        let seen = self.client.read(add).await?;
+        // The session that is synced is the one to be asked further.
+        let zk = seen.ground.zk;
         let mut keys = Vec::new();
-        for bucket in buckets {
+        for bucket in seen.results {
             match bucket {
                 MultiReadResult::Children { children } => keys.extend(children.iter().filter_map(|name| decode(name))),
-                MultiReadResult::Error { err } => return Err(classify(err)),
+                MultiReadResult::Error { err } => return Err(classify_at(err, Right::Read, &paths.folder(folder))),
                 _ => return Err(unexpected()),
             }
         }

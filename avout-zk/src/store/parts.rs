@@ -1,15 +1,13 @@
 //! Values in znodes: whole, or in parts where one znode does not take them.
 
-use std::sync::Arc;
-
 use avout_core::backend::StoreCapabilities;
 use avout_core::{Error, ErrorKind, Result};
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
-use zookeeper::{Client as Zk, CreateMode, Error as ZkError, Stat};
+use zookeeper::{Client as Zk, CreateMode, Error as ZkError, MultiReadResult, MultiReader, Stat};
 
-use crate::schema::made_by;
-use crate::wire::{Client, classify};
+use crate::schema::{ANY_VERSION, made_by, stamped};
+use crate::wire::{Client, Ground, Right, classify, classify_at, unexpected};
 
 /// The largest value, in bytes.
 pub(super) const MAX_VALUE: usize = 16 << 20;
@@ -73,8 +71,7 @@ impl Head {
         }
     }
 
-    pub(super) fn decode(data: Vec<u8>) -> Result<Self> {
-        let data = Bytes::from(data);
+    pub(super) fn decode(data: Bytes) -> Result<Self> {
         match data.first() {
             Some(&WHOLE) => Ok(Self::Whole(data.slice(1..))),
             Some(&PARTS) if data.len() == 25 => {
@@ -135,7 +132,7 @@ pub(super) async fn write(client: &Client, before: &str, value: Bytes) -> Result
         let start = number as usize * PART_BYTES;
         let part = value.slice(start..value.len().min(start + PART_BYTES));
         let path = format!("{before}{}", parts.name(number));
-        async move { client.ask(async |zk| zk.create(&path, &part, options).await).await }
+        async move { client.change(|changes| changes.create(&path, &part, options)).await }
     };
     // All are waited for: one that is left under way could be made after the outer znode was, and nobody would know of it.
     let answers: Vec<_> = stream::iter((0..parts.count).map(write)).buffered(AT_ONCE).collect().await;
@@ -143,7 +140,7 @@ pub(super) async fn write(client: &Client, before: &str, value: Bytes) -> Result
     let mut made = Vec::new();
     for (answer, name) in answers.into_iter().zip(parts.names()) {
         match answer {
-            Ok(Ok(_)) => made.push(name),
+            Ok(Ok(())) => made.push(name),
             Ok(Err(error)) => failed = failed.or(Some(Ok(error))),
             Err(error) => failed = failed.or(Some(Err(error))),
         }
@@ -152,7 +149,7 @@ pub(super) async fn write(client: &Client, before: &str, value: Bytes) -> Result
         for name in made {
             let path = format!("{before}{name}");
             // The first error is told. What is left of the parts goes with the version.
-            let _ = client.ask(async |zk| zk.delete(&path, None).await).await;
+            let _ = client.change(|changes| changes.delete(&path, ANY_VERSION)).await;
         }
         return error.map(Err);
     }
@@ -171,46 +168,53 @@ pub(super) struct Found {
 /// The head is not older than the call. Its parts were written before it, so the server that has it has them.
 pub(super) async fn read(client: &Client, path: &str, before: &str) -> Result<Option<Found>> {
     // Each round sees another head, whose parts were there when it was written.
+    let mut seen = None;
     loop {
-        let answer = client.ask(async |zk: Arc<Zk>| {
-            let current = client.catch_up(&zk);
-            let head = zk.get_data(path);
-            current.await?;
-            let (data, stat) = head.await?;
-            let mut parts = Vec::new();
-            let head = if data.is_empty() { None } else { Some(Head::decode(data)) };
-            if let Some(Ok(Head::Parts(of))) = &head {
-                let reads = of.names().map(|name| {
-                    let path = format!("{before}{name}");
-                    let zk = &zk;
-                    async move { zk.get_data(&path).await.map(|(data, _)| data) }
-                });
-                let read = stream::iter(reads).buffered(AT_ONCE).try_collect::<Vec<_>>();
-                match read.await {
-                    Ok(found) => parts = found,
-                    Err(ZkError::NoNode) => return Ok(None),
-                    Err(error) => return Err(error),
-                }
+        let add = |reader: &mut MultiReader<'_>| reader.add_get_data(path);
+        let answer = client.request(ErrorKind::Unavailable, async |ground: Ground| {
+            let mut results = client.read_by(&ground.zk, &add).await.map_err(classify)?;
+            client.clock(results.next())?;
+            let (data, stat) = match results.next() {
+                Some(MultiReadResult::Data { data, stat }) => (data, stat),
+                Some(MultiReadResult::Error { err: ZkError::NoNode }) => return Ok(Ok(None)),
+                Some(MultiReadResult::Error { err }) => return Err(classify_at(err, Right::Read, path)),
+                _ => return Err(unexpected()),
+            };
+            if data.is_empty() {
+                return Ok(Ok(Some(Found { stat, value: None })));
             }
-            Ok(Some((head, stat, parts)))
+            let head = Head::decode(stamped(data, stat.version)?)?;
+            let value = match &head {
+                Head::Whole(bytes) => bytes.clone(),
+                Head::Parts(of) => match read_parts(&ground.zk, of, before).await? {
+                    Ok(value) => value,
+                    Err(missing) => return Ok(Err((stat.mzxid, missing))),
+                },
+            };
+            Ok(Ok(Some(Found { stat, value: Some((head, value)) })))
         });
-        let (head, stat, parts) = match answer.await? {
-            Ok(Some(found)) => found,
-            Ok(None) => continue,
-            Err(ZkError::NoNode) => return Ok(None),
-            Err(error) => return Err(classify(error)),
-        };
-        let value = match head.transpose()? {
-            None => None,
-            Some(head) => {
-                let value = match &head {
-                    Head::Whole(bytes) => bytes.clone(),
-                    Head::Parts(of) => join(of, parts)?,
-                };
-                Some((head, value))
+        match answer.await?? {
+            Ok(found) => return Ok(found),
+            Err((head, missing)) if seen == Some(head) => {
+                let message =
+                    format!("{missing} is gone, a part of the value: it was deleted by something else than avout");
+                return Err(Error::new(ErrorKind::Corrupt, message));
             }
-        };
-        return Ok(Some(Found { stat, value }));
+            Err((head, _)) => seen = Some(head),
+        }
+    }
+}
+
+/// Reads parts by the connection that has their head. The inner error: the first that is gone.
+async fn read_parts(zk: &Zk, of: &Parts, before: &str) -> Result<Result<Bytes, String>> {
+    let reads = of.names().map(|name| {
+        let path = format!("{before}{name}");
+        async move { zk.get_data(&path).await.map(|(data, _)| data).map_err(|error| (error, path)) }
+    });
+    match stream::iter(reads).buffered(AT_ONCE).try_collect::<Vec<_>>().await {
+        Ok(parts) => join(of, parts).map(Ok),
+        Err((ZkError::NoNode, path)) => Ok(Err(path)),
+        Err((error, path)) => Err(classify_at(error, Right::Read, &path)),
     }
 }
 
@@ -232,12 +236,12 @@ mod tests {
     fn heads_come_back() {
         let parts = Parts { set: 7 << 40, count: 3, length: 2 * PART_BYTES as u64 + 1, checksum: u32::MAX };
         for head in [Head::Whole(Bytes::new()), Head::Whole(Bytes::from_static(b"x")), Head::Parts(parts)] {
-            assert_eq!(Head::decode(head.encode()).expect("its own"), head);
+            assert_eq!(Head::decode(head.encode().into()).expect("its own"), head);
         }
         let wrong = Head::Parts(Parts { count: 4, ..parts }).encode();
         let huge = Head::Parts(Parts { count: u32::MAX, length: u64::MAX, ..parts }).encode();
         for data in [vec![], vec![3, 1], vec![PARTS, 1], wrong, huge] {
-            assert_eq!(Head::decode(data).expect_err("no head").kind(), ErrorKind::Corrupt);
+            assert_eq!(Head::decode(data.into()).expect_err("no head").kind(), ErrorKind::Corrupt);
         }
     }
 }

@@ -6,11 +6,11 @@ use avout_core::backend::VersionedStateContainer;
 use avout_core::protocol::{Key, State, Version};
 use avout_core::{Error, ErrorKind, Result};
 use futures_util::stream::{self, StreamExt};
-use zookeeper::{Client as Zk, CreateMode, Error as ZkError};
+use zookeeper::{CreateMode, Error as ZkError, MultiReadResult};
 
 use super::parts;
-use crate::schema::{Folder, made_by};
-use crate::wire::{Client, classify};
+use crate::schema::{ANY_VERSION, Folder, made_by};
+use crate::wire::{Client, Right, classify, classify_at, unexpected};
 
 /// How many deletes are under way at the same time.
 const AT_ONCE: usize = 32;
@@ -29,7 +29,7 @@ impl Values {
     }
 
     fn at(&self, version: &Version) -> String {
-        format!("{}/{version}", self.path)
+        self.client.paths.value(&self.key, version)
     }
 
     /// What the names of a version's parts begin with.
@@ -50,11 +50,11 @@ impl Values {
             let written = match parts::write(&self.client, &before, value.clone()).await? {
                 Ok(head) => {
                     let data = head.encode();
-                    let created = self.client.ask(async |zk| zk.create(&path, &data, options).await).await?;
+                    let created = self.client.change(|changes| changes.create(&path, &data, options)).await?;
                     if created == Err(ZkError::NodeExists) {
                         self.unwrite(&before, &head).await;
                     }
-                    created.map(drop)
+                    created
                 }
                 Err(error) => Err(error),
             };
@@ -79,39 +79,31 @@ impl Values {
     async fn unwrite(&self, before: &str, head: &parts::Head) {
         for name in head.parts().into_iter().flat_map(parts::Parts::names) {
             let path = format!("{before}{name}");
-            let _ = self.client.ask(async |zk| zk.delete(&path, None).await).await;
+            let _ = self.client.change(|changes| changes.delete(&path, ANY_VERSION)).await;
         }
     }
 
     /// Makes the ref's znode. The servers remove it a while after its last value.
     async fn make(&self) -> Result<()> {
         let options = &made_by(&self.client.options, CreateMode::Container);
-        match self.client.ask(async |zk| zk.create(&self.path, b"", options).await).await? {
-            Ok(_) | Err(ZkError::NodeExists) => Ok(()),
+        match self.client.change(|changes| changes.create(&self.path, b"", options)).await? {
+            Ok(()) | Err(ZkError::NodeExists) => Ok(()),
             Err(error) => Err(classify(error)),
         }
     }
 
     async fn delete(&self, version: &Version) -> Result<()> {
         let path = self.at(version);
-        let head = self.client.ask(async |zk: Arc<Zk>| {
-            let current = self.client.catch_up(&zk);
-            let head = zk.get_data(&path);
-            current.await?;
-            head.await
-        });
-        match head.await? {
-            Ok((data, _)) => {
-                let of = parts::Head::decode(data).ok().and_then(|head| head.parts().copied());
+        match self.client.read(|reader| reader.add_get_data(&path)).await?.results.next() {
+            Some(MultiReadResult::Data { data, .. }) => {
+                let of = parts::Head::decode(data.into()).ok().and_then(|head| head.parts().copied());
                 let before = self.before(version);
                 let all: Vec<String> =
                     of.iter().flat_map(|of| of.names().map(|name| format!("{before}{name}"))).collect();
                 // All at once, so that nothing is left that no head tells of.
-                let deleted = self.client.ask(async |zk: Arc<Zk>| {
-                    let mut writer = zk.new_multi_writer();
-                    writer.add_delete(&path, None)?;
-                    all.iter().try_for_each(|path| writer.add_delete(path, None))?;
-                    writer.commit().await.map(drop).map_err(ZkError::from)
+                let deleted = self.client.change(|changes| {
+                    changes.delete(&path, ANY_VERSION)?;
+                    all.iter().try_for_each(|path| changes.delete(path, ANY_VERSION))
                 });
                 match deleted.await? {
                     Ok(()) => Ok(()),
@@ -119,8 +111,9 @@ impl Values {
                     Err(error) => Err(classify(error)),
                 }
             }
-            Err(ZkError::NoNode) => self.delete_parts(version).await,
-            Err(error) => Err(classify(error)),
+            Some(MultiReadResult::Error { err: ZkError::NoNode }) => self.delete_parts(version).await,
+            Some(MultiReadResult::Error { err }) => Err(classify_at(err, Right::Read, &path)),
+            _ => Err(unexpected()),
         }
     }
 
@@ -133,23 +126,18 @@ impl Values {
     }
 
     async fn children(&self) -> Result<Vec<String>> {
-        let children = self.client.ask(async |zk: Arc<Zk>| {
-            let current = self.client.catch_up(&zk);
-            let children = zk.list_children(&self.path);
-            current.await?;
-            children.await
-        });
-        match children.await? {
-            Ok(children) => Ok(children),
-            Err(ZkError::NoNode) => Ok(Vec::new()),
-            Err(error) => Err(classify(error)),
+        match self.client.read(|reader| reader.add_get_children(&self.path)).await?.results.next() {
+            Some(MultiReadResult::Children { children }) => Ok(children),
+            Some(MultiReadResult::Error { err: ZkError::NoNode }) => Ok(Vec::new()),
+            Some(MultiReadResult::Error { err }) => Err(classify_at(err, Right::Read, &self.path)),
+            _ => Err(unexpected()),
         }
     }
 
     async fn delete_children(&self, names: Vec<String>) -> Result<()> {
         let deletes = names.into_iter().map(|name| {
             let path = format!("{}/{name}", self.path);
-            async move { self.client.ask(async |zk| zk.delete(&path, None).await).await }
+            async move { self.client.change(|changes| changes.delete(&path, ANY_VERSION)).await }
         });
         let mut deletes = stream::iter(deletes).buffer_unordered(AT_ONCE);
         while let Some(deleted) = deletes.next().await {
@@ -167,7 +155,7 @@ impl Values {
             let mut names = self.children().await?;
             names.sort_by_key(|name| name.contains('.'));
             self.delete_children(names).await?;
-            match self.client.ask(async |zk| zk.delete(&self.path, None).await).await? {
+            match self.client.change(|changes| changes.delete(&self.path, ANY_VERSION)).await? {
                 Ok(()) | Err(ZkError::NoNode) => return Ok(()),
                 Err(ZkError::NotEmpty) => {}
                 Err(error) => return Err(classify(error)),

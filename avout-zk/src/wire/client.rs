@@ -11,7 +11,6 @@ use tokio::time::timeout;
 use zookeeper::{Client as Zk, Error as ZkError};
 
 use super::enter::{Entrance, enter};
-use super::error::classify;
 use super::link::{Entered, Fit, Link, State};
 use crate::options::{Options, Reads};
 use crate::schema::{Opened, Paths};
@@ -42,7 +41,7 @@ pub(crate) struct Ground {
     /// How many losses had been found: what was read when there were fewer may be of a history that is gone.
     pub(crate) generation: u32,
     /// Why nothing can be committed here.
-    refused: Option<ZkError>,
+    refused: Option<Error>,
     link: usize,
 }
 
@@ -90,6 +89,11 @@ impl Client {
     pub(crate) async fn watching_session(&self) -> Result<(Arc<Zk>, u64)> {
         self.check_process()?;
         self.links[0].session(self.options.timeout).await
+    }
+
+    /// What was found when the namespace was opened.
+    pub(crate) fn opened(&self) -> Option<&Opened> {
+        self.opened.get()
     }
 
     fn check_process(&self) -> Result<()> {
@@ -209,7 +213,7 @@ impl Client {
     pub(crate) fn check_writes(&self, ground: &Ground) -> Result<()> {
         let Some(error) = &ground.refused else { return Ok(()) };
         self.leave(ground);
-        Err(classify(error.clone()))
+        Err(error.clone())
     }
 
     /// The era of a connection is over: the next request by it enters the namespace again.

@@ -12,10 +12,11 @@
 use std::time::Duration;
 
 use avout_core::backend::history::{Entered, Era, History, Known};
-use avout_core::{Error, ErrorKind, Result};
+use avout_core::{Error, Result};
 use zookeeper::{Client as Zk, CreateMode, Error as ZkError, MultiReadResult, MultiWriteError, Stat};
 
-use super::error::{classify, unexpected};
+use super::error::{Right, classify, classify_at, parent, unexpected};
+use super::multi::{clock, eras_change};
 use crate::options::Options;
 use crate::schema::{Began, Eras, Paths, made_by};
 
@@ -40,7 +41,7 @@ pub(super) struct Found {
     /// How many servers there are; `None`: it is not told.
     pub(super) servers: Option<usize>,
     /// Why this user can neither write nor begin an era: it may read, and not commit.
-    pub(super) refused: Option<ZkError>,
+    pub(super) refused: Option<Error>,
 }
 
 /// What a look at the namespace shows.
@@ -53,6 +54,15 @@ struct Look {
     children: Vec<String>,
     clock: Stat,
     servers: Option<usize>,
+}
+
+/// What became of the beginning of an era.
+enum Begun {
+    Era(Eras),
+    /// Something has changed since the look.
+    Changed,
+    /// This user may not.
+    Refused(Error),
 }
 
 pub(super) async fn enter(zk: &Zk, at: Entrance<'_>) -> Result<Found> {
@@ -68,17 +78,17 @@ pub(super) async fn enter(zk: &Zk, at: Entrance<'_>) -> Result<Found> {
         };
         let clock = point(&look.clock)?;
         let (begun, refused) = match look.now {
-            Ok(now) if !at.goes_on(&look, now, asked, clock) => match at.begin(zk, &look, now, clock).await {
-                Ok(None) => continue,
-                Ok(begun) => (begun, None),
-                Err(error) => (None, Some(error)),
+            Ok(now) if !at.goes_on(&look, now, asked, clock) => match at.begin(zk, &look, now, clock).await? {
+                Begun::Changed => continue,
+                Begun::Era(begun) => (Some(begun), None),
+                Begun::Refused(error) => (None, Some(error)),
             },
             Ok(_) => (None, None),
-            Err(ref error) => (None, Some(error.clone())),
+            Err(ref error) => (None, Some(classify_at(error.clone(), Right::Write, &at.paths.entered))),
         };
         // Who cannot write ends no era: it reads, and is told of losses, in the one that is there.
-        if let Some(error) = refused.clone().filter(|error| look.eras.is_none() || !is_of_rights(error)) {
-            return Err(classify(error));
+        if let Some(error) = refused.as_ref().filter(|_| look.eras.is_none()) {
+            return Err(error.clone());
         }
         let Some(eras) = begun.or(look.eras) else { return Err(unexpected()) };
         let survived = eras.survived(asked.era);
@@ -86,7 +96,7 @@ pub(super) async fn enter(zk: &Zk, at: Entrance<'_>) -> Result<Found> {
             return Ok(Found { era: eras.current, servers: look.servers, refused });
         }
     }
-    Err(Error::new(ErrorKind::Unavailable, "others begin eras of the namespace all the time"))
+    Err(eras_change())
 }
 
 impl Entrance<'_> {
@@ -118,19 +128,11 @@ impl Entrance<'_> {
             Err(error) => return Err(classify(error)),
         };
         let mut results = read.await.map_err(classify)?.into_iter();
-        let clock = match results.next() {
-            Some(MultiReadResult::Data { stat, .. }) if stat.czxid == self.clock_made => stat,
-            Some(MultiReadResult::Data { .. }) => {
-                let message = "the namespace was deleted and made anew: open it again";
-                return Err(Error::new(ErrorKind::StoreLost, message));
-            }
-            Some(MultiReadResult::Error { err }) => return Err(classify(err)),
-            _ => return Err(unexpected()),
-        };
+        let clock = clock(results.next(), self.clock_made, &self.paths.clock)?;
         let (eras, version) = match results.next() {
             Some(MultiReadResult::Data { data, stat }) => (Eras::decode(&data)?, stat.version),
             Some(MultiReadResult::Error { err: ZkError::NoNode }) => return Ok(None),
-            Some(MultiReadResult::Error { err }) => return Err(classify(err)),
+            Some(MultiReadResult::Error { err }) => return Err(classify_at(err, Right::Read, &self.paths.era)),
             _ => return Err(unexpected()),
         };
         if now == Err(ZkError::NoNode) {
@@ -155,14 +157,14 @@ impl Entrance<'_> {
         for path in [&self.paths.era, &self.paths.entered] {
             match zk.create(path, b"", options).await {
                 Ok(_) | Err(ZkError::NodeExists) => {}
-                Err(error) => return Err(classify(error)),
+                Err(error) => return Err(classify_at(error, Right::Create, parent(path))),
             }
         }
         Ok(())
     }
 
-    /// Begins an era, and ends the one before it at `clock`; `None`: something has changed since the look.
-    async fn begin(self, zk: &Zk, look: &Look, now: Began, clock: u64) -> Result<Option<Eras>, ZkError> {
+    /// Begins an era, and ends the one before it at `clock`.
+    async fn begin(self, zk: &Zk, look: &Look, now: Began, clock: u64) -> Result<Begun> {
         let eras = look.eras.as_ref().map_or_else(|| Eras::first(now), |eras| eras.next(now, clock));
         let options = &made_by(self.options, CreateMode::Persistent);
         let write = || {
@@ -173,13 +175,24 @@ impl Entrance<'_> {
             writer.add_create(&self.paths.lasts(eras.current), b"", options)?;
             Ok::<_, ZkError>(writer.commit())
         };
-        match write()?.await {
+        match write().map_err(classify)?.await {
             Ok(_) => {
                 tracing::info!(era = eras.current.number, clock, "began an era of the namespace");
-                Ok(Some(eras))
+                Ok(Begun::Era(eras))
             }
-            Err(MultiWriteError::OperationFailed { source: ZkError::BadVersion | ZkError::NoNode, .. }) => Ok(None),
-            Err(error) => Err(error.into()),
+            Err(MultiWriteError::OperationFailed { source: ZkError::BadVersion | ZkError::NoNode, .. }) => {
+                Ok(Begun::Changed)
+            }
+            Err(MultiWriteError::OperationFailed { index, source }) if is_of_rights(&source) => {
+                let needs = match index {
+                    0 => Right::Write,
+                    1 => return Ok(Begun::Refused(classify_at(source, Right::Read, &self.paths.clock))),
+                    last if last == 2 + self.paths.eras(&look.children).count() => Right::Create,
+                    _ => Right::Delete,
+                };
+                Ok(Begun::Refused(classify_at(source, needs, &self.paths.era)))
+            }
+            Err(error) => Err(classify(error.into())),
         }
     }
 }

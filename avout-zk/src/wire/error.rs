@@ -7,6 +7,41 @@ pub(crate) fn classify(error: Zk) -> Error {
     Error::new(kind, message).with_source(error)
 }
 
+/// What a request needs of a znode's ACL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Right {
+    Read,
+    Write,
+    /// For a znode below it.
+    Create,
+    /// For a znode below it.
+    Delete,
+}
+
+/// As [`classify`], and where the server refuses the user it names the right and the znode.
+pub(crate) fn classify_at(error: Zk, right: Right, path: &str) -> Error {
+    if error != Zk::NoAuth {
+        return classify(error);
+    }
+    let (may, letter) = match right {
+        Right::Read => ("read", 'r'),
+        Right::Write => ("write", 'w'),
+        Right::Create => ("create znodes below", 'c'),
+        Right::Delete => ("delete znodes below", 'd'),
+    };
+    let message =
+        format!("ZooKeeper does not let this user {may} {path}: grant it \"{letter}\" there (getAcl, setAcl)");
+    Error::new(ErrorKind::Denied, message).with_source(error)
+}
+
+/// The znode that one lies below.
+pub(crate) fn parent(path: &str) -> &str {
+    match path.rfind('/') {
+        None | Some(0) => "/",
+        Some(end) => &path[..end],
+    }
+}
+
 /// What an error of a write means that was sent once: whatever is no answer of the server about this very request leaves
 /// its outcome open.
 ///
@@ -108,5 +143,15 @@ mod tests {
     #[test]
     fn an_old_server_is_told_by_version() {
         assert!(classify(Zk::Unimplemented).to_string().contains("3.6"));
+    }
+
+    /// A refusal names the right and the znode whose ACL lacks it.
+    #[test]
+    fn a_refusal_names_the_right() {
+        let told = classify_at(Zk::NoAuth, Right::Create, parent("/app/state"));
+        assert_eq!(told.kind(), ErrorKind::Denied);
+        assert!(told.to_string().contains("create znodes below /app:"), "{told}");
+        assert_eq!(classify_at(Zk::NoNode, Right::Read, "/a").kind(), ErrorKind::StoreLost);
+        assert_eq!(parent("/app"), "/");
     }
 }

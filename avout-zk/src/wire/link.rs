@@ -56,7 +56,7 @@ pub(crate) enum State {
 pub(super) struct Entered {
     pub(super) era: Era,
     /// Why nothing can be committed by it.
-    pub(super) refused: Option<ZkError>,
+    pub(super) refused: Option<Error>,
 }
 
 /// How fit a connection is for a request.

@@ -4,10 +4,12 @@ mod client;
 mod enter;
 mod error;
 mod link;
+mod multi;
 mod nodelay;
 mod session;
 pub(crate) mod tls;
 
 pub(crate) use client::{Client, Ground};
-pub(crate) use error::{classify, classify_write, closed, unexpected};
+pub(crate) use error::{Right, classify, classify_at, classify_write, closed, parent, unexpected};
 pub(crate) use link::State;
+pub(crate) use multi::{Change, Changes, ERAS, Refused, eras_change};

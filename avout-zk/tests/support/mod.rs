@@ -1,4 +1,7 @@
 //! The fixture of both conformance tests: each namespace behind proxies of its own, so that its connections can be cut.
+//!
+//! Its clients have the least rights that they need: they may make znodes below one that belongs to an administrator, and nobody else
+//! may use what they make.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -7,21 +10,52 @@ use std::time::Duration;
 use async_trait::async_trait;
 use avout_conformance::servers::{Error, Node, Protocol, Proxies, ZooKeeper};
 use avout_conformance::{Backend, Fixture};
-use avout_zk::zookeeper::{Client, Error as Refusal};
+use avout_zk::zookeeper::{Acl, Acls, AuthId, Client, Connector, CreateMode, Error as Refusal, Permission};
+use tokio::sync::OnceCell;
 
 type Starting = Pin<Box<dyn Future<Output = Result<&'static ZooKeeper, Error>> + Send>>;
+
+/// Under which all namespaces are.
+const PARENT: &str = "/least";
+const ADMIN: &str = "admin:boss";
+const USER: &str = "app:secret";
+/// What the server keeps of the user: the SHA-1 of the above, in Base64.
+const USER_ID: &str = "app:F6Y+U5gIoCbNNoLQExmvxRFeatA=";
 
 /// A ZooKeeper that all laws share.
 pub(crate) struct Zk {
     start: fn() -> Starting,
-    /// Options of all clients, as in a URL.
-    options: &'static str,
+    parent: OnceCell<()>,
     proxies: Proxies,
 }
 
 impl Zk {
-    pub(crate) fn new(start: fn() -> Starting, options: &'static str) -> Self {
-        Self { start, options, proxies: Proxies::default() }
+    pub(crate) fn new(start: fn() -> Starting) -> Self {
+        Self { start, parent: OnceCell::new(), proxies: Proxies::default() }
+    }
+
+    /// A session of these.
+    async fn session(&self, who: &[&str]) -> Result<Client, Error> {
+        let with = |connector: Connector, who: &&str| connector.with_auth("digest", who.as_bytes());
+        let connector = who.iter().fold(Client::connector(), with);
+        let connected = connector.connect(&(self.start)().await?.address()).await;
+        connected.map_err(|error| Error::failed("zk", error))
+    }
+
+    /// Makes the parent of all namespaces: its own ACL lets the user make znodes below, and do nothing else.
+    async fn make_parent(&self) -> Result<(), Error> {
+        let make = async || {
+            let grants = [
+                Acl::new(Permission::ALL, AuthId::authed()),
+                Acl::new(Permission::CREATE, AuthId::new("digest", USER_ID)),
+            ];
+            let options = CreateMode::Persistent.with_acls(Acls::new(&grants));
+            match self.session(&[ADMIN]).await?.create(PARENT, b"", &options).await {
+                Ok(_) | Err(Refusal::NodeExists) => Ok(()),
+                Err(error) => Err(Error::failed("zk", error)),
+            }
+        };
+        self.parent.get_or_try_init(make).await.map(|()| ())
     }
 
     /// The addresses of the namespace's own proxies.
@@ -39,20 +73,15 @@ impl Fixture for Zk {
         "zk"
     }
 
-    fn breaks(&self) -> &[(&str, &str)] {
-        &[(
-            "state_container::a_wiped_store_is_lost_to_its_clients",
-            "reads of atoms and of large values do not notice that the namespace was deleted, or made anew",
-        )]
-    }
-
     async fn available(&self) -> Result<(), String> {
         (self.start)().await.map(drop).map_err(|error| error.to_string())
     }
 
     async fn open(&self, namespace: &str) -> avout_core::Result<Backend> {
         let addresses = self.addresses(namespace).await?;
-        let opened = avout_zk::connect(&format!("zk://{addresses}/{namespace}{}", self.options)).await?;
+        self.make_parent().await?;
+        let url = format!("zk://{USER}@{addresses}{PARENT}/{namespace}?acl=auth::cdrw");
+        let opened = avout_zk::connect(&url).await?;
         Ok(Backend { coordinator: Some(opened.coordinator), store: Some(opened.store) })
     }
 
@@ -81,9 +110,8 @@ impl Fixture for Zk {
     }
 
     async fn wipe(&self, namespace: &str) -> bool {
-        let servers = (self.start)().await.expect("the server is there");
-        let client = Client::connect(&servers.address()).await.expect("a session");
-        delete(&client, format!("/{namespace}")).await.expect("it is deleted");
+        let client = self.session(&[ADMIN, USER]).await.expect("a session");
+        delete(&client, format!("{PARENT}/{namespace}")).await.expect("it is deleted");
         true
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use avout_conformance::servers::{Action, Direction, Proxy, ZooKeeper, shared};
 use avout_core::backend::{Coordinator as _, Wake};
-use avout_core::protocol::{Check, Commit, CommitOutcome, Put, SlotState};
+use avout_core::protocol::{Commit, Put, SlotState};
 use avout_core::{ErrorKind, Key, Stm};
 
 use crate::support::{Outcome, PATIENCE, client, eventually, hello, is_commit, stm, tests, two_refs, within};
@@ -21,7 +21,6 @@ tests![
     a_server_that_is_silent_is_unavailable,
     a_client_that_is_closed_says_so,
     a_restart_of_the_server_is_waited_through,
-    a_check_of_absence_wakes_hardly_anybody,
     what_was_asked_without_a_connection_is_never_sent,
 ];
 
@@ -282,43 +281,6 @@ async fn a_restart_of_the_server_is_waited_through() -> Outcome {
         within("all transactions", worker).await??;
     }
     assert_eq!((a.get().await?, b.get().await?), (300, 300));
-    Ok(())
-}
-
-/// Commits that check that a key is not there change nothing of it, and those that watch it are left in peace. A few may be woken: the
-/// server tells of the znode that such a commit makes and deletes, and its two messages may come apart.
-async fn a_check_of_absence_wakes_hardly_anybody() -> Outcome {
-    const COMMITS: u64 = 50;
-    let backend = avout_zk::connect(&shared::zookeeper().await?.url("faults_absent")).await?;
-    let (absent, key) = (Key::new("/absent")?, Key::new("/key")?);
-    let mut watcher = backend.coordinator.watch(std::slice::from_ref(&absent)).await?;
-    let woken = Arc::new(AtomicU32::new(0));
-    let counted = Arc::clone(&woken);
-    let watching = tokio::spawn(async move {
-        while watcher.changed().await.is_ok() {
-            counted.fetch_add(1, Ordering::SeqCst);
-        }
-    });
-    let put = async |key: &Key, checks: Vec<Check>, revision, sequence| {
-        let record = Arc::new(SlotState { sequence, committed: true }.to_record());
-        let puts = vec![Put { key: key.clone(), revision, record }];
-        match backend.coordinator.commit(&Commit { checks, puts, ..Commit::default() }).await? {
-            CommitOutcome::Committed(committed) => Ok(committed.revisions[0].clone()),
-            CommitOutcome::Conflict(conflict) => Err(format!("{conflict:?}").into()),
-        }
-    };
-    let mut revision = None;
-    for sequence in 1..=COMMITS {
-        let checks = vec![Check { key: absent.clone(), revision: None }];
-        let put: Result<_, Box<dyn std::error::Error>> = put(&key, checks, revision, sequence).await;
-        revision = Some(put?);
-    }
-    let before = woken.load(Ordering::SeqCst);
-    assert!(before < 15, "{COMMITS} checks of absence woke a watcher {before} times");
-    let made: Result<_, Box<dyn std::error::Error>> = put(&absent, Vec::new(), None, 1).await;
-    made?;
-    eventually("the watcher hears of a real change", || async { woken.load(Ordering::SeqCst) > before }).await;
-    watching.abort();
     Ok(())
 }
 

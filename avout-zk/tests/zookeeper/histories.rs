@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use avout_conformance::servers::ZooKeeper;
 use avout_core::backend::{CasOutcome, Coordinator as _, Store as _};
-use avout_core::protocol::State;
+use avout_core::protocol::{ClientId, CodecId, Commit, CommitOutcome, Meta, Payload, Put, Record, State, Version};
 use avout_core::{ErrorKind, Key, Ref, Stm};
 use tokio::sync::Barrier;
 
@@ -16,14 +16,16 @@ tests![
     what_is_committed_after_a_restore_stays,
     what_an_ensemble_commits_after_a_restore_stays,
     an_atom_written_after_a_restore_stays,
+    a_value_that_went_back_is_not_committed,
     a_sleeper_is_told_of_two_restores,
     a_restart_loses_nothing,
     a_namespace_made_anew_takes_no_old_commit,
     a_namespace_without_eras_gets_one,
 ];
 
-/// A copy of each node's data, taken while all are down.
-struct Copy(Vec<PathBuf>);
+/// A copy of each node's data.
+#[derive(Default)]
+pub(crate) struct Copies(Vec<PathBuf>);
 
 fn copy_all(from: &Path, to: &Path) -> std::io::Result<()> {
     if to.exists() {
@@ -41,19 +43,26 @@ fn copy_all(from: &Path, to: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-async fn copy(zk: &ZooKeeper) -> Result<Copy, Box<dyn std::error::Error>> {
-    zk.kill_all().await?;
+/// Copies each node's data, as it is now.
+pub(crate) fn copy_of(zk: &ZooKeeper) -> Result<Copies, Box<dyn std::error::Error>> {
     let mut copies = Vec::new();
     for node in zk.nodes() {
         let to = node.folder().join("copy");
         copy_all(&node.folder().join("data"), &to)?;
         copies.push(to);
     }
-    zk.start_all().await?;
-    Ok(Copy(copies))
+    Ok(Copies(copies))
 }
 
-async fn put_back(zk: &ZooKeeper, copy: &Copy) -> Outcome {
+/// The same while all are down.
+async fn copy(zk: &ZooKeeper) -> Result<Copies, Box<dyn std::error::Error>> {
+    zk.kill_all().await?;
+    let copies = copy_of(zk)?;
+    zk.start_all().await?;
+    Ok(copies)
+}
+
+pub(crate) async fn put_back(zk: &ZooKeeper, copy: &Copies) -> Outcome {
     zk.kill_all().await?;
     for (node, copy) in zk.nodes().iter().zip(&copy.0) {
         copy_all(copy, &node.folder().join("data"))?;
@@ -153,6 +162,40 @@ async fn an_atom_written_after_a_restore_stays() -> Outcome {
     assert!(matches!(outcome, CasOutcome::Stale(_)), "{outcome:?}");
     let (left, _) = new.store.state(&key).state().await?.ok_or("no state")?;
     assert!(matches!(&left, State::Bytes(bytes) if bytes[..] == b"acknowledged"[..]), "{left:?}");
+    Ok(())
+}
+
+/// A value that was written before a restore, by a client that has seen nothing of what is lost, is gone: no commit makes a record that points at
+/// it.
+async fn a_value_that_went_back_is_not_committed() -> Outcome {
+    let zk = ZooKeeper::single().await?;
+    let url = format!("{}?session_timeout=2s", zk.url("restore_value"));
+    let backend = avout_zk::connect(&url).await?;
+    let older = copy_of(&zk)?;
+    let key = Key::new("/r")?;
+    let version = |sequence| Version { epoch: 0, client: ClientId::new(1), slot: 0, sequence };
+    let values = backend.store.versioned_state(&key);
+    values.set_state_at(&version(1), State::Bytes("x".repeat(100_000).into())).await?;
+    put_back(&zk, &older).await?;
+    let commit = async |sequence| {
+        let realm = backend.store.realm();
+        let meta = Arc::new(Meta { realm, codec: CodecId::JSON, type_tag: "x".into(), history: 0 });
+        let record = Arc::new(Record::first(meta, Payload::Stored { realm, version: version(sequence) }));
+        let commit = Commit { puts: vec![Put { key: key.clone(), revision: None, record }], ..Commit::default() };
+        within("an answer", async {
+            loop {
+                match backend.coordinator.commit(&commit).await {
+                    Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::OutcomeUnknown) => {}
+                    ended => return ended,
+                }
+            }
+        })
+        .await
+    };
+    let refused = commit(1).await?;
+    assert!(matches!(&refused, CommitOutcome::Conflict(conflict) if conflict.stale == [key.clone()]), "{refused:?}");
+    values.set_state_at(&version(2), State::Bytes("y".repeat(100_000).into())).await?;
+    assert!(matches!(commit(2).await?, CommitOutcome::Committed(_)));
     Ok(())
 }
 

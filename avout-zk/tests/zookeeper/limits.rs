@@ -10,7 +10,7 @@ use avout_zk::Options;
 use avout_zk::zookeeper::{Acls, Client, CreateMode, CreateOptions};
 use bytes::Bytes;
 
-use crate::support::{Outcome, client, hello, stm, tests, two_refs};
+use crate::support::{Outcome, client, hello, stm, tests, two_refs, within};
 
 tests![
     versions_pass_their_end,
@@ -18,8 +18,11 @@ tests![
     a_namespace_of_others_is_left_alone,
     a_namespace_made_anew_is_another,
     a_foreign_znode_is_one_keys_trouble,
+    what_is_made_by_hand_stays_corrupt,
+    what_the_version_before_wrote_is_read,
     parts_that_nobody_needs_go,
     a_value_that_was_cut_short_is_none,
+    a_value_that_lacks_a_part_is_corrupt,
     names_too_long_for_a_request_are_refused,
 ];
 
@@ -56,9 +59,9 @@ async fn versions_pass_their_end() -> Outcome {
         again.swap(|n| n + 1).await?;
     }
     assert_eq!(atom.get().await?, 20);
-    // Each write is a version, and one more where it hopped.
+    // Each write is a version, the first one is made in two, and there are two more where it hopped.
     let (_, stat) = raw(zk).await?.get_data(&path_of("limits_versions", "refs", "a")).await?;
-    assert_eq!(stat.version, 41);
+    assert_eq!(stat.version, 43);
     Ok(())
 }
 
@@ -139,6 +142,68 @@ async fn a_foreign_znode_is_one_keys_trouble() -> Outcome {
     Ok(())
 }
 
+/// A record or an atom that was deleted and made again by hand with the same bytes, or set by hand to bytes that it had, is `Corrupt` for
+/// good, though later commits move the clock on.
+async fn what_is_made_by_hand_stays_corrupt() -> Outcome {
+    let zk = shared::zookeeper().await?;
+    let stm = client(&zk.url("limits_by_hand")).await?;
+    let raw = raw(zk).await?;
+    let moving = stm.create_ref("/moving", 0_i64).await?;
+    for made_again in [true, false] {
+        let (r, atom) = (stm.create_ref("/r", 0_i64).await?, stm.create_atom("/atom", 0_i64).await?);
+        for (folder, name) in [("refs", "r"), ("atoms", "atom")] {
+            let path = path_of("limits_by_hand", folder, name);
+            let (data, _) = raw.get_data(&path).await?;
+            if made_again {
+                raw.delete(&path, None).await?;
+                raw.create(&path, &data, &OPEN).await?;
+            } else {
+                raw.set_data(&path, &data, None).await?;
+            }
+        }
+        stm.dosync(async |tx| tx.alter(&moving, |n| n + 1).await).await?;
+        let read = stm.dosync(async |tx| tx.get(&r).await).await;
+        let written = stm.dosync(async |tx| tx.alter(&r, |n| n + 1).await).await;
+        let (swapped, fetched) = (atom.swap(|n| n + 1).await, atom.get().await);
+        for (what, result, key) in
+            [("read", read, "/r"), ("write", written, "/r"), ("swap", swapped, "/atom"), ("get", fetched, "/atom")]
+        {
+            let error = result.err().ok_or(what)?;
+            assert_eq!((error.kind(), error.key().map(Key::as_str)), (ErrorKind::Corrupt, Some(key)), "{what}");
+        }
+        // What is deleted by hand is gone.
+        for (folder, name) in [("refs", "r"), ("atoms", "atom")] {
+            raw.delete(&path_of("limits_by_hand", folder, name), None).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Records and atoms without a stamp, as the version before wrote them, are read, and get one when they are written.
+async fn what_the_version_before_wrote_is_read() -> Outcome {
+    let zk = shared::zookeeper().await?;
+    let stm = client(&zk.url("limits_before")).await?;
+    let raw = raw(zk).await?;
+    let (r, atom) = (stm.create_ref("/r", 1_i64).await?, stm.create_atom("/atom", 1_i64).await?);
+    let moving = stm.create_ref("/moving", 0_i64).await?;
+    let paths = [path_of("limits_before", "refs", "r"), path_of("limits_before", "atoms", "atom")];
+    for path in &paths {
+        let (data, _) = raw.get_data(path).await?;
+        raw.delete(path, None).await?;
+        // The stamp is a byte and a version.
+        raw.create(path, &data[5..], &OPEN).await?;
+    }
+    stm.dosync(async |tx| tx.alter(&moving, |n| n + 1).await).await?;
+    assert_eq!((r.get().await?, atom.get().await?), (1, 1));
+    assert_eq!(stm.dosync(async |tx| tx.alter(&r, |n| n + 1).await).await?, 2);
+    assert_eq!(atom.swap(|n| n + 1).await?, 2);
+    for path in &paths {
+        assert_eq!(raw.get_data(path).await?.0[0], 0xa5, "{path}");
+    }
+    assert_eq!((r.get().await?, atom.get().await?), (2, 2));
+    Ok(())
+}
+
 fn large(seed: u8) -> State {
     State::Bytes(Bytes::from(vec![seed; 2_000_000]))
 }
@@ -195,6 +260,27 @@ async fn a_value_that_was_cut_short_is_none() -> Outcome {
     values.delete_state_at(&version).await?;
     values.delete_state_at(&version).await?;
     assert_eq!(raw.list_children(&path).await?, [""; 0]);
+    Ok(())
+}
+
+/// A large value whose head is there, and a part of it is not, is `Corrupt`, and says which part is missing.
+async fn a_value_that_lacks_a_part_is_corrupt() -> Outcome {
+    let zk = shared::zookeeper().await?;
+    let backend = avout_zk::connect(&zk.url("limits_lacks")).await?;
+    let raw = raw(zk).await?;
+    let key = Key::new("/atom")?;
+    let atom = backend.store.state(&key);
+    atom.set_state(large(1)).await?;
+    let path = path_of("limits_lacks", "atoms", "atom");
+    let mut parts = raw.list_children(&path).await?;
+    parts.sort_unstable();
+    raw.delete(&format!("{path}/{}", parts[1]), None).await?;
+    let error = within("an answer", atom.state()).await.expect_err("a part is gone");
+    assert_eq!((error.kind(), error.key()), (ErrorKind::Corrupt, Some(&key)), "{error:?}");
+    assert!(error.to_string().contains(&parts[1]), "{error}");
+    // It can be written all the same.
+    atom.set_state(large(2)).await?;
+    assert!(atom.state().await?.is_some());
     Ok(())
 }
 

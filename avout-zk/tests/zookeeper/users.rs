@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use avout_conformance::servers::{ZooKeeper, free_port, shared};
 use avout_core::ErrorKind;
+use avout_zk::zookeeper::{Acl, Acls, AuthId, Client, CreateMode, Permission};
 
 use crate::support::{Outcome, client, hello, tests, two_refs};
 
@@ -15,6 +16,8 @@ tests![
     what_a_user_makes_is_his,
     a_wrong_password_is_refused_at_once,
     a_user_may_share,
+    a_user_may_let_others_read,
+    a_parent_must_let_the_user_in,
     sasl_users_are_known_to_the_server,
     no_password_is_in_the_logs,
     tls_takes_the_servers_that_it_trusts,
@@ -37,6 +40,7 @@ async fn what_a_user_makes_is_his() -> Outcome {
         let error = client(&other).await.expect_err("a user that is not the creator");
         assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
         assert!(!format!("{error} {error:?}").contains("canary"), "{error:?}");
+        assert!(error.to_string().contains("read /users_own/meta"), "{error}");
     }
     assert!(begun.elapsed() < Duration::from_secs(5), "refusals took {:?}", begun.elapsed());
     assert_eq!(client(&with_user(&url, "me:canary")).await?.open_ref::<i64>("/a").await?.get().await?, 1);
@@ -52,8 +56,50 @@ async fn a_user_may_share() -> Outcome {
     Ok(())
 }
 
+/// What a user makes with grants of its own can be read by others, who are told which right they lack when they write.
+async fn a_user_may_let_others_read() -> Outcome {
+    let url = shared::zookeeper_url("users_mixed").await?;
+    let own = client(&format!("{}?acl=auth::cdrw,world:anyone:r", with_user(&url, "me:canary"))).await?;
+    let (a, _) = two_refs(&own).await?;
+    let large = own.create_ref("/large", "x".repeat(100_000)).await?;
+    let atom = own.create_atom("/atom", 1_i64).await?;
+    let other = client(&url).await?;
+    let its = (other.open_ref::<i64>("/a").await?, other.open_atom::<i64>("/atom").await?);
+    assert_eq!((its.0.get().await?, its.1.get().await?), (0, 1));
+    assert_eq!(other.open_ref::<String>("/large").await?.get().await?, large.get().await?);
+    let commit = other.dosync(async |tx| tx.alter(&its.0, |n| n + 1).await).await;
+    let made = other.create_ref("/more", 1_i64).await.map(|_| 1);
+    let value = other.create_ref("/huge", "x".repeat(100_000)).await.map(|_| 1);
+    for (what, result) in
+        [("commit", commit), ("create", made), ("value", value), ("swap", its.1.swap(|n| n + 1).await)]
+    {
+        let error = result.err().ok_or(what)?;
+        assert_eq!(error.kind(), ErrorKind::Denied, "{what}: {error:?}");
+        let says = if what == "value" { "create znodes below /users_mixed/values/" } else { "write /users_mixed/era" };
+        assert!(error.to_string().contains(says), "{what}: {error}");
+    }
+    assert_eq!((a.get().await?, atom.get().await?), (0, 1));
+    Ok(())
+}
+
+/// A user who may not make the namespace is told where the right is missing. One who may, and nothing else there, has all that is needed.
+async fn a_parent_must_let_the_user_in() -> Outcome {
+    let zk = shared::zookeeper().await?;
+    let raw = Client::connector().with_auth("digest", b"admin:boss").connect(&zk.address()).await?;
+    // The SHA-1 of app:secret, in Base64.
+    let app = AuthId::new("digest", "app:F6Y+U5gIoCbNNoLQExmvxRFeatA=");
+    let grants = [Acl::new(Permission::ALL, AuthId::authed()), Acl::new(Permission::CREATE, app)];
+    raw.create("/users_parent", b"", &CreateMode::Persistent.with_acls(Acls::new(&grants))).await?;
+    let url = zk.url("users_parent/own");
+    let error = client(&with_user(&url, "you:canary")).await.expect_err("another user");
+    assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
+    assert!(error.to_string().contains("create znodes below /users_parent:"), "{error}");
+    two_refs(&client(&with_user(&url, "app:secret")).await?).await?;
+    Ok(())
+}
+
 const JAAS: &str = r#"Server {
-    org.apache.zookeeper.server.auth.DigestLoginModule required user_me="canary";
+    org.apache.zookeeper.server.auth.DigestLoginModule required user_me="canary" user_you="canary";
 };
 "#;
 
@@ -77,8 +123,16 @@ async fn sasl_users_are_known_to_the_server() -> Outcome {
     let stm = client(&format!("{url}?auth=sasl")).await?;
     let (a, _) = two_refs(&stm).await?;
     assert_eq!(stm.dosync(async |tx| tx.alter(&a, |n| n + 1).await).await?, 1);
-    let error = client(&zk.url("sasl")).await.expect_err("nobody");
-    assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
+    for other in [zk.url("sasl"), format!("{}?auth=sasl", with_user(&zk.url("sasl"), "you:canary"))] {
+        let error = client(&other).await.expect_err("another user, or nobody");
+        assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
+        assert!(error.to_string().contains("read /sasl/meta"), "{error}");
+    }
+    // Grants may name users of SASL, for those who come by it.
+    let url = with_user(&zk.url("sasl_shared"), "me:canary");
+    two_refs(&client(&format!("{url}?auth=sasl&acl=auth::cdrw,sasl:you:r")).await?).await?;
+    let url = with_user(&zk.url("sasl_shared"), "you:canary");
+    assert_eq!(client(&format!("{url}?auth=sasl")).await?.open_ref::<i64>("/a").await?.get().await?, 0);
     Ok(())
 }
 
