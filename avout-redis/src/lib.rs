@@ -28,84 +28,16 @@
 
 #![warn(missing_docs)]
 
-mod cell;
-mod client;
-mod cluster;
-mod confirm;
-mod container;
 mod coordinator;
-mod dial;
-mod enter;
-mod error;
-mod find;
-mod gather;
-mod lanes;
-mod link;
-mod lookout;
-mod names;
+mod open;
 mod options;
-mod pace;
-mod pulse;
-mod requests;
-mod scripts;
-mod sentinel;
-mod server;
-mod sessions;
-mod tls;
-mod verdict;
-mod watch;
-
-use std::fmt;
-use std::sync::Arc;
-
-use avout_core::Result;
+mod schema;
+mod store;
+mod wire;
 
 pub use avout_core::LostCommits;
-pub use container::Store;
 pub use coordinator::Coordinator;
+pub use open::{Backend, connect};
 pub use options::Options;
 pub use redis;
-
-use client::Client;
-
-/// Opens the namespace that a text names, as [`Options::from_url`] reads it, and makes it if it is not there.
-///
-/// # Errors
-/// [`InvalidInput`](avout_core::ErrorKind::InvalidInput): the text.
-/// [`Unavailable`](avout_core::ErrorKind::Unavailable): no server answers, or it is a replica.
-/// [`Denied`](avout_core::ErrorKind::Denied): the server refuses the user, or the user may not do what avout needs.
-/// [`Unsupported`](avout_core::ErrorKind::Unsupported): the server is too old, may evict keys, or does not keep what the options
-/// ask for; or a newer library made the namespace.
-/// [`Mismatch`](avout_core::ErrorKind::Mismatch): something else lies under the namespace's names.
-///
-/// # Cancel safety
-/// Safe: a namespace that was made stays, and a client that nobody got ends.
-pub async fn connect(url: &str) -> Result<Backend> {
-    Options::from_url(url)?.open().await
-}
-
-/// A namespace that is open: one client of it.
-///
-/// The coordinator, the store, and what they make belong together; when the last of them is dropped the connections are closed.
-#[derive(Clone)]
-pub struct Backend {
-    /// Orders the commits.
-    pub coordinator: Arc<Coordinator>,
-    /// Holds the values.
-    pub store: Arc<Store>,
-    client: Arc<Client>,
-}
-
-impl Backend {
-    fn new(client: Arc<Client>) -> Self {
-        let coordinator = Arc::new(Coordinator::new(Arc::clone(&client)));
-        let store = Arc::new(Store::new(Arc::clone(&client)));
-        Self { coordinator, store, client }
-    }
-}
-
-impl fmt::Debug for Backend {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Backend").field("options", &self.client.options).finish_non_exhaustive()
-    }
-}
+pub use store::Store;

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use avout_core::{Error, ErrorKind, Result};
 
-use crate::dial::Wire;
-use crate::error::OLD;
 use crate::options::{Options, Topology};
+use crate::wire::OLD;
+use crate::wire::connection::Wire;
 
 /// After so many seconds without a word of a replica it is not counted on: a living one sends one each second.
 const LAG: i64 = 2;

@@ -11,14 +11,14 @@ use redis::Value;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::cell::Clock;
-use crate::client::Client;
-use crate::error::classify;
-use crate::link::{Found, Link, NO_POINTS, lost_namespace};
+use super::client::Client;
+use super::connection::{Found, Link};
+use super::error::{NO_POINTS, classify, lost_namespace};
+use super::scripts::{Loaded, Script};
+use super::servers::{Server, check_settings};
+use super::verdict::{Verdict, verdict};
 use crate::options::{Address, Topology};
-use crate::scripts::{Loaded, Script};
-use crate::server::{Server, check_settings};
-use crate::verdict::{Verdict, verdict};
+use crate::schema::Clock;
 
 /// The version of the layout that this library makes. It reads and writes the one before too, in which all is told to watchers
 /// whether or not there are any.

@@ -7,8 +7,8 @@ use redis::Value;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::dial::{Dialer, Wire};
 use crate::options::{Address, Credentials};
+use crate::wire::connection::{Dialer, Wire};
 
 /// How many nodes are remembered.
 const MOST: usize = 1024;

@@ -6,39 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
 use avout_core::ErrorKind;
-use avout_core::backend::tasks;
-use tokio::runtime::{Handle, Id, RuntimeFlavor};
+use tokio::runtime::Id;
 use tokio::task::AbortHandle;
 
-use crate::link::Link;
-
-/// The runtime that drives the connections of a request's caller.
-///
-/// A runtime with threads of its own drives those of its own tasks: another thread would have to be woken for each request, and the
-/// caller for each answer. All other callers share connections that the library's thread drives. So no connection that others use ends
-/// with a runtime, or stands still with it.
-#[derive(Clone, Debug)]
-pub(crate) struct Home(Option<Handle>);
-
-impl Home {
-    /// Where the caller is.
-    pub(crate) fn here() -> Self {
-        Self(Handle::try_current().ok().filter(|current| current.runtime_flavor() == RuntimeFlavor::MultiThread))
-    }
-
-    /// Where no caller has to be.
-    pub(crate) fn library() -> Self {
-        Self(None)
-    }
-
-    pub(crate) fn runtime(&self) -> Handle {
-        self.0.clone().unwrap_or_else(tasks::connections)
-    }
-
-    fn id(&self) -> Option<Id> {
-        self.0.as_ref().map(Handle::id)
-    }
-}
+use super::home::Home;
+use super::link::Link;
 
 /// The place of one connection, which is made again when it broke.
 #[derive(Default)]
@@ -106,7 +78,7 @@ impl Lanes {
             return Arc::clone(&place.lanes);
         }
         let lanes: Arc<[Lane]> = (0..self.count).map(|_| Lane::default()).collect();
-        let sign = home.0.as_ref().map(|runtime| runtime.spawn(pending::<()>()).abort_handle());
+        let sign = home.own().map(|runtime| runtime.spawn(pending::<()>()).abort_handle());
         places.push(Place { home: home.id(), lanes: Arc::clone(&lanes), sign });
         lanes
     }

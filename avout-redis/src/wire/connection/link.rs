@@ -1,31 +1,30 @@
 //! A connection that has entered the namespace.
 
-use std::sync::Arc;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use avout_core::backend::history::Era;
 use avout_core::protocol::Realm;
-use avout_core::{Error, ErrorKind};
+use redis::{RedisResult, Value};
 use tokio::task::AbortHandle;
 
-use crate::dial::Wire;
-use crate::gather::Gathering;
-use crate::lanes::Home;
+use super::dial::Wire;
+use super::gather::Gathering;
+use super::home::Home;
 use crate::options::Address;
-use crate::scripts::Loaded;
+use crate::wire::Loaded;
 
 /// A connection that has entered the namespace.
 #[derive(Debug)]
 pub(crate) struct Link {
-    pub(crate) wire: Wire,
+    pub(crate) wire: Arc<Wire>,
     pub(crate) scripts: Loaded,
     pub(crate) era: Era,
     pub(crate) address: Address,
     /// The server's process: another one after each restart.
     pub(crate) process: String,
-    pub(crate) gathering: Gathering,
+    gathering: Arc<Gathering>,
     /// What drives it.
     pub(crate) home: Home,
     pub(crate) begun: Instant,
@@ -36,17 +35,28 @@ pub(crate) struct Link {
 impl Link {
     pub(crate) fn new(wire: Wire, scripts: Loaded, era: Era, address: Address, process: String) -> Self {
         Self {
-            wire,
+            wire: Arc::new(wire),
             scripts,
             era,
             address,
             process,
-            gathering: Gathering::default(),
+            gathering: Arc::default(),
             home: Home::library(),
             begun: Instant::now(),
             dead: AtomicBool::new(false),
             guard: OnceLock::new(),
         }
+    }
+
+    /// Reads the clock and these fields of the cells, all at one moment after the call.
+    ///
+    /// `None`: it was not sent, or its reply not taken, since the runtime has ended that was to do so.
+    pub(crate) async fn read<'a>(
+        &self,
+        cells: &str,
+        fields: impl Iterator<Item = &'a str> + Clone,
+    ) -> Option<RedisResult<Vec<Value>>> {
+        self.gathering.read(&self.wire, &self.home, cells, fields).await
     }
 
     /// No new requests are to use it; those that are under way go on.
@@ -96,17 +106,4 @@ pub(crate) struct Found {
     pub(crate) realm: Realm,
     /// The server writes each commit to its disk before it answers, as far as it lets that be seen.
     pub(crate) durable: bool,
-}
-
-pub(crate) const NO_POINTS: &str = "the namespace has had as many commits, or restarts, as it can have";
-
-/// The namespace is not the one that was opened.
-pub(crate) fn lost_namespace() -> Error {
-    let message = "the namespace is gone from the server, or another one is in its place: restore it, or open it anew";
-    Error::new(ErrorKind::StoreLost, message)
-}
-
-/// Rounds up, so that a short time is not none.
-pub(crate) fn milliseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }

@@ -1,22 +1,20 @@
 //! How requests are made.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use avout_core::backend::history::Observed;
 use avout_core::backend::tasks;
 use avout_core::{Error, ErrorKind, Result};
 use redis::{Cmd, RedisError, ServerErrorKind, Value};
-use std::sync::Arc;
 use tokio::time::{Instant, sleep};
 
-use crate::cell::{self, CLOCK, Clock, WATCHED};
-use crate::client::Client;
-use crate::dial::Wire;
-use crate::error::classify;
-use crate::lanes::Home;
-use crate::link::{Link, NO_POINTS};
-use crate::scripts::{Loaded, Script};
-use crate::verdict::Verdict;
+use super::client::Client;
+use super::connection::{Home, Link};
+use super::error::{NO_POINTS, classify};
+use super::scripts::{Loaded, Script};
+use super::verdict::Verdict;
+use crate::schema::cell::{self, CLOCK, Clock};
 
 /// How often a request is made that the server refused before it did anything, for a reason that is mended at once.
 const TRIES: usize = 5;
@@ -195,47 +193,8 @@ impl Client {
         .await
     }
 
-    /// Has the server tell what is committed from now on. `wire` listens already, and goes where `link` does.
-    ///
-    /// The mark stays for as long as the history does, so it is written at most once for each.
-    ///
-    /// # Errors
-    /// As for a read; [`Unavailable`](ErrorKind::Unavailable) also if the server is in another era than the link, which is given up.
-    pub(crate) async fn mark_watched(&self, link: &Link, wire: &Wire) -> Result<()> {
-        let changed = || {
-            link.retire();
-            Error::new(ErrorKind::Unavailable, "the server changed while it was asked to tell of changes")
-        };
-        let refused = |error| {
-            self.heed(link, &error);
-            classify(error, ErrorKind::Unavailable)
-        };
-        let seen = self.history.seen(link.era).ok_or_else(changed)?;
-        let mut look = redis::cmd("HMGET");
-        look.arg(&self.names.cells).arg(CLOCK).arg(WATCHED);
-        let (clock, mark): (Value, Value) = wire.ask(&look).await.map_err(refused)?;
-        self.check(link, seen, Some(&clock)).ok_or_else(changed)?;
-        if mark != Value::Nil {
-            return Ok(());
-        }
-        let scripts = Loaded::load(wire).await.map_err(refused)?;
-        let head = Self::head(link, seen);
-        let mut cmd = scripts.call(Script::Watch, &[&self.names.cells], 1, head.len());
-        match wire.ask::<Value>(cmd.arg(&head[..])).await.map_err(refused)? {
-            Value::Int(3) => Ok(()),
-            _ => Err(changed()),
-        }
-    }
-
-    /// Whether the mark is still there, asked with a connection that listens.
-    pub(crate) async fn is_marked_watched(&self, wire: &Wire) -> bool {
-        let mut look = redis::cmd("HGET");
-        look.arg(&self.names.cells).arg(WATCHED);
-        wire.ask::<Value>(&look).await.is_ok_and(|mark| mark != Value::Nil)
-    }
-
     /// The clock, if it is the one that the connection entered under, and not before what was known when the request was sent.
-    fn check(&self, link: &Link, seen: u64, clock: Option<&Value>) -> Option<Clock> {
+    pub(crate) fn check(&self, link: &Link, seen: u64, clock: Option<&Value>) -> Option<Clock> {
         let clock = Clock::read(clock?)?;
         (clock.is_of(link.era) && clock.point >= seen && self.history.observe(link.era, clock.point).is_current())
             .then_some(clock)
@@ -258,4 +217,9 @@ impl Client {
 
 fn unsteady() -> Error {
     Error::new(ErrorKind::Unavailable, "the server changes again and again, or scripts are removed from it")
+}
+
+/// Rounds up, so that a short time is not none.
+pub(crate) fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }

@@ -2,7 +2,7 @@
 
 use redis::{Cmd, RedisResult};
 
-use crate::dial::Wire;
+use super::connection::Wire;
 
 macro_rules! script {
     ($flags:literal, $file:literal) => {

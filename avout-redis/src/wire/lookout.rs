@@ -7,12 +7,10 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
-use crate::client::Client;
-use crate::find::Standing;
-use crate::lanes::Home;
-use crate::link::Link;
+use super::client::Client;
+use super::connection::{Home, Link};
+use super::servers::{Server, Standing};
 use crate::options::Address;
-use crate::server::Server;
 
 /// How often a server that is used is looked at.
 const LOOK: Duration = Duration::from_secs(5);
@@ -20,37 +18,26 @@ const LOOK: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LAST_PAUSE: Duration = Duration::from_secs(2);
 
-/// Follows up doubts.
-#[derive(Default)]
-pub(crate) struct Lookout(Notify);
-
-impl Lookout {
-    /// The server may not be the master any more.
-    pub(crate) fn doubt(&self) {
-        self.0.notify_one();
-    }
-
-    /// Runs as long as there is the client.
-    pub(crate) async fn run(self: Arc<Self>, client: Weak<Client>) {
-        let mut beats = HashMap::new();
-        let mut pause = FIRST_PAUSE;
-        let mut doubted = Instant::now();
-        loop {
-            let doubt = tokio::select! {
-                () = self.0.notified() => true,
-                () = sleep(LOOK.mul_f64(0.75 + rand::random::<f64>() / 2.0)) => false,
-            };
-            let Some(client) = client.upgrade() else { return };
-            if doubt {
-                client.follow_up().await;
-                drop(client);
-                // Doubts may come with every request.
-                pause = if doubted.elapsed() > LAST_PAUSE * 2 { FIRST_PAUSE } else { (pause * 2).min(LAST_PAUSE) };
-                doubted = Instant::now();
-                sleep(pause.mul_f64(0.5 + rand::random::<f64>() / 2.0)).await;
-            } else {
-                client.look_at_servers(&mut beats).await;
-            }
+/// Follows up a client's doubts, and looks now and then at the servers that it uses. Runs as long as there is the client.
+pub(crate) async fn look_out(doubts: Arc<Notify>, client: Weak<Client>) {
+    let mut beats = HashMap::new();
+    let mut pause = FIRST_PAUSE;
+    let mut doubted = Instant::now();
+    loop {
+        let doubt = tokio::select! {
+            () = doubts.notified() => true,
+            () = sleep(LOOK.mul_f64(0.75 + rand::random::<f64>() / 2.0)) => false,
+        };
+        let Some(client) = client.upgrade() else { return };
+        if doubt {
+            client.follow_up().await;
+            drop(client);
+            // Doubts may come with every request.
+            pause = if doubted.elapsed() > LAST_PAUSE * 2 { FIRST_PAUSE } else { (pause * 2).min(LAST_PAUSE) };
+            doubted = Instant::now();
+            sleep(pause.mul_f64(0.5 + rand::random::<f64>() / 2.0)).await;
+        } else {
+            client.look_at_servers(&mut beats).await;
         }
     }
 }
@@ -83,7 +70,7 @@ impl Client {
             left = true;
         }
         if left {
-            self.hub.reconnect();
+            self.another_server();
         }
     }
 

@@ -13,10 +13,10 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use crate::error::{classify, is_answer};
+use super::pulse::{Heard, Pulse};
+use super::tls;
 use crate::options::{Address, Credentials, Options};
-use crate::pulse::{Heard, Pulse};
-use crate::tls;
+use crate::wire::{classify, is_answer};
 
 /// How many requests may wait to be written to a connection, before their callers do.
 const BUFFERED: usize = 1024;

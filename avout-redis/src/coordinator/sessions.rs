@@ -6,9 +6,8 @@ use avout_core::protocol::SessionId;
 use avout_core::{Error, ErrorKind, Result};
 use redis::Value;
 
-use crate::Coordinator;
-use crate::link::milliseconds;
-use crate::scripts::Script;
+use super::Coordinator;
+use crate::wire::{Script, milliseconds};
 
 /// A session is a key that expires, and is made to live on by its client.
 ///

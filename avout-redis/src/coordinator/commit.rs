@@ -1,77 +1,18 @@
-use std::sync::Arc;
+//! A commit is one script.
 
-use async_trait::async_trait;
-use avout_core::backend::history::Losses;
-use avout_core::backend::{self, CoordinatorCapabilities, Sessions, Watcher};
-use avout_core::protocol::{Commit, CommitOutcome, Committed, Conflict, Key, Point, Snapshot};
+use avout_core::protocol::{Commit, CommitOutcome, Committed, Conflict, Key, Point};
 use avout_core::{Error, ErrorKind, Result};
 use redis::Value;
 
-use crate::cell::{self, Clock, REVISION_BYTES, expected, revision};
-use crate::client::{Client, MAX_COMMIT};
-use crate::names::mark;
-use crate::requests::Head;
-use crate::scripts::Script;
+use super::Coordinator;
+use crate::schema::cell::{self, Clock, REVISION_BYTES, expected, revision};
+use crate::wire::{Head, Script};
 
-/// Orders commits with a script on the server, and reads with one `HMGET`.
-///
-/// A revision is the point of the write and a number by chance, and so is like no other, whatever the server loses.
-#[derive(Clone)]
-pub struct Coordinator {
-    pub(crate) client: Arc<Client>,
-}
+/// The most that a commit has.
+pub(super) const MAX_BYTES: usize = 256 << 20;
 
 impl Coordinator {
-    pub(crate) fn new(client: Arc<Client>) -> Self {
-        Self { client }
-    }
-}
-
-#[async_trait]
-impl backend::Coordinator for Coordinator {
-    fn capabilities(&self) -> &CoordinatorCapabilities {
-        self.client.coordinates()
-    }
-
-    async fn read(&self, keys: &[Key], _at: Option<Point>) -> Result<Snapshot> {
-        let read = async {
-            let (clock, cells) = self.client.read(keys.iter().map(Key::as_str)).await?;
-            self.snapshot(&clock, keys.iter().zip(cells))
-        };
-        read.await.map_err(|error| error.during("read"))
-    }
-
-    async fn commit(&self, commit: &Commit) -> Result<CommitOutcome> {
-        self.send(commit).await.map_err(|error| error.during("commit"))
-    }
-
-    async fn watch(&self, keys: &[Key]) -> Result<Box<dyn Watcher>> {
-        let channels = keys.iter().map(|key| self.client.names.channel(key.as_str())).collect();
-        let watch = self.client.hub.watch(channels).await.map_err(|error| error.during("watch"))?;
-        Ok(Box::new(watch))
-    }
-
-    fn sessions(&self) -> Option<&dyn Sessions> {
-        Some(self)
-    }
-
-    fn losses(&self) -> Option<&Arc<Losses>> {
-        Some(self.client.history.losses())
-    }
-
-    async fn list(&self, prefix: &Key) -> Result<Vec<Key>> {
-        self.client.list(mark(None), prefix).await.map_err(|error| error.during("list"))
-    }
-}
-
-impl Coordinator {
-    fn snapshot<'a>(&self, clock: &Clock, cells: impl Iterator<Item = (&'a Key, Value)>) -> Result<Snapshot> {
-        let boundary = self.client.history.boundary();
-        let entries = cells.map(|(key, cell)| cell::entry(cell, boundary).map_err(|error| error.at(key)));
-        Ok(Snapshot { point: Point::new(clock.point), entries: entries.collect::<Result<_>>()? })
-    }
-
-    async fn send(&self, commit: &Commit) -> Result<CommitOutcome> {
+    pub(super) async fn send(&self, commit: &Commit) -> Result<CommitOutcome> {
         let mut records = Vec::with_capacity(commit.puts.len());
         let mut bytes = 0;
         for put in &commit.puts {
@@ -85,7 +26,7 @@ impl Coordinator {
         let deletes = commit.deletes.iter().map(|delete| (&delete.key, Some(&delete.revision)));
         let lines = puts.chain(checks).chain(deletes);
         bytes += lines.clone().map(|(key, _)| key.as_str().len()).sum::<usize>();
-        if bytes > MAX_COMMIT {
+        if bytes > MAX_BYTES {
             return Err(Error::new(ErrorKind::TooLarge, "a commit has at most 256 MiB"));
         }
         let names = &self.client.names;

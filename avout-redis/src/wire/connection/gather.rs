@@ -7,8 +7,9 @@ use avout_core::backend::tasks;
 use redis::{Cmd, RedisResult, Value};
 use tokio::sync::oneshot;
 
-use crate::cell::CLOCK;
-use crate::link::Link;
+use super::dial::Wire;
+use super::home::Home;
+use crate::schema::CLOCK;
 
 /// The most fields of one request that is gathered: the server does nothing else meanwhile.
 const MOST: usize = 512;
@@ -46,18 +47,20 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-impl Link {
+impl Gathering {
     /// Reads the clock and these fields of the cells, all at one moment after the call.
     ///
     /// `None`: it was not sent, or its reply not taken, since the runtime has ended that was to do so.
     pub(crate) async fn read<'a>(
         self: &Arc<Self>,
+        wire: &Arc<Wire>,
+        home: &Home,
         cells: &str,
         fields: impl Iterator<Item = &'a str> + Clone,
     ) -> Option<RedisResult<Vec<Value>>> {
-        let others = self.gathering.under_way.fetch_add(1, Ordering::Relaxed);
-        let _under_way = UnderWay(&self.gathering.under_way);
-        let joined = if others == 0 { None } else { self.join(cells, fields.clone()) };
+        let others = self.under_way.fetch_add(1, Ordering::Relaxed);
+        let _under_way = UnderWay(&self.under_way);
+        let joined = if others == 0 { None } else { self.join(wire, home, cells, fields.clone()) };
         match joined {
             Some(reply) => reply.await.ok(),
             None => {
@@ -65,7 +68,7 @@ impl Link {
                 for field in fields {
                     request.arg(field);
                 }
-                Some(self.wire.ask(&request).await)
+                Some(wire.ask(&request).await)
             }
         }
     }
@@ -73,16 +76,18 @@ impl Link {
     /// Adds a read to those that are gathered. `None`: there are too many fields.
     fn join<'a>(
         self: &Arc<Self>,
+        wire: &Arc<Wire>,
+        home: &Home,
         cells: &str,
         fields: impl Iterator<Item = &'a str> + Clone,
     ) -> Option<oneshot::Receiver<RedisResult<Vec<Value>>>> {
         let count = fields.clone().count();
-        let mut open = self.gathering.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if count + open.as_ref().map_or(0, |batch| batch.fields) > MOST {
             return None;
         }
         let batch = open.get_or_insert_with(|| {
-            self.home.runtime().spawn(tasks::inside(send(Arc::clone(self))));
+            home.runtime().spawn(tasks::inside(send(Arc::clone(self), Arc::clone(wire))));
             Batch { request: begin(cells), fields: 0, parts: Vec::new() }
         });
         for field in fields {
@@ -101,12 +106,12 @@ fn begin(cells: &str) -> Cmd {
     request
 }
 
-async fn send(link: Arc<Link>) {
+async fn send(gathering: Arc<Gathering>, wire: Arc<Wire>) {
     // Behind all tasks that are ready.
     tokio::task::yield_now().await;
-    let batch = link.gathering.open.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let batch = gathering.open.lock().unwrap_or_else(PoisonError::into_inner).take();
     let Some(Batch { request, parts, .. }) = batch else { return };
-    let mut values = match link.wire.ask::<Vec<Value>>(&request).await {
+    let mut values = match wire.ask::<Vec<Value>>(&request).await {
         Ok(values) => values.into_iter(),
         Err(error) => {
             for part in parts {

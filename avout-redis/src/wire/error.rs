@@ -96,6 +96,22 @@ fn tls(error: &RedisError) -> Option<(ErrorKind, &'static str)> {
 /// What a server must be.
 pub(crate) const OLD: &str = "avout needs Redis 7.0 or later, or Valkey, with scripts and sharded pub/sub";
 
+pub(crate) const NO_POINTS: &str = "the namespace has had as many commits, or restarts, as it can have";
+
+/// The namespace is not the one that was opened.
+pub(crate) fn lost_namespace() -> Error {
+    let message = "the namespace is gone from the server, or another one is in its place: restore it, or open it anew";
+    Error::new(ErrorKind::StoreLost, message)
+}
+
+pub(crate) fn foreign() -> Error {
+    Error::new(ErrorKind::Mismatch, "a key of the namespace holds something that avout did not write")
+}
+
+pub(crate) fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the client was closed")
+}
+
 #[cfg(test)]
 mod tests {
     use std::io;

@@ -5,13 +5,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use avout_core::Result;
 
-use crate::cluster::Cluster;
-use crate::dial::{Dialer, Listener, Wire};
-use crate::link::Link;
-use crate::names::Names;
+use super::cluster::Cluster;
+use super::sentinel::Sentinels;
+use super::server::Server;
 use crate::options::{Address, Options, Topology};
-use crate::sentinel::Sentinels;
-use crate::server::Server;
+use crate::schema::Names;
+use crate::wire::connection::{Dialer, Link, Listener, Wire, unreachable_at};
 
 /// Finds the server, and connects to it.
 pub(crate) struct Finder {
@@ -146,7 +145,7 @@ impl Finder {
     async fn process_at(&self, address: &Address) -> Result<String> {
         let wire = self.dial(address, None).await?;
         let info = wire.ask::<String>(redis::cmd("INFO").arg("server")).await;
-        let info = info.map_err(crate::dial::unreachable_at(address))?;
+        let info = info.map_err(unreachable_at(address))?;
         Ok(Server::read(&info).process().to_owned())
     }
 }

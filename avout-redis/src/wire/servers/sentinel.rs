@@ -9,8 +9,8 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout, timeout_at};
 
-use crate::dial::{Dialer, Wire, unreachable_at};
 use crate::options::{Address, Credentials};
+use crate::wire::connection::{Dialer, Wire, unreachable_at};
 
 /// How long the others have to answer, once enough sentinels have.
 const GRACE: Duration = Duration::from_millis(100);

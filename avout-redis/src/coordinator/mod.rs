@@ -1,0 +1,94 @@
+//! Orders commits.
+
+mod commit;
+mod sessions;
+mod watch;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use avout_core::Result;
+use avout_core::backend::history::Losses;
+use avout_core::backend::{self, CoordinatorCapabilities, Sessions, Watcher};
+use avout_core::protocol::{Commit, CommitOutcome, Key, Point, Snapshot};
+use redis::Value;
+
+use crate::schema::cell::{self, Clock};
+use crate::schema::mark;
+use crate::wire::Client;
+
+pub(crate) use watch::Hub;
+
+/// The largest record, and the most keys of a commit.
+const MAX_RECORD: usize = 32 << 20;
+const MAX_KEYS: usize = 65_536;
+
+/// Orders commits with a script on the server, and reads with one `HMGET`.
+///
+/// A revision is the point of the write and a number by chance, and so is like no other, whatever the server loses.
+#[derive(Clone)]
+pub struct Coordinator {
+    client: Arc<Client>,
+    hub: Arc<Hub>,
+    capabilities: CoordinatorCapabilities,
+}
+
+impl Coordinator {
+    pub(crate) fn new(client: Arc<Client>, hub: Arc<Hub>) -> Self {
+        let found = client.found();
+        let mut capabilities = CoordinatorCapabilities::new(found.realm);
+        capabilities.durable = found.durable;
+        capabilities.shared_between_processes = true;
+        // Each write draws a number.
+        capabilities.unique_revisions = true;
+        capabilities.max_record = MAX_RECORD;
+        capabilities.max_commit = commit::MAX_BYTES;
+        capabilities.max_keys = MAX_KEYS;
+        Self { client, hub, capabilities }
+    }
+}
+
+#[async_trait]
+impl backend::Coordinator for Coordinator {
+    fn capabilities(&self) -> &CoordinatorCapabilities {
+        &self.capabilities
+    }
+
+    async fn read(&self, keys: &[Key], _at: Option<Point>) -> Result<Snapshot> {
+        let read = async {
+            let (clock, cells) = self.client.read(keys.iter().map(Key::as_str)).await?;
+            self.snapshot(&clock, keys.iter().zip(cells))
+        };
+        read.await.map_err(|error| error.during("read"))
+    }
+
+    async fn commit(&self, commit: &Commit) -> Result<CommitOutcome> {
+        self.send(commit).await.map_err(|error| error.during("commit"))
+    }
+
+    async fn watch(&self, keys: &[Key]) -> Result<Box<dyn Watcher>> {
+        let channels = keys.iter().map(|key| self.client.names.channel(key.as_str())).collect();
+        let watch = self.hub.watch(channels).await.map_err(|error| error.during("watch"))?;
+        Ok(Box::new(watch))
+    }
+
+    fn sessions(&self) -> Option<&dyn Sessions> {
+        Some(self)
+    }
+
+    fn losses(&self) -> Option<&Arc<Losses>> {
+        Some(self.client.history.losses())
+    }
+
+    async fn list(&self, prefix: &Key) -> Result<Vec<Key>> {
+        self.client.list(mark(None), prefix).await.map_err(|error| error.during("list"))
+    }
+}
+
+impl Coordinator {
+    fn snapshot<'a>(&self, clock: &Clock, cells: impl Iterator<Item = (&'a Key, Value)>) -> Result<Snapshot> {
+        let boundary = self.client.history.boundary();
+        let entries = cells.map(|(key, cell)| cell::entry(cell, boundary).map_err(|error| error.at(key)));
+        Ok(Snapshot { point: Point::new(clock.point), entries: entries.collect::<Result<_>>()? })
+    }
+}

@@ -1,0 +1,67 @@
+//! The mark that has commits told, and whether the namespace is still there.
+
+use avout_core::{Error, ErrorKind, Result};
+use redis::Value;
+
+use crate::schema::{CLOCK, Clock, WATCHED};
+use crate::wire::connection::{Home, Link, Wire};
+use crate::wire::{Client, Loaded, Script, classify};
+
+impl Client {
+    /// Has the server tell what is committed from now on. `wire` listens already, and goes where `link` does.
+    ///
+    /// The mark stays for as long as the history does, so it is written at most once for each.
+    ///
+    /// # Errors
+    /// As for a read; [`Unavailable`](ErrorKind::Unavailable) also if the server is in another era than the link, which is given up.
+    pub(crate) async fn mark_watched(&self, link: &Link, wire: &Wire) -> Result<()> {
+        let changed = || {
+            link.retire();
+            Error::new(ErrorKind::Unavailable, "the server changed while it was asked to tell of changes")
+        };
+        let refused = |error| {
+            self.heed(link, &error);
+            classify(error, ErrorKind::Unavailable)
+        };
+        let seen = self.history.seen(link.era).ok_or_else(changed)?;
+        let mut look = redis::cmd("HMGET");
+        look.arg(&self.names.cells).arg(CLOCK).arg(WATCHED);
+        let (clock, mark): (Value, Value) = wire.ask(&look).await.map_err(refused)?;
+        self.check(link, seen, Some(&clock)).ok_or_else(changed)?;
+        if mark != Value::Nil {
+            return Ok(());
+        }
+        let scripts = Loaded::load(wire).await.map_err(refused)?;
+        let head = Self::head(link, seen);
+        let mut cmd = scripts.call(Script::Watch, &[&self.names.cells], 1, head.len());
+        match wire.ask::<Value>(cmd.arg(&head[..])).await.map_err(refused)? {
+            Value::Int(3) => Ok(()),
+            _ => Err(changed()),
+        }
+    }
+
+    /// Whether the mark is still there, asked with a connection that listens.
+    pub(crate) async fn is_marked_watched(&self, wire: &Wire) -> bool {
+        let mut look = redis::cmd("HGET");
+        look.arg(&self.names.cells).arg(WATCHED);
+        wire.ask::<Value>(&look).await.is_ok_and(|mark| mark != Value::Nil)
+    }
+
+    /// Whether the namespace is surely gone from the server.
+    pub(crate) async fn is_gone(&self) -> bool {
+        let home = Home::here();
+        let link = match self.connected(&home).await {
+            Ok(link) => link,
+            Err(error) => return error.kind() == ErrorKind::StoreLost,
+        };
+        let mut look = redis::cmd("HGET");
+        look.arg(&self.names.cells).arg(CLOCK);
+        let clock = link.wire.ask::<Value>(&look).await;
+        if !clock.is_ok_and(|clock| Clock::read(&clock).is_none()) {
+            return false;
+        }
+        // Entering again tells for sure.
+        link.retire();
+        self.connected(&home).await.is_err_and(|error| error.kind() == ErrorKind::StoreLost)
+    }
+}
