@@ -1,6 +1,7 @@
 //! The keys that there are.
 
 use avout_core::Result;
+use avout_core::backend::Page;
 use avout_core::protocol::Key;
 use futures_util::TryStreamExt as _;
 use mongodb::bson::{Document, RawArrayBuf, doc, rawdoc};
@@ -9,21 +10,14 @@ use mongodb::options::ReadConcern;
 use crate::client::Client;
 use crate::wire::request::{Failure, bounded};
 
-/// What selects the ids that are `prefix` or lie under it. MongoDB compares strings byte by byte, as [`Key`] does. What
-/// lies under `/a` is between `/a/` and `/a0`, the next text that has not `/a/` in front.
-pub(crate) fn under(field: &str, prefix: &Key) -> Document {
-    let folder = prefix.as_str().trim_end_matches('/');
-    doc! { "$or": [
-        { field: prefix.as_str() },
-        { field: { "$gt": format!("{folder}/"), "$lt": format!("{folder}0") } },
-    ] }
-}
+/// How many documents one request lists.
+const DOCUMENTS: usize = Page::SIZE;
 
-/// The keys that have a record and are `prefix` or lie under it, sorted. Whoever lists all, as each sweep does, removes what checks of
+/// A page of the keys that have a record and are `prefix` or lie under it. Whoever lists all, as each sweep does, removes what checks of
 /// absent keys have left.
-pub(crate) async fn list(client: &Client, prefix: &Key) -> Result<Vec<Key>> {
-    let listed = keys(client, &client.names.refs, prefix).await?;
-    if *prefix == Key::root() {
+pub(crate) async fn list(client: &Client, prefix: &Key, after: Option<&Key>) -> Result<Page> {
+    let listed = keys(client, &client.names.refs, prefix, after).await?;
+    if *prefix == Key::root() && !listed.more {
         forget_absent(client).await;
     }
     Ok(listed)
@@ -43,25 +37,56 @@ async fn forget_absent(client: &Client) {
     }
 }
 
-/// The keys of a collection whose documents have them as id, and a revision.
-pub(crate) async fn keys(client: &Client, collection: &str, prefix: &Key) -> Result<Vec<Key>> {
+/// A page of the keys of a collection whose documents have them as id, and a revision. MongoDB compares strings byte by byte, as [`Key`]
+/// does. What lies under `/a` is between `/a/` and `/a0`, the next text that has not `/a/` in front.
+pub(crate) async fn keys(client: &Client, collection: &str, prefix: &Key, after: Option<&Key>) -> Result<Page> {
+    let (key, folder) = (prefix.as_str(), prefix.as_str().trim_end_matches('/'));
+    let (first, end) = (format!("{folder}/"), format!("{folder}0"));
+    let select = |after: Option<&str>| {
+        let under = doc! { "_id": { "$gt": after.map_or(&*first, |after| after.max(&first)), "$lt": &*end } };
+        let mut filter = match after.is_none_or(|after| after < key) {
+            true => doc! { "$or": [{ "_id": key }, under] },
+            false => under,
+        };
+        filter.insert("r", doc! { "$exists": true });
+        filter
+    };
+    page(client, collection, select, |document| document.get_str("_id").ok(), after).await
+}
+
+/// A page of keys, which `key` finds in the documents that `select` selects behind a text. A document without one is skipped: nobody can
+/// name it, so nobody misses it.
+pub(crate) async fn page(
+    client: &Client,
+    collection: &str,
+    select: impl Fn(Option<&str>) -> Document,
+    key: impl Fn(&Document) -> Option<&str>,
+    after: Option<&Key>,
+) -> Result<Page> {
+    let mut after = after.map(|key| key.as_str().to_owned());
+    loop {
+        let documents = ids(client, collection, select(after.as_deref()), DOCUMENTS).await?;
+        let last = documents.iter().rev().find_map(&key).map(str::to_owned);
+        let more = documents.len() >= DOCUMENTS && last.is_some();
+        let mut keys: Vec<Key> = documents.iter().filter_map(|id| Key::from_stored(key(id)?).ok()).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        if !keys.is_empty() || !more {
+            return Ok(Page { keys, more });
+        }
+        after = last;
+    }
+}
+
+/// The first documents of a collection that `filter` selects, in the order of their ids, and of each only the id. `limit` 0: all.
+pub(crate) async fn ids(client: &Client, collection: &str, filter: Document, limit: usize) -> Result<Vec<Document>> {
     client.usable()?;
-    let collection = client.database.collection::<Document>(collection);
-    let mut filter = under("_id", prefix);
-    filter.insert("r", doc! { "$exists": true });
-    let find = collection.find(filter).projection(doc! { "_id": 1 }).read_concern(ReadConcern::majority());
+    let find = client.database.collection::<Document>(collection).find(filter).projection(doc! { "_id": 1 });
+    let find =
+        find.sort(doc! { "_id": 1 }).limit(i64::try_from(limit).unwrap_or(0)).read_concern(ReadConcern::majority());
     let all = async {
         let documents: Vec<Document> = find.await?.try_collect().await?;
         mongodb::error::Result::Ok(documents)
     };
-    let documents = bounded(client.options.timeout.saturating_mul(6), all).await.map_err(Failure::unapplied)?;
-    Ok(sorted(documents.iter().map(|document| document.get_str("_id").ok())))
-}
-
-/// Ids as keys. One that is none is skipped: nobody can name it, so nobody misses it.
-pub(crate) fn sorted<'a>(ids: impl Iterator<Item = Option<&'a str>>) -> Vec<Key> {
-    let mut keys: Vec<Key> = ids.filter_map(|id| Key::from_stored(id?).ok()).collect();
-    keys.sort_unstable();
-    keys.dedup();
-    keys
+    bounded(client.options.timeout.saturating_mul(6), all).await.map_err(Failure::unapplied)
 }

@@ -5,7 +5,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use crate::folder::{Failed, Folder, Tagged};
-use avout::backend::{CasOutcome, Kind, StateContainer, Store, StoreCapabilities, VersionedStateContainer};
+use avout::backend::{CasOutcome, Kind, Page, StateContainer, Store, StoreCapabilities, VersionedStateContainer};
 use avout::{Error, ErrorKind, Key, Realm, Result, Revision, Version, protocol::State};
 
 pub(crate) struct Files(pub(crate) Folder);
@@ -23,11 +23,12 @@ impl Store for Files {
     fn versioned_state(&self, key: &Key) -> Arc<dyn VersionedStateContainer> {
         Arc::new(Values(self.0.clone(), format!("Ref{key}\n")))
     }
-    async fn keys(&self, kind: Kind, prefix: &Key) -> Result<Vec<Key>> {
+    async fn keys(&self, kind: Kind, prefix: &Key, after: Option<&Key>) -> Result<Page> {
         let kind = format!("{kind:?}");
         let names = self.0.names(&kind)?;
         let keys = names.iter().filter_map(|name| Key::from_stored(name.strip_prefix(&kind)?.split_once('\n')?.0).ok());
-        Ok(keys.filter(|key| key.is_under(prefix)).collect::<BTreeSet<_>>().into_iter().collect())
+        let keys: BTreeSet<Key> = keys.filter(|key| key.is_under(prefix)).collect();
+        Ok(Page::rest(keys.into_iter().collect(), after))
     }
 }
 

@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use avout_core::backend::{Coordinator, CoordinatorCapabilities, Sessions, Wake, Watcher};
+use avout_core::backend::{Coordinator, CoordinatorCapabilities, Page, Sessions, Wake, Watcher};
 use avout_core::protocol::{Commit, CommitOutcome, Floor, Receipt, Resolution, SessionId, Snapshot, Turn};
 use avout_core::{Error, ErrorKind, Key, Payload, Point, Realm, Result};
 use bytes::Bytes;
@@ -202,9 +202,10 @@ impl Coordinator for SimCoordinator {
         self.lasting.map(|_| self as &dyn Sessions)
     }
 
-    async fn list(&self, prefix: &Key) -> Result<Vec<Key>> {
+    async fn list(&self, prefix: &Key, after: Option<&Key>) -> Result<Page> {
         let (records, asked) = (Arc::clone(&self.records), prefix.clone());
-        self.ask(|| format!("list of {prefix}"), move || records.keys(&asked)).await
+        let all = self.ask(|| format!("list of {prefix}"), move || records.keys(&asked)).await?;
+        Ok(Page::rest(all, after))
     }
 }
 

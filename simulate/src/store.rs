@@ -3,7 +3,7 @@ use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use avout_core::backend::{CasOutcome, Kind, StateContainer, Store, StoreCapabilities, VersionedStateContainer};
+use avout_core::backend::{CasOutcome, Kind, Page, StateContainer, Store, StoreCapabilities, VersionedStateContainer};
 use avout_core::protocol::{Realm, State, Version};
 use avout_core::{Error, ErrorKind, Key, Result, Revision};
 
@@ -89,15 +89,15 @@ impl Store for SimStore {
         self.container(key)
     }
 
-    async fn keys(&self, kind: Kind, prefix: &Key) -> Result<Vec<Key>> {
-        let list = move |values: &Values, prefix: &Key| {
+    async fn keys(&self, kind: Kind, prefix: &Key, after: Option<&Key>) -> Result<Page> {
+        let list = move |values: &Values, prefix: &Key| -> Vec<Key> {
             let held = values.held();
             match kind {
                 Kind::Atom => held.atoms.keys().filter(|key| key.is_under(prefix)).cloned().collect(),
                 Kind::Ref => held.refs.keys().filter(|key| key.is_under(prefix)).cloned().collect(),
             }
         };
-        self.container(prefix).ask("list what is under", list).await
+        Ok(Page::rest(self.container(prefix).ask("list what is under", list).await?, after))
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use avout_core::backend::history::Losses;
-use avout_core::backend::{Coordinator, CoordinatorCapabilities, Sessions, Wake, Watcher};
+use avout_core::backend::{Coordinator, CoordinatorCapabilities, Page, Sessions, Wake, Watcher};
 use avout_core::protocol::{Commit, CommitOutcome, Entry, Floor, Record, Resolution, Snapshot};
 use avout_core::{Bug, Error, ErrorKind, Key, Point, Result, Revision};
 use avout_simulate::{Failure, Simulation, World, workload};
@@ -217,8 +217,8 @@ impl Coordinator for Changed {
         self.inner.sessions()
     }
 
-    async fn list(&self, prefix: &Key) -> Result<Vec<Key>> {
-        self.inner.list(prefix).await
+    async fn list(&self, prefix: &Key, after: Option<&Key>) -> Result<Page> {
+        self.inner.list(prefix, after).await
     }
 }
 
@@ -299,8 +299,8 @@ impl Coordinator for EarlyWatch {
         self.inner.sessions()
     }
 
-    async fn list(&self, prefix: &Key) -> Result<Vec<Key>> {
-        self.inner.list(prefix).await
+    async fn list(&self, prefix: &Key, after: Option<&Key>) -> Result<Page> {
+        self.inner.list(prefix, after).await
     }
 }
 

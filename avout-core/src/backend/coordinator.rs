@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::history::Losses;
-use super::{Sessions, Watcher};
+use super::{Page, Sessions, Watcher, page};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Commit, CommitOutcome, Key, Point, Realm, Resolution, Revision, Snapshot};
 
@@ -203,15 +203,29 @@ pub trait Coordinator: Send + Sync + 'static {
         None
     }
 
-    /// The keys that have a record and are `prefix` or lie under it ([`Key::is_under`]), sorted. Tombstones are
-    /// among them, and the engine's own keys too if `prefix` is [`Key::root`].
+    /// A page of the keys that have a record and are `prefix` or lie under it ([`Key::is_under`]), sorted: the first ones behind `after`,
+    /// or of all. Tombstones are among them, and the engine's own keys too if `prefix` is [`Key::root`].
     ///
-    /// It is linearizable for each key, and not one moment for all.
+    /// # Contract
+    /// - It is linearizable for each key, and not one moment for all.
+    /// - `after` need not have a record, nor lie under `prefix`.
+    /// - A page has about [`Page::SIZE`] keys, unless the store reads all of them for any page. Only the last one may be empty.
     ///
     /// # Errors
     /// [`Unavailable`](ErrorKind::Unavailable): try again.
     ///
     /// # Cancel safety
     /// Safe.
-    async fn list(&self, prefix: &Key) -> Result<Vec<Key>>;
+    async fn list(&self, prefix: &Key, after: Option<&Key>) -> Result<Page>;
+
+    /// The keys of all pages of [`list`](Self::list).
+    ///
+    /// # Errors
+    /// Those of `list`.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    async fn list_all(&self, prefix: &Key) -> Result<Vec<Key>> {
+        page::all(|after| async move { self.list(prefix, after.as_ref()).await }).await
+    }
 }

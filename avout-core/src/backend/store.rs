@@ -92,14 +92,26 @@ pub trait Store: Send + Sync + 'static {
         None
     }
 
-    /// The keys of this kind that hold anything and are `prefix` or lie under it, sorted.
+    /// A page of the keys of this kind that hold anything and are `prefix` or lie under it, sorted: the first ones behind `after`, or of
+    /// all. The contract is that of [`Coordinator::list`](super::Coordinator::list).
     ///
     /// # Errors
     /// [`Unavailable`](crate::ErrorKind::Unavailable): try again.
     ///
     /// # Cancel safety
     /// Safe.
-    async fn keys(&self, kind: Kind, prefix: &Key) -> Result<Vec<Key>>;
+    async fn keys(&self, kind: Kind, prefix: &Key, after: Option<&Key>) -> Result<Page>;
+
+    /// The keys of all pages of [`keys`](Self::keys).
+    ///
+    /// # Errors
+    /// Those of `keys`.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    async fn all_keys(&self, kind: Kind, prefix: &Key) -> Result<Vec<Key>> {
+        page::all(|after| async move { self.keys(kind, prefix, after.as_ref()).await }).await
+    }
 
     /// Deletes these values of refs, those that are there: the same as
     /// [`delete_state_at`](VersionedStateContainer::delete_state_at) of each. The default is that, all at once; a store that

@@ -256,7 +256,7 @@ impl Stm {
         self.engine.begin("list")?;
         let prefix = Key::prefix(prefix)?;
         let deadline = self.engine.deadline();
-        let all = self.engine.until(deadline, || self.engine.coordinator.list(&prefix)).await?;
+        let all = self.engine.until(deadline, || self.engine.coordinator.list_all(&prefix)).await?;
         let mut keys: Vec<Key> = all.into_iter().filter(|key| !key.is_reserved()).collect();
         let mut alive = Vec::with_capacity(keys.len());
         for chunk in keys.chunks(AT_ONCE.clamp(1, self.engine.capabilities.max_keys.saturating_sub(1).max(1))) {
@@ -289,7 +289,7 @@ impl Stm {
         self.engine.begin("list")?;
         let prefix = Key::prefix(prefix)?;
         let deadline = self.engine.deadline();
-        self.engine.until(deadline, || self.engine.home.keys(Kind::Atom, &prefix)).await
+        self.engine.until(deadline, || self.engine.home.all_keys(Kind::Atom, &prefix)).await
     }
 
     /// Makes a store known, so that refs in it can be opened without naming it.

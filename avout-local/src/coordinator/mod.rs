@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use avout_core::backend::{self, CoordinatorCapabilities, Watcher};
+use avout_core::backend::{self, CoordinatorCapabilities, Page, Watcher};
 use avout_core::protocol::{Commit, CommitOutcome, Snapshot};
 use avout_core::{Key, Point, Result};
 
@@ -56,7 +56,7 @@ impl backend::Coordinator for Coordinator {
         Ok(Box::new(Waiter::new(Arc::clone(&self.namespace.records.registry), keys)))
     }
 
-    async fn list(&self, prefix: &Key) -> Result<Vec<Key>> {
-        Ok(self.namespace.records.keys(prefix))
+    async fn list(&self, prefix: &Key, after: Option<&Key>) -> Result<Page> {
+        Ok(Page::rest(self.namespace.records.keys(prefix), after))
     }
 }

@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use avout_core::backend::{self, Kind, StateContainer, StoreCapabilities, VersionedStateContainer};
+use avout_core::backend::{self, Kind, Page, StateContainer, StoreCapabilities, VersionedStateContainer};
 use avout_core::protocol::Realm;
 use avout_core::{Key, Result};
 
@@ -59,11 +59,12 @@ impl backend::Store for Store {
         self.container(key)
     }
 
-    async fn keys(&self, kind: Kind, prefix: &Key) -> Result<Vec<Key>> {
+    async fn keys(&self, kind: Kind, prefix: &Key, after: Option<&Key>) -> Result<Page> {
         let values = &self.namespace.values;
-        Ok(match kind {
+        let all = match kind {
             Kind::Atom => values.atoms.keys(prefix, |_| true),
             Kind::Ref => values.refs.keys(prefix, |versions| !versions.is_empty()),
-        })
+        };
+        Ok(Page::rest(all, after))
     }
 }

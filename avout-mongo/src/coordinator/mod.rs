@@ -11,7 +11,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use avout_core::Result;
 use avout_core::backend::history::Losses;
-use avout_core::backend::{self, CoordinatorCapabilities, Watcher};
+use avout_core::backend::{self, CoordinatorCapabilities, Page, Watcher};
 use avout_core::protocol::{Commit, CommitOutcome, Committed, Key, Point, Revision, Snapshot};
 
 use self::read::read;
@@ -73,8 +73,8 @@ impl backend::Coordinator for Coordinator {
         Some(self.client.progress.history.losses())
     }
 
-    async fn list(&self, prefix: &Key) -> Result<Vec<Key>> {
-        listing::list(&self.client, prefix).await.map_err(|error| error.during("list"))
+    async fn list(&self, prefix: &Key, after: Option<&Key>) -> Result<Page> {
+        listing::list(&self.client, prefix, after).await.map_err(|error| error.during("list"))
     }
 }
 

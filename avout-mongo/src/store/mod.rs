@@ -10,7 +10,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use avout_core::Result;
 use avout_core::backend::history::Losses;
-use avout_core::backend::{self, Kind, StateContainer, StoreCapabilities, VersionedStateContainer};
+use avout_core::backend::{self, Kind, Page, StateContainer, StoreCapabilities, VersionedStateContainer};
 use avout_core::protocol::{Key, Realm, Version};
 
 use self::atoms::Atom;
@@ -62,10 +62,10 @@ impl backend::Store for Store {
         Some(self.client.progress.history.losses())
     }
 
-    async fn keys(&self, kind: Kind, prefix: &Key) -> Result<Vec<Key>> {
+    async fn keys(&self, kind: Kind, prefix: &Key, after: Option<&Key>) -> Result<Page> {
         let keys = match kind {
-            Kind::Atom => listing::keys(&self.client, &self.client.names.atoms, prefix).await,
-            Kind::Ref => values::keys(&self.client, prefix).await,
+            Kind::Atom => listing::keys(&self.client, &self.client.names.atoms, prefix, after).await,
+            Kind::Ref => values::keys(&self.client, prefix, after).await,
         };
         keys.map_err(|error| error.during("keys"))
     }

@@ -15,21 +15,19 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use avout_core::backend::VersionedStateContainer;
+use avout_core::backend::{Page, VersionedStateContainer};
 use avout_core::protocol::{Key, State, Version};
 use avout_core::{Error, ErrorKind, Result};
 use bytes::Bytes;
-use futures_util::TryStreamExt as _;
 use mongodb::bson::raw::{RawBson, cstr};
 use mongodb::bson::{Bson, Document, RawArrayBuf, RawDocumentBuf, doc, rawdoc};
-use mongodb::options::ReadConcern;
 
 use super::chunks::{CHUNK, Chunks, find};
 use super::documents;
 use crate::client::Client;
-use crate::listing::sorted;
+use crate::listing;
 use crate::wire::bson::{binary, majority, strange};
-use crate::wire::request::{Failure, WriteErrors, bounded};
+use crate::wire::request::WriteErrors;
 
 const DUPLICATE_KEY: i32 = 11000;
 
@@ -183,8 +181,11 @@ impl VersionedStateContainer for Values {
         let key = self.key.as_str();
         let range = doc! { "$gte": { "k": key }, "$lt": { "k": key, "v": Bson::MaxKey } };
         let read = async {
-            let documents = ids(&self.client, doc! { "_id": range }).await?;
-            let version = |id: &Document| Version::decode(id.get_binary_generic("v").map_err(|_| strange())?);
+            let documents = listing::ids(&self.client, &self.client.names.values, doc! { "_id": range }, 0).await?;
+            let version = |document: &Document| {
+                let id = document.get_document("_id").map_err(|_| strange())?;
+                Version::decode(id.get_binary_generic("v").map_err(|_| strange())?)
+            };
             let mut versions: Vec<Version> = documents.iter().map(version).collect::<Result<_>>()?;
             versions.sort_unstable();
             versions.dedup();
@@ -194,25 +195,22 @@ impl VersionedStateContainer for Values {
     }
 }
 
-async fn ids(client: &Client, filter: Document) -> Result<Vec<Document>> {
-    client.usable()?;
-    let collection = client.database.collection::<Document>(&client.names.values);
-    let find = collection.find(filter).projection(doc! { "_id": 1 }).read_concern(ReadConcern::majority());
-    let all = async {
-        let documents: Vec<Document> = find.await?.try_collect().await?;
-        mongodb::error::Result::Ok(documents)
-    };
-    let documents = bounded(client.options.timeout.saturating_mul(6), all).await.map_err(Failure::unapplied)?;
-    Ok(documents.into_iter().filter_map(|document| document.get_document("_id").ok().cloned()).collect())
-}
-
-/// The keys that have values, or parts of such that were never finished, and are `prefix` or lie under it, sorted.
-pub(crate) async fn keys(client: &Client, prefix: &Key) -> Result<Vec<Key>> {
+/// A page of the keys that have values, or parts of such that were never finished, and are `prefix` or lie under it.
+pub(crate) async fn keys(client: &Client, prefix: &Key, after: Option<&Key>) -> Result<Page> {
     let (key, folder) = (prefix.as_str(), prefix.as_str().trim_end_matches('/'));
-    let filter = doc! { "$or": [
-        { "_id": { "$gte": { "k": key }, "$lt": { "k": key, "v": Bson::MaxKey } } },
-        { "_id": { "$gt": { "k": format!("{folder}/") }, "$lt": { "k": format!("{folder}0") } } },
-    ] };
-    let documents = ids(client, filter).await?;
-    Ok(sorted(documents.iter().map(|id| id.get_str("k").ok())))
+    let (first, end) = (format!("{folder}/"), format!("{folder}0"));
+    let select = |after: Option<&str>| {
+        let under = match after.filter(|after| **after > *first) {
+            Some(after) => doc! { "_id": { "$gt": { "k": after, "v": Bson::MaxKey }, "$lt": { "k": &*end } } },
+            None => doc! { "_id": { "$gt": { "k": &*first }, "$lt": { "k": &*end } } },
+        };
+        match after.is_none_or(|after| after < key) {
+            true => {
+                doc! { "$or": [{ "_id": { "$gte": { "k": key }, "$lt": { "k": key, "v": Bson::MaxKey } } }, under] }
+            }
+            false => under,
+        }
+    };
+    let key = |document: &Document| document.get_document("_id").ok()?.get_str("k").ok();
+    listing::page(client, &client.names.values, select, key, after).await
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use avout_core::Result;
 use avout_core::backend::history::Losses;
-use avout_core::backend::{self, CoordinatorCapabilities, Sessions, Watcher};
+use avout_core::backend::{self, CoordinatorCapabilities, Page, Sessions, Watcher};
 use avout_core::protocol::{Commit, CommitOutcome, Key, Point, Snapshot};
 use redis::Value;
 
@@ -80,8 +80,8 @@ impl backend::Coordinator for Coordinator {
         Some(self.client.history.losses())
     }
 
-    async fn list(&self, prefix: &Key) -> Result<Vec<Key>> {
-        self.client.list(mark(None), prefix).await.map_err(|error| error.during("list"))
+    async fn list(&self, prefix: &Key, after: Option<&Key>) -> Result<Page> {
+        self.client.list(mark(None), prefix, after).await.map_err(|error| error.during("list"))
     }
 }
 

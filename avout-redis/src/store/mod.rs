@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use avout_core::Result;
 use avout_core::backend::history::Losses;
-use avout_core::backend::{self, Kind, StateContainer, StoreCapabilities, VersionedStateContainer};
+use avout_core::backend::{self, Kind, Page, StateContainer, StoreCapabilities, VersionedStateContainer};
 use avout_core::protocol::{Key, Realm};
 
 use crate::coordinator::Hub;
@@ -63,7 +63,7 @@ impl backend::Store for Store {
         Some(self.client.history.losses())
     }
 
-    async fn keys(&self, kind: Kind, prefix: &Key) -> Result<Vec<Key>> {
-        self.client.list(mark(Some(kind)), prefix).await.map_err(|error| error.during("keys"))
+    async fn keys(&self, kind: Kind, prefix: &Key, after: Option<&Key>) -> Result<Page> {
+        self.client.list(mark(Some(kind)), prefix, after).await.map_err(|error| error.during("keys"))
     }
 }

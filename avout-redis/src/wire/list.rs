@@ -1,43 +1,41 @@
 //! The names of what is there.
 
 use avout_core::Result;
+use avout_core::backend::Page;
 use avout_core::protocol::Key;
 use redis::{Cmd, Value};
 
 use super::client::Client;
 use super::error::foreign;
 
-/// How many names one request lists: the server does nothing else meanwhile.
-const PAGE: usize = 10_000;
-
 impl Client {
-    /// The keys with this mark that are `prefix` or lie under it, sorted. The server sorts names by their bytes, as
-    /// [`Key`] does; what lies under `/a` is between `/a/` and `/a0`.
-    pub(crate) async fn list(&self, mark: &str, prefix: &Key) -> Result<Vec<Key>> {
+    /// A page of the keys with this mark that are `prefix` or lie under it. The server sorts names by their bytes, as [`Key`] does; what
+    /// lies under `/a` is between `/a/` and `/a0`.
+    pub(crate) async fn list(&self, mark: &str, prefix: &Key, after: Option<&Key>) -> Result<Page> {
         let folder = prefix.as_str().trim_end_matches('/');
         let mut keys = Vec::new();
-        if !folder.is_empty() {
-            let mut cmd = Cmd::new();
-            cmd.arg("ZRANGE").arg(&self.names.names).arg(format!("[{mark}{folder}")).arg(format!("[{mark}{folder}"));
-            cmd.arg("BYLEX");
-            self.page(&cmd, mark, &mut keys).await?;
+        if !folder.is_empty() && after.is_none_or(|after| after < prefix) {
+            let itself = format!("[{mark}{folder}");
+            self.names_between(&itself, &itself, mark, &mut keys).await?;
         }
-        let mut from = format!("({mark}{folder}/");
+        let first = format!("{folder}/");
+        let mut from = format!("({mark}{}", after.map_or(&*first, |after| after.as_str().max(&first)));
         let to = format!("({mark}{folder}0");
         loop {
-            let mut cmd = Cmd::new();
-            cmd.arg("ZRANGE").arg(&self.names.names).arg(&from).arg(&to).arg("BYLEX").arg("LIMIT").arg(0).arg(PAGE);
-            match self.page(&cmd, mark, &mut keys).await? {
-                Some(last) => from = last,
-                None => return Ok(keys),
+            match self.names_between(&from, &to, mark, &mut keys).await? {
+                Some(last) if keys.is_empty() => from = last,
+                last => return Ok(Page { keys, more: last.is_some() }),
             }
         }
     }
 
-    /// Takes in one page; gives where the next one begins, if there may be one.
-    async fn page(&self, command: &Cmd, mark: &str, keys: &mut Vec<Key>) -> Result<Option<String>> {
-        let Value::Array(members) = self.look(command).await? else { return Err(foreign()) };
-        let full = members.len() == PAGE;
+    /// Takes in the first keys between two names; gives where the next one begins, if there may be one. The server does nothing else
+    /// meanwhile, so they are not many.
+    async fn names_between(&self, from: &str, to: &str, mark: &str, keys: &mut Vec<Key>) -> Result<Option<String>> {
+        let mut command = Cmd::new();
+        command.arg("ZRANGE").arg(&self.names.names).arg(from).arg(to).arg("BYLEX").arg("LIMIT").arg(0).arg(Page::SIZE);
+        let Value::Array(members) = self.look(&command).await? else { return Err(foreign()) };
+        let full = members.len() == Page::SIZE;
         let mut last = None;
         for member in members {
             let Value::BulkString(member) = member else { return Err(foreign()) };

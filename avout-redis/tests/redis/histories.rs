@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use avout_conformance::servers::Redis;
 use avout_core::backend::history::Losses;
-use avout_core::backend::{Coordinator as _, Kind, StateContainer, StoreCapabilities, VersionedStateContainer};
+use avout_core::backend::{Coordinator as _, Kind, Page, StateContainer, StoreCapabilities, VersionedStateContainer};
 use avout_core::protocol::{Realm, State};
 use avout_core::{Isolation, Key, Ref, Result, Stm, Store, Version};
 use tokio::sync::{Barrier, mpsc, oneshot};
@@ -121,8 +121,8 @@ impl Store for Interrupted {
         self.inner.losses()
     }
 
-    async fn keys(&self, kind: Kind, prefix: &Key) -> Result<Vec<Key>> {
-        self.inner.keys(kind, prefix).await
+    async fn keys(&self, kind: Kind, prefix: &Key, after: Option<&Key>) -> Result<Page> {
+        self.inner.keys(kind, prefix, after).await
     }
 }
 

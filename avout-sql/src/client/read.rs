@@ -1,6 +1,6 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
-use avout_core::backend::tasks;
+use avout_core::backend::{Page, tasks};
 use avout_core::protocol::Key;
 use avout_core::{Error, ErrorKind, Result};
 use rusqlite::Connection;
@@ -87,17 +87,16 @@ impl Client {
         }
     }
 
-    /// The keys of a table, page by page.
-    pub(crate) async fn keys(self: &Arc<Self>, of: Keys, prefix: &Key) -> Result<Vec<Key>> {
-        let (mut keys, mut next) = (Vec::new(), None::<String>);
+    /// A page of the keys of a table. Rows that are no keys make none of it empty.
+    pub(crate) async fn keys(self: &Arc<Self>, of: Keys, prefix: &Key, after: Option<&Key>) -> Result<Page> {
+        let mut after = after.map(|key| key.as_str().to_owned());
         loop {
             let prefix = prefix.clone();
-            let page = self.read(false, move |c, _| read::keys(c, of, &prefix, next.as_deref()).map(Some)).await?;
-            keys.extend(page.keys);
-            next = page.next;
-            if next.is_none() {
-                return Ok(keys);
+            let part = self.read(false, move |c, _| read::keys(c, of, &prefix, after.as_deref()).map(Some)).await?;
+            if !part.keys.is_empty() || part.next.is_none() {
+                return Ok(Page { keys: part.keys, more: part.next.is_some() });
             }
+            after = part.next;
         }
     }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use avout_core::Result;
 use avout_core::backend::history::Losses;
-use avout_core::backend::{self, CoordinatorCapabilities, Watcher};
+use avout_core::backend::{self, CoordinatorCapabilities, Page, Watcher};
 use avout_core::protocol::{Commit, CommitOutcome, Key, Point, Resolution, Snapshot};
 use bytes::Bytes;
 use rusqlite::Connection;
@@ -104,7 +104,7 @@ impl backend::Coordinator for Coordinator {
         Ok(Box::new(RefWatcher(registration)))
     }
 
-    async fn list(&self, prefix: &Key) -> Result<Vec<Key>> {
-        self.client.keys(Keys::Refs, prefix).await.map_err(|error| error.during("list"))
+    async fn list(&self, prefix: &Key, after: Option<&Key>) -> Result<Page> {
+        self.client.keys(Keys::Refs, prefix, after).await.map_err(|error| error.during("list"))
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, LazyLock};
 
+use avout_core::backend::Page;
 use avout_core::protocol::{Entry, Key, Record, Snapshot};
 use avout_core::{Error, Result};
 use bytes::Bytes;
@@ -184,21 +185,21 @@ pub(crate) enum Keys {
     Values,
 }
 
-/// The most keys of one page: a longer list is read in several, so that none keeps the log from being written back.
-const PAGE: i64 = 4096;
+/// The most rows of one part: a longer list is read in several, so that none keeps the log from being written back.
+const ROWS: usize = Page::SIZE;
 
 /// A part of a list of keys, in order.
-pub(crate) struct Page {
+pub(crate) struct Part {
     pub(crate) keys: Vec<Key>,
     /// Where the next one begins; `None`: this is the last.
     pub(crate) next: Option<String>,
 }
 
-/// The keys of a table that are `prefix` or lie under it, sorted: those behind the text `after`, and no more than [`PAGE`].
+/// The keys of a table that are `prefix` or lie under it, sorted: those behind the text `after`, and no more than [`ROWS`].
 ///
 /// SQLite compares texts byte by byte, as [`Key`] does. What lies under `/a` is between `/a/` and `/a0`, the next
 /// text that has not `/a/` in front; so `%` and `_` mean nothing.
-pub(crate) fn keys(connection: &Connection, of: Keys, prefix: &Key, after: Option<&str>) -> Result<Page> {
+pub(crate) fn keys(connection: &Connection, of: Keys, prefix: &Key, after: Option<&str>) -> Result<Part> {
     let sql = match of {
         Keys::Refs => {
             "SELECT key FROM refs WHERE key = ?1
@@ -216,11 +217,11 @@ pub(crate) fn keys(connection: &Connection, of: Keys, prefix: &Key, after: Optio
     };
     let folder = prefix.as_str().trim_end_matches('/');
     let (first, end) = (format!("{folder}/"), format!("{folder}0"));
-    // The folder itself is on the first page.
-    let (itself, begin) = after.map_or((Some(prefix.as_str()), &*first), |after| (None, after.max(&first)));
-    let read = || -> rusqlite::Result<Page> {
+    let itself = after.is_none_or(|after| after < prefix.as_str()).then_some(prefix.as_str());
+    let begin = after.map_or(&*first, |after| after.max(&first));
+    let read = || -> rusqlite::Result<Part> {
         let mut statement = connection.prepare_cached(sql)?;
-        let mut rows = statement.query(params![itself, begin, end, PAGE])?;
+        let mut rows = statement.query(params![itself, begin, end, ROWS])?;
         let (mut keys, mut found, mut last) = (Vec::new(), 0, None::<String>);
         while let Some(row) = rows.next()? {
             found += 1;
@@ -235,7 +236,7 @@ pub(crate) fn keys(connection: &Connection, of: Keys, prefix: &Key, after: Optio
                 Err(error) => tracing::warn!(%error, "a key in the file is no text"),
             }
         }
-        Ok(Page { keys, next: last.filter(|_| found >= PAGE) })
+        Ok(Part { keys, next: last.filter(|_| found >= ROWS) })
     };
     read().map_err(classify)
 }

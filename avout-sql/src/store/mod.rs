@@ -9,7 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use avout_core::Result;
 use avout_core::backend::history::Losses;
-use avout_core::backend::{self, Kind, StateContainer, StoreCapabilities, VersionedStateContainer};
+use avout_core::backend::{self, Kind, Page, StateContainer, StoreCapabilities, VersionedStateContainer};
 use avout_core::protocol::{Key, Realm};
 
 use crate::client::Client;
@@ -54,11 +54,11 @@ impl backend::Store for Store {
         Arc::new(Values { client: Arc::clone(&self.client), key: key.clone() })
     }
 
-    async fn keys(&self, kind: Kind, prefix: &Key) -> Result<Vec<Key>> {
+    async fn keys(&self, kind: Kind, prefix: &Key, after: Option<&Key>) -> Result<Page> {
         let of = match kind {
             Kind::Atom => Keys::Atoms,
             Kind::Ref => Keys::Values,
         };
-        self.client.keys(of, prefix).await.map_err(|error| error.during("keys"))
+        self.client.keys(of, prefix, after).await.map_err(|error| error.during("keys"))
     }
 }

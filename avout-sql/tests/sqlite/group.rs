@@ -78,7 +78,7 @@ async fn callers_may_go_away() {
     }
     lock.execute_batch("ROLLBACK").expect("the lock's end");
     create(c, &key("/last"), 1).await;
-    let (a, b) = (c.list(&key("/a")).await.expect("keys"), c.list(&key("/b")).await.expect("keys"));
+    let (a, b) = (c.list_all(&key("/a")).await.expect("keys"), c.list_all(&key("/b")).await.expect("keys"));
     assert_eq!(a.len(), b.len());
     assert!(a.len() <= 1, "only the first can have begun: {a:?}");
 }
@@ -100,7 +100,7 @@ async fn clients_end() {
     for close in [true, false] {
         let backend = place.open().await;
         let watcher = backend.coordinator.watch(&[key("/a")]).await.expect("a watcher");
-        backend.coordinator.list(&key("/a")).await.expect("keys");
+        backend.coordinator.list_all(&key("/a")).await.expect("keys");
         assert!(threads(&folder) > 0);
         if close {
             backend.close().await;

@@ -141,8 +141,8 @@ async fn atoms() {
         assert_eq!((text(&now), revision), ("2", second));
         let shared = State::Shared(std::sync::Arc::new(1));
         assert_eq!(atom.set_state(shared).await.expect_err("not here").kind(), ErrorKind::Unsupported);
-        assert_eq!(backend.store.keys(Kind::Atom, &Key::root()).await.expect("keys"), [key("/a")]);
-        assert!(backend.store.keys(Kind::Ref, &Key::root()).await.expect("keys").is_empty());
+        assert_eq!(backend.store.all_keys(Kind::Atom, &Key::root()).await.expect("keys"), [key("/a")]);
+        assert!(backend.store.all_keys(Kind::Ref, &Key::root()).await.expect("keys").is_empty());
     })
     .await;
 }
@@ -164,9 +164,9 @@ async fn values() {
         values.delete_state_at(&version(1)).await.expect("deleted");
         values.delete_state_at(&version(1)).await.expect("deleted again");
         assert!(values.state_at(&version(1)).await.expect("read").is_none());
-        assert_eq!(backend.store.keys(Kind::Ref, &key("/a")).await.expect("keys"), [key("/a")]);
+        assert_eq!(backend.store.all_keys(Kind::Ref, &key("/a")).await.expect("keys"), [key("/a")]);
         values.destroy().await.expect("destroyed");
-        assert!(backend.store.keys(Kind::Ref, &Key::root()).await.expect("keys").is_empty());
+        assert!(backend.store.all_keys(Kind::Ref, &Key::root()).await.expect("keys").is_empty());
     })
     .await;
 }
@@ -182,11 +182,11 @@ async fn lists() {
             create(c, name, 1).await;
         }
         sorted.sort();
-        assert_eq!(c.list(&Key::root()).await.expect("keys"), sorted);
+        assert_eq!(c.list_all(&Key::root()).await.expect("keys"), sorted);
         for prefix in ["/a", "/%", "/_", "/ü", "/none", "/a/b"] {
             let prefix = key(prefix);
             let under: Vec<Key> = sorted.iter().filter(|key| key.is_under(&prefix)).cloned().collect();
-            assert_eq!(c.list(&prefix).await.expect("keys"), under, "{prefix}");
+            assert_eq!(c.list_all(&prefix).await.expect("keys"), under, "{prefix}");
         }
     })
     .await;
@@ -242,10 +242,10 @@ async fn long_lists() {
         .expect("rows");
     let mut expected: Vec<Key> = (0..10_000).map(|n| key(&format!("/l/{n}"))).collect();
     expected.sort_unstable();
-    let found = backend.store.keys(Kind::Ref, &key("/l")).await.expect("keys");
+    let found = backend.store.all_keys(Kind::Ref, &key("/l")).await.expect("keys");
     assert!(found == expected, "{} keys", found.len());
     expected.insert(0, key("/l"));
-    let found = backend.coordinator.list(&key("/l")).await.expect("keys");
+    let found = backend.coordinator.list_all(&key("/l")).await.expect("keys");
     assert!(found == expected, "{} keys", found.len());
-    assert_eq!(backend.coordinator.list(&Key::root()).await.expect("keys").len(), 10_003);
+    assert_eq!(backend.coordinator.list_all(&Key::root()).await.expect("keys").len(), 10_003);
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use avout_core::Result;
 use avout_core::backend::history::Losses;
-use avout_core::backend::{self, CoordinatorCapabilities, Watcher};
+use avout_core::backend::{self, CoordinatorCapabilities, Page, Watcher};
 use avout_core::protocol::{Commit, CommitOutcome, Key, Point, Snapshot};
 
 use crate::schema::Opened;
@@ -82,7 +82,8 @@ impl backend::Coordinator for Coordinator {
         Ok(Box::new(registration))
     }
 
-    async fn list(&self, prefix: &Key) -> Result<Vec<Key>> {
-        self.keys_under(prefix).await.map_err(|error| error.during("list"))
+    async fn list(&self, prefix: &Key, after: Option<&Key>) -> Result<Page> {
+        let all = self.keys_under(prefix).await.map_err(|error| error.during("list"))?;
+        Ok(Page::rest(all, after))
     }
 }

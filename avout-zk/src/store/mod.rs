@@ -9,7 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use avout_core::Result;
 use avout_core::backend::history::Losses;
-use avout_core::backend::{self, Kind, StateContainer, StoreCapabilities, VersionedStateContainer};
+use avout_core::backend::{self, Kind, Page, StateContainer, StoreCapabilities, VersionedStateContainer};
 use avout_core::protocol::{Key, Realm};
 use futures_util::stream::{self, StreamExt};
 use zookeeper::{Client as Zk, Error as ZkError, MultiReadResult, MultiReader};
@@ -60,14 +60,14 @@ impl backend::Store for Store {
         Arc::new(Values::new(Arc::clone(&self.client), key))
     }
 
-    async fn keys(&self, kind: Kind, prefix: &Key) -> Result<Vec<Key>> {
+    async fn keys(&self, kind: Kind, prefix: &Key, after: Option<&Key>) -> Result<Page> {
         let keys = async {
             match kind {
                 Kind::Atom => self.keys_that(Folder::Atoms, prefix, has_state).await,
                 Kind::Ref => self.keys_that(Folder::Values, prefix, has_children).await,
             }
         };
-        keys.await.map_err(|error| error.during("keys"))
+        Ok(Page::rest(keys.await.map_err(|error| error.during("keys"))?, after))
     }
 }
 

@@ -99,7 +99,7 @@ async fn hostile_keys_are_kept_apart(ctx: Ctx) -> Outcome {
         assert_eq!(number(&present(&*two, key).await?), n as u64, "{key}");
     }
     all.sort_unstable();
-    assert_eq!(two.list(&avout_core::Key::root()).await?, all);
+    assert_eq!(two.list_all(&avout_core::Key::root()).await?, all);
     Ok(())
 }
 

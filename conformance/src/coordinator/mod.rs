@@ -24,6 +24,7 @@ laws! { "coordinator":
     capabilities_are_constant_and_the_same_for_all_clients,
     namespaces_have_nothing_in_common,
     lists_by_whole_parts_sorted,
+    a_page_begins_behind_a_key,
     lists_what_has_a_record_and_nothing_else,
     lists_its_own_keys_under_the_root,
     survives_reopening,
@@ -49,7 +50,7 @@ async fn namespaces_have_nothing_in_common(ctx: Ctx) -> Outcome {
     let key = key("/a");
     write(&*here, &key, 1).await?;
     assert!(entry(&*there, &key).await?.is_none(), "a record of another namespace is read");
-    assert!(there.list(&Key::root()).await?.is_empty(), "a key of another namespace is listed");
+    assert!(there.list_all(&Key::root()).await?.is_empty(), "a key of another namespace is listed");
     committed(there.commit(&puts([put(&key, None, 2)])).await?);
     assert_eq!(number(&present(&*here, &key).await?), 1, "a commit in another namespace changed this one");
     Ok(())
@@ -67,7 +68,32 @@ async fn lists_by_whole_parts_sorted(ctx: Ctx) -> Outcome {
     for prefix in ["/", "/a", "/a/b", "/a/b/c", "/a_b", "/a%", "/b", "/ä", "/none", "/a/b/c/d"] {
         let prefix = Key::prefix(prefix)?;
         let expected: Vec<Key> = all.iter().filter(|key| key.is_under(&prefix)).cloned().collect();
-        assert_eq!(two.list(&prefix).await?, expected, "under {prefix}");
+        assert_eq!(two.list_all(&prefix).await?, expected, "under {prefix}");
+    }
+    Ok(())
+}
+
+/// A page of a list begins behind the key that it is asked for, whether that has a record or not, and lies under the prefix or not.
+async fn a_page_begins_behind_a_key(ctx: Ctx) -> Outcome {
+    let coordinator = ctx.coordinator().await?;
+    let names = ["/a", "/a/b", "/a/b/c", "/a/d", "/a.b", "/ab", "/b"];
+    let mut all: Vec<Key> = names.iter().map(|name| key(name)).collect();
+    for name in &all {
+        write(&*coordinator, name, 1).await?;
+    }
+    all.sort_unstable();
+    for prefix in ["/", "/a", "/b"] {
+        let prefix = Key::prefix(prefix)?;
+        for after in all.iter().cloned().chain([key("/A"), key("/a/c"), key("/c")]) {
+            let expected: Vec<Key> = all.iter().filter(|key| key.is_under(&prefix) && **key > after).cloned().collect();
+            let page = coordinator.list(&prefix, Some(&after)).await?;
+            assert!(
+                page.more || page.keys.len() == expected.len(),
+                "the last page under {prefix} behind {after} lacks some"
+            );
+            assert!(!page.more || !page.keys.is_empty(), "a page under {prefix} is empty, and not the last");
+            assert_eq!(page.keys, expected[..page.keys.len().min(expected.len())], "under {prefix} behind {after}");
+        }
     }
     Ok(())
 }
@@ -75,7 +101,7 @@ async fn lists_by_whole_parts_sorted(ctx: Ctx) -> Outcome {
 /// `list` gives the keys that have a record now: tombstones too, and none that was deleted or only read.
 async fn lists_what_has_a_record_and_nothing_else(ctx: Ctx) -> Outcome {
     let coordinator = ctx.coordinator().await?;
-    assert!(coordinator.list(&Key::root()).await?.is_empty(), "a fresh namespace lists keys");
+    assert!(coordinator.list_all(&Key::root()).await?.is_empty(), "a fresh namespace lists keys");
     let [live, dead, gone] = [key("/live"), key("/dead"), key("/gone")];
     write(&*coordinator, &live, 1).await?;
     let written = write(&*coordinator, &gone, 1).await?;
@@ -85,7 +111,7 @@ async fn lists_what_has_a_record_and_nothing_else(ctx: Ctx) -> Outcome {
     commit.deletes.push(delete(&gone, &written.revisions[0]));
     committed(coordinator.commit(&commit).await?);
     coordinator.read(&[key("/read")], None).await?;
-    assert_eq!(coordinator.list(&Key::root()).await?, [dead, live]);
+    assert_eq!(coordinator.list_all(&Key::root()).await?, [dead, live]);
     Ok(())
 }
 
@@ -97,9 +123,9 @@ async fn lists_its_own_keys_under_the_root(ctx: Ctx) -> Outcome {
     write(&*coordinator, &own, 1).await?;
     write(&*coordinator, &user, 2).await?;
     assert_eq!(number(&present(&*coordinator, &own).await?), 1);
-    assert_eq!(coordinator.list(&Key::root()).await?, [own.clone(), user.clone()]);
-    assert_eq!(coordinator.list(&Key::from_stored("/.avout")?).await?, [own]);
-    assert_eq!(coordinator.list(&user).await?, [user]);
+    assert_eq!(coordinator.list_all(&Key::root()).await?, [own.clone(), user.clone()]);
+    assert_eq!(coordinator.list_all(&Key::from_stored("/.avout")?).await?, [own]);
+    assert_eq!(coordinator.list_all(&user).await?, [user]);
     Ok(())
 }
 

@@ -65,7 +65,7 @@ async fn every_call_ends_on_a_stalled_server(ctx: Ctx) -> Outcome {
             ended(limit, "a read of no keys", client.read(&[], None)),
             ended(limit, "a commit that only checks", client.commit(&checks)),
             ended(limit, "the begin of a watch", client.watch(&all)),
-            ended(limit, "a list", client.list(&root)),
+            ended(limit, "a list", client.list_all(&root)),
             Box::pin(sessions),
         )
     };

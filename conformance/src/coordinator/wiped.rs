@@ -58,7 +58,7 @@ async fn all_is_lost(ctx: &Ctx, client: &dyn Coordinator, key: &Key, revision: &
         is_lost(ctx, what, made).await;
     }
     let root = Key::root();
-    is_lost(ctx, "a list", || client.list(&root)).await;
+    is_lost(ctx, "a list", || client.list_all(&root)).await;
 }
 
 /// When a namespace is emptied under its clients, whatever they ask is answered with `StoreLost`, or a commit with a conflict:
@@ -87,10 +87,14 @@ async fn a_namespace_made_anew_is_not_the_one_that_was_lost(ctx: Ctx) -> Outcome
         old.capabilities().realm,
         "a namespace made anew has the realm of the old one"
     );
-    assert!(new.list(&Key::root()).await?.is_empty(), "a namespace made anew is not empty");
+    assert!(new.list_all(&Key::root()).await?.is_empty(), "a namespace made anew is not empty");
     write(&*new, &key, 2).await?;
     all_is_lost(&ctx, &*old, &key, &revision).await;
-    assert_eq!(new.list(&Key::root()).await?, std::slice::from_ref(&key), "somebody wrote who knew another namespace");
+    assert_eq!(
+        new.list_all(&Key::root()).await?,
+        std::slice::from_ref(&key),
+        "somebody wrote who knew another namespace"
+    );
     assert_eq!(entry(&*new, &key).await?.as_ref().map(number), Some(2), "somebody wrote who knew another namespace");
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use avout_core::backend::history::Losses;
 use avout_core::backend::{
-    CasOutcome, Coordinator, CoordinatorCapabilities, Kind, Sessions, StateContainer, Store, StoreCapabilities,
+    CasOutcome, Coordinator, CoordinatorCapabilities, Kind, Page, Sessions, StateContainer, Store, StoreCapabilities,
     VersionedStateContainer, Watcher,
 };
 use avout_core::protocol::{Commit, CommitOutcome, Realm, Resolution, Snapshot, State, Version};
@@ -145,9 +145,9 @@ impl Coordinator for Counting {
         self.inner.sessions()
     }
 
-    async fn list(&self, prefix: &Key) -> Result<Vec<Key>> {
+    async fn list(&self, prefix: &Key, after: Option<&Key>) -> Result<Page> {
         add(&self.tally.lists, 1);
-        self.inner.list(prefix).await
+        self.inner.list(prefix, after).await
     }
 }
 
@@ -229,9 +229,9 @@ impl Store for CountingStore {
         self.inner.losses()
     }
 
-    async fn keys(&self, kind: Kind, prefix: &Key) -> Result<Vec<Key>> {
+    async fn keys(&self, kind: Kind, prefix: &Key, after: Option<&Key>) -> Result<Page> {
         add(&self.tally.lists, 1);
-        self.inner.keys(kind, prefix).await
+        self.inner.keys(kind, prefix, after).await
     }
 
     async fn delete_states_at(&self, values: &[(Key, Version)]) -> Result<()> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use avout_core::backend::history::Losses;
 use avout_core::backend::{
-    CasOutcome, Coordinator, CoordinatorCapabilities, Kind, Sessions, StateContainer, Store, StoreCapabilities,
+    CasOutcome, Coordinator, CoordinatorCapabilities, Kind, Page, Sessions, StateContainer, Store, StoreCapabilities,
     VersionedStateContainer, Wake, Watcher,
 };
 use avout_core::protocol::{Commit, CommitOutcome, Realm, Resolution, SessionId, Snapshot, State, Version};
@@ -141,8 +141,8 @@ impl Coordinator for CrashAt {
         self.inner.sessions().map(|_| self as &dyn Sessions)
     }
 
-    async fn list(&self, prefix: &Key) -> Result<Vec<Key>> {
-        self.point.call(self.inner.list(prefix)).await
+    async fn list(&self, prefix: &Key, after: Option<&Key>) -> Result<Page> {
+        self.point.call(self.inner.list(prefix, after)).await
     }
 }
 
@@ -226,8 +226,8 @@ impl Store for CrashAtStore {
         self.inner.losses()
     }
 
-    async fn keys(&self, kind: Kind, prefix: &Key) -> Result<Vec<Key>> {
-        self.point.call(self.inner.keys(kind, prefix)).await
+    async fn keys(&self, kind: Kind, prefix: &Key, after: Option<&Key>) -> Result<Page> {
+        self.point.call(self.inner.keys(kind, prefix, after)).await
     }
 
     async fn delete_states_at(&self, values: &[(Key, Version)]) -> Result<()> {

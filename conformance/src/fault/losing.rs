@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use avout_core::backend::history::Losses;
-use avout_core::backend::{Coordinator, CoordinatorCapabilities, LostCommits, Sessions, Watcher};
+use avout_core::backend::{Coordinator, CoordinatorCapabilities, LostCommits, Page, Sessions, Watcher};
 use avout_core::protocol::{Commit, CommitOutcome, Resolution, SessionId, Snapshot};
 use avout_core::{Key, Point, Result, Revision};
 use bytes::Bytes;
@@ -106,8 +106,8 @@ impl Coordinator for Losing {
         }
     }
 
-    async fn list(&self, prefix: &Key) -> Result<Vec<Key>> {
-        self.inner.list(prefix).await
+    async fn list(&self, prefix: &Key, after: Option<&Key>) -> Result<Page> {
+        self.inner.list(prefix, after).await
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use avout_core::backend::history::Losses;
-use avout_core::backend::{Coordinator, CoordinatorCapabilities, Sessions, Watcher};
+use avout_core::backend::{Coordinator, CoordinatorCapabilities, Page, Sessions, Watcher};
 use avout_core::protocol::{Commit, CommitOutcome, Resolution, Snapshot};
 use avout_core::{Error, ErrorKind, Key, Point, Result, Revision};
 use bytes::Bytes;
@@ -178,7 +178,7 @@ impl Coordinator for LossyReplies {
         self.inner.sessions()
     }
 
-    async fn list(&self, prefix: &Key) -> Result<Vec<Key>> {
-        self.inner.list(prefix).await
+    async fn list(&self, prefix: &Key, after: Option<&Key>) -> Result<Page> {
+        self.inner.list(prefix, after).await
     }
 }

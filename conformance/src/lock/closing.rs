@@ -448,7 +448,7 @@ async fn the_session_ends_with_the_client(ctx: Ctx) -> Outcome {
     let (coordinator, _) = roles(&ctx).await?;
     let held = a.lock("/lock")?.acquire().await?;
     within(SOON, "the close", a.close()).await;
-    let keys: Vec<Key> = coordinator.list(&Key::root()).await?;
+    let keys: Vec<Key> = coordinator.list_all(&Key::root()).await?;
     let sessions: Vec<Key> = keys.into_iter().filter(|key| key.as_str().starts_with("/.avout/sessions/")).collect();
     for entry in coordinator.read(&sessions, None).await?.entries.into_iter().flatten() {
         assert!(matches!(entry.record.payload, Payload::Deleted), "a session is left: {entry:?}");

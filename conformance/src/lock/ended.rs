@@ -22,7 +22,7 @@ laws! { "lock":
 
 /// The keys of sessions, and which of them hold something.
 async fn left(coordinator: &Arc<dyn Coordinator>) -> Result<(Vec<Key>, Vec<Key>), Failure> {
-    let keys = coordinator.list(&Key::from_stored("/.avout/sessions")?).await?;
+    let keys = coordinator.list_all(&Key::from_stored("/.avout/sessions")?).await?;
     let entries = coordinator.read(&keys, None).await?.entries;
     let holds =
         |entry: &Option<Entry>| entry.as_ref().is_some_and(|entry| !matches!(entry.record.payload, Payload::Deleted));

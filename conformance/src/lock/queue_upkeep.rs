@@ -183,7 +183,7 @@ async fn those_who_wait_are_told_of_another_capacity(ctx: Ctx) -> Outcome {
 async fn records_of_queues(ctx: &Ctx) -> Result<usize, crate::law::Failure> {
     let coordinator = ctx.coordinator().await?;
     let mut many = 0;
-    for key in coordinator.list(&Key::root()).await? {
+    for key in coordinator.list_all(&Key::root()).await? {
         if key.as_str().starts_with("/.avout/queues/") {
             let entry = coordinator.read(&[key], None).await?.entries.pop().flatten();
             many += usize::from(entry.is_some_and(|entry| !matches!(entry.record.payload, Payload::Deleted)));

@@ -12,6 +12,7 @@ laws! { "state_container":
     hostile_keys_are_kept_apart,
     an_atom_and_a_ref_under_one_key_are_two_things,
     keys_are_listed_by_kind_and_prefix,
+    a_page_begins_behind_a_key,
     what_holds_nothing_is_not_listed,
     stores_have_nothing_in_common,
 }
@@ -44,7 +45,7 @@ async fn hostile_keys_are_kept_apart(ctx: Ctx) -> Outcome {
     one.state(&key("/a")).destroy().await?;
     all.retain(|other| *other != key("/a"));
     all.sort_unstable();
-    assert_eq!(two.keys(Kind::Atom, &Key::root()).await?, all);
+    assert_eq!(two.all_keys(Kind::Atom, &Key::root()).await?, all);
     Ok(())
 }
 
@@ -91,7 +92,40 @@ async fn keys_are_listed_by_kind_and_prefix(ctx: Ctx) -> Outcome {
         let prefix = Key::prefix(prefix)?;
         for (kind, all) in [(Kind::Atom, &atoms), (Kind::Ref, &refs)] {
             let expected: Vec<Key> = all.iter().filter(|key| key.is_under(&prefix)).cloned().collect();
-            assert_eq!(two.keys(kind, &prefix).await?, expected, "{kind:?} under {prefix}");
+            assert_eq!(two.all_keys(kind, &prefix).await?, expected, "{kind:?} under {prefix}");
+        }
+    }
+    Ok(())
+}
+
+/// A page of keys begins behind the one that it is asked for, whether that holds anything or not, and lies under the prefix or not.
+async fn a_page_begins_behind_a_key(ctx: Ctx) -> Outcome {
+    let store = ctx.store().await?;
+    let mut all: Vec<Key> = ["/a", "/a/b", "/a/b/c", "/a/d", "/a.b", "/b"].map(key).to_vec();
+    for key in &all {
+        let (atom, values) = (store.state(key), store.versioned_state(key));
+        atom.init().await?;
+        atom.set_state(state("x")).await?;
+        values.init().await?;
+        values.set_state_at(&version(1), state("x")).await?;
+        values.set_state_at(&version(2), state("y")).await?;
+    }
+    all.sort_unstable();
+    for (kind, prefix) in [(Kind::Atom, "/"), (Kind::Ref, "/"), (Kind::Atom, "/a"), (Kind::Ref, "/a")] {
+        let prefix = Key::prefix(prefix)?;
+        for after in all.iter().cloned().chain([key("/A"), key("/a/c"), key("/c")]) {
+            let expected: Vec<Key> = all.iter().filter(|key| key.is_under(&prefix) && **key > after).cloned().collect();
+            let page = store.keys(kind, &prefix, Some(&after)).await?;
+            assert!(
+                page.more || page.keys.len() == expected.len(),
+                "the last page of {kind:?} behind {after} lacks some"
+            );
+            assert!(!page.more || !page.keys.is_empty(), "a page of {kind:?} is empty, and not the last");
+            assert_eq!(
+                page.keys,
+                expected[..page.keys.len().min(expected.len())],
+                "{kind:?} under {prefix} behind {after}"
+            );
         }
     }
     Ok(())
@@ -114,7 +148,7 @@ async fn what_holds_nothing_is_not_listed(ctx: Ctx) -> Outcome {
             values.delete_state_at(&version(1)).await?;
         }
         for kind in [Kind::Atom, Kind::Ref] {
-            assert!(two.keys(kind, &Key::root()).await?.is_empty(), "{kind:?} of which nothing is left");
+            assert!(two.all_keys(kind, &Key::root()).await?.is_empty(), "{kind:?} of which nothing is left");
         }
     }
     Ok(())
@@ -134,6 +168,6 @@ async fn stores_have_nothing_in_common(ctx: Ctx) -> Outcome {
     values.set_state_at(&version(1), state("x")).await?;
     assert!(other.state(&key("/a")).state().await?.is_none(), "an atom of another namespace");
     assert!(other.versioned_state(&key("/a")).state_at(&version(1)).await?.is_none(), "a value of another namespace");
-    assert!(other.keys(Kind::Atom, &Key::root()).await?.is_empty());
+    assert!(other.all_keys(Kind::Atom, &Key::root()).await?.is_empty());
     Ok(())
 }

@@ -31,7 +31,7 @@ async fn every_call_ends_on_a_stalled_server(ctx: Ctx) -> Outcome {
             ended(limit, "a read of an atom", atom.state()),
             ended(limit, "a write of an atom", other.set_state(state("two"))),
             ended(limit, "a compare-and-set", atom.compare_and_set_state(Some(revision.clone()), state("one"))),
-            ended(limit, "a list of atoms", store.keys(Kind::Atom, &root)),
+            ended(limit, "a list of atoms", store.all_keys(Kind::Atom, &root)),
         );
     };
     let values_too = async {

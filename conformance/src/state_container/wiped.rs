@@ -40,7 +40,7 @@ async fn a_wiped_store_is_lost_to_its_clients(ctx: Ctx) -> Outcome {
         }
         is_lost(&ctx, "a read of a value", || values.state_at(&first)).await;
         is_lost(&ctx, "a write of a value", || values.set_state_at(&second, state("lost"))).await;
-        is_lost(&ctx, "a list", || old.keys(Kind::Atom, &root)).await;
+        is_lost(&ctx, "a list", || old.all_keys(Kind::Atom, &root)).await;
         if let Some(new) = &new {
             let found = new.state(&key("/a")).state().await?;
             let found = found.as_ref().map(|(found, _)| &bytes(found)[..]);

@@ -3,13 +3,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use avout_core::backend::history::Losses;
-use avout_core::backend::{CasOutcome, Kind, StateContainer, Store, StoreCapabilities, VersionedStateContainer};
+use avout_core::backend::{CasOutcome, Kind, Page, StateContainer, Store, StoreCapabilities, VersionedStateContainer};
 use avout_core::protocol::{Realm, State, Version};
 use avout_core::{Key, Result, Revision};
 use futures_util::future::BoxFuture;
 use tokio::sync::Barrier;
 
-use super::rig::{Then, lock};
+use super::rig::{Then, cut, lock};
 
 /// A store as if outside the process, whose calls a law can hold up or refuse.
 pub(crate) struct RiggedStore {
@@ -36,7 +36,7 @@ struct Rules {
 }
 
 impl RiggedStore {
-    /// Takes values as bytes, and changes nothing else yet.
+    /// Takes values as bytes and lists keys in small pages, and changes nothing else yet.
     pub(crate) fn new(inner: Arc<dyn Store>) -> Self {
         let mut capabilities = inner.capabilities();
         capabilities.in_process = false;
@@ -131,8 +131,8 @@ impl Store for RiggedStore {
         self.inner.losses()
     }
 
-    async fn keys(&self, kind: Kind, prefix: &Key) -> Result<Vec<Key>> {
-        self.inner.keys(kind, prefix).await
+    async fn keys(&self, kind: Kind, prefix: &Key, after: Option<&Key>) -> Result<Page> {
+        Ok(cut(self.inner.keys(kind, prefix, after).await?))
     }
 
     async fn delete_states_at(&self, values: &[(Key, Version)]) -> Result<()> {

@@ -25,7 +25,7 @@ laws! { "sweep":
 }
 
 async fn slots(stm: &Stm) -> Result<usize, Failure> {
-    Ok(stm.coordinator().list(&SlotState::prefix()).await?.len())
+    Ok(stm.coordinator().list_all(&SlotState::prefix()).await?.len())
 }
 
 /// A client that has slots.
@@ -173,7 +173,7 @@ async fn a_slot_that_was_retired_is_not_fenced_anew(ctx: Ctx) -> Outcome {
     let sweeper = client(&ctx).await?;
     let stm = slotted(&ctx).await?;
     let r = stm.create_ref("/r", 0_i64).await?;
-    let slot = stm.coordinator().list(&SlotState::prefix()).await?.pop().expect("the client has a slot");
+    let slot = stm.coordinator().list_all(&SlotState::prefix()).await?.pop().expect("the client has a slot");
     let mut parts = slot.as_str().rsplit('/');
     let (number, owner) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     let receipt = |sequence: u64, epoch: u64| format!("slot:{owner}:{number}:{sequence}:{epoch}").parse::<Receipt>();

@@ -1,5 +1,5 @@
 use async_trait::async_trait;
-use avout_core::backend::{self, CoordinatorCapabilities, Watcher};
+use avout_core::backend::{self, CoordinatorCapabilities, Page, Watcher};
 use avout_core::protocol::{Commit, CommitOutcome, Realm, Snapshot};
 use avout_core::{Key, Point, Result};
 
@@ -35,7 +35,7 @@ impl backend::Coordinator for Coordinator {
         not_written("watch")
     }
 
-    async fn list(&self, _prefix: &Key) -> Result<Vec<Key>> {
+    async fn list(&self, _prefix: &Key, _after: Option<&Key>) -> Result<Page> {
         not_written("list")
     }
 }

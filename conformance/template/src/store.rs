@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use avout_core::backend::{self, CasOutcome, Kind, StateContainer, StoreCapabilities, VersionedStateContainer};
+use avout_core::backend::{self, CasOutcome, Kind, Page, StateContainer, StoreCapabilities, VersionedStateContainer};
 use avout_core::protocol::{Realm, State, Version};
 use avout_core::{Key, Result, Revision};
 
@@ -36,7 +36,7 @@ impl backend::Store for Store {
         Arc::new(Container { _key: key.clone() })
     }
 
-    async fn keys(&self, _kind: Kind, _prefix: &Key) -> Result<Vec<Key>> {
+    async fn keys(&self, _kind: Kind, _prefix: &Key, _after: Option<&Key>) -> Result<Page> {
         not_written("keys")
     }
 }

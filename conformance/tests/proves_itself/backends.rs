@@ -185,6 +185,7 @@ const BREAKS: &[(Fault, &[&str])] = &[
     ),
     (Fault::ListWithoutOwn, &["coordinator::lists_its_own_keys_under_the_root"]),
     (Fault::ListWithoutTombstones, &["coordinator::lists_what_has_a_record_and_nothing_else"]),
+    (Fault::PagesOverlap, &["coordinator::a_page_begins_behind_a_key", "state_container::a_page_begins_behind_a_key"]),
     (
         Fault::InitClobbers,
         &[

@@ -193,7 +193,7 @@ pub(crate) async fn orphans(keeper: &Opened, epoch: u64) -> Result<BTreeSet<Stri
     let coordinator = keeper.stm.coordinator();
     let mut left = BTreeSet::new();
     for store in &keeper.stores {
-        for key in store.keys(Kind::Ref, &Key::new("/lists")?).await? {
+        for key in store.all_keys(Kind::Ref, &Key::new("/lists")?).await? {
             let held = store.versioned_state(&key).versions().await?;
             // Values first: what a record points at later was written later.
             let snapshot = coordinator.read(std::slice::from_ref(&key), None).await?;

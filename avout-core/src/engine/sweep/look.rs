@@ -2,7 +2,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::super::planted::{self, Bug};
 use super::sessions::Sessions;
-use super::{Engine, KnownFloor, SweepReport};
+use super::{AT_ONCE, Engine, KnownFloor, SweepReport};
+use crate::backend::page::Walk;
 use crate::error::Result;
 use crate::protocol::{Entry, Floor, Key, Payload, Point, Realm, Revision, SlotState, Turn, Version};
 
@@ -37,12 +38,12 @@ pub(super) struct Found {
 }
 
 impl Engine {
-    /// Reads the floor and the turn, and then lists all keys.
-    pub(super) async fn begin_look(&self) -> Result<(Look, VecDeque<Key>)> {
+    /// Reads the floor and the turn, before any key is listed.
+    pub(super) async fn begin_look(&self) -> Result<Look> {
         let snapshot = self.read(&[Floor::key(), Turn::key()], self.deadline()).await?;
         let floor = snapshot.entries.first().and_then(Option::as_ref);
         let turn = snapshot.entries.get(1).and_then(Option::as_ref);
-        let look = Look {
+        Ok(Look {
             floor: KnownFloor::from_entry(floor)?,
             since: floor.map(|entry| entry.point),
             turn: SeenTurn {
@@ -53,11 +54,23 @@ impl Engine {
             realms: BTreeSet::new(),
             pointed: BTreeMap::new(),
             sessions: Sessions::default(),
-        };
-        let root = Key::root();
-        let keys = self.until(self.deadline(), || self.coordinator.list(&root)).await?;
-        let own = [Floor::key(), Turn::key()];
-        Ok((look, keys.into_iter().filter(|key| !own.contains(key)).collect()))
+        })
+    }
+
+    /// The next records to be looked at.
+    pub(super) async fn next_records(&self, left: &mut Walk) -> Result<Vec<Key>> {
+        let (root, own) = (Key::root(), [Floor::key(), Turn::key()]);
+        loop {
+            let page = async |after: Option<Key>| {
+                self.until(self.deadline(), || self.coordinator.list(&root, after.as_ref())).await
+            };
+            let mut keys = left.next(AT_ONCE, page).await?;
+            let listed = keys.len();
+            keys.retain(|key| !own.contains(key));
+            if !keys.is_empty() || listed == 0 {
+                return Ok(keys);
+            }
+        }
     }
 
     /// Takes note of those records that may be removed once the floor is raised.

@@ -23,6 +23,7 @@ pub use report::{Skipped, SweepReport};
 use super::Engine;
 use super::floor::KnownFloor;
 use crate::backend::Store;
+use crate::backend::page::Walk;
 use crate::backend::time::sleep_until;
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Entry, Key};
@@ -48,11 +49,11 @@ pub(super) struct Sweep {
 
 enum Stage {
     Begin { looks: u32 },
-    Look { look: Look, left: VecDeque<Key>, looks: u32 },
+    Look { look: Look, left: Walk, looks: u32 },
     Raise { look: Look, looks: u32 },
     Remove { look: Look, last: bool },
     Stores { look: Look, left: VecDeque<Arc<dyn Store>> },
-    Values { look: Look, store: Arc<dyn Store>, keys: VecDeque<Key>, left: VecDeque<Arc<dyn Store>> },
+    Values { look: Look, store: Arc<dyn Store>, keys: Walk, left: VecDeque<Arc<dyn Store>> },
     Sessions { look: Look },
     Done,
 }
@@ -70,12 +71,12 @@ impl Sweep {
     async fn step(&mut self, engine: &Engine) -> Result<bool> {
         self.stage = match std::mem::replace(&mut self.stage, Stage::Done) {
             Stage::Begin { looks } => {
-                let (mut look, left) = engine.begin_look().await?;
+                let mut look = engine.begin_look().await?;
                 look.sessions.seen.clone_from(&self.seen);
-                Stage::Look { look, left, looks }
+                Stage::Look { look, left: Walk::default(), looks }
             }
             Stage::Look { mut look, mut left, looks } => {
-                let keys: Vec<Key> = left.drain(..left.len().min(AT_ONCE)).collect();
+                let keys = engine.next_records(&mut left).await?;
                 if keys.is_empty() {
                     Stage::Raise { look, looks }
                 } else {
@@ -97,19 +98,14 @@ impl Sweep {
             }
             Stage::Stores { look, mut left } => match left.pop_front() {
                 None => Stage::Sessions { look },
-                Some(store) => {
-                    let keys = engine.keys_of(&*store, &mut self.report).await;
-                    Stage::Values { look, store, keys, left }
-                }
+                Some(store) => Stage::Values { look, store, keys: Walk::default(), left },
             },
             Stage::Values { look, store, mut keys, left } => {
-                let some: Vec<Key> = keys.drain(..keys.len().min(AT_ONCE)).collect();
-                if !some.is_empty() && !engine.sweep_some(&*store, &some, &look, &mut self.report).await {
-                    keys.clear();
-                }
-                match keys.is_empty() {
-                    false => Stage::Values { look, store, keys, left },
-                    true => Stage::Stores { look, left },
+                let some = engine.next_values(&*store, &mut keys, &mut self.report).await;
+                let goes_on = !some.is_empty() && engine.sweep_some(&*store, &some, &look, &mut self.report).await;
+                match goes_on {
+                    true => Stage::Values { look, store, keys, left },
+                    false => Stage::Stores { look, left },
                 }
             }
             Stage::Sessions { look } if look.sessions.due().is_none() => {

@@ -5,7 +5,8 @@ use futures_util::future::join_all;
 
 use super::super::planted::{self, Bug};
 use super::look::Look;
-use super::{Engine, SweepReport};
+use super::{AT_ONCE, Engine, SweepReport};
+use crate::backend::page::Walk;
 use crate::backend::{Kind, Store};
 use crate::error::{ErrorKind, Result};
 use crate::protocol::{Entry, Floor, Key, Realm, Version};
@@ -33,16 +34,16 @@ impl Engine {
         sorted.into_iter().cloned().collect()
     }
 
-    /// All keys under which a store holds values.
-    pub(super) async fn keys_of(&self, store: &dyn Store, report: &mut SweepReport) -> VecDeque<Key> {
+    /// The next keys under which a store holds values; none at the end, or if it does not answer.
+    pub(super) async fn next_values(&self, store: &dyn Store, keys: &mut Walk, report: &mut SweepReport) -> Vec<Key> {
         let root = Key::root();
-        match self.until(self.deadline(), || store.keys(Kind::Ref, &root)).await {
-            Ok(keys) => keys.into(),
-            Err(error) => {
-                report.skip(store_name(store.realm()), error);
-                VecDeque::new()
-            }
-        }
+        let page = async |after: Option<Key>| {
+            self.until(self.deadline(), || store.keys(Kind::Ref, &root, after.as_ref())).await
+        };
+        keys.next(AT_ONCE, page).await.unwrap_or_else(|error| {
+            report.skip(store_name(store.realm()), error);
+            Vec::new()
+        })
     }
 
     /// Deletes those values of some containers that no record points at and none will: they were written by clients of this

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use avout_core::backend::history::Losses;
-use avout_core::backend::{self, CoordinatorCapabilities, Sessions, Watcher};
+use avout_core::backend::{self, CoordinatorCapabilities, Page, Sessions, Watcher};
 use avout_core::protocol::{
     Commit, CommitOutcome, Committed, Conflict, Entry, History, Put, Realm, Record, Resolution, Snapshot,
 };
@@ -475,8 +475,8 @@ impl backend::Coordinator for Coordinator {
         backend::Coordinator::sessions(&*self.inner)
     }
 
-    async fn list(&self, prefix: &Key) -> Result<Vec<Key>> {
-        let mut all = self.inner.list(&Key::root()).await?;
+    async fn list(&self, prefix: &Key, after: Option<&Key>) -> Result<Page> {
+        let mut all = self.inner.list_all(&Key::root()).await?;
         all.retain(|key| match self.common.fault {
             Fault::ListedByText => key.as_str().starts_with(prefix.as_str()),
             Fault::ListWithoutOwn => key.is_under(prefix) && !key.is_reserved(),
@@ -491,7 +491,7 @@ impl backend::Coordinator for Coordinator {
             let mut entries = entries.iter();
             all.retain(|_| !entries.next().is_some_and(dead));
         }
-        Ok(all)
+        Ok(self.common.page(all, after))
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use avout_conformance::{Backend, Fixture};
-use avout_core::backend::Store;
+use avout_core::backend::{Page, Store};
 use avout_core::protocol::Commit;
 use avout_core::{Bug, Key, Result, StmBuilder};
 use avout_local::Local;
@@ -85,6 +85,8 @@ pub(crate) enum Fault {
     ListedBackwards,
     ListWithoutOwn,
     ListWithoutTombstones,
+    /// The page after a key has that key again.
+    PagesOverlap,
     // Of stores.
     InitClobbers,
     LostSet,
@@ -153,6 +155,15 @@ impl Common {
     /// Counts, and is true at each `n`th count.
     pub(crate) fn each(&self, n: u64) -> bool {
         self.count.fetch_add(1, Ordering::SeqCst) % n == n - 1
+    }
+
+    /// The only page of these keys, sorted or not.
+    pub(crate) fn page(&self, all: Vec<Key>, after: Option<&Key>) -> Page {
+        let mut page = Page::rest(all, after);
+        if let (true, Some(after)) = (self.is(Fault::PagesOverlap), after) {
+            page.keys.insert(0, after.clone());
+        }
+        page
     }
 
     /// The key as a store with bad names sees it.

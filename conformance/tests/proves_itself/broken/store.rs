@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use avout_core::backend::history::Losses;
-use avout_core::backend::{self, CasOutcome, Kind, StateContainer, StoreCapabilities, VersionedStateContainer};
+use avout_core::backend::{self, CasOutcome, Kind, Page, StateContainer, StoreCapabilities, VersionedStateContainer};
 use avout_core::protocol::{Realm, State, Version};
 use avout_core::{Error, ErrorKind, Key, Result, Revision};
 use bytes::Bytes;
@@ -73,12 +73,12 @@ impl backend::Store for Store {
         self.inner.losses()
     }
 
-    async fn keys(&self, kind: Kind, prefix: &Key) -> Result<Vec<Key>> {
-        let mut all = self.inner.keys(kind, &Key::root()).await?;
+    async fn keys(&self, kind: Kind, prefix: &Key, after: Option<&Key>) -> Result<Page> {
+        let mut all = self.inner.all_keys(kind, &Key::root()).await?;
         match self.common.fault {
             Fault::KindsMixed => {
-                all.extend(self.inner.keys(Kind::Atom, &Key::root()).await?);
-                all.extend(self.inner.keys(Kind::Ref, &Key::root()).await?);
+                all.extend(self.inner.all_keys(Kind::Atom, &Key::root()).await?);
+                all.extend(self.inner.all_keys(Kind::Ref, &Key::root()).await?);
             }
             Fault::ListsEmptied => all.extend(lock(&self.common.revisions).keys().cloned()),
             _ => {}
@@ -92,7 +92,7 @@ impl backend::Store for Store {
         if self.common.is(Fault::ListedBackwards) {
             all.reverse();
         }
-        Ok(all)
+        Ok(self.common.page(all, after))
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use avout_core::backend::history::Losses;
-use avout_core::backend::{Coordinator, CoordinatorCapabilities, Sessions, Wake, Watcher};
+use avout_core::backend::{Coordinator, CoordinatorCapabilities, Page, Sessions, Wake, Watcher};
 use avout_core::protocol::{Commit, CommitOutcome, Conflict, Realm, Resolution, Snapshot};
 use avout_core::{Error, ErrorKind, Key, Point, Result, Revision};
 use bytes::Bytes;
@@ -246,15 +246,15 @@ impl Coordinator for Layer {
         Some(&self.leases)
     }
 
-    async fn list(&self, prefix: &Key) -> Result<Vec<Key>> {
+    async fn list(&self, prefix: &Key, after: Option<&Key>) -> Result<Page> {
         self.client
             .read(async {
                 if !self.world().is(Mistake::ListByText) {
-                    return self.inner.list(prefix).await;
+                    return self.inner.list(prefix, after).await;
                 }
-                let mut all = self.inner.list(&Key::root()).await?;
+                let mut all = self.inner.list_all(&Key::root()).await?;
                 all.retain(|key| key.as_str().starts_with(prefix.as_str()));
-                Ok(all)
+                Ok(Page::rest(all, after))
             })
             .await
     }

@@ -2,7 +2,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use avout_core::backend::history::Losses;
-use avout_core::backend::{CasOutcome, Kind, StateContainer, Store, StoreCapabilities, VersionedStateContainer};
+use avout_core::backend::{CasOutcome, Kind, Page, StateContainer, Store, StoreCapabilities, VersionedStateContainer};
 use avout_core::protocol::{Realm, State, Version};
 use avout_core::{Key, Result, Revision};
 
@@ -42,15 +42,15 @@ impl Store for Layer {
         Arc::new(Values { inner: self.inner.versioned_state(key), client: self.client.clone() })
     }
 
-    async fn keys(&self, kind: Kind, prefix: &Key) -> Result<Vec<Key>> {
+    async fn keys(&self, kind: Kind, prefix: &Key, after: Option<&Key>) -> Result<Page> {
         self.client
             .read(async {
                 if !self.client.world.is(Mistake::ListByText) {
-                    return self.inner.keys(kind, prefix).await;
+                    return self.inner.keys(kind, prefix, after).await;
                 }
-                let mut all = self.inner.keys(kind, &Key::root()).await?;
+                let mut all = self.inner.all_keys(kind, &Key::root()).await?;
                 all.retain(|key| key.as_str().starts_with(prefix.as_str()));
-                Ok(all)
+                Ok(Page::rest(all, after))
             })
             .await
     }
