@@ -81,9 +81,9 @@ pub(crate) async fn page(
 /// The first documents of a collection that `filter` selects, in the order of their ids, and of each only the id. `limit` 0: all.
 pub(crate) async fn ids(client: &Client, collection: &str, filter: Document, limit: usize) -> Result<Vec<Document>> {
     client.usable()?;
-    let find = client.database.collection::<Document>(collection).find(filter).projection(doc! { "_id": 1 });
-    let find =
-        find.sort(doc! { "_id": 1 }).limit(i64::try_from(limit).unwrap_or(0)).read_concern(ReadConcern::majority());
+    let collection = client.database.collection::<Document>(collection);
+    let find = collection.find(filter).projection(doc! { "_id": 1 }).sort(doc! { "_id": 1 });
+    let find = find.limit(i64::try_from(limit).unwrap_or(0)).read_concern(ReadConcern::majority());
     let all = async {
         let documents: Vec<Document> = find.await?.try_collect().await?;
         mongodb::error::Result::Ok(documents)

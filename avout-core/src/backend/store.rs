@@ -7,6 +7,7 @@ use futures_util::future::join_all;
 
 use super::history::Losses;
 use super::time::sleep;
+use super::{Page, page};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Key, Realm, Revision, State, Version};
 

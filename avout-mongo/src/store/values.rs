@@ -211,6 +211,6 @@ pub(crate) async fn keys(client: &Client, prefix: &Key, after: Option<&Key>) -> 
             false => under,
         }
     };
-    let key = |document: &Document| document.get_document("_id").ok()?.get_str("k").ok();
-    listing::page(client, &client.names.values, select, key, after).await
+    listing::page(client, &client.names.values, select, |id| id.get_document("_id").ok()?.get_str("k").ok(), after)
+        .await
 }

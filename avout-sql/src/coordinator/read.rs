@@ -2,7 +2,6 @@
 
 use std::sync::{Arc, LazyLock};
 
-use avout_core::backend::Page;
 use avout_core::protocol::{Entry, Key, Record, Snapshot};
 use avout_core::{Error, Result};
 use bytes::Bytes;
@@ -186,7 +185,7 @@ pub(crate) enum Keys {
 }
 
 /// The most rows of one part: a longer list is read in several, so that none keeps the log from being written back.
-const ROWS: usize = Page::SIZE;
+const ROWS: i64 = 4096;
 
 /// A part of a list of keys, in order.
 pub(crate) struct Part {
