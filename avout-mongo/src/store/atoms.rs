@@ -257,9 +257,9 @@ impl StateContainer for Atom {
 
 /// Waits for a change of an atom that comes after `look` was called, unless that says that there was one already.
 async fn atom_changed(client: &Arc<Client>, key: &Key, look: impl Future<Output = Result<bool>>) -> Result<()> {
-    let listener = client.hub.listen(vec![(Table::Atoms, key.clone())], client.options.timeout).await?;
+    let bell = client.hub.listen(vec![(Table::Atoms, key.clone())], client.options.timeout).await?;
     if !look.await? {
-        listener.bell.rung().await;
+        bell.rung().await?;
     }
     Ok(())
 }
