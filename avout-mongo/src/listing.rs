@@ -7,6 +7,7 @@ use mongodb::bson::{Document, RawArrayBuf, doc, rawdoc};
 use mongodb::options::ReadConcern;
 
 use crate::client::Client;
+use crate::marks::MARK;
 use crate::wire::request::{Failure, bounded};
 
 /// What selects the ids that are `prefix` or lie under it. MongoDB compares strings byte by byte, as [`Key`] does. What
@@ -45,17 +46,24 @@ async fn forget_absent(client: &Client) {
 
 /// The keys of a collection whose documents have them as id, and a revision.
 pub(crate) async fn keys(client: &Client, collection: &str, prefix: &Key) -> Result<Vec<Key>> {
-    client.usable()?;
-    let collection = client.database.collection::<Document>(collection);
     let mut filter = under("_id", prefix);
     filter.insert("r", doc! { "$exists": true });
-    let find = collection.find(filter).projection(doc! { "_id": 1 }).read_concern(ReadConcern::majority());
+    let documents = listed(client, collection, filter).await?;
+    Ok(sorted(documents.iter().map(|document| document.get_str("_id").ok())))
+}
+
+/// The documents that a filter selects, with their ids alone, if the collection is still this namespace's.
+pub(crate) async fn listed(client: &Client, collection: &str, filter: Document) -> Result<Vec<Document>> {
+    client.usable()?;
+    let collection = client.database.collection::<Document>(collection);
+    let filter = doc! { "$or": [{ "_id": MARK }, filter] };
+    let find = collection.find(filter).projection(doc! { "_id": 1, "of": 1 }).read_concern(ReadConcern::majority());
     let all = async {
         let documents: Vec<Document> = find.await?.try_collect().await?;
         mongodb::error::Result::Ok(documents)
     };
     let documents = bounded(client.options.timeout.saturating_mul(6), all).await.map_err(Failure::unapplied)?;
-    Ok(sorted(documents.iter().map(|document| document.get_str("_id").ok())))
+    client.unmarked(documents)
 }
 
 /// Ids as keys. One that is none is skipped: nobody can name it, so nobody misses it.

@@ -19,19 +19,16 @@ use avout_core::backend::VersionedStateContainer;
 use avout_core::protocol::{Key, State, Version};
 use avout_core::{Error, ErrorKind, Result};
 use bytes::Bytes;
-use futures_util::TryStreamExt as _;
 use mongodb::bson::raw::{RawBson, cstr};
 use mongodb::bson::{Bson, Document, RawArrayBuf, RawDocumentBuf, doc, rawdoc};
-use mongodb::options::ReadConcern;
 
-use super::chunks::{CHUNK, Chunks, find};
+use super::chunks::{CHUNK, Chunks};
 use super::documents;
 use crate::client::Client;
-use crate::listing::sorted;
+use crate::listing::{listed, sorted};
+use crate::marks::Outcome;
 use crate::wire::bson::{binary, majority, strange};
-use crate::wire::request::{Failure, WriteErrors, bounded};
-
-const DUPLICATE_KEY: i32 = 11000;
+use crate::wire::request::WriteErrors;
 
 /// How many values one request deletes: each takes up to about a kilobyte of it.
 const MAX_DELETES: usize = 1000;
@@ -59,7 +56,7 @@ impl Values {
         self.client.usable()?;
         let mut missing = false;
         loop {
-            let Some(mut document) = find(&self.client, &self.client.names.values, self.id(version)).await? else {
+            let Some(mut document) = self.client.find_one(&self.client.names.values, self.id(version)).await? else {
                 return Ok(None);
             };
             let Some(chunks) = Chunks::named_by(self.id(version), &document)? else {
@@ -79,7 +76,7 @@ impl Values {
     async fn write(&self, version: &Version, value: State) -> Result<()> {
         self.client.usable()?;
         let bytes = self.client.stores.bytes_of(value)?;
-        let mut document = rawdoc! { "_id": self.id(version) };
+        let mut document = RawDocumentBuf::new();
         let mut chunks = None;
         if bytes.len() <= CHUNK {
             document.append(cstr!("d"), binary(bytes.to_vec()));
@@ -91,13 +88,10 @@ impl Values {
             document.append(cstr!("c"), written.count);
             chunks = Some(written);
         }
-        let mut documents = RawArrayBuf::new();
-        documents.push(document);
-        let names = &self.client.names;
-        let command = rawdoc! { "insert": names.values.as_str(), "documents": documents, "writeConcern": majority() };
-        let reply = self.client.run(command).await.map_err(|failure| failure.unapplied())?;
-        if WriteErrors::of(&reply).write != Some(DUPLICATE_KEY) {
-            return confirmed(&reply);
+        let query = rawdoc! { "_id": self.id(version) };
+        let put = self.client.put_one(&self.client.names.values, query, rawdoc! { "$setOnInsert": document }).await;
+        if put.map_err(repeatable)? == Outcome::Made {
+            return Ok(());
         }
         if let Some(chunks) = chunks {
             chunks.remove(&self.client).await;
@@ -135,7 +129,7 @@ async fn delete(client: &Client, ids: impl Iterator<Item = RawDocumentBuf>) -> R
         "delete": client.names.values.as_str(), "deletes": deletes, "ordered": false, "writeConcern": majority(),
     };
     let reply = client.run(command).await.map_err(|failure| failure.unapplied())?;
-    confirmed(&reply)
+    WriteErrors::of(&reply).check().map_err(repeatable)
 }
 
 /// Deletes values.
@@ -147,11 +141,13 @@ pub(crate) async fn delete_all(client: &Client, values: &[(Key, Version)]) -> Re
 }
 
 /// An outcome that stays open is harmless here: all may be repeated.
-fn confirmed(reply: &Document) -> Result<()> {
-    WriteErrors::of(reply).check().map_err(|error| match error.kind() {
-        ErrorKind::OutcomeUnknown => Error::new(ErrorKind::Unavailable, "a majority did not confirm it"),
+fn repeatable(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::OutcomeUnknown => {
+            Error::new(ErrorKind::Unavailable, "it is not known to be done").with_source(error)
+        }
         _ => error,
-    })
+    }
 }
 
 #[async_trait]
@@ -194,15 +190,8 @@ impl VersionedStateContainer for Values {
     }
 }
 
-async fn ids(client: &Client, filter: Document) -> Result<Vec<Document>> {
-    client.usable()?;
-    let collection = client.database.collection::<Document>(&client.names.values);
-    let find = collection.find(filter).projection(doc! { "_id": 1 }).read_concern(ReadConcern::majority());
-    let all = async {
-        let documents: Vec<Document> = find.await?.try_collect().await?;
-        mongodb::error::Result::Ok(documents)
-    };
-    let documents = bounded(client.options.timeout.saturating_mul(6), all).await.map_err(Failure::unapplied)?;
+pub(super) async fn ids(client: &Client, filter: Document) -> Result<Vec<Document>> {
+    let documents = listed(client, &client.names.values, filter).await?;
     Ok(documents.into_iter().filter_map(|document| document.get_document("_id").ok().cloned()).collect())
 }
 
