@@ -97,13 +97,6 @@ impl Client {
 
     /// Checks that the namespace is still the one that was opened.
     pub(crate) async fn check_realm(&self) -> Result<()> {
-        let found = match schema::find(&self.requests(), &self.names).await? {
-            Some(meta) => schema::realm(&meta).ok(),
-            None => None,
-        };
-        if found == Some(self.realm) {
-            return Ok(());
-        }
-        Err(Error::new(ErrorKind::StoreLost, "the namespace was dropped or replaced: bring it back, or open it anew"))
+        schema::check_realm(&self.requests(), &self.names, self.realm).await
     }
 }

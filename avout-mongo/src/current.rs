@@ -58,3 +58,21 @@ pub(crate) fn term(reply: &Document) -> Result<i64, Failure> {
         Failure::Other(Error::new(ErrorKind::Unsupported, message))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use mongodb::bson::doc;
+
+    use super::*;
+
+    /// A reply that does not tell the term of its primary is refused, and not taken for one of the primary that is known.
+    #[test]
+    fn a_reply_without_a_term_is_refused() {
+        assert!(matches!(term(&doc! { "$replData": { "term": 3_i64 } }), Ok(3)));
+        for reply in [doc! { "ok": 1 }, doc! { "$replData": {} }, doc! { "$replData": { "term": "3" } }] {
+            let error = term(&reply).map(drop).expect_err("no term").unapplied();
+            assert_eq!(error.kind(), ErrorKind::Unsupported, "{error:?}");
+            assert!(error.to_string().contains("name the members"), "{error}");
+        }
+    }
+}

@@ -149,18 +149,20 @@ pub(crate) async fn enter(
     for _ in 0..TRIES {
         let asked = progress.history.known();
         let Some(found) = look(requests, names).await? else {
-            // A client that is in an era does not begin another namespace in the place of one that was dropped.
-            if asked.era.number > 0 && schema::find(requests, names).await.map_err(Failure::Other)?.is_none() {
-                let message = "the namespace was dropped: bring it back, or open it anew";
-                return Err(Failure::Other(Error::new(ErrorKind::StoreLost, message)));
-            }
+            // Nobody begins another namespace in the place of one that was dropped.
+            schema::check_realm(requests, names, progress.realm).await.map_err(Failure::Other)?;
             first(requests, names, process).await?;
             continue;
         };
+        // The eras of one that was made anew are others.
+        let looked = era_of(&found);
+        if looked != Some(asked.era) {
+            schema::check_realm(requests, names, progress.realm).await.map_err(Failure::Other)?;
+        }
         let other = |process: &ObjectId| found.get_object_id("process").ok().as_ref() != Some(process);
         let current = match process.filter(other) {
             Some(process) => begin(requests, progress, names, &found, process).await?,
-            None => current(requests, progress, names).await?,
+            None => current(requests, progress, names).await?.filter(|(found, _)| era_of(found) == looked),
         };
         // Another client was first.
         let Some((found, term)) = current else { continue };

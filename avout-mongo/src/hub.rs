@@ -1,19 +1,17 @@
 //! Hints of changes, from one change stream a client, which runs while anything is watched.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use avout_core::backend::time::from_others;
-use avout_core::backend::{Wake, tasks};
+use avout_core::backend::{Bell, Bells, tasks};
 use avout_core::protocol::Key;
 use avout_core::{Error, Result};
 use futures_util::StreamExt as _;
 use mongodb::Database;
 use mongodb::bson::{Document, doc, rawdoc};
 use mongodb::change_stream::ChangeStream;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use crate::current::linearizable;
@@ -29,12 +27,8 @@ const LINGER: Duration = Duration::from_secs(10);
 const PAUSES: [Duration; 4] =
     [Duration::from_millis(20), Duration::from_millis(100), Duration::from_millis(500), Duration::from_secs(1)];
 
-const QUIET: u8 = 0;
-const CHANGED: u8 = 1;
-const LOST: u8 = 2;
-
 /// Where a key that is watched lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Table {
     Refs,
     Atoms,
@@ -42,37 +36,13 @@ pub(crate) enum Table {
 
 pub(crate) type Spot = (Table, Key);
 
-/// What rings at one watcher.
-#[derive(Default)]
-pub(crate) struct Bell {
-    state: AtomicU8,
-    notify: Notify,
-}
-
-impl Bell {
-    fn ring(&self, how: u8) {
-        self.state.fetch_max(how, Ordering::AcqRel);
-        self.notify.notify_one();
-    }
-
-    pub(crate) async fn rung(&self) -> Wake {
-        loop {
-            match self.state.swap(QUIET, Ordering::AcqRel) {
-                QUIET => from_others(self.notify.notified()).await,
-                LOST => return Wake::Lost,
-                _ => return Wake::Changed,
-            }
-        }
-    }
-}
-
 /// Whether the stream runs.
 #[derive(Clone)]
 enum Status {
     Closed,
     Open,
     /// The number of attempts that failed, and the last one's error.
-    Failed(u64, Arc<Error>),
+    Failed(u64, Error),
 }
 
 /// The change stream of a client, and those who listen.
@@ -84,16 +54,10 @@ pub(crate) struct Hub {
     progress: Arc<Progress>,
     timeout: Duration,
     status: watch::Sender<Status>,
-    listeners: Mutex<Listeners>,
-    failures: AtomicU64,
-}
-
-#[derive(Default)]
-struct Listeners {
-    by_spot: HashMap<Spot, Vec<Arc<Bell>>>,
-    count: usize,
+    bells: Arc<Bells<Spot>>,
     /// Set while there is a task.
-    task: Option<AbortHandle>,
+    task: Mutex<Option<AbortHandle>>,
+    failures: AtomicU64,
 }
 
 impl Hub {
@@ -106,33 +70,30 @@ impl Hub {
             progress: Arc::clone(progress),
             timeout,
             status: watch::Sender::new(Status::Closed),
-            listeners: Mutex::default(),
+            bells: Bells::new(),
+            task: Mutex::default(),
             failures: AtomicU64::new(0),
         }
     }
 
-    fn listeners(&self) -> MutexGuard<'_, Listeners> {
-        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
+    fn task(&self) -> MutexGuard<'_, Option<AbortHandle>> {
+        self.task.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells what has changed from now on.
-    pub(crate) async fn listen(self: &Arc<Self>, spots: Vec<Spot>, timeout: Duration) -> Result<Listener> {
-        let bell = Arc::new(Bell::default());
+    pub(crate) async fn listen(self: &Arc<Self>, spots: Vec<Spot>, timeout: Duration) -> Result<Bell<Spot>> {
         let mut status = self.status.subscribe();
         let failures = self.failures.load(Ordering::Acquire);
-        {
-            let mut listeners = self.listeners();
-            for spot in &spots {
-                listeners.by_spot.entry(spot.clone()).or_default().push(Arc::clone(&bell));
-            }
-            listeners.count += 1;
+        let bell = {
+            let mut task = self.task();
+            let bell = self.bells.register(spots);
             // It may have panicked.
-            if listeners.task.as_ref().is_none_or(AbortHandle::is_finished) {
+            if task.as_ref().is_none_or(AbortHandle::is_finished) {
                 self.status.send_replace(Status::Closed);
-                listeners.task = Some(tasks::connections().spawn(Arc::clone(self).run()).abort_handle());
+                *task = Some(tasks::connections().spawn(Arc::clone(self).run()).abort_handle());
             }
-        }
-        let listener = Listener { hub: Arc::clone(self), spots, bell };
+            bell
+        };
         let settled = |status: &Status| match status {
             Status::Closed => false,
             Status::Open => true,
@@ -141,8 +102,8 @@ impl Hub {
         match tasks::request(async { tokio::time::timeout(timeout, status.wait_for(settled)).await }).await {
             Err(_) | Ok(Err(_)) => Err(Failure::Late.unapplied()),
             Ok(Ok(status)) => match &*status {
-                Status::Failed(_, error) => Err(Error::new(error.kind(), error.to_string())),
-                Status::Open | Status::Closed => Ok(listener),
+                Status::Failed(_, error) => Err(error.clone()),
+                Status::Open | Status::Closed => Ok(bell),
             },
         }
     }
@@ -157,7 +118,7 @@ impl Hub {
                     failed = 0;
                     self.status.send_replace(Status::Open);
                     if std::mem::replace(&mut opened_before, true) {
-                        self.ring_all();
+                        self.bells.ring_lost();
                     }
                     loop {
                         match tokio::time::timeout(LINGER, stream.next()).await {
@@ -177,7 +138,7 @@ impl Hub {
                 }
                 Err(error) => {
                     let number = self.failures.fetch_add(1, Ordering::AcqRel) + 1;
-                    self.status.send_replace(Status::Failed(number, Arc::new(error)));
+                    self.status.send_replace(Status::Failed(number, error));
                     tokio::time::sleep(PAUSES[usize::min(failed, PAUSES.len() - 1)]).await;
                     failed += 1;
                 }
@@ -190,11 +151,11 @@ impl Hub {
 
     /// Ends the task if nobody listens.
     fn retire(&self) -> bool {
-        let mut listeners = self.listeners();
-        if listeners.count > 0 {
+        let mut task = self.task();
+        if !self.bells.is_empty() {
             return false;
         }
-        listeners.task = None;
+        *task = None;
         self.status.send_replace(Status::Closed);
         true
     }
@@ -223,40 +184,13 @@ impl Hub {
         let (Ok(id), Ok(name)) = (id, name) else {
             // A collection was dropped or renamed, or a copy of the floor was written.
             if !event.contains_key("documentKey") {
-                self.ring_all();
+                self.bells.ring_lost();
             }
             return;
         };
         let table = if name == self.atoms { Table::Atoms } else { Table::Refs };
-        let Ok(key) = Key::from_stored(id) else { return };
-        if let Some(bells) = self.listeners().by_spot.get(&(table, key)) {
-            bells.iter().for_each(|bell| bell.ring(CHANGED));
+        if let Ok(key) = Key::from_stored(id) {
+            self.bells.ring(&(table, key));
         }
-    }
-
-    fn ring_all(&self) {
-        self.listeners().by_spot.values().flatten().for_each(|bell| bell.ring(LOST));
-    }
-}
-
-/// Listens until it is dropped.
-pub(crate) struct Listener {
-    hub: Arc<Hub>,
-    spots: Vec<Spot>,
-    pub(crate) bell: Arc<Bell>,
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        let mut listeners = self.hub.listeners();
-        for spot in &self.spots {
-            if let Some(bells) = listeners.by_spot.get_mut(spot) {
-                bells.retain(|bell| !Arc::ptr_eq(bell, &self.bell));
-                if bells.is_empty() {
-                    listeners.by_spot.remove(spot);
-                }
-            }
-        }
-        listeners.count -= 1;
     }
 }

@@ -37,6 +37,7 @@ mod eras;
 mod find;
 mod hub;
 mod listing;
+mod marks;
 mod open;
 mod options;
 mod progress;

@@ -8,6 +8,7 @@ use mongodb::bson::{Document, RawArrayBuf, doc, rawdoc};
 use mongodb::options::ReadConcern;
 
 use crate::client::Client;
+use crate::marks::MARK;
 use crate::wire::request::{Failure, bounded};
 
 /// How many documents one request lists.
@@ -65,7 +66,7 @@ pub(crate) async fn page(
 ) -> Result<Page> {
     let mut after = after.map(|key| key.as_str().to_owned());
     loop {
-        let documents = ids(client, collection, select(after.as_deref()), DOCUMENTS).await?;
+        let documents = listed(client, collection, select(after.as_deref()), DOCUMENTS).await?;
         let last = documents.iter().rev().find_map(&key).map(str::to_owned);
         let more = documents.len() >= DOCUMENTS && last.is_some();
         let mut keys: Vec<Key> = documents.iter().filter_map(|id| Key::from_stored(key(id)?).ok()).collect();
@@ -78,15 +79,19 @@ pub(crate) async fn page(
     }
 }
 
-/// The first documents of a collection that `filter` selects, in the order of their ids, and of each only the id. `limit` 0: all.
-pub(crate) async fn ids(client: &Client, collection: &str, filter: Document, limit: usize) -> Result<Vec<Document>> {
+/// The first documents of a collection that `filter` selects, in the order of their ids and with the ids alone, if the collection is still
+/// this namespace's. `limit` 0: all.
+pub(crate) async fn listed(client: &Client, collection: &str, filter: Document, limit: usize) -> Result<Vec<Document>> {
     client.usable()?;
+    // The mark comes first: numbers do so.
+    let limit = if limit == 0 { 0 } else { i64::try_from(limit + 1).unwrap_or(0) };
     let collection = client.database.collection::<Document>(collection);
-    let find = collection.find(filter).projection(doc! { "_id": 1 }).sort(doc! { "_id": 1 });
-    let find = find.limit(i64::try_from(limit).unwrap_or(0)).read_concern(ReadConcern::majority());
+    let find = collection.find(doc! { "$or": [{ "_id": MARK }, filter] }).projection(doc! { "_id": 1, "of": 1 });
+    let find = find.sort(doc! { "_id": 1 }).limit(limit).read_concern(ReadConcern::majority());
     let all = async {
         let documents: Vec<Document> = find.await?.try_collect().await?;
         mongodb::error::Result::Ok(documents)
     };
-    bounded(client.options.timeout.saturating_mul(6), all).await.map_err(Failure::unapplied)
+    let documents = bounded(client.options.timeout.saturating_mul(6), all).await.map_err(Failure::unapplied)?;
+    client.unmarked(documents)
 }

@@ -13,6 +13,7 @@ use crate::client::{Client, MAX_COMMIT, MAX_KEYS, MAX_RECORD, MAX_VALUE};
 use crate::coordinator::Coordinator;
 use crate::eras::prove;
 use crate::hub::Hub;
+use crate::marks::{mark_all, replaced};
 use crate::options::Options;
 use crate::progress::{Kept, Progress};
 use crate::schema::{self, Names, Server};
@@ -162,9 +163,10 @@ async fn find(requests: &Requests<'_>, names: &Arc<Names>, signs: &Arc<Signs>, c
         Server::Replicated if coordinator => Kept::Refs,
         Server::Replicated => Kept::Meta,
     };
-    let progress = Arc::new(Progress::new(kept, Arc::clone(signs)));
+    mark_all(requests, names, realm, coordinator).await?;
+    let progress = Arc::new(Progress::new(realm, kept, Arc::clone(signs)));
     if coordinator {
-        prove(requests, &progress, names, true).await.map_err(Failure::unapplied)?;
+        prove(requests, &progress, names, true).await.map_err(Failure::unapplied).map_err(replaced)?;
     }
     Ok(Found { realm, progress })
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use avout_core::backend::{LONGEST_TIME, UrlParts, UrlReader};
 use avout_core::{Error, Result};
+use mongodb::options::ClientOptions;
 
 /// Where the servers are, which namespace on them, and how it is used.
 ///
@@ -22,14 +23,21 @@ use avout_core::{Error, Result};
 ///     .timeout(Duration::from_secs(5));
 /// # Ok(()) }
 /// ```
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq)]
 pub struct Options {
-    /// For the driver: the URL without the options that are avout's.
-    pub(crate) url: String,
+    pub(crate) driver: Driver,
     pub(crate) database: String,
     pub(crate) namespace: String,
     pub(crate) timeout: Duration,
     pub(crate) documents: bool,
+}
+
+/// Where the driver's own options come from.
+#[derive(Clone, PartialEq)]
+pub(crate) enum Driver {
+    /// The URL without the options that are avout's.
+    Url(String),
+    Ready(Box<ClientOptions>),
 }
 
 const URL: UrlReader = UrlReader::new("mongodb url", KNOWN);
@@ -37,7 +45,8 @@ const KNOWN: &str = "namespace=<name>, timeout=<number>ms|s, documents=true|fals
     authMechanismProperties, authSource, connectTimeoutMS, directConnection, heartbeatFrequencyMS, \
     localThresholdMS, maxConnecting, maxIdleTimeMS, maxPoolSize, minPoolSize, replicaSet, serverMonitoringMode, \
     serverSelectionTimeoutMS, srvMaxHosts, srvServiceName, ssl, tls, tlsAllowInvalidCertificates, \
-    tlsAllowInvalidHostnames, tlsCAFile, tlsCertificateKeyFile, tlsInsecure";
+    tlsAllowInvalidHostnames, tlsCAFile, tlsCertificateKeyFile, tlsCertificateKeyFilePassword, \
+    tlsInsecure";
 
 /// The driver's options that are passed on as they are.
 const PASSED: &[&str] = &[
@@ -64,6 +73,7 @@ const PASSED: &[&str] = &[
     "tlsAllowInvalidHostnames",
     "tlsCAFile",
     "tlsCertificateKeyFile",
+    "tlsCertificateKeyFilePassword",
     "tlsInsecure",
 ];
 
@@ -107,13 +117,7 @@ impl Options {
         let base = format!("{scheme}{credentials}{hosts}/{database}");
         let database = URL.decode(database, "the database")?;
         check_database(&database)?;
-        let mut options = Self {
-            url: String::new(),
-            database,
-            namespace: "avout".into(),
-            timeout: Duration::from_secs(10),
-            documents: false,
-        };
+        let mut options = Self::of(Driver::Url(String::new()), database);
         let mut passed = Vec::new();
         for (name, value) in UrlReader::pairs(query) {
             let known = |other: &&&str| other.eq_ignore_ascii_case(name);
@@ -129,8 +133,46 @@ impl Options {
             }
         }
         let question = if passed.is_empty() { "" } else { "?" };
-        options.url = format!("{base}{question}{}", passed.join("&"));
+        options.driver = Driver::Url(format!("{base}{question}{}", passed.join("&")));
         Ok(options)
+    }
+
+    /// Takes the driver's own options in place of a URL: for what no URL says, such as callbacks for OIDC or a handler of the driver's
+    /// events, and for applications that have them already. The namespace lies in `database`.
+    ///
+    /// A [`mongodb::Client`] that is made already cannot be taken: which server answers is known by the events of its connections, to
+    /// which nobody can listen later. What avout needs is set here, whatever the options say: retries are off, since avout
+    /// decides itself what may be sent again; reads and writes have levels of their own; the driver's name is avout's, by which its
+    /// sessions are found; one more connection is for the change stream; and the event handlers of connections and of the topology
+    /// are called after avout's own. Servers, TLS, credentials, times, the size of the pool and all else stay as they are.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](avout_core::ErrorKind::InvalidInput): the name of the database, a load balancer, or the strict mode of the stable
+    /// API, in which transactions cannot be made one request at a time.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use avout_mongo::{Options, mongodb::options::ClientOptions};
+    ///
+    /// # async fn f() -> Result<(), Box<dyn std::error::Error>> {
+    /// let driver = ClientOptions::parse("mongodb://db1,db2,db3/?replicaSet=rs0").await?;
+    /// let backend = Options::from_driver(driver, "shop")?.namespace("orders")?.open().await?;
+    /// # let _ = backend;
+    /// # Ok(()) }
+    /// ```
+    pub fn from_driver(options: ClientOptions, database: &str) -> Result<Self> {
+        check_database(database)?;
+        if options.load_balanced == Some(true) {
+            return Err(invalid("a load balancer hides the servers that transactions need: name them"));
+        }
+        if options.server_api.as_ref().is_some_and(|api| api.strict == Some(true)) {
+            return Err(invalid("the stable API's strict mode has not all that avout needs: leave it out"));
+        }
+        Ok(Self::of(Driver::Ready(Box::new(options)), database.to_owned()))
+    }
+
+    fn of(driver: Driver, database: String) -> Self {
+        Self { driver, database, namespace: "avout".into(), timeout: Duration::from_secs(10), documents: false }
     }
 
     fn with(self, name: &str, value: &str) -> Result<Self> {
@@ -224,21 +266,28 @@ mod tests {
         assert!(PASSED.iter().all(|name| KNOWN.contains(&format!(" {name}"))));
     }
 
+    fn url_of(options: &Options) -> &str {
+        match &options.driver {
+            Driver::Url(url) => url,
+            Driver::Ready(_) => panic!("it is of a URL"),
+        }
+    }
+
     /// The text form gives the options that the builder gives, and the driver gets what is the driver's.
     #[test]
     fn reads_urls() {
         let plain = Options::from_url("mongodb://h/shop").expect("a URL");
-        assert_eq!((&*plain.url, &*plain.database, &*plain.namespace), ("mongodb://h/shop", "shop", "avout"));
+        assert_eq!((url_of(&plain), &*plain.database, &*plain.namespace), ("mongodb://h/shop", "shop", "avout"));
         let full = "mongodb://u:p@a:1,b:2/shop?replicaSet=rs0&namespace=n-1&w=majority&timeout=250ms&retryWrites=true";
         let full = Options::from_url(full).expect("a URL");
-        assert_eq!(full.url, "mongodb://u:p@a:1,b:2/shop?replicaSet=rs0");
+        assert_eq!(url_of(&full), "mongodb://u:p@a:1,b:2/shop?replicaSet=rs0");
         assert_eq!((&*full.namespace, full.timeout), ("n-1", Duration::from_millis(250)));
         let again = Options::from_url("mongodb://u:p@a:1,b:2/shop?replicaSet=rs0").and_then(|o| o.namespace("n-1"));
-        assert_eq!(again.expect("a URL").timeout(Duration::from_millis(250)), full);
+        assert!(again.expect("a URL").timeout(Duration::from_millis(250)) == full);
         let unescaped = Options::from_url("mongodb://u:p@s:t@h/shop").expect("a URL");
-        assert_eq!(unescaped.url, "mongodb://u:p%40s%3At@h/shop");
+        assert_eq!(url_of(&unescaped), "mongodb://u:p%40s%3At@h/shop");
         let cased = Options::from_url("mongodb+srv://h/a%2Bb?MAXPOOLSIZE=3&tls=true").expect("a URL");
-        assert_eq!((&*cased.url, &*cased.database), ("mongodb+srv://h/a%2Bb?MAXPOOLSIZE=3&tls=true", "a+b"));
+        assert_eq!((url_of(&cased), &*cased.database), ("mongodb+srv://h/a%2Bb?MAXPOOLSIZE=3&tls=true", "a+b"));
     }
 
     /// A text that is wrong is refused. The message helps, and shows nothing of the servers and the user.

@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use avout_core::backend::history::{Era, History, Losses};
-use avout_core::protocol::Point;
+use avout_core::protocol::{Point, Realm};
 use mongodb::bson::oid::ObjectId;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -26,6 +26,8 @@ pub(crate) enum Kept {
 
 /// What a client knows of the servers' log and history.
 pub(crate) struct Progress {
+    /// Of the namespace that was opened.
+    pub(crate) realm: Realm,
     pub(crate) kept: Kept,
     pub(crate) history: History,
     pub(crate) signs: Arc<Signs>,
@@ -45,8 +47,9 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    pub(crate) fn new(kept: Kept, signs: Arc<Signs>) -> Self {
+    pub(crate) fn new(realm: Realm, kept: Kept, signs: Arc<Signs>) -> Self {
         Self {
+            realm,
             kept,
             history: History::new(64, Arc::new(Losses::new())),
             signs,

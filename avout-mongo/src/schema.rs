@@ -3,10 +3,9 @@
 use avout_core::protocol::Realm;
 use avout_core::{Error, ErrorKind, Result};
 use mongodb::bson::raw::cstr;
-use mongodb::bson::spec::BinarySubtype;
-use mongodb::bson::{Binary, Document, RawArrayBuf, RawDocumentBuf, rawdoc};
+use mongodb::bson::{Binary, Document, RawDocumentBuf, rawdoc};
 
-use crate::wire::bson::majority;
+use crate::wire::bson::{binary, majority};
 use crate::wire::request::{Requests, WriteErrors};
 
 /// The version of the layout. A change that an older library cannot live with raises it.
@@ -15,7 +14,7 @@ pub(crate) const SCHEMA: i32 = 1;
 /// The document of `<namespace>.meta`.
 const META: &str = "namespace";
 
-/// How many copies of the floor's revision there are.
+/// How many marks are in refs: as many copies of the floor's revision as may be in use at a time.
 pub(crate) const STRIPES: i32 = 256;
 
 const NAMESPACE_EXISTS: i32 = 48;
@@ -90,15 +89,14 @@ pub(crate) async fn prepare(requests: &Requests<'_>, names: &Names, coordinator:
         }
     }
     // Transactions cannot make a collection without making others wait, so all are made here. The meta document comes
-    // last: who finds it finds all.
+    // after them: who finds it finds all, and then marks them as its own.
     for name in [&names.meta, &names.values, &names.atoms] {
         create(requests, name).await?;
     }
     if coordinator {
         create(requests, &names.refs).await?;
-        stripes(requests, &names.refs).await?;
     }
-    let drawn = Binary { subtype: BinarySubtype::Generic, bytes: Realm::random().number().to_be_bytes().to_vec() };
+    let drawn = bytes_of(Realm::random());
     let mut set = RawDocumentBuf::new();
     if coordinator {
         set = rawdoc! { "$set": { "coordinator": true } };
@@ -166,6 +164,23 @@ pub(crate) fn realm(meta: &Document) -> Result<Realm> {
     Ok(Realm::new(u128::from_be_bytes(bytes)))
 }
 
+pub(crate) fn bytes_of(realm: Realm) -> Binary {
+    binary(realm.number().to_be_bytes().to_vec())
+}
+
+/// Checks that the namespace is still the one that was opened.
+pub(crate) async fn check_realm(requests: &Requests<'_>, names: &Names, opened: Realm) -> Result<()> {
+    match find(requests, names).await? {
+        Some(meta) if realm(&meta).is_ok_and(|found| found == opened) => Ok(()),
+        _ => Err(dropped()),
+    }
+}
+
+/// What is here is not what was opened.
+pub(crate) fn dropped() -> Error {
+    Error::new(ErrorKind::StoreLost, "the namespace was dropped or replaced: bring it back, or open it anew")
+}
+
 fn foreign() -> Error {
     Error::new(ErrorKind::Mismatch, "the collections of this namespace are another application's: name another one")
 }
@@ -175,19 +190,6 @@ async fn create(requests: &Requests<'_>, name: &str) -> Result<()> {
         Ok(reply) => WriteErrors::of(&reply).check().map_err(unavailable),
         Err(failure) if failure.code() == Some(NAMESPACE_EXISTS) => Ok(()),
         Err(failure) => Err(failure.unapplied()),
-    }
-}
-
-async fn stripes(requests: &Requests<'_>, refs: &str) -> Result<()> {
-    let mut documents = RawArrayBuf::new();
-    for stripe in 0..STRIPES {
-        documents.push(rawdoc! { "_id": stripe });
-    }
-    let command = rawdoc! { "insert": refs, "documents": documents, "ordered": false, "writeConcern": majority() };
-    let reply = requests.run(command).await.map_err(|failure| failure.unapplied())?;
-    match WriteErrors::of(&reply) {
-        WriteErrors { write: Some(DUPLICATE_KEY), concern: false } => Ok(()),
-        errors => errors.check().map_err(unavailable),
     }
 }
 

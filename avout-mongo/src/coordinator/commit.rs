@@ -26,7 +26,7 @@ use super::abandoned::Looks;
 use super::read::read;
 use super::work::Work;
 use crate::client::Client;
-use crate::eras::prove;
+use crate::eras::{ERA, prove};
 use crate::schema::STRIPES;
 use crate::sessions::Session;
 use crate::wire::bson::{majority, point};
@@ -70,7 +70,7 @@ impl Work {
         let losses = client.progress.history.losses();
         let lost = losses.count();
         for tries in 0.. {
-            let stripe = if self.floor { shared.stripes.take() } else { None };
+            let stripe = if self.stripe { shared.stripes.take() } else { None };
             let started = Instant::now();
             // What only checks or deletes writes none.
             let beats = tries == 0 && !self.commit.puts.is_empty() && client.progress.takes_beat();
@@ -103,6 +103,7 @@ impl Work {
             // Where nobody is in the way, the collections may have been dropped.
             if tries == LOOK_AROUND {
                 client.check_realm().await?;
+                client.find_one(&client.names.refs, ERA).await?;
             }
         }
         Err(Error::new(ErrorKind::Unavailable, "other transactions held the keys for the whole timeout"))

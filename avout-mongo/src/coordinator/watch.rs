@@ -2,15 +2,15 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use avout_core::Result;
-use avout_core::backend::{Wake, Watcher};
+use avout_core::backend::{Bell, Wake, Watcher};
 use avout_core::protocol::Key;
 
 use crate::client::Client;
-use crate::hub::{Listener, Table};
+use crate::hub::{Spot, Table};
 
 /// Watches refs.
 pub(crate) struct RefWatcher {
-    listener: Listener,
+    bell: Bell<Spot>,
     _client: Arc<Client>,
 }
 
@@ -18,14 +18,14 @@ impl RefWatcher {
     pub(crate) async fn begin(client: &Arc<Client>, keys: &[Key]) -> Result<Self> {
         client.usable()?;
         let spots = keys.iter().map(|key| (Table::Refs, key.clone())).collect();
-        let listener = client.hub.listen(spots, client.options.timeout).await?;
-        Ok(Self { listener, _client: Arc::clone(client) })
+        let bell = client.hub.listen(spots, client.options.timeout).await?;
+        Ok(Self { bell, _client: Arc::clone(client) })
     }
 }
 
 #[async_trait]
 impl Watcher for RefWatcher {
     async fn changed(&mut self) -> Result<Wake> {
-        Ok(self.listener.bell.rung().await)
+        self.bell.rung().await
     }
 }

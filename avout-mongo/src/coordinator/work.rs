@@ -4,12 +4,12 @@ use avout_core::backend::history::Era;
 use avout_core::protocol::{Commit, Floor, Point, Put, Revision};
 use avout_core::{Error, ErrorKind, Payload, Result};
 use mongodb::bson::raw::cstr;
-use mongodb::bson::{RawArrayBuf, RawBsonRef, RawDocumentBuf, rawdoc};
+use mongodb::bson::{Binary, RawArrayBuf, RawBsonRef, RawDocumentBuf, rawdoc};
 
 use crate::client::{Client, MAX_COMMIT};
 use crate::eras;
 use crate::revisions::{bound, revision, revision_bytes};
-use crate::schema::STRIPES;
+use crate::schema::{self, STRIPES};
 use crate::store::documents;
 use crate::wire::bson::{binary, timestamp};
 
@@ -22,7 +22,9 @@ pub(crate) struct Work {
     pub(crate) revisions: Vec<Revision>,
     /// Before the point that the commit will have.
     pub(crate) bound: Point,
-    pub(crate) floor: bool,
+    /// Whether it needs a stripe: as a copy of the floor's revision, or since it expects no revision. Those are of this namespace only,
+    /// while an absent key is absent in any.
+    pub(crate) stripe: bool,
 }
 
 impl Work {
@@ -47,8 +49,9 @@ impl Work {
         let bound = Point::new(latest + 1);
         let revisions = commit.puts.iter().map(|_| revision(bound)).collect();
         let floor = Floor::key();
-        let floor = commit.expectations().any(|(key, _)| *key == floor);
-        Ok(Self { commit: commit.clone(), records, copies, revisions, bound, floor })
+        let stripe = commit.expectations().any(|(key, _)| *key == floor)
+            || commit.expectations().all(|(_, revision)| revision.is_none());
+        Ok(Self { commit: commit.clone(), records, copies, revisions, bound, stripe })
     }
 
     /// The commands of the transaction, each with the count that its reply has if all conditions hold.
@@ -70,14 +73,20 @@ impl Work {
             }
             updates.push(update);
         };
+        let of = schema::bytes_of(client.realm);
         let or_new = |revision: Option<&Revision>| if revision.is_some() { Kind::One } else { Kind::Upsert };
-        for check in &self.commit.checks {
-            let (revision, counter) = (check.revision.as_ref(), rawdoc! { "$inc": { "n": 1 } });
-            if check.key == floor {
-                push(query(stripe, revision), counter, Kind::One);
-            } else {
-                push(query(check.key.as_str(), revision), counter, or_new(revision));
-            }
+        let checked = self.commit.checks.iter().find(|check| check.key == floor);
+        if self.stripe {
+            let mut query = match checked {
+                Some(check) => query(stripe, check.revision.as_ref()),
+                None => rawdoc! { "_id": stripe },
+            };
+            query.append(cstr!("of"), of.clone());
+            push(query, rawdoc! { "$inc": { "n": 1 } }, Kind::One);
+        }
+        for check in self.commit.checks.iter().filter(|check| check.key != floor) {
+            let revision = check.revision.as_ref();
+            push(query(check.key.as_str(), revision), rawdoc! { "$inc": { "n": 1 } }, or_new(revision));
         }
         let contents = self.records.iter().zip(&self.copies);
         for ((put, (record, copy)), new) in self.commit.puts.iter().zip(contents).zip(&self.revisions) {
@@ -94,11 +103,11 @@ impl Work {
             set.append(cstr!("$set"), fields);
             push(query(put.key.as_str(), put.revision.as_ref()), set, or_new(put.revision.as_ref()));
             if put.key == floor {
-                push(stripes(), rawdoc! { "$set": { "r": revision_bytes(new) } }, Kind::AllStripes);
+                push(stripes(&of), rawdoc! { "$set": { "r": revision_bytes(new) } }, Kind::AllStripes);
             }
         }
         for delete in self.commit.deletes.iter().filter(|delete| delete.key == floor) {
-            push(stripes(), rawdoc! { "$unset": { "r": 1 } }, Kind::AllStripes);
+            push(stripes(&of), rawdoc! { "$unset": { "r": 1 } }, Kind::AllStripes);
             let _ = delete;
         }
         if let Some(era) = beat {
@@ -139,6 +148,6 @@ fn query<'a>(id: impl Into<RawBsonRef<'a>>, revision: Option<&Revision>) -> RawD
 
 /// The floor is checked by many commits at once, and each check is a write. So its revision is kept in as many copies
 /// as may be in use at a time: a commit checks one of them, and a change of the floor, which is rare, writes all.
-fn stripes() -> RawDocumentBuf {
-    rawdoc! { "_id": { "$gte": 0, "$lt": STRIPES } }
+fn stripes(of: &Binary) -> RawDocumentBuf {
+    rawdoc! { "_id": { "$gte": 0, "$lt": STRIPES }, "of": of.clone() }
 }

@@ -1,8 +1,20 @@
 //! The documents of `<namespace>.atoms`.
 //!
 //! ```text
-//! { _id: <key>, r: <revision>, d: <state> }                       up to 8 MiB
-//! { _id: <key>, r: <revision>, t: <token>, c: <number of chunks> }
+//! { _id: <key>, r: <revision>, f: <fence>, d: <state> }                       up to 8 MiB
+//! { _id: <key>, r: <revision>, f: <fence>, t: <token>, c: <number of chunks> }
+//! { _id: <key>, f: <fence> }                                                  an atom that is absent
+//! ```
+//!
+//! A revision begins with half of the realm. So a state that is set, whatever was there before, replaces none of another namespace
+//! that was made in the place of this one.
+//!
+//! Chunks whose client died before the document named them are removed by a sweep. A client that lives may be about to name them, so
+//! the sweep puts up a fence first, which is there from then on:
+//!
+//! ```text
+//! A       reads the fence: none | writes chunks                           names them, if there is no fence: refused | again
+//! sweep                                        lists them | a fence | removes them
 //! ```
 
 use std::sync::Arc;
@@ -12,18 +24,17 @@ use avout_core::backend::time::sleep;
 use avout_core::backend::{CasOutcome, StateContainer};
 use avout_core::protocol::{Key, Revision, State};
 use avout_core::{Error, ErrorKind, Result};
-use mongodb::bson::raw::cstr;
-use mongodb::bson::{Bson, Document, RawArrayBuf, RawDocumentBuf, rawdoc};
+use mongodb::bson::raw::{RawBson, cstr};
+use mongodb::bson::{Bson, Document, RawDocumentBuf, rawdoc};
 
-use super::chunks::{CHUNK, Chunks, find};
+use super::chunks::{CHUNK, Chunks};
 use super::documents;
 use crate::client::Client;
 use crate::hub::Table;
+use crate::marks::Outcome;
 use crate::revisions::{revision_bytes, revision_of};
 use crate::wire::bson::{binary, majority, strange};
-use crate::wire::request::WriteErrors;
-
-const DUPLICATE_KEY: i32 = 11000;
+use crate::wire::request::{Failure, WriteErrors};
 
 /// How often a state is read whose chunks were replaced meanwhile.
 const LOOKS: u32 = 100;
@@ -38,6 +49,8 @@ struct Ready {
     revision: Revision,
     fields: RawDocumentBuf,
     chunks: Option<Chunks>,
+    /// The fence that there was before the chunks were written.
+    fence: Option<Bson>,
 }
 
 impl Atom {
@@ -50,20 +63,19 @@ impl Atom {
         move |error| error.at(&key).during(operation)
     }
 
-    fn owner(&self) -> RawDocumentBuf {
-        rawdoc! { "a": self.key.as_str() }
-    }
-
     async fn document(&self) -> Result<Option<Document>> {
         self.client.usable()?;
-        find(&self.client, &self.client.names.atoms, self.key.as_str().to_owned()).await
+        self.client.find_one(&self.client.names.atoms, self.key.as_str().to_owned()).await
     }
 
     async fn read(&self) -> Result<Option<(State, Revision)>> {
         for _ in 0..LOOKS {
             let Some(mut document) = self.document().await? else { return Ok(None) };
+            if is_absent(&document) {
+                return Ok(None);
+            }
             let revision = revision_of(&document).ok_or_else(strange)?;
-            let bytes = match Chunks::named_by(self.owner(), &document)? {
+            let bytes = match Chunks::named_by(owner(&self.key), &document)? {
                 Some(chunks) => chunks.read(&self.client).await?,
                 None => match document.remove("d") {
                     Some(Bson::Binary(state)) => Some(state.bytes.into()),
@@ -77,45 +89,65 @@ impl Atom {
         Err(Error::new(ErrorKind::Corrupt, "parts of the state are missing"))
     }
 
-    async fn ready(&self, value: State) -> Result<Ready> {
+    /// Writes the chunks of a state, if it has some.
+    async fn ready(&self, value: &State) -> Result<Ready> {
         self.client.usable()?;
-        let bytes = self.client.stores.bytes_of(value)?;
-        let revision = Revision::number(rand::random());
+        let bytes = self.client.stores.bytes_of(value.clone())?;
+        let revision = Revision::number(first_half(&self.client) | u128::from(rand::random::<u64>()));
         let mut fields = rawdoc! { "r": revision_bytes(&revision) };
         if bytes.len() <= CHUNK {
             fields.append(cstr!("d"), binary(bytes.to_vec()));
             documents::append(&mut fields, self.client.options.documents, &bytes)?;
-            return Ok(Ready { revision, fields, chunks: None });
+            return Ok(Ready { revision, fields, chunks: None, fence: None });
         }
         documents::check_size(self.client.options.documents)?;
-        let chunks = Chunks::write(&self.client, self.owner(), &bytes).await?;
+        let fence = self.document().await?.and_then(|document| document.get("f").cloned());
+        let chunks = Chunks::write(&self.client, owner(&self.key), &bytes).await?;
         fields.append(cstr!("t"), binary(chunks.token.clone()));
         fields.append(cstr!("c"), chunks.count);
-        Ok(Ready { revision, fields, chunks: Some(chunks) })
+        Ok(Ready { revision, fields, chunks: Some(chunks), fence })
+    }
+
+    /// Puts a state in the place of one with this revision, and gives the document as it was, without the state; `None`: there is no
+    /// such document.
+    async fn replace(&self, revision: RawBson, ready: &Ready) -> Result<Option<Document>> {
+        let mut query = rawdoc! { "_id": self.key.as_str(), "r": revision };
+        ready.add_fence(&mut query)?;
+        let mut gone = RawDocumentBuf::new();
+        for name in [cstr!("d"), cstr!("v"), cstr!("t"), cstr!("c")] {
+            if ready.fields.get(name.as_str()).is_ok_and(|field| field.is_none()) {
+                gone.append(name, 1);
+            }
+        }
+        let change = rawdoc! { "$set": ready.fields.clone(), "$unset": gone };
+        self.modify(query, rawdoc! { "update": change }).await
+    }
+
+    /// Makes the document. `false`: there is one, or a fence was put up.
+    async fn make(&self, ready: &Ready) -> Result<bool> {
+        let mut query = rawdoc! { "_id": self.key.as_str(), "r": { "$exists": false } };
+        ready.add_fence(&mut query)?;
+        let change = rawdoc! { "$set": ready.fields.clone() };
+        Ok(self.client.put_one(&self.client.names.atoms, query, change).await? != Outcome::Taken)
     }
 
     /// Changes the document that `query` finds, and gives what it was, without the state. The request is sent once.
-    async fn modify(&self, query: RawDocumentBuf, how: RawDocumentBuf) -> Result<Option<Document>, Modify> {
+    async fn modify(&self, query: RawDocumentBuf, how: RawDocumentBuf) -> Result<Option<Document>> {
         let mut command = rawdoc! { "findAndModify": self.client.names.atoms.as_str(), "query": query };
         for field in how.iter() {
-            let (name, value) = field.map_err(|_| Modify::Failed(strange()))?;
+            let (name, value) = field.map_err(|_| strange())?;
             command.append(name, value);
         }
         command.append(cstr!("fields"), rawdoc! { "t": 1, "c": 1 });
         command.append(cstr!("writeConcern"), majority());
-        let reply = self.client.run(command).await.map_err(|failure| match failure.code() {
-            Some(DUPLICATE_KEY) => Modify::Taken,
-            _ => Modify::Failed(failure.lost_write()),
-        })?;
-        WriteErrors::of(&reply).check().map_err(Modify::Failed)?;
+        let reply = self.client.run(command).await.map_err(Failure::lost_write)?;
+        WriteErrors::of(&reply).check()?;
         Ok(reply.get_document("value").ok().cloned())
     }
 
     /// Removes the chunks of a state that was replaced.
-    async fn sweep(&self, replaced: Option<&Document>) {
-        if let Some(document) = replaced
-            && let Ok(Some(chunks)) = Chunks::named_by(self.owner(), document)
-        {
+    async fn sweep(&self, replaced: &Document) {
+        if let Ok(Some(chunks)) = Chunks::named_by(owner(&self.key), replaced) {
             chunks.remove(&self.client).await;
         }
     }
@@ -127,83 +159,153 @@ impl Atom {
         }
     }
 
-    async fn set(&self, value: State) -> Result<Revision> {
-        let ready = self.ready(value).await?;
+    /// Writes a state, and gives its revision; `None`: the document is not as it is expected. The chunks of a state that was not
+    /// written are removed, unless the outcome is open.
+    async fn put(&self, value: State, expected: Expected) -> Result<Option<Revision>> {
+        let mut ready = self.ready(&value).await?;
         loop {
-            let query = rawdoc! { "_id": self.key.as_str() };
-            match self.modify(query, rawdoc! { "update": ready.fields.clone(), "upsert": true }).await {
-                Ok(replaced) => {
-                    self.sweep(replaced.as_ref()).await;
-                    return Ok(ready.revision);
+            let done = match self.put_ready(&ready, &expected).await {
+                Ok(Put::Done) => return Ok(Some(ready.revision)),
+                Ok(Put::Again) => continue,
+                Ok(Put::Fenced) => {
+                    self.give_up(&ready).await;
+                    ready = self.ready(&value).await?;
+                    continue;
                 }
-                // Two that made it at once: this one changes what the other one made.
-                Err(Modify::Taken) => {}
-                Err(Modify::Failed(error)) => {
-                    if error.kind() != ErrorKind::OutcomeUnknown {
-                        self.give_up(&ready).await;
-                    }
-                    return Err(error);
-                }
+                Ok(Put::Stale) => Ok(None),
+                Err(error) => Err(error),
+            };
+            if !done.as_ref().is_err_and(|error| error.kind() == ErrorKind::OutcomeUnknown) {
+                self.give_up(&ready).await;
             }
+            return done;
+        }
+    }
+
+    async fn put_ready(&self, ready: &Ready, expected: &Expected) -> Result<Put> {
+        let first = match expected {
+            Expected::Any => Some(ours(&self.client)),
+            Expected::Revision(revision) => Some(revision_bytes(revision).into()),
+            Expected::Absent => None,
+        };
+        if let Some(revision) = first
+            && let Some(replaced) = self.replace(revision, ready).await?
+        {
+            self.sweep(&replaced).await;
+            return Ok(Put::Done);
+        }
+        if matches!(expected, Expected::Absent) && self.make(ready).await? {
+            return Ok(Put::Done);
+        }
+        let found = self.document().await?;
+        if ready.chunks.is_some() && found.as_ref().and_then(|found| found.get("f")) != ready.fence.as_ref() {
+            return Ok(Put::Fenced);
+        }
+        let found = found.as_ref().and_then(revision_of);
+        match (expected, found) {
+            (Expected::Any, None) => Ok(if self.make(ready).await? { Put::Done } else { Put::Again }),
+            // The version before wrote it.
+            (Expected::Any, Some(found)) => match self.replace(revision_bytes(&found).into(), ready).await? {
+                Some(replaced) => {
+                    self.sweep(&replaced).await;
+                    Ok(Put::Done)
+                }
+                None => Ok(Put::Again),
+            },
+            // It may have become what was expected just now.
+            (Expected::Revision(revision), Some(found)) if found == *revision => Ok(Put::Again),
+            (Expected::Absent, None) => Ok(Put::Again),
+            _ => Ok(Put::Stale),
         }
     }
 
     async fn compare_and_set(&self, expected: Option<Revision>, value: State) -> Result<CasOutcome> {
-        let ready = self.ready(value).await?;
+        let expect = expected.clone().map_or(Expected::Absent, Expected::Revision);
         loop {
-            let done = match &expected {
-                Some(expected) => {
-                    let query = rawdoc! { "_id": self.key.as_str(), "r": revision_bytes(expected) };
-                    self.modify(query, rawdoc! { "update": ready.fields.clone() }).await
-                }
-                None => self.insert(&ready).await,
-            };
-            match done {
-                Ok(Some(replaced)) => {
-                    self.sweep(Some(&replaced)).await;
-                    return Ok(CasOutcome::Set(ready.revision));
-                }
-                Ok(None) | Err(Modify::Taken) => {}
-                Err(Modify::Failed(error)) => {
-                    if error.kind() != ErrorKind::OutcomeUnknown {
-                        self.give_up(&ready).await;
-                    }
-                    return Err(error);
-                }
+            if let Some(revision) = self.put(value.clone(), expect.clone()).await? {
+                return Ok(CasOutcome::Set(revision));
             }
             let found = self.read().await?;
-            // It may have become what was expected just now.
             if found.as_ref().map(|(_, revision)| revision) != expected.as_ref() {
-                self.give_up(&ready).await;
                 return Ok(CasOutcome::Stale(found));
             }
         }
     }
 
-    /// Makes the document. What it was before is nothing.
-    async fn insert(&self, ready: &Ready) -> Result<Option<Document>, Modify> {
-        let mut document = rawdoc! { "_id": self.key.as_str() };
-        for field in ready.fields.iter() {
-            let (name, value) = field.map_err(|_| Modify::Failed(strange()))?;
-            document.append(name, value);
-        }
-        let mut documents = RawArrayBuf::new();
-        documents.push(document);
-        let command = rawdoc! {
-            "insert": self.client.names.atoms.as_str(), "documents": documents, "writeConcern": majority(),
-        };
-        let reply = self.client.run(command).await.map_err(|failure| Modify::Failed(failure.lost_write()))?;
-        match WriteErrors::of(&reply) {
-            WriteErrors { write: Some(DUPLICATE_KEY), .. } => Err(Modify::Taken),
-            errors => errors.check().map(|()| Some(Document::new())).map_err(Modify::Failed),
+    /// Removes the state. A fence stays.
+    async fn remove(&self) -> Result<()> {
+        loop {
+            let query = rawdoc! { "_id": self.key.as_str(), "r": ours(&self.client), "f": { "$exists": false } };
+            if let Some(removed) = self.modify(query, rawdoc! { "remove": true }).await? {
+                self.sweep(&removed).await;
+                return Ok(());
+            }
+            let Some(found) = self.document().await?.filter(|found| !is_absent(found)) else { return Ok(()) };
+            let revision = revision_of(&found).ok_or_else(strange)?;
+            let query = rawdoc! { "_id": self.key.as_str(), "r": revision_bytes(&revision) };
+            let how = match found.contains_key("f") {
+                true => rawdoc! { "update": { "$unset": { "r": 1, "d": 1, "v": 1, "t": 1, "c": 1 } } },
+                false => rawdoc! { "remove": true },
+            };
+            if let Some(removed) = self.modify(query, how).await? {
+                self.sweep(&removed).await;
+                return Ok(());
+            }
         }
     }
 }
 
-enum Modify {
-    /// There is a document already.
-    Taken,
-    Failed(Error),
+/// A document with a fence alone.
+fn is_absent(document: &Document) -> bool {
+    !document.contains_key("r")
+}
+
+/// What the chunks of an atom belong to.
+pub(super) fn owner(key: &Key) -> RawDocumentBuf {
+    rawdoc! { "a": key.as_str() }
+}
+
+fn first_half(client: &Client) -> u128 {
+    client.realm.number() >> 64 << 64
+}
+
+/// The revisions that are of this namespace.
+fn ours(client: &Client) -> RawBson {
+    let first = first_half(client);
+    let [least, most] = [first, first | u128::from(u64::MAX)].map(|number| revision_bytes(&Revision::number(number)));
+    RawBson::Document(rawdoc! { "$gte": least, "$lte": most })
+}
+
+impl Ready {
+    /// Chunks are named only as long as there is the fence that there was before they were written.
+    fn add_fence(&self, query: &mut RawDocumentBuf) -> Result<()> {
+        match (&self.chunks, &self.fence) {
+            (None, _) => {}
+            (Some(_), None) => query.append(cstr!("f"), rawdoc! { "$exists": false }),
+            (Some(_), Some(fence)) => {
+                query.append(cstr!("f"), RawBson::try_from(fence.clone()).map_err(|_| strange())?)
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a state is put in the place of.
+#[derive(Clone)]
+enum Expected {
+    Any,
+    Absent,
+    Revision(Revision),
+}
+
+/// What became of it.
+enum Put {
+    Done,
+    /// Others were quicker.
+    Again,
+    /// A sweep has put up a fence, and may have removed the chunks.
+    Fenced,
+    Stale,
 }
 
 #[async_trait]
@@ -215,14 +317,7 @@ impl StateContainer for Atom {
     async fn destroy(&self) -> Result<()> {
         let at = self.at("destroy");
         self.client.usable().map_err(&at)?;
-        match self.modify(rawdoc! { "_id": self.key.as_str() }, rawdoc! { "remove": true }).await {
-            Ok(removed) => {
-                self.sweep(removed.as_ref()).await;
-                Ok(())
-            }
-            Err(Modify::Failed(error)) => Err(at(error)),
-            Err(Modify::Taken) => Err(at(strange())),
-        }
+        self.remove().await.map_err(at)
     }
 
     async fn state(&self) -> Result<Option<(State, Revision)>> {
@@ -230,7 +325,8 @@ impl StateContainer for Atom {
     }
 
     async fn set_state(&self, value: State) -> Result<Revision> {
-        self.set(value).await.map_err(self.at("set state"))
+        let set = self.put(value, Expected::Any).await.map_err(self.at("set state"))?;
+        Ok(set.expect("any state may be replaced"))
     }
 
     async fn compare_and_set_state(&self, expected: Option<Revision>, value: State) -> Result<CasOutcome> {
@@ -257,9 +353,9 @@ impl StateContainer for Atom {
 
 /// Waits for a change of an atom that comes after `look` was called, unless that says that there was one already.
 async fn atom_changed(client: &Arc<Client>, key: &Key, look: impl Future<Output = Result<bool>>) -> Result<()> {
-    let listener = client.hub.listen(vec![(Table::Atoms, key.clone())], client.options.timeout).await?;
+    let bell = client.hub.listen(vec![(Table::Atoms, key.clone())], client.options.timeout).await?;
     if !look.await? {
-        listener.bell.rung().await;
+        bell.rung().await?;
     }
     Ok(())
 }

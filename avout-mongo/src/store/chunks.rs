@@ -9,8 +9,7 @@ use mongodb::bson::raw::cstr;
 use mongodb::bson::{Bson, Document, RawArrayBuf, RawDocumentBuf, rawdoc};
 
 use crate::client::Client;
-use crate::wire::bson::{binary, majority, strange};
-use crate::wire::request::WriteErrors;
+use crate::wire::bson::{binary, strange};
 
 /// The bytes of a chunk, and the most that lie in the document itself. A document has at most 16 MiB.
 pub(crate) const CHUNK: usize = 8 << 20;
@@ -43,17 +42,14 @@ impl Chunks {
         let chunks = Self { owner, token: rand::random::<[u8; 16]>().to_vec(), count };
         for (index, chunk) in bytes.chunks(CHUNK).enumerate() {
             let id = chunks.id(i32::try_from(index).unwrap_or(i32::MAX));
-            let mut documents = RawArrayBuf::new();
-            documents.push(rawdoc! { "_id": id, "d": binary(chunk.to_vec()) });
-            let names = &client.names;
-            let command =
-                rawdoc! { "insert": names.values.as_str(), "documents": documents, "writeConcern": majority() };
+            let chunk = rawdoc! { "$setOnInsert": { "d": binary(chunk.to_vec()) } };
             // Nothing names them yet, so a lost reply is a failure and no more.
-            let reply = client.run(command).await.map_err(|failure| failure.unapplied())?;
-            WriteErrors::of(&reply).check().map_err(|error| {
-                let kind =
-                    if error.kind() == ErrorKind::OutcomeUnknown { ErrorKind::Unavailable } else { error.kind() };
-                Error::new(kind, "a part of the value could not be written").with_source(error)
+            client.put_one(&client.names.values, rawdoc! { "_id": id }, chunk).await.map_err(|error| {
+                match error.kind() {
+                    ErrorKind::StoreLost => error,
+                    ErrorKind::OutcomeUnknown => unwritten(ErrorKind::Unavailable, error),
+                    kind => unwritten(kind, error),
+                }
             })?;
         }
         Ok(chunks)
@@ -63,7 +59,7 @@ impl Chunks {
     pub(crate) async fn read(&self, client: &Client) -> Result<Option<Bytes>> {
         let mut bytes = Vec::new();
         for index in 0..self.count {
-            let Some(mut document) = find(client, &client.names.values, self.id(index)).await? else {
+            let Some(mut document) = client.find_one(&client.names.values, self.id(index)).await? else {
                 return Ok(None);
             };
             let Some(Bson::Binary(chunk)) = document.remove("d") else { return Err(strange()) };
@@ -85,21 +81,6 @@ impl Chunks {
     }
 }
 
-/// The document of this id, as a majority has it.
-pub(crate) async fn find(
-    client: &Client,
-    collection: &str,
-    id: impl Into<mongodb::bson::raw::RawBson>,
-) -> Result<Option<Document>> {
-    let id: mongodb::bson::raw::RawBson = id.into();
-    let command = rawdoc! {
-        "find": collection, "filter": { "_id": id }, "projection": { "v": 0 }, "limit": 1, "singleBatch": true,
-    };
-    let mut reply = client.find(&command, "majority", None).await.map_err(|failure| failure.unapplied())?;
-    let cursor = reply.get_document_mut("cursor").map_err(|_| strange())?;
-    let batch = cursor.get_array_mut("firstBatch").map_err(|_| strange())?;
-    Ok(batch.drain(..).next().and_then(|first| match first {
-        Bson::Document(document) => Some(document),
-        _ => None,
-    }))
+fn unwritten(kind: ErrorKind, error: Error) -> Error {
+    Error::new(kind, "a part of the value could not be written").with_source(error)
 }

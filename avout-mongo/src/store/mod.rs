@@ -3,6 +3,7 @@
 mod atoms;
 mod chunks;
 pub(crate) mod documents;
+mod unfinished;
 mod values;
 
 use std::sync::Arc;
@@ -67,6 +68,10 @@ impl backend::Store for Store {
             Kind::Atom => listing::keys(&self.client, &self.client.names.atoms, prefix, after).await,
             Kind::Ref => values::keys(&self.client, prefix, after).await,
         };
+        // Whoever lists all values sweeps.
+        if kind == Kind::Ref && *prefix == Key::root() && keys.is_ok() {
+            unfinished::sweep(&self.client).await;
+        }
         keys.map_err(|error| error.during("keys"))
     }
 

@@ -22,14 +22,13 @@ use bytes::Bytes;
 use mongodb::bson::raw::{RawBson, cstr};
 use mongodb::bson::{Bson, Document, RawArrayBuf, RawDocumentBuf, doc, rawdoc};
 
-use super::chunks::{CHUNK, Chunks, find};
+use super::chunks::{CHUNK, Chunks};
 use super::documents;
 use crate::client::Client;
-use crate::listing;
+use crate::listing::{listed, page};
+use crate::marks::Outcome;
 use crate::wire::bson::{binary, majority, strange};
 use crate::wire::request::WriteErrors;
-
-const DUPLICATE_KEY: i32 = 11000;
 
 /// How many values one request deletes: each takes up to about a kilobyte of it.
 const MAX_DELETES: usize = 1000;
@@ -57,7 +56,7 @@ impl Values {
         self.client.usable()?;
         let mut missing = false;
         loop {
-            let Some(mut document) = find(&self.client, &self.client.names.values, self.id(version)).await? else {
+            let Some(mut document) = self.client.find_one(&self.client.names.values, self.id(version)).await? else {
                 return Ok(None);
             };
             let Some(chunks) = Chunks::named_by(self.id(version), &document)? else {
@@ -77,7 +76,7 @@ impl Values {
     async fn write(&self, version: &Version, value: State) -> Result<()> {
         self.client.usable()?;
         let bytes = self.client.stores.bytes_of(value)?;
-        let mut document = rawdoc! { "_id": self.id(version) };
+        let mut document = RawDocumentBuf::new();
         let mut chunks = None;
         if bytes.len() <= CHUNK {
             document.append(cstr!("d"), binary(bytes.to_vec()));
@@ -89,13 +88,10 @@ impl Values {
             document.append(cstr!("c"), written.count);
             chunks = Some(written);
         }
-        let mut documents = RawArrayBuf::new();
-        documents.push(document);
-        let names = &self.client.names;
-        let command = rawdoc! { "insert": names.values.as_str(), "documents": documents, "writeConcern": majority() };
-        let reply = self.client.run(command).await.map_err(|failure| failure.unapplied())?;
-        if WriteErrors::of(&reply).write != Some(DUPLICATE_KEY) {
-            return confirmed(&reply);
+        let query = rawdoc! { "_id": self.id(version) };
+        let put = self.client.put_one(&self.client.names.values, query, rawdoc! { "$setOnInsert": document }).await;
+        if put.map_err(repeatable)? == Outcome::Made {
+            return Ok(());
         }
         if let Some(chunks) = chunks {
             chunks.remove(&self.client).await;
@@ -133,7 +129,7 @@ async fn delete(client: &Client, ids: impl Iterator<Item = RawDocumentBuf>) -> R
         "delete": client.names.values.as_str(), "deletes": deletes, "ordered": false, "writeConcern": majority(),
     };
     let reply = client.run(command).await.map_err(|failure| failure.unapplied())?;
-    confirmed(&reply)
+    WriteErrors::of(&reply).check().map_err(repeatable)
 }
 
 /// Deletes values.
@@ -145,11 +141,13 @@ pub(crate) async fn delete_all(client: &Client, values: &[(Key, Version)]) -> Re
 }
 
 /// An outcome that stays open is harmless here: all may be repeated.
-fn confirmed(reply: &Document) -> Result<()> {
-    WriteErrors::of(reply).check().map_err(|error| match error.kind() {
-        ErrorKind::OutcomeUnknown => Error::new(ErrorKind::Unavailable, "a majority did not confirm it"),
+fn repeatable(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::OutcomeUnknown => {
+            Error::new(ErrorKind::Unavailable, "it is not known to be done").with_source(error)
+        }
         _ => error,
-    })
+    }
 }
 
 #[async_trait]
@@ -181,18 +179,20 @@ impl VersionedStateContainer for Values {
         let key = self.key.as_str();
         let range = doc! { "$gte": { "k": key }, "$lt": { "k": key, "v": Bson::MaxKey } };
         let read = async {
-            let documents = listing::ids(&self.client, &self.client.names.values, doc! { "_id": range }, 0).await?;
-            let version = |document: &Document| {
-                let id = document.get_document("_id").map_err(|_| strange())?;
-                Version::decode(id.get_binary_generic("v").map_err(|_| strange())?)
-            };
-            let mut versions: Vec<Version> = documents.iter().map(version).collect::<Result<_>>()?;
+            let ids = ids(&self.client, doc! { "_id": range }).await?;
+            let version = |id: &Document| Version::decode(id.get_binary_generic("v").map_err(|_| strange())?);
+            let mut versions: Vec<Version> = ids.iter().map(version).collect::<Result<_>>()?;
             versions.sort_unstable();
             versions.dedup();
             Ok(versions)
         };
         read.await.map_err(self.at("versions"))
     }
+}
+
+pub(super) async fn ids(client: &Client, filter: Document) -> Result<Vec<Document>> {
+    let documents = listed(client, &client.names.values, filter, 0).await?;
+    Ok(documents.into_iter().filter_map(|document| document.get_document("_id").ok().cloned()).collect())
 }
 
 /// A page of the keys that have values, or parts of such that were never finished, and are `prefix` or lie under it.
@@ -211,6 +211,5 @@ pub(crate) async fn keys(client: &Client, prefix: &Key, after: Option<&Key>) -> 
             false => under,
         }
     };
-    listing::page(client, &client.names.values, select, |id| id.get_document("_id").ok()?.get_str("k").ok(), after)
-        .await
+    page(client, &client.names.values, select, |id| id.get_document("_id").ok()?.get_str("k").ok(), after).await
 }

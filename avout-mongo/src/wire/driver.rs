@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use avout_core::backend::LONGEST_TIME;
+use avout_core::backend::{LONGEST_TIME, tasks};
 use avout_core::{Error, ErrorKind, Result};
 use mongodb::event::EventHandler;
 use mongodb::event::cmap::CmapEvent;
@@ -14,7 +14,7 @@ use mongodb::options::{ClientOptions, DriverInfo, Tls};
 use tokio::sync::watch;
 
 use super::error::{classify, untrusted};
-use crate::options::{Options, invalid};
+use crate::options::{Driver, Options, invalid};
 
 /// The name by which servers know that a session is one of ours. Its version is the [namespace](mark).
 pub(crate) const DRIVER: &str = "avout";
@@ -95,13 +95,34 @@ pub(crate) async fn connect(options: &Options) -> Result<(mongodb::Client, Arc<S
     driver.retry_reads = Some(false);
     driver.max_adaptive_retries = Some(0);
     let (made, seen) = (Arc::clone(&signs), Arc::clone(&signs));
-    driver.cmap_event_handler = Some(EventHandler::callback(move |event| {
+    driver.cmap_event_handler = Some(before(driver.cmap_event_handler.take(), move |event| {
         if matches!(event, CmapEvent::ConnectionReady(_)) {
             made.connections.fetch_add(1, Ordering::SeqCst);
         }
     }));
-    driver.sdam_event_handler = Some(EventHandler::callback(move |event| seen.take_in(&event)));
+    driver.sdam_event_handler =
+        Some(before(driver.sdam_event_handler.take(), move |event: &SdamEvent| seen.take_in(event)));
+    // Each request says itself what it needs.
+    (driver.selection_criteria, driver.read_concern, driver.write_concern) = (None, None, None);
     Ok((mongodb::Client::with_options(driver).map_err(classify)?, signs))
+}
+
+/// A handler that calls ours, and then the one that there was.
+fn before<T: Send + Sync + 'static>(
+    theirs: Option<EventHandler<T>>,
+    ours: impl Fn(&T) + Send + Sync + 'static,
+) -> EventHandler<T> {
+    EventHandler::callback(move |event| {
+        ours(&event);
+        match &theirs {
+            Some(EventHandler::Callback(call)) => call(event),
+            Some(EventHandler::AsyncCallback(call)) => drop(tasks::connections().spawn(call(event))),
+            // One who does not keep up with them misses some.
+            Some(EventHandler::TokioMpsc(sender)) => drop(sender.try_send(event)),
+            // There are no other kinds.
+            None | Some(_) => {}
+        }
+    })
 }
 
 /// Times that the driver adds to the present.
@@ -111,13 +132,22 @@ fn bound(time: &mut Option<Duration>) {
 
 /// Reads the URL. With `mongodb+srv` the driver asks for the names of the servers, by itself for any time.
 async fn parse(options: &Options) -> Result<ClientOptions> {
+    let url = match &options.driver {
+        Driver::Url(url) => url,
+        Driver::Ready(ready) => return Ok((**ready).clone()),
+    };
     let late =
         |_| Error::new(ErrorKind::Unavailable, "the names of the servers could not be looked up within the timeout");
-    let parsed = async { ClientOptions::parse(&options.url).await };
+    let parsed = async { ClientOptions::parse(url).await };
     tokio::time::timeout(options.timeout, parsed).await.map_err(late)?.map_err(|error| match &*error.kind {
         mongodb::error::ErrorKind::DnsResolve { .. } | mongodb::error::ErrorKind::Io(_) => Error::new(
             ErrorKind::Unavailable,
             "the names of the servers cannot be looked up: ask the name server for their SRV records",
+        ),
+        // It names its feature, and nothing of the URL.
+        kind if kind.to_string().contains("feature") => invalid(
+            "the driver was built without what the URL asks for: add mongodb to the dependencies of your program, with the \
+             feature cert-key-password for tlsCertificateKeyFilePassword, aws-auth for MONGODB-AWS, gssapi-auth for GSSAPI",
         ),
         // The driver's own message may show a part of the URL.
         _ => invalid("the driver cannot read the servers, the user or the options: percent-encode them"),

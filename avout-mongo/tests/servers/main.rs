@@ -5,6 +5,7 @@ mod layout;
 mod leaks;
 mod lost;
 mod older_copy;
+mod restores;
 mod sanity;
 mod step_downs;
 mod support;
@@ -14,21 +15,28 @@ use failover::{
     a_watch_goes_on_after_a_failover,
 };
 use layout::{
-    a_dropped_namespace_is_lost, large_states_lie_in_chunks, other_layouts_are_refused,
-    reads_are_of_any_moment_in_the_window, values_can_be_queried_as_documents,
+    a_dropped_namespace_is_lost, a_namespace_without_marks_is_marked, large_states_lie_in_chunks,
+    other_layouts_are_refused, reads_are_of_any_moment_in_the_window, values_can_be_queried_as_documents,
 };
-use leaks::{a_sweep_removes_chunks_without_a_head, checks_of_absent_keys_leave_nothing};
+use leaks::{
+    a_state_that_is_being_written_outlives_a_sweep, a_sweep_removes_chunks_of_atoms_without_a_head,
+    a_sweep_removes_chunks_without_a_head, checks_of_absent_keys_leave_nothing,
+};
 use lost::{
     a_client_that_dies_leaves_nothing_half_done, a_commit_is_sent_once, a_lost_reply_is_found_out,
     a_lost_request_is_made_again, a_paused_server_is_waited_for, a_refused_commit_is_made_again,
     a_reset_while_opening_is_survived, a_transaction_of_others_is_waited_for,
 };
-use older_copy::{an_older_copy_is_a_loss, failovers_are_no_losses};
+use older_copy::{
+    a_commit_that_is_held_over_a_restore_is_not_made, an_older_copy_is_a_loss, failovers_are_no_losses,
+    what_was_read_in_a_lost_history_is_not_committed,
+};
+use restores::a_copy_is_restored_under_running_clients;
 use sanity::{
     a_hello_is_three_requests, a_missing_right_is_named, a_small_pool_serves_a_watch_and_requests,
     a_stand_alone_server_is_a_store, checks_and_writes_of_others_conflict, commits_of_different_keys_run_side_by_side,
     credentials_are_needed_and_never_shown, names_that_are_not_found_are_unavailable, nobody_there_is_unavailable,
-    tls_checks_the_certificate,
+    the_drivers_own_options_will_do, tls_checks_the_certificate,
 };
 use step_downs::commits_are_as_quick_as_the_new_primary;
 
@@ -43,11 +51,13 @@ avout_conformance::server_tests![
     a_missing_right_is_named,
     names_that_are_not_found_are_unavailable,
     tls_checks_the_certificate,
+    the_drivers_own_options_will_do,
     large_states_lie_in_chunks,
     other_layouts_are_refused,
     reads_are_of_any_moment_in_the_window,
     values_can_be_queried_as_documents,
     a_dropped_namespace_is_lost,
+    a_namespace_without_marks_is_marked,
     a_lost_reply_is_found_out,
     a_lost_request_is_made_again,
     a_commit_is_sent_once,
@@ -63,6 +73,11 @@ avout_conformance::server_tests![
     commits_are_as_quick_as_the_new_primary,
     a_sweep_removes_chunks_without_a_head,
     checks_of_absent_keys_leave_nothing,
+    a_sweep_removes_chunks_of_atoms_without_a_head,
+    a_state_that_is_being_written_outlives_a_sweep,
     an_older_copy_is_a_loss,
+    what_was_read_in_a_lost_history_is_not_committed,
+    a_commit_that_is_held_over_a_restore_is_not_made,
     failovers_are_no_losses,
+    a_copy_is_restored_under_running_clients,
 ];

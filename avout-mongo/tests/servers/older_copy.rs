@@ -1,16 +1,19 @@
 //! An older copy of the data that is put back under running clients, and restarts that lose nothing.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use avout_conformance::servers::Mongo;
 use avout_core::backend::Coordinator as _;
 use avout_core::protocol::Key;
+use avout_core::{ErrorKind, Ref};
 use avout_mongo::Backend;
+use tokio::sync::Notify;
 
 use crate::support::{Outcome, open, stm, with};
 
-fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+pub(crate) fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(to)?;
     for entry in std::fs::read_dir(from)? {
         let entry = entry?;
@@ -24,7 +27,7 @@ fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-fn put_back(copy_of: &Path, folder: &Path) -> std::io::Result<()> {
+pub(crate) fn put_back(copy_of: &Path, folder: &Path) -> std::io::Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
         if path.is_dir() { std::fs::remove_dir_all(path)? } else { std::fs::remove_file(path)? }
@@ -75,6 +78,114 @@ pub(crate) async fn an_older_copy_is_a_loss() -> Outcome {
         let _ = ours.coordinator.read(std::slice::from_ref(&key), None).await;
     }
     assert_eq!(lost(&ours), 1, "it has seen what is lost");
+    Ok(())
+}
+
+/// A server whose data was copied, and a client that has seen for longer than a moment what the copy lacks.
+struct Restored {
+    mongo: Mongo,
+    saved: tempfile::TempDir,
+    url: String,
+}
+
+impl Restored {
+    async fn begin(namespace: &str) -> Result<Self, Box<dyn std::error::Error>> {
+        let mongo = Mongo::replica_set(1).await?;
+        let url = with(&mongo.url("tests"), &format!("namespace={namespace}&timeout=5s"));
+        stm(&open(&url).await?).create_ref("/r", 0_i64).await?;
+        let saved = tempfile::TempDir::new()?;
+        mongo.node(0).kill().await?;
+        copy(mongo.node(0).folder(), saved.path())?;
+        mongo.node(0).start().await?;
+        mongo.primary().await?;
+        Ok(Self { mongo, saved, url })
+    }
+
+    /// Puts the copy back, and commits on it as another client.
+    async fn put_back(&self) -> Outcome {
+        self.mongo.node(0).kill().await?;
+        put_back(self.saved.path(), self.mongo.node(0).folder())?;
+        self.mongo.node(0).start().await?;
+        self.mongo.primary().await?;
+        let other = stm(&open(&self.url).await?);
+        let r = other.open_ref::<i64>("/r").await?;
+        for _ in 0..3 {
+            r.alter(|n| n + 10).await?;
+        }
+        Ok(())
+    }
+}
+
+pub(crate) async fn goes_on_for_a_moment(r: &Ref<i64>) -> Outcome {
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < Duration::from_millis(1500) {
+        r.alter(|n| n + 1).await?;
+    }
+    Ok(())
+}
+
+/// A transaction that has read what is lost, and goes on after an older copy was put back and others have committed on it, is told of
+/// the loss once, and commits nothing.
+pub(crate) async fn what_was_read_in_a_lost_history_is_not_committed() -> Outcome {
+    let restored = Restored::begin("read").await?;
+    let ours = open(&restored.url).await?;
+    let one = stm(&ours);
+    let r = one.open_ref::<i64>("/r").await?;
+    goes_on_for_a_moment(&r).await?;
+    let (has_read, may_go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let transaction = {
+        let (r, one) = (r.clone(), one.clone());
+        let (has_read, may_go_on) = (Arc::clone(&has_read), Arc::clone(&may_go_on));
+        tokio::spawn(async move {
+            one.dosync(async |tx| {
+                let n = tx.get(&r).await?;
+                has_read.notify_one();
+                may_go_on.notified().await;
+                tx.set(&r, n + 1000).await
+            })
+            .await
+        })
+    };
+    has_read.notified().await;
+    restored.put_back().await?;
+    may_go_on.notify_one();
+    let error = transaction.await?.expect_err("what it has read is lost");
+    assert_eq!(error.kind(), ErrorKind::StoreLost, "{error:?}");
+    assert_eq!(r.get().await?, 30, "it is told once, and nothing was committed");
+    assert_eq!(lost(&ours), 1);
+    Ok(())
+}
+
+/// The same of a commit that was sent, and reaches no server before the older copy is put back.
+pub(crate) async fn a_commit_that_is_held_over_a_restore_is_not_made() -> Outcome {
+    let restored = Restored::begin("held").await?;
+    let proxy = restored.mongo.proxy(0).await?;
+    let url = format!("mongodb://{}/tests?directConnection=true&namespace=held&timeout=20s", proxy.address());
+    let ours = open(&url).await?;
+    let one = stm(&ours);
+    let r = one.open_ref::<i64>("/r").await?;
+    goes_on_for_a_moment(&r).await?;
+    let is_held = Arc::new(Notify::new());
+    let transaction = {
+        let (r, one, proxy, is_held) = (r.clone(), one.clone(), proxy.clone(), Arc::clone(&is_held));
+        tokio::spawn(async move {
+            one.dosync(async |tx| {
+                let n = tx.get(&r).await?;
+                tx.set(&r, n + 1000).await?;
+                proxy.hold();
+                is_held.notify_one();
+                Ok(())
+            })
+            .await
+        })
+    };
+    is_held.notified().await;
+    restored.put_back().await?;
+    proxy.release();
+    let error = transaction.await?.expect_err("what it has read is lost");
+    assert_eq!(error.kind(), ErrorKind::StoreLost, "{error:?}");
+    assert_eq!(r.get().await?, 30, "it is told once, and nothing was committed");
+    assert_eq!(lost(&ours), 1);
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! Requests, conflicts, and servers that do not fit.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,9 @@ use avout_core::backend::{Coordinator as _, Store as _};
 use avout_core::protocol::{Check, Commit, CommitOutcome, Floor, Key, Put, State};
 use avout_mongo::Options;
 use mongodb::bson::{Bson, doc};
+use mongodb::event::EventHandler;
+use mongodb::event::cmap::CmapEvent;
+use mongodb::options::{ClientOptions, ReadPreference, ServerApi, ServerApiVersion, WriteConcern};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::{Outcome, client, command, driver, open, shared_url, stm, with};
@@ -287,5 +291,44 @@ pub(crate) async fn a_small_pool_serves_a_watch_and_requests() -> Outcome {
             last = changes.next().await.expect("the watch goes on")?.new.expect("it exists");
         }
     }
+    Ok(())
+}
+
+/// The driver's own options will do in place of a URL: what avout needs is set, what the application listens to is told, and what would
+/// be in the way is refused.
+pub(crate) async fn the_drivers_own_options_will_do() -> Outcome {
+    let mut driver = ClientOptions::parse(mongo_url_of_tests().await?).await?;
+    let made = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&made);
+    driver.cmap_event_handler = Some(EventHandler::callback(move |event| {
+        count.fetch_add(u32::from(matches!(event, CmapEvent::ConnectionCreated(_))), Ordering::SeqCst);
+    }));
+    driver.write_concern = Some(WriteConcern::nodes(0));
+    driver.selection_criteria = Some(ReadPreference::Secondary { options: None }.into());
+    let strict = ServerApi::builder().version(ServerApiVersion::V1).strict(true).build();
+    for (change, help) in [
+        (Box::new(|options: &mut ClientOptions| options.load_balanced = Some(true)) as Box<dyn Fn(&mut _)>, "balancer"),
+        (Box::new(move |options: &mut ClientOptions| options.server_api = Some(strict.clone())), "strict"),
+    ] {
+        let mut wrong = driver.clone();
+        change(&mut wrong);
+        let error = Options::from_driver(wrong, "tests").expect_err(help);
+        assert!(error.kind() == ErrorKind::InvalidInput && error.to_string().contains(help), "{error:?}");
+    }
+    assert!(Options::from_driver(driver.clone(), "a b").is_err(), "no name of a database");
+
+    let backend = Options::from_driver(driver, "tests")?.namespace("ready")?.open().await?;
+    let r = stm(&backend).create_ref("/r", 1_i64).await?;
+    assert_eq!(r.alter(|n| n + 1).await?, 2);
+    assert!(made.load(Ordering::SeqCst) > 0, "the application's handler is called");
+
+    let url = with(
+        &mongo_url_of_tests().await?,
+        "tls=true&tlsCertificateKeyFile=/k.pem&tlsCertificateKeyFilePassword=secret-word",
+    );
+    let error = open(&url).await.expect_err("it needs a feature of the driver");
+    assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error:?}");
+    assert!(error.to_string().contains("cert-key-password"), "{error:?}");
+    assert!(!format!("{error} {error:?}").contains("secret-word"));
     Ok(())
 }

@@ -69,16 +69,6 @@ impl Fixture for Set {
         Some(self.side_by_side)
     }
 
-    fn breaks(&self) -> &[(&str, &str)] {
-        const DROPPED: &str =
-            "collections that are dropped, or made anew, under running clients are not noticed by each request";
-        &[
-            ("coordinator::a_wiped_namespace_is_lost_to_its_clients", DROPPED),
-            ("coordinator::a_namespace_made_anew_is_not_the_one_that_was_lost", DROPPED),
-            ("state_container::a_wiped_store_is_lost_to_its_clients", DROPPED),
-        ]
-    }
-
     async fn remove(&self, namespace: &str) {
         self.proxies.remove(namespace).await;
     }
