@@ -5,9 +5,11 @@
 //! no closures. `docs/backends.md` walks through writing one, and the crate `avout-conformance` tests it.
 
 mod bells;
+mod connection;
 mod coordinator;
 pub mod history;
 mod opening;
+pub(crate) mod readonly;
 mod sessions;
 mod store;
 pub mod tasks;
@@ -16,6 +18,7 @@ mod url;
 mod watch;
 
 pub use bells::{Bell, Bells};
+pub use connection::{Connection, Up};
 pub use coordinator::{Coordinator, CoordinatorCapabilities};
 pub use history::LostCommits;
 pub use opening::open_patiently;
