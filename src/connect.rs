@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+#[cfg(feature = "local")]
+use avout_core::backend::UrlReader;
 use avout_core::backend::{Backend, open_patiently};
 use avout_core::{Error, ErrorKind, Result, Stm};
 
@@ -36,7 +38,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// | `mongodb://…/database` | a MongoDB replica set | `mongo` |
 /// | `mongodb+srv://…/database` | likewise, its servers found by DNS | `mongo` |
 ///
-/// Options follow a `?`: for SQLite `synchronous=full` (the default) or `normal`, and the others that [`avout_sql`](crate::sql)
+/// Options follow a `?`. With `readonly=true` the client only reads, see [`StmBuilder::readonly`](crate::StmBuilder::readonly); a namespace that is not
+/// there is then [`NotFound`](ErrorKind::NotFound). For SQLite there are `synchronous=full` (the default) or `normal`, and the others that [`avout_sql`](crate::sql)
 /// lists. `Options::from_url` of each backend's crate tells the others.
 ///
 /// A store that cannot be reached is tried again for ten seconds, in pauses of up to one; an attempt that is under way then has
@@ -98,8 +101,18 @@ async fn open_once(url: &str) -> Result<Backend> {
 }
 
 #[cfg(feature = "local")]
-fn open_local(name: &str) -> Result<Backend> {
+fn open_local(text: &str) -> Result<Backend> {
+    const URL: UrlReader = UrlReader::new("mem url", "readonly=true|false");
+    let (name, query) = text.split_once('?').unwrap_or((text, ""));
+    let mut readonly = false;
+    for (option, value) in UrlReader::pairs(query) {
+        readonly = match option {
+            "readonly" => URL.flag(option, value)?,
+            _ => return Err(URL.unknown(option)),
+        };
+    }
     let local = match name {
+        name if readonly => avout_local::Local::reading(name)?,
         "" => avout_local::Local::new(),
         name => avout_local::Local::named(name),
     };

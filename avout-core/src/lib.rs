@@ -21,7 +21,7 @@ pub use coordination::*;
 pub use engine::Bug;
 #[cfg(feature = "failpoints")]
 pub use engine::failpoints;
-pub use engine::{Config, Isolation, Skipped, Stats, SweepReport};
+pub use engine::{Config, Isolation, Role, Skipped, Stats, SweepReport};
 pub use error::{Error, ErrorKind, Result};
 pub use handles::*;
 pub use protocol::{Key, Payload, Point, Realm, Receipt, Resolution, Revision, Version};

@@ -19,6 +19,11 @@ impl Namespace {
         Arc::new(Self { records: Records::new(realm), values: Values::new(realm) })
     }
 
+    /// The one of this name, if anybody has it.
+    pub(crate) fn found(name: &str) -> Option<Arc<Self>> {
+        NAMED.lock().unwrap_or_else(PoisonError::into_inner).get(name).and_then(Weak::upgrade)
+    }
+
     /// The one of this name.
     pub(crate) fn named(name: &str) -> Arc<Self> {
         let mut named = NAMED.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,6 +1,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use avout_core::{Error, ErrorKind, Result};
+
 use crate::namespace::Namespace;
 use crate::{Coordinator, Store};
 
@@ -10,28 +12,42 @@ use crate::{Coordinator, Store};
 #[derive(Clone)]
 pub struct Local {
     namespace: Arc<Namespace>,
+    readonly: bool,
 }
 
 impl Local {
     /// A client of a new namespace, which nobody else can reach but through its clones.
     pub fn new() -> Self {
-        Self { namespace: Namespace::new() }
+        Self { namespace: Namespace::new(), readonly: false }
     }
 
     /// A client of the namespace of this name, which is the same one all over the process for as long as anybody
     /// has a client of it. After that the name stands for a new one.
     pub fn named(name: &str) -> Self {
-        Self { namespace: Namespace::named(name) }
+        Self { namespace: Namespace::named(name), readonly: false }
+    }
+
+    /// A client that only reads, of the namespace of this name, which others have.
+    ///
+    /// # Errors
+    /// [`NotFound`](ErrorKind::NotFound): nobody in the process has one. None is made.
+    pub fn reading(name: &str) -> Result<Self> {
+        match Namespace::found(name) {
+            Some(namespace) => Ok(Self { namespace, readonly: true }),
+            None => {
+                Err(Error::new(ErrorKind::NotFound, "there is no namespace of this name, and readonly=true makes none"))
+            }
+        }
     }
 
     /// The namespace's coordinator.
     pub fn coordinator(&self) -> Arc<Coordinator> {
-        Arc::new(Coordinator::new(Arc::clone(&self.namespace)))
+        Arc::new(Coordinator::new(Arc::clone(&self.namespace), self.readonly))
     }
 
     /// The namespace's store.
     pub fn store(&self) -> Arc<Store> {
-        Arc::new(Store::new(Arc::clone(&self.namespace)))
+        Arc::new(Store::new(Arc::clone(&self.namespace), self.readonly))
     }
 }
 

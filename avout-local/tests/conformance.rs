@@ -17,6 +17,11 @@ impl Fixture for Memory {
         Ok(Backend { coordinator: Some(local.coordinator()), store: Some(local.store()) })
     }
 
+    async fn open_readonly(&self, namespace: &str) -> Option<avout_core::Result<Backend>> {
+        let opened = Local::reading(namespace);
+        Some(opened.map(|local| Backend { coordinator: Some(local.coordinator()), store: Some(local.store()) }))
+    }
+
     fn survives_reopen(&self) -> bool {
         false
     }

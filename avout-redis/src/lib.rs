@@ -36,6 +36,7 @@ mod store;
 mod wire;
 
 pub use avout_core::LostCommits;
+pub use avout_tls::{Roots, Tls};
 pub use coordinator::Coordinator;
 pub use open::{Backend, connect};
 pub use options::Options;

@@ -128,7 +128,7 @@ fn prepare(options: Options) -> Result<Prepared> {
     let Place::File(path) = &options.place else {
         return prepare_with(options, None);
     };
-    let file = File::prepare(path)?;
+    let file = File::prepare(path, !options.readonly)?;
     let path = file.path().to_owned();
     prepare_with(options, Some(file)).map_err(|error| with_path(denied(error, &path), &path))
 }

@@ -43,10 +43,11 @@ pub struct Options {
     pub(crate) synchronous: Synchronous,
     pub(crate) readers: usize,
     pub(crate) busy_timeout: Duration,
+    pub(crate) readonly: bool,
 }
 
 const URL: UrlReader = UrlReader::new("sqlite url", KNOWN);
-const KNOWN: &str = "synchronous=full|normal, readers=1..64, busy_timeout=<number>ms|s";
+const KNOWN: &str = "synchronous=full|normal, readers=1..64, busy_timeout=<number>ms|s, readonly=true|false";
 const MAX_READERS: usize = 64;
 
 impl Options {
@@ -55,7 +56,8 @@ impl Options {
     pub fn new(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
         let place = if path.as_os_str() == ":memory:" { Place::Memory } else { Place::File(path) };
-        Self { place, synchronous: Synchronous::Full, readers: 4, busy_timeout: Duration::from_secs(5) }
+        let busy_timeout = Duration::from_secs(5);
+        Self { place, synchronous: Synchronous::Full, readers: 4, busy_timeout, readonly: false }
     }
 
     /// A store in memory, as `:memory:`.
@@ -101,6 +103,7 @@ impl Options {
             }
             "readers" => self.readers(URL.number(name, value, 1..=MAX_READERS)?),
             "busy_timeout" => self.busy_timeout(URL.duration(name, value, Duration::ZERO..=Duration::MAX)?),
+            "readonly" => self.readonly(URL.flag(name, value)?),
             _ => return Err(URL.unknown(name)),
         })
     }
@@ -124,6 +127,18 @@ impl Options {
     #[must_use]
     pub fn busy_timeout(mut self, timeout: Duration) -> Self {
         self.busy_timeout = timeout.min(LONGEST_TIME);
+        self
+    }
+
+    /// The client only reads: it makes no file and no tables, and upgrades none. A file that is not there, or has no tables, is
+    /// [`NotFound`](avout_core::ErrorKind::NotFound), one of the version before [`Unsupported`](avout_core::ErrorKind::Unsupported). Whatever
+    /// would write is [`Denied`](avout_core::ErrorKind::Denied). `false` unless set.
+    ///
+    /// SQLite marks in a file beside that somebody reads, so the system user needs the right to write to the file and its folder all
+    /// the same.
+    #[must_use]
+    pub fn readonly(mut self, readonly: bool) -> Self {
+        self.readonly = readonly;
         self
     }
 }
@@ -156,6 +171,7 @@ mod tests {
             ("sqlite:x?synchronous=full", Options::new("x")),
             ("sqlite:x?synchronous=normal&readers=2", Options::new("x").synchronous(Synchronous::Normal).readers(2)),
             ("sqlite:x?busy_timeout=250ms", Options::new("x").busy_timeout(Duration::from_millis(250))),
+            ("sqlite:x?readonly=true", Options::new("x").readonly(true)),
             ("sqlite:x?busy_timeout=3s", Options::new("x").busy_timeout(Duration::from_secs(3))),
         ];
         for (url, options) in same {
@@ -175,6 +191,7 @@ mod tests {
             ("sqlite:x?synchronous=FULL", "synchronous=full|normal"),
             ("sqlite:x?readers=0", "readers=1..64"),
             ("sqlite:x?busy_timeout=5", "<number>ms|s"),
+            ("sqlite:x?readonly=yes", "readonly=true|false"),
             ("sqlite:%ff", "UTF-8"),
             ("sqlite://user:password@host/x", "without user and host"),
         ] {

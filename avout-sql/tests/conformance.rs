@@ -19,6 +19,12 @@ impl Fixture for Sqlite {
         Ok(Backend { coordinator: Some(opened.coordinator), store: Some(opened.store) })
     }
 
+    async fn open_readonly(&self, namespace: &str) -> Option<avout_core::Result<Backend>> {
+        let path = self.folder.path().join(namespace).with_extension("db");
+        let opened = avout_sql::Options::new(path).readonly(true).open().await;
+        Some(opened.map(|opened| Backend { coordinator: Some(opened.coordinator), store: Some(opened.store) }))
+    }
+
     /// Removes the file with its log, as an operator does who begins anew.
     async fn wipe(&self, namespace: &str) -> bool {
         let file = self.folder.path().join(namespace).with_extension("db");

@@ -49,6 +49,7 @@ mod schema;
 mod store;
 mod wire;
 
+pub use avout_tls::{Roots, Tls};
 pub use coordinator::Coordinator;
 pub use open::{Backend, connect};
 pub use options::{Acl, Auth, Options, Reads};

@@ -85,6 +85,10 @@ impl Options {
                 client.open(opened).await?;
                 return Ok(Backend::new(Arc::new(client), opened));
             }
+            if client.options.readonly {
+                let message = "there is no such namespace, and readonly=true makes none";
+                return Err(Error::new(ErrorKind::NotFound, message));
+            }
             match make(&client).await {
                 Err(error) if error.kind() != ErrorKind::OutcomeUnknown => return Err(error),
                 // Made by this client or another, or unmade: the next look tells.

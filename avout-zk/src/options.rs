@@ -1,12 +1,12 @@
 mod acl;
 
 use std::fmt;
-use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use avout_core::backend::{UrlParts, UrlReader};
 use avout_core::{Error, Result};
+use avout_tls::Tls;
 use zookeeper::Acls;
 
 pub use acl::Acl;
@@ -62,6 +62,7 @@ pub struct Options {
     pub(crate) acl: Option<Acl>,
     pub(crate) reads: Option<Reads>,
     pub(crate) tls: Option<Tls>,
+    pub(crate) readonly: bool,
     pub(crate) session_timeout: Duration,
     pub(crate) timeout: Duration,
     pub(crate) connections: usize,
@@ -70,15 +71,12 @@ pub struct Options {
     pub(crate) hop_at: i32,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub(crate) struct Tls {
-    pub(crate) ca: PathBuf,
-    pub(crate) identity: Option<(PathBuf, PathBuf)>,
-}
-
 const URL: UrlReader = UrlReader::new("zk url", KNOWN);
-const KNOWN: &str = "auth=digest|sasl, acl=creator|open|<scheme>:<id>:<cdrwa>, reads=sync|quorum, session_timeout=<number>ms|s, \
-    timeout=<number>ms|s, connections=1..16, max_request=<bytes>, tls_ca=<file>, tls_cert=<file>, tls_key=<file>";
+const KNOWN: &str = concat!(
+    "auth=digest|sasl, acl=creator|open|<scheme>:<id>:<cdrwa>, reads=sync|quorum, session_timeout=<number>ms|s, \
+     timeout=<number>ms|s, connections=1..16, max_request=<bytes>, readonly=true|false, ",
+    avout_tls::options!()
+);
 const MAX_CONNECTIONS: usize = 16;
 const SHORTEST_TIME: Duration = Duration::from_millis(10);
 const LONGEST_TIME: Duration = Duration::from_secs(3600);
@@ -109,6 +107,7 @@ impl Options {
             acl: None,
             reads: None,
             tls: None,
+            readonly: false,
             session_timeout: Duration::from_secs(6),
             timeout: Duration::from_secs(10),
             connections: 2,
@@ -131,20 +130,17 @@ impl Options {
             let password = password.ok_or_else(|| URL.invalid(message))?;
             options = options.user(URL.decode(user, "the user")?, URL.decode(password, "the password")?);
         }
-        let (mut certificate, mut key) = (None, None);
+        let mut tls = Tls::new();
         for (name, value) in UrlReader::pairs(query) {
-            match name {
-                "tls_cert" => certificate = Some(URL.decode(value, "tls_cert")?),
-                "tls_key" => key = Some(URL.decode(value, "tls_key")?),
-                _ => options = options.with(name, value)?,
+            if tls.option(&URL, name, value)? {
+                options.tls = Some(Tls::new());
+            } else {
+                options = options.with(name, value)?;
             }
         }
-        match (certificate, key) {
-            (None, None) => {}
-            (Some(certificate), Some(key)) if options.tls.is_some() => {
-                options = options.tls_identity(certificate, key);
-            }
-            _ => return Err(URL.invalid("tls_cert and tls_key go together, and need tls_ca")),
+        if options.tls.is_some() {
+            tls.check().and_then(|()| tls.check_without_config()).map_err(|error| error.during("zk url"))?;
+            options.tls = Some(tls);
         }
         let needs_user = options.auth != Auth::Digest || options.acl.as_ref().is_some_and(Acl::needs_user);
         if needs_user && options.user.is_none() {
@@ -165,7 +161,7 @@ impl Options {
             "timeout" => self.timeout(time()?),
             "connections" => self.connections(URL.number(name, value, 1..=MAX_CONNECTIONS)?),
             "max_request" => self.max_request(URL.number(name, value, LEAST_MAX_REQUEST..=LARGEST_MAX_REQUEST)?),
-            "tls_ca" => self.tls(URL.decode(value, "tls_ca")?),
+            "readonly" => self.readonly(URL.flag(name, value)?),
             _ => return Err(URL.unknown(name)),
         })
     }
@@ -205,17 +201,24 @@ impl Options {
         self.servers.contains(',')
     }
 
-    /// Speaks TLS with all servers. `ca` is a PEM file with the certificates that theirs must be signed by; their names must be the hosts'.
+    /// Speaks TLS with all servers, as this says. Each new connection reads the files again. In a URL each of its options asks for
+    /// it; `tls_roots=system` does alone where the system's authorities have signed the servers' certificates.
+    ///
+    /// The driver makes its configuration itself, by the cryptography of the process (rustls' default provider, which is
+    /// installed if there is none), and checks the host's own name: opening is [`Unsupported`](avout_core::ErrorKind::Unsupported)
+    /// with [`Tls::from_config`] and with [`Tls::server_name`].
     #[must_use]
-    pub fn tls(mut self, ca: impl Into<PathBuf>) -> Self {
-        self.tls.get_or_insert_default().ca = ca.into();
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
         self
     }
 
-    /// Shows servers a certificate of the client's own: two PEM files. It needs [`tls`](Self::tls).
+    /// The client only reads: it makes no znode and begins no era, so a user with the right to read will do. A namespace that is not
+    /// there is [`NotFound`](avout_core::ErrorKind::NotFound) when it is opened, and whatever would write is
+    /// [`Denied`](avout_core::ErrorKind::Denied). `false` unless set.
     #[must_use]
-    pub fn tls_identity(mut self, certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
-        self.tls.get_or_insert_default().identity = Some((certificate.into(), key.into()));
+    pub fn readonly(mut self, readonly: bool) -> Self {
+        self.readonly = readonly;
         self
     }
 
@@ -312,6 +315,7 @@ impl fmt::Debug for Options {
             .field("acl", &self.acl)
             .field("reads", &self.reads)
             .field("tls", &self.tls)
+            .field("readonly", &self.readonly)
             .field("session_timeout", &self.session_timeout)
             .field("timeout", &self.timeout)
             .field("connections", &self.connections)
@@ -343,8 +347,7 @@ mod tests {
             .timeout(Duration::from_millis(500))
             .connections(4)
             .max_request(2_000_000)
-            .tls("/ca.pem")
-            .tls_identity("c.pem", "k.pem");
+            .tls(Tls::new().ca("/ca.pem").identity("c.pem", "k.pem"));
         assert_eq!(full.parse::<Options>().expect("a URL"), built);
     }
 
@@ -367,7 +370,8 @@ mod tests {
             ("zk://me:canary@a/x?auth=plain", "option auth"),
             ("zk://me:canary@a/x?timeout=5", "option timeout"),
             ("zk://me:canary@a/x?connections=17", "option connections"),
-            ("zk://me:canary@a/x?tls_cert=c", "need tls_ca"),
+            ("zk://me:canary@a/x?tls_key=c", "tls_cert=<file>"),
+            ("zk://me:canary@a/x?tls_roots=both", "tls_ca=<file>"),
             ("zk://a/x?acl=creator", "need a user"),
             ("zk://a/x?acl=auth::cdrw", "need a user"),
             ("zk://a/x?acl=digest:canary:x", "option acl"),

@@ -49,6 +49,13 @@ pub trait Fixture: Send + Sync + 'static {
     /// left.
     async fn open(&self, namespace: &str) -> Result<Backend>;
 
+    /// Opens a new client of a namespace that only reads, as `readonly=true` in a URL does. `None` if the backend has no such
+    /// clients, and the laws about them are skipped.
+    async fn open_readonly(&self, namespace: &str) -> Option<Result<Backend>> {
+        let _ = namespace;
+        None
+    }
+
     /// Whether the backend can be tested here; if not, why: "no server at localhost:2181".
     /// It is asked once, before the first law.
     async fn available(&self) -> Result<(), String> {

@@ -37,6 +37,7 @@
 //! runs transactions, avout's or yours, under faults on simulated time, repeatable from a seed. With the feature `servers`, `servers`
 //! starts real servers for tests.
 
+mod connections;
 mod coordinator;
 pub mod fault;
 mod fixture;
@@ -46,6 +47,8 @@ mod log;
 mod losses;
 mod mixed;
 mod noise;
+mod ping;
+mod readonly;
 mod registry;
 mod runner;
 mod runtimes;

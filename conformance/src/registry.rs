@@ -1,6 +1,7 @@
 use crate::law::Law;
 use crate::{
-    coordinator, lock, losses, mixed, runtimes, sessions, state_container, stm, sweep, versioned_state_container, watch,
+    connections, coordinator, lock, losses, mixed, ping, readonly, runtimes, sessions, state_container, stm, sweep,
+    versioned_state_container, watch,
 };
 
 /// The files of laws, group by group.
@@ -75,6 +76,9 @@ const FILES: &[&[Law]] = &[
     lock::numbers::LAWS,
     lock::closing::LAWS,
     losses::LAWS,
+    ping::LAWS,
+    connections::LAWS,
+    readonly::LAWS,
 ];
 
 /// All laws, in the order of their groups.

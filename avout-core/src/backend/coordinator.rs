@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::history::Losses;
-use super::{Page, Sessions, Watcher, page};
+use super::{Connection, Page, Sessions, Watcher, page};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Commit, CommitOutcome, Key, Point, Realm, Resolution, Revision, Snapshot};
 
@@ -38,6 +38,8 @@ pub struct CoordinatorCapabilities {
     pub unique_revisions: bool,
     /// `read` can answer as of an earlier point.
     pub native_snapshots: bool,
+    /// It was opened to read only: the engine sends it nothing that writes, and refuses what would.
+    pub readonly: bool,
 }
 
 impl CoordinatorCapabilities {
@@ -55,6 +57,7 @@ impl CoordinatorCapabilities {
             definite_replies: false,
             unique_revisions: false,
             native_snapshots: false,
+            readonly: false,
         }
     }
 }
@@ -200,6 +203,11 @@ pub trait Coordinator: Send + Sync + 'static {
     /// the coordinator lives. It reports them there, and its requests go on with what is left: the engine tells users and
     /// watches.
     fn losses(&self) -> Option<&Arc<Losses>> {
+        None
+    }
+
+    /// Where it says whether it is connected, if it has connections. The same answer for as long as the coordinator lives.
+    fn connection(&self) -> Option<&Arc<Connection>> {
         None
     }
 

@@ -5,10 +5,12 @@
 //! no closures. `docs/backends.md` walks through writing one, and the crate `avout-conformance` tests it.
 
 mod bells;
+mod connection;
 mod coordinator;
 pub mod history;
 mod opening;
 pub(crate) mod page;
+pub(crate) mod readonly;
 mod sessions;
 mod store;
 pub mod tasks;
@@ -17,6 +19,7 @@ mod url;
 mod watch;
 
 pub use bells::{Bell, Bells};
+pub use connection::{Connection, Up};
 pub use coordinator::{Coordinator, CoordinatorCapabilities};
 pub use history::LostCommits;
 pub use opening::open_patiently;

@@ -5,11 +5,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::join_all;
 
+use super::Connection;
 use super::history::Losses;
 use super::time::sleep;
 use super::{Page, page};
 use crate::error::{Error, ErrorKind, Result};
-use crate::protocol::{Key, Realm, Revision, State, Version};
+use crate::protocol::{Floor, Key, Realm, Revision, State, Version};
 
 /// What a [`Store`] can do and how much it takes.
 #[derive(Clone, Debug)]
@@ -25,12 +26,21 @@ pub struct StoreCapabilities {
     pub shared_between_processes: bool,
     /// [`StateContainer::changed`] is told of changes; else it polls.
     pub push: bool,
+    /// It was opened to read only: the engine sends it nothing that writes, and refuses what would.
+    pub readonly: bool,
 }
 
 impl Default for StoreCapabilities {
     /// The least that any store can do: nothing special, and no limit.
     fn default() -> Self {
-        Self { max_value: usize::MAX, in_process: false, durable: false, shared_between_processes: false, push: false }
+        Self {
+            max_value: usize::MAX,
+            in_process: false,
+            durable: false,
+            shared_between_processes: false,
+            push: false,
+            readonly: false,
+        }
     }
 }
 
@@ -91,6 +101,24 @@ pub trait Store: Send + Sync + 'static {
     /// [`Coordinator::losses`](super::Coordinator::losses) does. A store of the same client gives the same one.
     fn losses(&self) -> Option<&Arc<Losses>> {
         None
+    }
+
+    /// Where it says whether it is connected, as [`Coordinator::connection`](super::Coordinator::connection) does. A store of the same
+    /// client gives the same one.
+    fn connection(&self) -> Option<&Arc<Connection>> {
+        None
+    }
+
+    /// Asks the store for an answer, in one request that changes nothing. The default reads an atom that nobody can have.
+    ///
+    /// # Errors
+    /// [`Unavailable`](crate::ErrorKind::Unavailable): no answer came. [`StoreLost`](crate::ErrorKind::StoreLost): the realm is another
+    /// one, where the store can tell by a read.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    async fn ping(&self) -> Result<()> {
+        self.state(&Floor::key()).state().await.map(drop)
     }
 
     /// A page of the keys of this kind that hold anything and are `prefix` or lie under it, sorted: the first ones behind `after`, or of

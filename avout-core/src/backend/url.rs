@@ -168,6 +168,14 @@ impl UrlReader {
         time.filter(|time| of.contains(time)).ok_or_else(|| self.wrong_value(name))
     }
 
+    /// `true` or `false`.
+    ///
+    /// # Errors
+    /// If it is something else.
+    pub fn flag(&self, name: &str, value: &str) -> Result<bool> {
+        self.choice(name, value, &[("true", true), ("false", false)])
+    }
+
     /// One of several words.
     ///
     /// # Errors

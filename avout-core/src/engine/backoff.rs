@@ -23,13 +23,16 @@ pub(crate) struct Backoff {
     random: Mutex<StdRng>,
     /// A moving average, in nanoseconds.
     commit_time: AtomicU64,
+    /// The longest pauses in an outage: the first one, and any.
+    outage: (Duration, Duration),
 }
 
 impl Backoff {
     /// `in_process`: commits take about a microsecond, and are not measured where the coordinator answers at once.
-    pub(crate) fn new(seed: Option<u64>, in_process: bool) -> Self {
+    pub(crate) fn new(seed: Option<u64>, in_process: bool, outage: (Duration, Duration)) -> Self {
         let random = StdRng::seed_from_u64(seed.unwrap_or_else(rand::random));
-        Self { random: Mutex::new(random), commit_time: AtomicU64::new(if in_process { 1_000 } else { 100_000 }) }
+        let commit_time = AtomicU64::new(if in_process { 1_000 } else { 100_000 });
+        Self { random: Mutex::new(random), commit_time, outage }
     }
 
     /// Takes in how long a commit took.
@@ -47,7 +50,7 @@ impl Backoff {
 
     /// The pause after losing for the `lost`-th time; zero means to yield only.
     pub(crate) fn contention(&self, lost: u32) -> Duration {
-        let pause = self.jitter(self.commit_time(), lost.min(MOST_DOUBLINGS));
+        let pause = self.jitter(self.commit_time(), lost.min(MOST_DOUBLINGS), LONGEST);
         if pause < FINEST { Duration::ZERO } else { pause }
     }
 
@@ -55,7 +58,7 @@ impl Backoff {
     /// short. Two who race lose to each other again and again otherwise, and what they change goes from one processor
     /// to the other each time; so each works by itself for some time.
     pub(crate) fn stand_aside(&self, wrote: bool) {
-        let until = Instant::now() + self.jitter(if wrote { ASIDE } else { READER_ASIDE }, 0);
+        let until = Instant::now() + self.jitter(if wrote { ASIDE } else { READER_ASIDE }, 0, LONGEST);
         while Instant::now() < until {
             hint::spin_loop();
         }
@@ -63,7 +66,8 @@ impl Backoff {
 
     /// The pause after the store was unavailable for the `tries`-th time.
     pub(crate) fn outage(&self, tries: u32) -> Duration {
-        Duration::from_millis(1) + self.jitter(Duration::from_millis(10), tries)
+        let (first, longest) = self.outage;
+        Duration::from_millis(1) + self.jitter(first, tries, longest)
     }
 
     /// A time of once to twice this.
@@ -72,8 +76,8 @@ impl Backoff {
         time.saturating_add(time.mul_f64(random.random::<f64>()))
     }
 
-    fn jitter(&self, unit: Duration, doublings: u32) -> Duration {
-        let ceiling = unit.saturating_mul(1 << doublings.min(16)).min(LONGEST);
+    fn jitter(&self, unit: Duration, doublings: u32, longest: Duration) -> Duration {
+        let ceiling = unit.saturating_mul(1 << doublings.min(16)).min(longest);
         let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
         ceiling.mul_f64(random.random::<f64>())
     }

@@ -90,7 +90,7 @@ impl Engine {
         };
         let mut plan = match Plan::of(attempt, isolation) {
             Ok(plan) if plan.writes.is_empty() => return Ok(Ended::Committed(None)),
-            Ok(plan) => plan,
+            Ok(plan) => self.check_writes().map(|()| plan)?,
             Err(key) => return Ok(Ended::Lost { key, primed: None }),
         };
         if planted::is(&self.config, Bug::CommuteUnchecked) {

@@ -12,6 +12,7 @@ mod cell;
 mod closing;
 mod combine;
 mod commit;
+mod connections;
 #[cfg(feature = "failpoints")]
 pub mod failpoints;
 #[cfg(not(feature = "failpoints"))]
@@ -25,6 +26,7 @@ mod leases;
 mod losses;
 mod merge;
 mod options;
+mod ping;
 mod plan;
 pub(crate) mod planted;
 mod precedence;
@@ -55,6 +57,8 @@ pub(crate) use attempt::Action;
 pub(crate) use cell::{Cell, Coder, Function, Refusal, Validator, caught, panicked};
 pub(crate) use closing::{Last, closed};
 pub(crate) use combine::{Combiner, Fate, Part};
+use connections::ConnectionLog;
+pub use connections::Role;
 pub(crate) use follow::{Followed, Follower};
 pub(crate) use losses::{Position, lost_commits, tells_of_lost_commits};
 pub(crate) use options::Options;
@@ -68,6 +72,7 @@ pub use sweep::{Skipped, SweepReport};
 pub(crate) use time::by;
 pub(crate) use tx::TxInner;
 
+use crate::backend::readonly::{ReadOnly, refuse};
 use crate::backend::time::{sleep, timeout_at};
 use crate::backend::{Coordinator, CoordinatorCapabilities, Store};
 use crate::error::{Error, ErrorKind, Result};
@@ -95,6 +100,8 @@ pub(crate) struct Engine {
     pub(crate) client: ClientId,
     pub(crate) coordinator: Arc<dyn Coordinator>,
     pub(crate) capabilities: CoordinatorCapabilities,
+    /// It writes nothing, and refuses what would.
+    pub(crate) readonly: bool,
     /// The store for refs that name none.
     pub(crate) home: Arc<dyn Store>,
     pub(crate) config: Config,
@@ -111,6 +118,7 @@ pub(crate) struct Engine {
     janitor: Janitor,
     leases: Leases,
     pub(crate) losses: LossLog,
+    pub(crate) connections: ConnectionLog,
     queues: Arc<Queues>,
     precedence: Arc<Precedence>,
     merger: Merger,
@@ -118,6 +126,11 @@ pub(crate) struct Engine {
     pub(crate) closing: Arc<Closing>,
     /// Itself, for the background sweeper.
     own: Weak<Self>,
+}
+
+/// A store as a client may use it that only reads, or of a store that was opened for that.
+fn readable(store: Arc<dyn Store>, readonly: bool) -> Arc<dyn Store> {
+    if readonly || store.capabilities().readonly { ReadOnly::store(store) } else { store }
 }
 
 impl Engine {
@@ -128,11 +141,17 @@ impl Engine {
         heartbeats: Arc<dyn Coder>,
     ) -> Arc<Self> {
         let capabilities = coordinator.capabilities().clone();
+        let readonly = (config.readonly || capabilities.readonly) && !planted::is(&config, Planted::ReadonlyForgotten);
+        let coordinator: Arc<dyn Coordinator> = if readonly { Arc::new(ReadOnly(coordinator)) } else { coordinator };
+        let home = readable(home, readonly);
         // Memory is copied by a fork; connections and threads are not.
         let shared = !capabilities.in_process || !home.capabilities().in_process;
         let losses = LossLog::default();
         losses.add(coordinator.losses());
         losses.add(home.losses());
+        let connections = ConnectionLog::default();
+        connections.add(Role::Coordinator, coordinator.connection());
+        connections.add(Role::Store(home.realm()), home.connection());
         Arc::new_cyclic(|own| Self {
             client: ClientId::of(capabilities.realm, config.client.unwrap_or_else(rand::random)),
             stores: RwLock::new(HashMap::from([(home.realm(), Arc::clone(&home))])),
@@ -140,11 +159,13 @@ impl Engine {
             slots: Slots::default(),
             sequence: AtomicU64::new(1),
             cache: ValueCache::new(config.cache_bytes),
-            backoff: Backoff::new(config.seed, capabilities.in_process),
+            backoff: Backoff::new(config.seed, capabilities.in_process, (config.first_pause, config.longest_pause)),
             capabilities,
+            readonly,
             janitor: Janitor::default(),
             leases: Leases::default(),
             losses,
+            connections,
             queues: Arc::default(),
             precedence: Arc::default(),
             merger: Merger::default(),
@@ -159,10 +180,23 @@ impl Engine {
         })
     }
 
-    /// Makes a store known, so that refs in it can be opened.
-    pub(crate) fn attach(&self, store: Arc<dyn Store>) {
+    /// Makes a store known, so that refs in it can be opened. Gives it as this client may use it.
+    pub(crate) fn attach(&self, store: Arc<dyn Store>) -> Arc<dyn Store> {
+        let store = readable(store, self.readonly);
         self.losses.add(store.losses());
-        self.stores.write().unwrap_or_else(PoisonError::into_inner).insert(store.realm(), store);
+        self.connections.add(Role::Store(store.realm()), store.connection());
+        self.stores.write().unwrap_or_else(PoisonError::into_inner).insert(store.realm(), Arc::clone(&store));
+        store
+    }
+
+    /// A store as this client may use it, for an atom, which needs no more.
+    pub(crate) fn usable(&self, store: Arc<dyn Store>) -> Arc<dyn Store> {
+        readable(store, self.readonly)
+    }
+
+    /// Refuses what would write, in a client that only reads.
+    pub(crate) fn check_writes(&self) -> Result<()> {
+        if self.readonly { refuse() } else { Ok(()) }
     }
 
     pub(crate) fn store(&self, realm: Realm) -> Option<Arc<dyn Store>> {
@@ -201,7 +235,7 @@ impl Engine {
         let mut snapshot = self.read_at(&with_floor, at, deadline).await?;
         let floor = KnownFloor::from_entry(snapshot.entries.pop().flatten().as_ref())?;
         self.floor.learn(&floor);
-        if let Some(every) = self.config.sweep_every {
+        if let Some(every) = self.config.sweep_every.filter(|_| !self.readonly) {
             self.sweeper.start(&self.config.tasks, &self.own, every, &floor);
         }
         Ok((snapshot, floor))

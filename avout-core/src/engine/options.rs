@@ -36,6 +36,12 @@ pub struct Config {
     pub sweep_every: Option<Duration>,
     /// The seed of back-off times; `None`: drawn from the operating system.
     pub seed: Option<u64>,
+    /// It only reads. `false` by default; so does a client whose coordinator was opened to read only.
+    pub readonly: bool,
+    /// The longest pause before the first repetition of what the store was unavailable for. 10 ms by default.
+    pub first_pause: Duration,
+    /// The longest pause before any later repetition. 1 s by default.
+    pub longest_pause: Duration,
     /// The random part of the client's id, for simulations, whose runs repeat; no two clients may have the same.
     #[doc(hidden)]
     pub client: Option<u128>,
@@ -60,6 +66,9 @@ impl Default for Config {
             session_ttl: Duration::from_secs(10),
             sweep_every: Some(Duration::from_secs(3600)),
             seed: None,
+            readonly: false,
+            first_pause: Duration::from_millis(10),
+            longest_pause: Duration::from_secs(1),
             client: None,
             look_every: Duration::from_secs(5),
             tasks: Tasks::default(),

@@ -159,6 +159,10 @@ pub enum Bug {
     BarrierEarly,
     /// It is not remembered what was done once.
     OnceForgotten,
+    /// A client that is to read only writes.
+    ReadonlyForgotten,
+    /// A ping is answered without asking.
+    PingUnsent,
 }
 
 /// Longer than any test.

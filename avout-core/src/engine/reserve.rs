@@ -78,7 +78,7 @@ impl Engine {
         let commits = self.backoff.commit_time().saturating_mul(LEASE_COMMITS);
         let lease = commits.max(attempt.saturating_mul(LEASE_ATTEMPTS)).clamp(SHORTEST_LEASE, LONGEST_LEASE);
         // What is read from here on has its revisions under this one, or under a later one.
-        let Some(floor) = self.floor.get() else { return Ok(None) };
+        let Some(floor) = self.floor.get().filter(|_| !self.readonly) else { return Ok(None) };
         let asked = Asked { holder, lease, floor, deadline };
         // The last ones are those that it lost on last.
         let keys = &keys[keys.len().saturating_sub(self.capabilities.max_keys)..];

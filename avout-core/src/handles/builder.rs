@@ -251,10 +251,15 @@ impl<T: Value, C: Codec<T>> Settings<T, C> {
             return Err(Error::new(ErrorKind::InvalidInput, "a record keeps at most 256 earlier values").at(&key));
         }
         let codec = self.codec.id();
+        let engine = self.stm.engine;
+        let store = match of {
+            Kind::Ref => self.store.map(|store| engine.attach(store)),
+            Kind::Atom => self.store.map(|store| engine.usable(store)),
+        };
         let blueprint = Blueprint {
-            engine: self.stm.engine,
+            engine,
             key,
-            store: self.store,
+            store,
             validator: self.validator,
             coder: Arc::new(TypedCoder::<T, C>::new(self.codec, tags, self.migrations)),
             codec,
@@ -295,11 +300,9 @@ impl<T: Value, C: Codec<T>> Settings<T, C> {
 impl Blueprint {
     /// Finds the ref as it is, or creates it: one read, and for a new one a commit.
     async fn settle(&self, value: Option<Shared>, or_open: bool) -> Result<Arc<Cell>> {
-        if let Some(store) = &self.store {
-            self.engine.attach(Arc::clone(store));
-        }
         let deadline = self.engine.deadline();
-        if value.is_some() {
+        // A client that only reads makes none, and opens one that is there.
+        if value.is_some() && !self.engine.readonly {
             let cell = self.cell(None)?;
             let container = cell.store.versioned_state(&self.key);
             self.engine.until(deadline, || container.init()).await?;

@@ -1,11 +1,12 @@
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use futures_util::future::select;
 use futures_util::stream::{Stream, StreamExt, unfold};
 
 use crate::backend::LostCommits;
-use crate::engine::Engine;
+use crate::engine::{Engine, Role};
 
 /// Something that a client notices of its stores, for those who operate it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,24 +16,36 @@ pub enum Event {
     /// older copy of its data was put in place. The client goes on with what is left. Its next operation is told too, and so is
     /// each watch, by the error [`StoreLost`](crate::ErrorKind::StoreLost).
     CommitsLost(LostCommits),
+    /// The first connection to a store was made, after there was none.
+    Connected(Role),
+    /// The last connection to a store was lost. What is asked meanwhile waits until its deadline.
+    Disconnected(Role),
 }
 
 /// What a client notices, from when the stream was made, each once; made by [`Stm::events`](crate::Stm::events).
 ///
 /// It is a [`Stream`] and has a [`next`](Self::next) of its own. It ends when the client is closed. It makes no requests: of a
-/// loss it hears when anything that the client does comes to it.
+/// loss it hears when anything that the client does comes to it, and of a connection that is gone when the backend notices. To be
+/// told of an outage in a given time, [`ping`](crate::Stm::ping). Of connections the last 64 changes are kept for a stream that is not
+/// read. Memory and SQLite have none, and a store that says nothing of its connections has no such events.
 #[must_use = "a stream does nothing until it is read"]
 pub struct Events(Pin<Box<dyn Stream<Item = Event> + Send>>);
 
 impl Events {
     pub(super) fn of(engine: &Arc<Engine>) -> Self {
-        let listener = (Arc::clone(engine), engine.losses.now());
-        Self(Box::pin(unfold(listener, async |(engine, mut losses)| {
+        let listener = (Arc::clone(engine), engine.losses.now(), engine.connections.now());
+        Self(Box::pin(unfold(listener, async |(engine, mut losses, mut heard)| {
             loop {
                 if let Some(lost) = engine.losses.next(&mut losses) {
-                    return Some((Event::CommitsLost(lost), (engine, losses)));
+                    return Some((Event::CommitsLost(lost), (engine, losses, heard)));
                 }
-                engine.closing.race(engine.losses.reported(&losses)).await.ok()?;
+                if let Some((role, up)) = engine.connections.next(&mut heard) {
+                    let event = if up { Event::Connected(role) } else { Event::Disconnected(role) };
+                    return Some((event, (engine, losses, heard)));
+                }
+                let lost = pin!(engine.losses.reported(&losses));
+                let changed = pin!(engine.connections.changed(&heard));
+                engine.closing.race(select(lost, changed)).await.ok()?;
             }
         })))
     }

@@ -117,7 +117,7 @@ const LEAST_SWEEP_EVERY: Duration = Duration::from_millis(10);
 pub struct StmBuilder {
     coordinator: Arc<dyn Coordinator>,
     store: Arc<dyn Store>,
-    config: Config,
+    pub(super) config: Config,
 }
 
 impl Stm {
@@ -294,7 +294,7 @@ impl Stm {
 
     /// Makes a store known, so that refs in it can be opened without naming it.
     pub fn attach<S: AsStore + ?Sized>(&self, store: &S) {
-        self.engine.attach(store.as_store());
+        let _ = self.engine.attach(store.as_store());
     }
 
     /// The client's own store.
@@ -332,6 +332,7 @@ impl Stm {
     /// they have been silent for their [time to live](StmBuilder::session_ttl), but no longer than a minute.
     ///
     /// # Errors
+    /// [`Denied`](ErrorKind::Denied) in a client that only [reads](StmBuilder::readonly);
     /// [`Unavailable`](ErrorKind::Unavailable) if the coordinator is; [`Contended`](ErrorKind::Contended) if other sweeps come
     /// between again and again; [`Nested`](ErrorKind::Nested). What cannot be done once it has begun to remove is told in
     /// the report.
@@ -351,10 +352,11 @@ impl Stm {
     /// ```
     pub async fn sweep(&self) -> Result<SweepReport> {
         self.engine.begin("sweep")?;
+        self.engine.check_writes().map_err(|error| error.during("sweep"))?;
         self.engine.sweep().await.map_err(|error| error.during("sweep"))
     }
 
-    /// What this client notices of its stores from now on: as yet, commits that a store has lost.
+    /// What this client notices of its stores from now on: commits that a store has lost, and connections that are made and lost.
     ///
     /// # Examples
     /// ```

@@ -16,11 +16,14 @@ use crate::watch::Waiter;
 /// The coordinator of a namespace in memory. [`Local::coordinator`](crate::Local::coordinator) makes it.
 pub struct Coordinator {
     namespace: Arc<Namespace>,
+    capabilities: CoordinatorCapabilities,
 }
 
 impl Coordinator {
-    pub(crate) fn new(namespace: Arc<Namespace>) -> Self {
-        Self { namespace }
+    pub(crate) fn new(namespace: Arc<Namespace>, readonly: bool) -> Self {
+        let mut capabilities = namespace.records.capabilities.clone();
+        capabilities.readonly = readonly;
+        Self { namespace, capabilities }
     }
 }
 
@@ -33,7 +36,7 @@ impl fmt::Debug for Coordinator {
 #[async_trait]
 impl backend::Coordinator for Coordinator {
     fn capabilities(&self) -> &CoordinatorCapabilities {
-        &self.namespace.records.capabilities
+        &self.capabilities
     }
 
     async fn read(&self, keys: &[Key], _at: Option<Point>) -> Result<Snapshot> {

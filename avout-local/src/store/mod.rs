@@ -20,11 +20,12 @@ use container::Container;
 /// value than the first is refused as [`AlreadyExists`](avout_core::ErrorKind::AlreadyExists), and the first stays.
 pub struct Store {
     namespace: Arc<Namespace>,
+    readonly: bool,
 }
 
 impl Store {
-    pub(crate) fn new(namespace: Arc<Namespace>) -> Self {
-        Self { namespace }
+    pub(crate) fn new(namespace: Arc<Namespace>, readonly: bool) -> Self {
+        Self { namespace, readonly }
     }
 
     fn container(&self, key: &Key) -> Arc<Container> {
@@ -48,6 +49,7 @@ impl backend::Store for Store {
         let mut capabilities = StoreCapabilities::default();
         capabilities.in_process = true;
         capabilities.push = true;
+        capabilities.readonly = self.readonly;
         capabilities
     }
 

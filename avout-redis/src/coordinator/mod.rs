@@ -9,7 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use avout_core::Result;
 use avout_core::backend::history::Losses;
-use avout_core::backend::{self, CoordinatorCapabilities, Page, Sessions, Watcher};
+use avout_core::backend::{self, Connection, CoordinatorCapabilities, Page, Sessions, Watcher};
 use avout_core::protocol::{Commit, CommitOutcome, Key, Point, Snapshot};
 use redis::Value;
 
@@ -44,6 +44,7 @@ impl Coordinator {
         capabilities.max_record = MAX_RECORD;
         capabilities.max_commit = commit::MAX_BYTES;
         capabilities.max_keys = MAX_KEYS;
+        capabilities.readonly = client.options.readonly;
         Self { client, hub, capabilities }
     }
 }
@@ -78,6 +79,10 @@ impl backend::Coordinator for Coordinator {
 
     fn losses(&self) -> Option<&Arc<Losses>> {
         Some(self.client.history.losses())
+    }
+
+    fn connection(&self) -> Option<&Arc<Connection>> {
+        Some(&self.client.connection)
     }
 
     async fn list(&self, prefix: &Key, after: Option<&Key>) -> Result<Page> {

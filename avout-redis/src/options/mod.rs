@@ -1,10 +1,10 @@
 mod parts;
 mod url;
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use avout_core::backend::LONGEST_TIME;
+use avout_tls::Tls;
 
 pub(crate) use parts::{Address, Credentials, Replicas, Topology};
 
@@ -28,8 +28,7 @@ pub struct Options {
     pub(crate) addresses: Vec<Address>,
     pub(crate) credentials: Credentials,
     pub(crate) sentinel_credentials: Credentials,
-    pub(crate) tls: bool,
-    pub(crate) ca: Option<PathBuf>,
+    pub(crate) tls: Option<Tls>,
     pub(crate) database: u32,
     pub(crate) namespace: String,
     pub(crate) connections: usize,
@@ -40,6 +39,7 @@ pub struct Options {
     pub(crate) confirmed_reads: bool,
     pub(crate) require_sync: bool,
     pub(crate) min_replicas: u32,
+    pub(crate) readonly: bool,
 }
 
 const MAX_CONNECTIONS: usize = 64;
@@ -51,8 +51,7 @@ impl Options {
             addresses,
             credentials: Credentials::default(),
             sentinel_credentials: Credentials::default(),
-            tls: false,
-            ca: None,
+            tls: None,
             database: 0,
             namespace: "avout".to_owned(),
             connections: 1,
@@ -63,6 +62,7 @@ impl Options {
             confirmed_reads: false,
             require_sync: false,
             min_replicas: 0,
+            readonly: false,
         }
     }
 
@@ -119,17 +119,11 @@ impl Options {
         self
     }
 
-    /// Uses TLS for all connections. The server's certificate must be valid for its host name.
+    /// Uses TLS for all connections, to sentinels too, as this says. The files are read once, when the namespace is opened. The server's
+    /// certificate must be valid for its host name, or for the [one that is given](Tls::server_name).
     #[must_use]
-    pub fn tls(mut self) -> Self {
-        self.tls = true;
-        self
-    }
-
-    /// Uses TLS, and trusts the authorities in this PEM file instead of the system's.
-    #[must_use]
-    pub fn ca(mut self, path: impl Into<PathBuf>) -> Self {
-        (self.tls, self.ca) = (true, Some(path.into()));
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
         self
     }
 
@@ -197,6 +191,19 @@ impl Options {
     #[must_use]
     pub fn require_appendfsync_always(mut self) -> Self {
         self.require_sync = true;
+        self
+    }
+
+    /// The client only reads: it makes no namespace and begins no era, so a user with the right to read will do. A namespace that is not
+    /// there is [`NotFound`](avout_core::ErrorKind::NotFound) when it is opened, and whatever would write is
+    /// [`Denied`](avout_core::ErrorKind::Denied). It takes no [`wait_replicas`](Self::wait_replicas): they confirm what is written.
+    /// `false` unless set.
+    ///
+    /// Changes are told by the server once a client that writes has watched anything in the namespace. Until then, watches of this one look
+    /// four times a second.
+    #[must_use]
+    pub fn readonly(mut self, readonly: bool) -> Self {
+        self.readonly = readonly;
         self
     }
 

@@ -1,18 +1,21 @@
 //! The text form, and the rules that concern more than one option.
 
-use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use avout_core::backend::{UrlParts, UrlReader};
 use avout_core::{Error, Result};
+use avout_tls::Tls;
 
 use super::{Address, Credentials, MAX_CONNECTIONS, Options, Replicas, Topology};
 
 const URL: UrlReader = UrlReader::new("redis url", KNOWN);
-const KNOWN: &str = "db=0..65535, connections=1..64, timeout=<number>ms|s, connect_timeout=<number>ms|s, wait_replicas=<number>|majority, \
-    wait_timeout=<number>ms|s, reads=any|confirmed, appendfsync=any|always, min_replicas=<number>, ca=<path of a PEM file>, sentinel_user=<name>, \
-    sentinel_password=<password>";
+const KNOWN: &str = concat!(
+    "db=0..65535, connections=1..64, timeout=<number>ms|s, connect_timeout=<number>ms|s, wait_replicas=<number>|majority, \
+     wait_timeout=<number>ms|s, reads=any|confirmed, appendfsync=any|always, min_replicas=<number>, readonly=true|false, sentinel_user=<name>, \
+     sentinel_password=<password>, ",
+    avout_tls::options!()
+);
 const SCHEMES: &[(&str, Form, bool)] = &[
     ("redis", Form::Single, false),
     ("rediss", Form::Single, true),
@@ -66,7 +69,8 @@ impl Options {
                 Topology::Sentinel { service: URL.decode(service, "the service")? }
             }
         };
-        let mut options = Self { credentials, tls: *tls, ..Self::at(topology, addresses) };
+        let tls = tls.then(Tls::new);
+        let mut options = Self { credentials, tls, ..Self::at(topology, addresses) };
         if let Some(number) = parts.peek().filter(|part| part.bytes().all(|byte| byte.is_ascii_digit())) {
             options = options.with("db", number)?;
             parts.next();
@@ -97,12 +101,26 @@ impl Options {
             "wait_timeout" => return Ok(self.wait_timeout(time()?)),
             "min_replicas" => self.min_replicas = number()?,
             "appendfsync" => self.require_sync = URL.choice(name, value, &[("any", false), ("always", true)])?,
-            "ca" => self.ca = Some(PathBuf::from(text()?)),
+            "readonly" => self.readonly = URL.flag(name, value)?,
             "sentinel_user" => self.sentinel_credentials.user = Some(text()?),
             "sentinel_password" => self.sentinel_credentials.password = Some(text()?),
-            _ => return Err(URL.unknown(name)),
+            _ => self.with_tls(name, value)?,
         }
         Ok(self)
+    }
+
+    fn with_tls(&mut self, name: &str, value: &str) -> Result<()> {
+        // The name that it had before.
+        let name = if name == "ca" { "tls_ca" } else { name };
+        let mut unused = Tls::new();
+        let given = self.tls.as_mut().unwrap_or(&mut unused).option(&URL, name, value)?;
+        match (given, &self.tls) {
+            (true, Some(_)) => Ok(()),
+            (true, None) => {
+                Err(URL.invalid("options of TLS are for rediss://, rediss+sentinel:// and rediss+cluster://"))
+            }
+            (false, _) => Err(URL.unknown(name)),
+        }
     }
 
     /// Rules that concern more than one option.
@@ -116,8 +134,8 @@ impl Options {
         if self.topology == Topology::Cluster && self.database != 0 {
             return Err(URL.invalid("a cluster has the database 0 only"));
         }
-        if self.ca.is_some() && !self.tls {
-            return Err(URL.invalid("the option ca is for rediss://, which uses TLS"));
+        if let Some(tls) = &self.tls {
+            tls.check().map_err(|error| error.during("redis url"))?;
         }
         if self.namespace.is_empty() || self.namespace.len() > MAX_NAMESPACE {
             return Err(URL.invalid("a namespace has 1 to 128 bytes"));
@@ -127,6 +145,9 @@ impl Options {
             return Err(
                 URL.invalid("reads=confirmed needs wait_replicas, best wait_replicas=majority: they confirm the reads")
             );
+        }
+        if waits && self.readonly {
+            return Err(URL.invalid("readonly=true takes no wait_replicas: replicas confirm what is written"));
         }
         if waits && self.wait_timeout >= self.timeout {
             return Err(URL.invalid("wait_timeout is less than timeout: the server waits, and then answers"));
@@ -184,8 +205,9 @@ mod tests {
             ("redis://[::1]:7/n", Options::new("::1", 7).namespace("n")),
             ("redis://:p%40s@h", host().password("p@s")),
             ("redis://u:p@h", host().credentials("u", "p")),
-            ("rediss://h", host().tls()),
-            ("rediss://h?ca=/etc/ca.pem", host().ca("/etc/ca.pem")),
+            ("rediss://h", host().tls(Tls::new())),
+            ("rediss://h?ca=/etc/ca.pem", host().tls(Tls::new().ca("/etc/ca.pem"))),
+            ("rediss://h?tls_ca=a&tls_cert=c&tls_key=k", host().tls(Tls::new().ca("a").identity("c", "k"))),
             ("redis+sentinel://a,b:1/main", sentinel.clone()),
             ("redis+sentinel://a,b:1/main/2/app", sentinel.database(2).namespace("app")),
             ("redis+cluster://a,b:7/app", Options::cluster([("a", 6379), ("b", 7)]).namespace("app")),
@@ -193,6 +215,7 @@ mod tests {
                 host().timeout(Duration::from_millis(250)).connect_timeout(Duration::from_secs(3))
             }),
             ("redis://h?wait_replicas=majority&reads=confirmed", host().wait_for_majority().confirmed_reads()),
+            ("redis://h?readonly=true", host().readonly(true)),
             ("redis://h?wait_replicas=2&wait_timeout=100ms", {
                 host().wait_replicas(2).wait_timeout(Duration::from_millis(100))
             }),
@@ -219,6 +242,8 @@ mod tests {
             ("redis+sentinel://u:secret@h", "/<service>"),
             ("redis+cluster://h/1/app", "database 0"),
             ("redis://h?ca=x", "rediss://"),
+            ("redis://h?tls_cert=x", "rediss://"),
+            ("rediss://h?tls_key=x", "tls_cert=<file>"),
             ("redis://h?fsync=always", "appendfsync=any|always"),
             ("redis://h?fsync=always", "did you mean appendfsync?"),
             ("redis://u:1/secret@h/ns", "percent-encoded"),
@@ -226,6 +251,8 @@ mod tests {
             ("redis+sentinel://h/s?sentinel_password=a&secret", "percent-encoded"),
             ("redis://h?appendfsync=yes", "appendfsync=any|always"),
             ("redis://h?connections=0", "connections=1..64"),
+            ("redis://h?readonly=1", "readonly=true|false"),
+            ("redis://h?readonly=true&wait_replicas=1", "takes no wait_replicas"),
             ("redis://h?timeout=5", "<number>ms|s"),
             ("redis://h?timeout=0s", "<number>ms|s"),
             ("redis://h?wait_replicas=1&wait_timeout=5s", "less than timeout"),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use avout_core::Result;
 use avout_core::backend::history::Losses;
-use avout_core::backend::{self, Kind, Page, StateContainer, StoreCapabilities, VersionedStateContainer};
+use avout_core::backend::{self, Connection, Kind, Page, StateContainer, StoreCapabilities, VersionedStateContainer};
 use avout_core::protocol::{Key, Realm};
 
 use crate::coordinator::Hub;
@@ -37,6 +37,7 @@ impl Store {
         capabilities.durable = client.found().durable;
         capabilities.shared_between_processes = true;
         capabilities.push = true;
+        capabilities.readonly = client.options.readonly;
         Self { client, hub, capabilities }
     }
 }
@@ -61,6 +62,10 @@ impl backend::Store for Store {
 
     fn losses(&self) -> Option<&Arc<Losses>> {
         Some(self.client.history.losses())
+    }
+
+    fn connection(&self) -> Option<&Arc<Connection>> {
+        Some(&self.client.connection)
     }
 
     async fn keys(&self, kind: Kind, prefix: &Key, after: Option<&Key>) -> Result<Page> {

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use avout_core::backend::Connection;
 use avout_core::backend::history::History;
 use avout_core::protocol::Realm;
 use avout_core::{Error, ErrorKind, Result};
@@ -27,6 +28,7 @@ pub(crate) struct Client {
     pub(crate) options: Options,
     pub(crate) names: Names,
     pub(crate) history: History,
+    pub(crate) connection: Arc<Connection>,
     pub(crate) finder: Finder,
     pub(crate) lanes: Lanes,
     pub(crate) confirmer: Arc<Confirmer>,
@@ -47,6 +49,7 @@ impl Client {
             this: this.clone(),
             names,
             history: History::new(COUNT_BITS, Arc::default()),
+            connection: Connection::new(),
             finder,
             lanes: Lanes::new(options.connections),
             confirmer: Arc::new(Confirmer::new()),

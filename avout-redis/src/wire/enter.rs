@@ -117,18 +117,22 @@ impl Client {
         knowledge[..4].copy_from_slice(&known.era.number.to_be_bytes());
         knowledge[4..12].copy_from_slice(&known.era.id);
         knowledge[12..].copy_from_slice(&known.seen.to_be_bytes());
-        let floor = Floor::default().to_record().encode()?;
+        let realm = realm.map(|realm| realm.to_string()).unwrap_or_default();
         let keys = [&*self.names.meta, &self.names.cells, &self.names.names];
-        let mut cmd = scripts.call(Script::Enter, &keys, 9, 512);
-        cmd.arg(FORMAT)
-            .arg(&server.identity)
-            .arg(realm.map(|realm| realm.to_string()).unwrap_or_default())
-            .arg(&knowledge[..])
-            .arg(Realm::random().to_string())
-            .arg(&rand::random::<[u8; 8]>()[..])
-            .arg(Floor::key().as_str())
-            .arg(floor)
-            .arg(&rand::random::<[u8; 8]>()[..]);
+        let mut cmd = scripts.call(if options.readonly { Script::Look } else { Script::Enter }, &keys, 9, 512);
+        if options.readonly {
+            cmd.arg(FORMAT).arg(realm).arg(&knowledge[..]);
+        } else {
+            cmd.arg(FORMAT)
+                .arg(&server.identity)
+                .arg(realm)
+                .arg(&knowledge[..])
+                .arg(Realm::random().to_string())
+                .arg(&rand::random::<[u8; 8]>()[..])
+                .arg(Floor::key().as_str())
+                .arg(Floor::default().to_record().encode()?)
+                .arg(&rand::random::<[u8; 8]>()[..]);
+        }
         let reply = match wire.ask::<Vec<Value>>(&cmd).await {
             Ok(reply) => reply,
             Err(error) => {
@@ -150,6 +154,7 @@ impl Client {
             }
         }
         let process = server.process().to_owned();
+        wire.counts(self.connection.up());
         Ok((Link::new(wire, scripts, era, address.clone(), process), Found { realm, durable }))
     }
 }
@@ -187,6 +192,9 @@ impl Welcome {
                 read().ok_or_else(foreign)
             }
             "lost" => Err(lost_namespace()),
+            "missing" => {
+                Err(Error::new(ErrorKind::NotFound, "there is no such namespace, and readonly=true makes none"))
+            }
             "foreign" => Err(foreign()),
             "format" => {
                 let format: String = text(1).unwrap_or_default().chars().take(20).collect();

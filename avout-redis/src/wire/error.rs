@@ -1,8 +1,5 @@
-use std::error::Error as StdError;
-use std::io;
-use std::sync::Arc;
-
 use avout_core::{Error, ErrorKind};
+use avout_tls::Refused;
 use redis::RedisError;
 
 /// What an error of the driver means to the caller. `lost` is what it means that no reply came: [`ErrorKind::OutcomeUnknown`] for
@@ -11,8 +8,14 @@ use redis::RedisError;
 /// A reply that is an error says that nothing was done: scripts compare first, and the server refuses them before
 /// their first write.
 pub(crate) fn classify(error: RedisError, lost: ErrorKind) -> Error {
-    let (kind, message) = meaning(&error, lost);
-    let told = Error::new(kind, message);
+    // What is refused in the handshake is refused each time.
+    let told = match Refused::of(&error) {
+        Some(refused) => refused.told(),
+        None => {
+            let (kind, message) = meaning(&error, lost);
+            Error::new(kind, message)
+        }
+    };
     // A server that does not know AUTH or HELLO repeats what followed it: the user and the password.
     if error.to_string().contains("args beginning with") { told } else { told.with_source(error) }
 }
@@ -24,9 +27,6 @@ pub(crate) fn is_answer(error: &RedisError) -> bool {
 
 fn meaning(error: &RedisError, lost: ErrorKind) -> (ErrorKind, &'static str) {
     use redis::ErrorKind as K;
-    if let Some(meaning) = tls(error) {
-        return meaning;
-    }
     match error.kind() {
         K::Server(_) | K::Extension => {}
         K::AuthenticationFailed => return (ErrorKind::Denied, "the server refuses this user or password"),
@@ -64,33 +64,6 @@ fn meaning(error: &RedisError, lost: ErrorKind) -> (ErrorKind, &'static str) {
         _ if text.contains("unknown command") => (ErrorKind::Unsupported, OLD),
         _ => (ErrorKind::Unsupported, "the server refused the request"),
     }
-}
-
-/// What it means that TLS did not come about, if that is no matter of the connection: it will not come about later either.
-fn tls(error: &RedisError) -> Option<(ErrorKind, &'static str)> {
-    use rustls::{CertificateError as C, Error as T};
-    // The driver's source is a pointer that is an error itself.
-    let source = StdError::source(error)?.downcast_ref::<Arc<dyn StdError + Send + Sync>>()?;
-    let refused = source.downcast_ref::<io::Error>()?.get_ref()?;
-    if refused.is::<rustls::pki_types::InvalidDnsNameError>() {
-        return Some((ErrorKind::InvalidInput, "the host is no name that a certificate can have"));
-    }
-    let message = match refused.downcast_ref::<T>()? {
-        T::InvalidCertificate(
-            C::Expired | C::ExpiredContext { .. } | C::NotValidYet | C::NotValidYetContext { .. },
-        ) => "the server's certificate has expired or is not valid yet: renew it, or set the clock",
-        T::InvalidCertificate(C::NotValidForName | C::NotValidForNameContext { .. }) => {
-            "the server's certificate is for another host name: use a name that it has"
-        }
-        T::InvalidCertificate(C::UnknownIssuer) => {
-            "the server's certificate is of an authority that is not trusted: name its file with the option ca"
-        }
-        T::InvalidCertificate(_) => "the server's certificate cannot be accepted",
-        T::AlertReceived(_) => "the server refuses this client in the TLS handshake: it may want a certificate",
-        T::PeerIncompatible(_) => "the server has no version of TLS, or no cipher, that this client takes",
-        _ => return None,
-    };
-    Some((ErrorKind::Denied, message))
 }
 
 /// What a server must be.
@@ -187,7 +160,8 @@ mod tests {
     /// A certificate that cannot be accepted now cannot be later; a connection that broke may come about.
     #[test]
     fn certificates_are_no_outage() {
-        use rustls::CertificateError as C;
+        use avout_tls::rustls;
+        use avout_tls::rustls::CertificateError as C;
         let broken = |error: rustls::Error| RedisError::from(io::Error::new(io::ErrorKind::InvalidData, error));
         for error in [C::UnknownIssuer, C::Expired, C::NotValidForName, C::BadSignature] {
             let error = classify(broken(rustls::Error::InvalidCertificate(error)), ErrorKind::Unavailable);

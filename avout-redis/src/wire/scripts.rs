@@ -27,9 +27,10 @@ pub(crate) enum Script {
     Renew,
     Watch,
     Touch,
+    Look,
 }
 
-const SCRIPTS: [(Script, &str); 8] = [
+const SCRIPTS: [(Script, &str); 9] = [
     (Script::Enter, script!(" flags=allow-oom", "enter")),
     (Script::Commit, script!("", "commit")),
     (Script::Atom, script!("", "atom")),
@@ -40,6 +41,7 @@ const SCRIPTS: [(Script, &str); 8] = [
     // The same: one field, once.
     (Script::Watch, script!(" flags=allow-oom", "watch")),
     (Script::Touch, script!(" flags=allow-oom", "touch")),
+    (Script::Look, script!(" flags=no-writes", "look")),
 ];
 
 /// The names under which a server keeps the scripts.
@@ -65,7 +67,8 @@ impl Loaded {
         let sha = &self.0[script as usize];
         let names: usize = keys.iter().map(|key| key.len()).sum();
         let mut cmd = Cmd::with_capacity(3 + keys.len() + arguments, 56 + names + bytes);
-        cmd.arg("EVALSHA").arg(sha.as_str()).arg(keys.len());
+        // A user who may only read may run what only reads.
+        cmd.arg(if script == Script::Look { "EVALSHA_RO" } else { "EVALSHA" }).arg(sha.as_str()).arg(keys.len());
         for key in keys {
             cmd.arg(*key);
         }

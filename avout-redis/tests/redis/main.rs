@@ -9,6 +9,8 @@ mod load;
 mod losses;
 mod replicas;
 mod requests;
+#[path = "../rights/mod.rs"]
+mod rights;
 mod sessions;
 mod settings;
 mod support;
@@ -49,6 +51,7 @@ avout_conformance::server_tests![
     a_replica_is_refused,
     a_session_lives_by_its_renewals,
     a_session_that_the_server_forgot_is_lost,
+    tls_asks_for_the_clients_certificate,
     tls_checks_the_certificate,
     a_lost_reply_is_found_out,
     a_lost_request_is_made_again,

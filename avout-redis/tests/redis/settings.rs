@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use avout_conformance::servers::{Redis, free_port, shared};
+use avout_conformance::servers::{Certificates, Redis, free_port, shared};
 use avout_core::{ErrorKind, Result};
-use avout_redis::Backend;
+use avout_redis::{Backend, Options, Tls};
 
+use crate::rights;
 use crate::support::{Outcome, Pair, at_last, hasty, namespace, open, stm, within};
 
 const SECRET: &str = "hush-hush";
@@ -39,43 +40,12 @@ pub(crate) async fn credentials_are_checked_and_not_shown() -> Outcome {
 }
 
 /// The rights that `docs/backends.md` lists.
-const RIGHTS: &[&str] = &[
-    "on",
-    ">hush-hush",
-    "resetkeys",
-    "~{app}:*",
-    "resetchannels",
-    "&{app}:*",
-    "-@all",
-    "+info",
-    "+script|load",
-    "+evalsha",
-    "+hget",
-    "+hmget",
-    "+hset",
-    "+hsetnx",
-    "+hdel",
-    "+hkeys",
-    "+exists",
-    "+pexpire",
-    "+unlink",
-    "+zadd",
-    "+zrem",
-    "+zrange",
-    "+spublish",
-    "+ssubscribe",
-    "+sunsubscribe",
-    "+ping",
-    "+wait",
-    "+hello",
-    "+client|setname",
-    "+config|get",
-];
 
 /// A user with no more than the listed rights can do everything, and only in its namespace.
 pub(crate) async fn the_listed_rights_are_enough() -> Outcome {
     let redis = Redis::single().await?;
-    let set: Vec<&str> = ["ACL", "SETUSER", "app"].into_iter().chain(RIGHTS.iter().copied()).collect();
+    let rights = rights::of("app", "app", SECRET);
+    let set: Vec<&str> = ["ACL", "SETUSER", "app"].into_iter().chain(rights.iter().map(String::as_str)).collect();
     assert_eq!(redis.command(0, &set).await?, "OK");
     let host = redis.node(0).address();
     let url = |namespace: &str| {
@@ -232,9 +202,8 @@ pub(crate) async fn a_replica_is_refused() -> Outcome {
     Ok(())
 }
 
-/// A server that speaks TLS too, at a port of its own.
-async fn with_tls() -> Outcome<(Redis, u16)> {
-    let file = |name: &str| format!("{}/tests/tls/{name}", env!("CARGO_MANIFEST_DIR"));
+/// A server that speaks TLS too, at a port of its own, with these files, and asks for clients' certificates or not.
+async fn with_tls(file: impl Fn(&str) -> String, clients: &str) -> Outcome<(Redis, u16)> {
     let port = free_port();
     let (cert, key, ca) = (file("server.pem"), file("server.key"), file("ca.pem"));
     let text = port.to_string();
@@ -243,14 +212,15 @@ async fn with_tls() -> Outcome<(Redis, u16)> {
         ["--tls-cert-file", &cert],
         ["--tls-key-file", &key],
         ["--tls-ca-cert-file", &ca],
-        ["--tls-auth-clients", "no"],
+        ["--tls-auth-clients", clients],
     ];
     Ok((Redis::with(&arguments.concat()).await?, port))
 }
 
 /// Over TLS everything works, watches too; a certificate of another authority, or for another name, is refused.
 pub(crate) async fn tls_checks_the_certificate() -> Outcome {
-    let (_redis, port) = with_tls().await?;
+    let file = |name: &str| format!("{}/tests/tls/{name}", env!("CARGO_MANIFEST_DIR"));
+    let (_redis, port) = with_tls(file, "no").await?;
     let ca = |name: &str| format!("{}/tests/tls/{name}.pem", env!("CARGO_MANIFEST_DIR"));
     let url = |ca: &str| format!("rediss://127.0.0.1:{port}/{}?ca={ca}", namespace());
     let pair = Pair::open(open(&url(&ca("ca"))).await?, "pair").await?;
@@ -258,13 +228,46 @@ pub(crate) async fn tls_checks_the_certificate() -> Outcome {
     assert_eq!(pair.bump().await?, 1);
     assert_eq!(changes.next().await.expect("a change")?.new, Some(1));
     // The process chooses its cryptography itself.
-    assert!(rustls::crypto::CryptoProvider::get_default().is_none(), "a provider was installed for the whole process");
-    refused(avout_redis::connect(&url(&ca("other"))).await, ErrorKind::Denied, "option ca");
-    refused(avout_redis::connect(&format!("rediss://127.0.0.1:{port}/n")).await, ErrorKind::Denied, "option ca");
+    assert!(
+        avout_tls::rustls::crypto::CryptoProvider::get_default().is_none(),
+        "a provider was installed for the whole process"
+    );
+    refused(avout_redis::connect(&url(&ca("other"))).await, ErrorKind::Denied, "tls_ca");
+    refused(avout_redis::connect(&format!("rediss://127.0.0.1:{port}/n")).await, ErrorKind::Denied, "tls_ca");
     let name = format!("rediss://[::ffff:127.0.0.1]:{port}/n?ca={}", ca("ca"));
-    refused(avout_redis::connect(&name).await, ErrorKind::Denied, "host name");
+    refused(avout_redis::connect(&name).await, ErrorKind::Denied, "for another host");
     let key = format!("rediss://127.0.0.1:{port}/n?ca={}/tests/tls/server.key", env!("CARGO_MANIFEST_DIR"));
     refused(avout_redis::connect(&key).await, ErrorKind::InvalidInput, "no certificate");
     refused(avout_redis::connect(&url("/nonexistent/ca.pem")).await, ErrorKind::InvalidInput, "/nonexistent/ca.pem");
+    Ok(())
+}
+
+/// A server that asks for a certificate of the client's own takes one of its authority, with a key that is encrypted. Without one, or with one of
+/// another authority, opening is refused at once, each time, with what to do.
+pub(crate) async fn tls_asks_for_the_clients_certificate() -> Outcome {
+    let files = Certificates::make()?;
+    let (_redis, port) = with_tls(|name| files.file(name), "yes").await?;
+    let tls = Tls::new().ca(files.file("ca.pem"));
+    let own = tls.clone().identity(files.file("client.pem"), files.file("sealed.key")).key_password("secret");
+    let at = |host: &str| Options::new(host, port).namespace(namespace());
+    let pair = Pair::open(stm(at("127.0.0.1").tls(own.clone()).open().await?), "pair").await?;
+    let mut changes = pair.a().watch().await?;
+    assert_eq!(pair.bump().await?, 1);
+    assert_eq!(changes.next().await.expect("a change")?.new, Some(1));
+    for _ in 0..20 {
+        let stranger = tls.clone().identity(files.file("stranger.pem"), files.file("stranger.key"));
+        for (tls, user) in [(tls.clone(), false), (tls.clone(), true), (stranger, false)] {
+            let options = at("127.0.0.1").tls(tls);
+            let options = if user { options.credentials("app", "canary") } else { options };
+            refused(options.open().await, ErrorKind::Denied, "tls_cert and tls_key");
+        }
+    }
+    // The name that is given counts, and not the host.
+    let other = at("::ffff:127.0.0.1").tls(own.clone().server_name("localhost"));
+    other.open().await?;
+    refused(at("127.0.0.1").tls(own.server_name("example.org")).open().await, ErrorKind::Denied, "for another host");
+    // A configuration that is ready is used as it is.
+    let ready = tls.identity(files.file("client.pem"), files.file("client.key")).config().await?;
+    at("localhost").tls(Tls::from_config(ready)).open().await?;
     Ok(())
 }

@@ -50,11 +50,13 @@ impl Client {
         coordinates.max_keys = 65_536;
         coordinates.definite_replies = true;
         coordinates.unique_revisions = true;
+        coordinates.readonly = shared.options.readonly;
         let mut stores = StoreCapabilities::default();
         stores.max_value = MAX_BYTES;
         stores.durable = durable;
         stores.shared_between_processes = in_file;
         stores.push = true;
+        stores.readonly = shared.options.readonly;
         let readers = Readers::new(reader, shared.options.readers);
         let process = std::process::id();
         let closed = AtomicBool::new(false);

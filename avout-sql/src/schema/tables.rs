@@ -62,6 +62,9 @@ pub(crate) fn prepare(connection: &mut Connection, options: &Options, writer: Na
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, !on).map(|_| ()).map_err(classify)
     };
     checkpoint_on_close(connection, false)?;
+    if options.readonly {
+        return patiently(options.busy_timeout, || look(connection));
+    }
     patiently(options.busy_timeout, || {
         find(connection)?;
         if connection.is_readonly("main").map_err(classify)? {
@@ -83,6 +86,22 @@ pub(crate) fn prepare(connection: &mut Connection, options: &Options, writer: Na
         transaction.commit().map_err(classify)?;
         Ok(found)
     })
+}
+
+/// The realm and the clock of a file that is there, for a client that only reads.
+fn look(connection: &mut Connection) -> Result<(Realm, Clock)> {
+    let transaction = connection.transaction().map_err(classify)?;
+    match find(&transaction)? {
+        Found::Ours => Ok((realm(&transaction)?, Clock::read(&transaction).map_err(classify)?)),
+        Found::Older => {
+            let message =
+                "the file has the tables of the version before, and readonly=true upgrades none: open it once to write";
+            Err(Error::new(ErrorKind::Unsupported, message))
+        }
+        Found::Empty => {
+            Err(Error::new(ErrorKind::NotFound, "the file has no tables of avout, and readonly=true makes none"))
+        }
+    }
 }
 
 /// Looks at a file without changing it.

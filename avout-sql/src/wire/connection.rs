@@ -64,6 +64,7 @@ pub(crate) fn connect(options: &Options, file: Option<&File>) -> Result<Connecti
         Synchronous::Full => ("FULL", "ON"),
         Synchronous::Normal => ("NORMAL", "OFF"),
     };
+    let query_only = if options.readonly { "ON" } else { "OFF" };
     // Some of these read the file, which others may be making or recovering just now.
     // No memory map: a file that somebody cuts would kill the process with SIGBUS.
     // On macOS an fsync leaves the data in the disk's own memory, which the loss of power empties; only a full one does not. Where the log
@@ -71,7 +72,7 @@ pub(crate) fn connect(options: &Options, file: Option<&File>) -> Result<Connecti
     let pragmas = format!(
         "PRAGMA synchronous = {synchronous}; PRAGMA trusted_schema = OFF; PRAGMA mmap_size = 0;
          PRAGMA journal_size_limit = 67108864; PRAGMA fullfsync = {fullfsync};
-         PRAGMA checkpoint_fullfsync = ON;"
+         PRAGMA checkpoint_fullfsync = ON; PRAGMA query_only = {query_only};"
     );
     match patiently(options.busy_timeout, || connection.execute_batch(&pragmas)).map_err(classify) {
         Ok(()) => Ok(connection),
@@ -107,7 +108,7 @@ mod tests {
         for (synchronous, expected) in [(Synchronous::Full, [2, 1, 1]), (Synchronous::Normal, [1, 0, 1])] {
             let options = Options::new(folder.path().join("state.db")).synchronous(synchronous);
             let Place::File(path) = &options.place else { panic!("a file") };
-            let file = File::prepare(path).expect("a file");
+            let file = File::prepare(path, true).expect("a file");
             let connection = connect(&options, Some(&file)).expect("a connection");
             let pragma =
                 |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).expect(name);

@@ -68,7 +68,7 @@ impl File {
     ///
     /// Folders on the way may be symbolic links, which are followed once, here. The file itself may neither be one nor
     /// have a second hard link: SQLite finds the log of a file by its name, so two names would be two logs.
-    pub(crate) fn prepare(path: &Path) -> Result<Self> {
+    pub(crate) fn prepare(path: &Path, make: bool) -> Result<Self> {
         let refused = |kind, why: &str| Err(Error::new(kind, format!("{why}: {}", path.display())));
         let Some(name) = path.file_name() else {
             return refused(ErrorKind::InvalidInput, "the path names no file");
@@ -89,17 +89,21 @@ impl File {
         options.write(true).create_new(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        match options.open(&path) {
-            Ok(_) => tracing::debug!(path = %path.display(), "made a new file"),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        match make.then(|| options.open(&path)) {
+            Some(Ok(_)) => tracing::debug!(path = %path.display(), "made a new file"),
+            Some(Err(error)) if error.kind() == io::ErrorKind::AlreadyExists => {}
             // A folder that cannot be written to may hold a file that can be opened; SQLite tells.
-            Err(_) if path.is_file() => {}
-            Err(error) => return Err(open_error(&error, &path).with_source(error)),
+            Some(Err(_)) if path.is_file() => {}
+            Some(Err(error)) => return Err(open_error(&error, &path).with_source(error)),
+            None => {}
         }
         drop(making);
         let refused = |kind, why: &str| Err(Error::new(kind, format!("{why}: {}", path.display())));
         let seen = match fs::symlink_metadata(&path) {
             Ok(seen) => seen,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !make => {
+                return refused(ErrorKind::NotFound, "there is no such file, and readonly=true makes none");
+            }
             Err(error) => return Err(open_error(&error, &path).with_source(error)),
         };
         if seen.is_symlink() {

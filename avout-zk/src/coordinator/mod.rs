@@ -10,7 +10,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use avout_core::Result;
 use avout_core::backend::history::Losses;
-use avout_core::backend::{self, CoordinatorCapabilities, Page, Watcher};
+use avout_core::backend::{self, Connection, CoordinatorCapabilities, Page, Watcher};
 use avout_core::protocol::{Commit, CommitOutcome, Key, Point, Snapshot};
 
 use crate::schema::Opened;
@@ -48,6 +48,7 @@ impl Coordinator {
         capabilities.max_keys = max_keys;
         capabilities.max_commit = client.options.max_request - max_keys * overhead;
         capabilities.max_record = capabilities.max_commit;
+        capabilities.readonly = client.options.readonly;
         Self { client, hub, capabilities }
     }
 }
@@ -60,6 +61,10 @@ impl backend::Coordinator for Coordinator {
 
     fn losses(&self) -> Option<&Arc<Losses>> {
         Some(self.client.history.losses())
+    }
+
+    fn connection(&self) -> Option<&Arc<Connection>> {
+        Some(&self.client.connection)
     }
 
     async fn read(&self, keys: &[Key], _at: Option<Point>) -> Result<Snapshot> {

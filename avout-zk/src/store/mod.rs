@@ -9,7 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use avout_core::Result;
 use avout_core::backend::history::Losses;
-use avout_core::backend::{self, Kind, Page, StateContainer, StoreCapabilities, VersionedStateContainer};
+use avout_core::backend::{self, Connection, Kind, Page, StateContainer, StoreCapabilities, VersionedStateContainer};
 use avout_core::protocol::{Key, Realm};
 use futures_util::stream::{self, StreamExt};
 use zookeeper::{Client as Zk, Error as ZkError, MultiReadResult, MultiReader};
@@ -45,11 +45,17 @@ impl backend::Store for Store {
     }
 
     fn capabilities(&self) -> StoreCapabilities {
-        parts::capabilities()
+        let mut capabilities = parts::capabilities();
+        capabilities.readonly = self.client.options.readonly;
+        capabilities
     }
 
     fn losses(&self) -> Option<&Arc<Losses>> {
         Some(self.client.history.losses())
+    }
+
+    fn connection(&self) -> Option<&Arc<Connection>> {
+        Some(&self.client.connection)
     }
 
     fn state(&self, key: &Key) -> Arc<dyn StateContainer> {

@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use avout_core::backend::history::{Era, History, Losses};
-use avout_core::backend::tasks;
+use avout_core::backend::{Connection, tasks};
 use avout_core::{Error, ErrorKind, Result};
 use futures_util::future::Either;
 use tokio::sync::watch;
@@ -23,6 +23,7 @@ pub(crate) struct Client {
     pub(crate) options: Arc<Options>,
     pub(crate) paths: Arc<Paths>,
     pub(crate) history: Arc<History>,
+    pub(crate) connection: Arc<Connection>,
     opened: OnceLock<Opened>,
     /// Whether reads take a majority.
     quorum: Arc<AtomicBool>,
@@ -48,14 +49,15 @@ pub(crate) struct Ground {
 impl Client {
     pub(crate) fn new(options: Options) -> Self {
         let paths = Arc::new(Paths::new(options.namespace.clone()));
-        let links = (0..options.connections).map(|_| Arc::new(Link::new(options.clone()))).collect();
+        let connection = Connection::new();
+        let links = (0..options.connections).map(|_| Arc::new(Link::new(options.clone(), &connection))).collect();
         // Until the servers have told how many they are.
         let quorum = Arc::new(AtomicBool::new(options.reads != Some(Reads::Sync)));
         // Points count changes of the servers' data, and know no eras.
         let history = Arc::new(History::new(64, Arc::new(Losses::new())));
         let options = Arc::new(options);
         let (opened, warned) = (OnceLock::new(), AtomicBool::new(false));
-        Self { options, paths, history, opened, quorum, warned, links, process: std::process::id() }
+        Self { options, paths, history, connection, opened, quorum, warned, links, process: std::process::id() }
     }
 
     /// Enters the namespace, which was found.

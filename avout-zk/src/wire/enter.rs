@@ -12,7 +12,9 @@
 use std::time::Duration;
 
 use avout_core::backend::history::{Entered, Era, History, Known};
-use avout_core::{Error, Result};
+use avout_core::{Error, ErrorKind, Result};
+use futures_util::FutureExt;
+use futures_util::future::Either;
 use zookeeper::{Client as Zk, CreateMode, Error as ZkError, MultiReadResult, MultiWriteError, Stat};
 
 use super::error::{Right, classify, classify_at, parent, unexpected};
@@ -113,8 +115,16 @@ impl Entrance<'_> {
     /// Looks, in one round trip; `None`: the namespace has not all znodes of eras.
     async fn look(self, zk: &Zk) -> Result<Option<Look>> {
         let session = zk.session_id().0;
-        // The number of a change tells the leader's epoch.
-        let entered = zk.set_data(&self.paths.entered, b"", None);
+        // The number of a change tells the leader's epoch. Who only reads has a majority agree to a change of nothing.
+        let mut nothing = zk.new_multi_writer();
+        nothing.add_check_version(&self.paths.clock, -1).map_err(classify)?;
+        let entered = match self.options.readonly {
+            true => Either::Left(nothing.commit().map(|done| match done {
+                Ok(_) => Err(ZkError::NoAuth),
+                Err(error) => Err(ZkError::from(error)),
+            })),
+            false => Either::Right(zk.set_data(&self.paths.entered, b"", None)),
+        };
         let mut reader = zk.new_multi_reader();
         reader.add_get_data(&self.paths.clock).map_err(classify)?;
         reader.add_get_data(&self.paths.era).map_err(classify)?;
@@ -153,6 +163,11 @@ impl Entrance<'_> {
 
     /// Makes the znodes of the eras, where the version before has made the namespace.
     async fn make(self, zk: &Zk) -> Result<()> {
+        if self.options.readonly {
+            let message =
+                "the namespace is of the version before, and readonly=true upgrades none: open it once to write";
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
         let options = &made_by(self.options, CreateMode::Persistent);
         for path in [&self.paths.era, &self.paths.entered] {
             match zk.create(path, b"", options).await {

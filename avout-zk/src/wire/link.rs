@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use avout_core::backend::history::Era;
-use avout_core::backend::tasks;
+use avout_core::backend::{Connection, tasks};
 use avout_core::{Error, ErrorKind, Result};
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
@@ -69,10 +69,12 @@ pub(super) enum Fit {
 }
 
 impl Link {
-    pub(super) fn new(options: Options) -> Self {
+    pub(super) fn new(options: Options, connection: &Arc<Connection>) -> Self {
         let state = Arc::new(watch::Sender::new(State::Idle));
         let wanted = Arc::new(Notify::new());
-        let task = tasks::connections().spawn(keep(options, Arc::clone(&state), Arc::clone(&wanted))).abort_handle();
+        let task =
+            tasks::connections().spawn(keep(options, Arc::clone(connection), Arc::clone(&state), Arc::clone(&wanted)));
+        let task = task.abort_handle();
         let (entered, entering) = (Mutex::default(), tokio::sync::Mutex::default());
         Self { state, load: AtomicUsize::new(0), wanted, entered, entering, task }
     }
@@ -183,7 +185,7 @@ fn connected(state: &State) -> Option<(Arc<Zk>, u64)> {
 }
 
 /// Looks after one connection for as long as the client lives.
-async fn keep(options: Options, state: Arc<watch::Sender<State>>, wanted: Arc<Notify>) {
+async fn keep(options: Options, connection: Arc<Connection>, state: Arc<watch::Sender<State>>, wanted: Arc<Notify>) {
     let mut turn = 0;
     let mut pause = Duration::from_millis(10);
     wanted.notified().await;
@@ -193,6 +195,7 @@ async fn keep(options: Options, state: Arc<watch::Sender<State>>, wanted: Arc<No
             Ok(zk) => {
                 pause = Duration::from_millis(10);
                 turn += 1;
+                let _up = connection.up();
                 follow(Arc::new(zk), &options.servers, &state, turn).await;
                 state.send_replace(State::Connecting);
             }

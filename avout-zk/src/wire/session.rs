@@ -5,10 +5,11 @@ use std::pin::{Pin, pin};
 use std::sync::{Mutex, PoisonError};
 use std::task::Poll;
 
+use avout_tls::Refused;
 use spawns_core::{Spawn, Task};
 use zookeeper::{Client as Zk, Error as ZkError, SaslOptions, SessionState, StateWatcher};
 
-use super::tls::{self, Refused};
+use super::tls;
 use crate::options::{Auth, Options};
 
 /// Why there is no session.

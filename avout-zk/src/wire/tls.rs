@@ -1,20 +1,16 @@
 //! Certificates, and why a server is not taken for the right one.
 
-use std::fs;
 use std::io::{self, ErrorKind as IoKind};
 use std::net::{TcpStream, ToSocketAddrs};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use avout_core::{Error, ErrorKind, Result};
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{CertificateError, ClientConfig, ClientConnection, RootCertStore};
+use avout_tls::rustls::crypto::CryptoProvider;
+use avout_tls::rustls::pki_types::ServerName;
+use avout_tls::rustls::{ClientConfig, ClientConnection};
+use avout_tls::{Refused, Tls};
 use zookeeper::{Error as ZkError, TlsOptions};
-
-use crate::options::Tls;
 
 /// A connection that takes longer is looked at.
 const SLOW: Duration = Duration::from_millis(300);
@@ -23,89 +19,27 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// How long a server may take to refuse the client's certificate after the handshake. It says nothing if it takes it.
 const REFUSAL: Duration = Duration::from_millis(300);
 
-/// Why no server's certificate was taken, or no server took the client's.
-#[derive(Clone, Debug)]
-pub(crate) struct Refused(rustls::Error);
-
-impl Refused {
-    /// What the user is told.
-    pub(crate) fn told(&self) -> Error {
-        let message = match &self.0 {
-            // A signature that does not fit is one of another authority with the same name.
-            rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
-                "the server's certificate is signed by none of those in tls_ca: give the file with the servers' authority"
-            }
-            rustls::Error::InvalidCertificate(
-                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            ) => "the server's certificate is for another host: name the servers as their certificates do",
-            rustls::Error::InvalidCertificate(
-                CertificateError::Expired
-                | CertificateError::ExpiredContext { .. }
-                | CertificateError::NotValidYet
-                | CertificateError::NotValidYetContext { .. },
-            ) => "the server's certificate is expired or not valid yet: renew it, or set the clock",
-            rustls::Error::InvalidCertificate(_) => "the server's certificate is not valid",
-            rustls::Error::AlertReceived(_) => {
-                "the server refuses the client: give it a certificate of its own that the servers trust (tls_cert, tls_key)"
-            }
-            _ => "the server and the client have no way to speak TLS with each other",
-        };
-        Error::new(ErrorKind::Denied, message).with_source(self.0.clone())
-    }
-}
-
 /// Reads the files that the options name, for the driver.
 ///
 /// # Errors
-/// [`InvalidInput`](ErrorKind::InvalidInput) names the file.
+/// [`InvalidInput`](ErrorKind::InvalidInput) names the file; [`Unsupported`](ErrorKind::Unsupported): the driver cannot be given it.
 pub(crate) fn certificates(tls: &Tls) -> Result<TlsOptions> {
+    tls.check_without_config()?;
     // The driver takes the process's own provider, and panics if there is none and several are built in. Installing fails
     // if one was chosen meanwhile, which is as good.
     if CryptoProvider::get_default().is_none() {
-        let _ = aws_lc_rs::default_provider().install_default();
+        let _ = CryptoProvider::clone(&avout_tls::provider()).install_default();
     }
-    let wrong = |path: &Path| {
-        let message = format!("the file {} has no certificate or key that can be read, in PEM", path.display());
-        move |error: ZkError| Error::new(ErrorKind::InvalidInput, message).with_source(error)
+    let read = tls.read()?;
+    let wrong = |error: ZkError| {
+        let message = "the driver takes none of these certificates, or not the key";
+        Error::new(ErrorKind::InvalidInput, message).with_source(error)
     };
-    let mut certificates = TlsOptions::new().with_pem_ca(&read(&tls.ca)?).map_err(wrong(&tls.ca))?;
-    if let Some((certificate, key)) = &tls.identity {
-        let (text, key_text) = (read(certificate)?, read(key)?);
-        if CertificateDer::pem_slice_iter(text.as_bytes()).flatten().next().is_none() {
-            return Err(wrong(certificate)(ZkError::BadArguments(&"no certificate")));
-        }
-        certificates = certificates.with_pem_identity(&text, &key_text).map_err(wrong(key))?;
+    let certificates = TlsOptions::new().with_pem_ca(&read.authorities_pem()).map_err(wrong)?;
+    match read.identity_pem() {
+        Some((certificate, key)) => certificates.with_pem_identity(&certificate, &key).map_err(wrong),
+        None => Ok(certificates),
     }
-    config(tls)?;
-    Ok(certificates)
-}
-
-fn read(path: &Path) -> Result<String> {
-    fs::read_to_string(path).map_err(|error| {
-        let message = format!("the file {} cannot be read", path.display());
-        Error::new(ErrorKind::InvalidInput, message).with_source(error)
-    })
-}
-
-/// The same files, for a look of our own.
-fn config(tls: &Tls) -> Result<ClientConfig> {
-    let invalid = |error: rustls::Error| {
-        let message = "tls_cert and tls_key do not go together, or rustls takes them not";
-        Error::new(ErrorKind::InvalidInput, message).with_source(error)
-    };
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(CertificateDer::pem_slice_iter(read(&tls.ca)?.as_bytes()).flatten());
-    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
-    let builder = builder.with_safe_default_protocol_versions().map_err(invalid)?.with_root_certificates(roots);
-    let Some((certificate, key)) = &tls.identity else {
-        return Ok(builder.with_no_client_auth());
-    };
-    let chain = CertificateDer::pem_slice_iter(read(certificate)?.as_bytes()).flatten().collect();
-    let key_of = PrivateKeyDer::from_pem_slice(read(key)?.as_bytes()).map_err(|error| {
-        let message = format!("the file {} has no key that can be read, in PEM", key.display());
-        Error::new(ErrorKind::InvalidInput, message).with_source(error)
-    })?;
-    builder.with_client_auth_cert(chain, key_of).map_err(invalid)
 }
 
 /// Waits until it is known that all servers which can be reached are refused, or refuse, for their certificates.
@@ -122,15 +56,15 @@ pub(super) async fn refused(tls: &Tls, servers: &str, limit: Duration) -> Refuse
 }
 
 fn look(tls: &Tls, servers: &str, limit: Duration) -> Option<Refused> {
-    let config = Arc::new(config(tls).ok()?);
+    let config = tls.read().and_then(|read| read.config()).ok()?;
     let mut refused = None;
     for server in servers.split(',') {
         match handshake(&config, server, limit) {
             Ok(()) => return None,
-            Err(error) => refused = refused.or_else(|| of_certificates(&error)),
+            Err(error) => refused = refused.or_else(|| Refused::of(&error)),
         }
     }
-    refused.map(Refused)
+    refused
 }
 
 fn handshake(config: &Arc<ClientConfig>, server: &str, limit: Duration) -> io::Result<()> {
@@ -152,20 +86,7 @@ fn handshake(config: &Arc<ClientConfig>, server: &str, limit: Duration) -> io::R
     let refused =
         connection.read_tls(&mut stream).and_then(|_| connection.process_new_packets().map_err(io::Error::other));
     match refused {
-        Err(error) if of_certificates(&error).is_some() => Err(error),
+        Err(error) if Refused::of(&error).is_some() => Err(error),
         _ => Ok(()),
     }
-}
-
-/// The error, if both sides can be reached and do not take each other.
-fn of_certificates(error: &io::Error) -> Option<rustls::Error> {
-    let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
-    let refused = matches!(
-        error,
-        rustls::Error::InvalidCertificate(_)
-            | rustls::Error::AlertReceived(_)
-            | rustls::Error::PeerIncompatible(_)
-            | rustls::Error::NoCertificatesPresented
-    );
-    refused.then(|| error.clone())
 }

@@ -85,6 +85,17 @@ impl Fixture for Zk {
         Ok(Backend { coordinator: Some(opened.coordinator), store: Some(opened.store) })
     }
 
+    async fn open_readonly(&self, namespace: &str) -> Option<avout_core::Result<Backend>> {
+        let sign = if self.options.is_empty() { '?' } else { '&' };
+        let opened = async {
+            let addresses = self.addresses(namespace).await?;
+            let url = format!("zk://{addresses}/{namespace}{}{sign}readonly=true", self.options);
+            let opened = avout_zk::connect(&url).await?;
+            Ok(Backend { coordinator: Some(opened.coordinator), store: Some(opened.store) })
+        };
+        Some(opened.await)
+    }
+
     async fn remove(&self, namespace: &str) {
         self.proxies.remove(namespace).await;
     }

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use avout_conformance::servers::{ZooKeeper, free_port, shared};
+use avout_conformance::servers::{Certificates, ZooKeeper, free_port, shared};
 use avout_core::ErrorKind;
 use avout_zk::zookeeper::{Acl, Acls, AuthId, Client, CreateMode, Permission};
 
@@ -22,6 +22,7 @@ tests![
     no_password_is_in_the_logs,
     tls_takes_the_servers_that_it_trusts,
     tls_says_what_is_refused,
+    tls_shows_the_clients_certificate,
 ];
 
 fn with_user(url: &str, user: &str) -> String {
@@ -230,15 +231,17 @@ async fn tls_server(store: &str, client: &str) -> Result<(ZooKeeper, u16), Box<d
     if jars.iter().all(|jar| Path::new(jar).exists()) {
         builder = builder.java(format!("-Xbootclasspath/a:{}", jars.join(":")));
     }
-    let zk = builder
+    builder = builder
         .config(format!("secureClientPort={port}"))
         .config("serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory")
         .config(format!("ssl.keyStore.location={store}"))
-        .config("ssl.keyStore.password=password")
-        .config(format!("ssl.clientAuth={client}"))
-        .start()
-        .await?;
-    Ok((zk, port))
+        .config(format!("ssl.clientAuth={client}"));
+    // A file in PEM is no encrypted store, and has the authority beside it.
+    builder = match store.strip_suffix("pair.pem") {
+        Some(folder) => builder.config(format!("ssl.trustStore.location={folder}ca.pem")),
+        None => builder.config("ssl.keyStore.password=password"),
+    };
+    Ok((builder.start().await?, port))
 }
 
 /// With TLS a server is taken whose certificate is signed by a trusted one for its name. Another one is an error at once, which says
@@ -253,7 +256,7 @@ async fn tls_takes_the_servers_that_it_trusts() -> Outcome {
     assert_eq!(hello(&stm, &a, &b).await?, 1);
     let begun = Instant::now();
     for (url, says) in [
-        (format!("zk://localhost:{port}/tls?tls_ca={other}"), "signed by none"),
+        (format!("zk://localhost:{port}/tls?tls_ca={other}"), "signed by no authority"),
         (format!("zk://127.0.0.1:{port}/tls?tls_ca={pem}"), "for another host"),
     ] {
         let error = client(&url).await.expect_err("no trusted server");
@@ -293,5 +296,35 @@ async fn tls_says_what_is_refused() -> Outcome {
     let error = client(&format!("zk://localhost:{port}/tls?tls_ca={pem}")).await.expect_err("no certificate");
     assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
     assert!(error.to_string().contains("tls_cert"), "{error}");
+    Ok(())
+}
+
+/// A server that asks for a certificate of the client's own takes one of its authority, with a key that is encrypted, and refuses one of another
+/// authority at once. What the driver cannot be given is refused before anything is sent.
+async fn tls_shows_the_clients_certificate() -> Outcome {
+    let files = Certificates::make()?;
+    let pair = files.file("pair.pem");
+    std::fs::write(
+        &pair,
+        [std::fs::read(files.file("server.key"))?, std::fs::read(files.file("server.pem"))?].concat(),
+    )?;
+    let (_zk, port) = tls_server(&pair, "need").await?;
+    let ca = files.file("ca.pem");
+    let url = |name: &str, key: &str| {
+        let (cert, key) = (files.file(name), files.file(key));
+        format!("zk://localhost:{port}/tls?tls_ca={ca}&tls_cert={cert}&tls_key={key}")
+    };
+    let stm = client(&format!("{}&tls_key_password=secret", url("client.pem", "sealed.key"))).await?;
+    let (a, b) = two_refs(&stm).await?;
+    assert_eq!(hello(&stm, &a, &b).await?, 1);
+    for (url, kind, says) in [
+        (url("stranger.pem", "stranger.key"), ErrorKind::Denied, "tls_cert and tls_key"),
+        (url("client.pem", "sealed.key"), ErrorKind::InvalidInput, "sealed.key"),
+        (format!("{}&tls_server_name=zk", url("client.pem", "client.key")), ErrorKind::Unsupported, "tls_server_name"),
+    ] {
+        let error = client(&url).await.expect_err(says);
+        assert_eq!(error.kind(), kind, "{error:?}");
+        assert!(error.to_string().contains(says), "{error}");
+    }
     Ok(())
 }

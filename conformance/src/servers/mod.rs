@@ -12,6 +12,8 @@
 //! [`Proxy`] breaks the connections between clients and a server at a chosen moment, and [`Proxies`] are what a fixture of the
 //! laws needs of them.
 //!
+//! [`Certificates`] are for tests of TLS.
+//!
 //! A server of another kind is a [`Node`] that is made from a [`Spec`].
 //!
 //! # Examples
@@ -31,6 +33,7 @@
 //! This module needs the feature `servers` and a Unix.
 
 mod bson;
+mod certificates;
 mod error;
 mod find;
 mod frame;
@@ -50,6 +53,7 @@ mod tests;
 mod wire;
 mod zookeeper;
 
+pub use certificates::Certificates;
 pub use error::Error;
 pub use frame::{Framing, Protocol};
 pub use group::Servers;

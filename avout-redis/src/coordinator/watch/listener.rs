@@ -16,6 +16,8 @@ use crate::wire::{Client, closed};
 /// How often a connection that hears nothing is asked whether it is still one, and whether the namespace is still there and
 /// its changes told.
 const PING: Duration = Duration::from_secs(5);
+/// How often those who watch look by themselves, where nobody has the server tell of changes who may write.
+const LOOK: Duration = Duration::from_millis(250);
 /// Pauses between attempts to connect again.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LAST_PAUSE: Duration = Duration::from_secs(1);
@@ -87,12 +89,9 @@ impl Task {
         }
     }
 
-    /// Whether the connection works, and the server tells of changes.
-    async fn is_told(&self, wire: &Wire) -> bool {
-        match self.client.upgrade() {
-            Some(client) => client.is_marked_watched(wire).await,
-            None => false,
-        }
+    /// Whether the server tells of changes; `None`: the connection does not work.
+    async fn is_told(&self, wire: &Wire) -> Option<bool> {
+        self.client.upgrade()?.is_marked_watched(wire).await
     }
 
     async fn tell_if_gone(&self) -> bool {
@@ -113,7 +112,7 @@ impl Task {
         // The server may have given the namespace away, and nobody have noticed.
         ear.add(self.watched.channels()).await.inspect_err(|_| link.retire())?;
         // Only now: what is committed once the mark is there is heard.
-        client.mark_watched(&link, &ear.wire).await?;
+        ear.told = client.mark_watched(&link, &ear.wire).await?;
         for (channels, done) in self.waiting.drain(..) {
             // Those were put into the map before they were asked for.
             debug_assert!(channels.iter().all(|channel| ear.channels.contains(channel)) || done.is_closed());
@@ -126,7 +125,8 @@ impl Task {
     async fn listen(&mut self, mut ear: Ear) {
         let ended = Arc::clone(&ear.ended);
         // However many requests come meanwhile.
-        let mut next_look = Box::pin(sleep(PING));
+        let pause = |ear: &Ear| if ear.told { PING } else { LOOK };
+        let mut next_look = Box::pin(sleep(pause(&ear)));
         loop {
             tokio::select! {
                 () = ended.notified() => return,
@@ -152,10 +152,19 @@ impl Task {
                     }
                 },
                 () = &mut next_look => {
-                    if !self.is_told(&ear.wire).await || self.tell_if_gone().await {
+                    match self.is_told(&ear.wire).await {
+                        None => return,
+                        Some(false) if ear.told => return,
+                        Some(told) if !ear.told => {
+                            self.watched.ring_all(|_| ());
+                            ear.told = told;
+                        }
+                        Some(_) => {}
+                    }
+                    if self.tell_if_gone().await {
                         return;
                     }
-                    next_look.as_mut().reset(Instant::now() + PING);
+                    next_look.as_mut().reset(Instant::now() + pause(&ear));
                 }
             }
         }

@@ -10,11 +10,12 @@ use crate::wire::{Client, Loaded, Script, classify};
 impl Client {
     /// Has the server tell what is committed from now on. `wire` listens already, and goes where `link` does.
     ///
-    /// The mark stays for as long as the history does, so it is written at most once for each.
+    /// The mark stays for as long as the history does, so it is written at most once for each. A client that only reads does not write
+    /// it: `false` if it is not there, and nothing is told.
     ///
     /// # Errors
     /// As for a read; [`Unavailable`](ErrorKind::Unavailable) also if the server is in another era than the link, which is given up.
-    pub(crate) async fn mark_watched(&self, link: &Link, wire: &Wire) -> Result<()> {
+    pub(crate) async fn mark_watched(&self, link: &Link, wire: &Wire) -> Result<bool> {
         let changed = || {
             link.retire();
             Error::new(ErrorKind::Unavailable, "the server changed while it was asked to tell of changes")
@@ -28,23 +29,23 @@ impl Client {
         look.arg(&self.names.cells).arg(CLOCK).arg(WATCHED);
         let (clock, mark): (Value, Value) = wire.ask(&look).await.map_err(refused)?;
         self.check(link, seen, Some(&clock)).ok_or_else(changed)?;
-        if mark != Value::Nil {
-            return Ok(());
+        if mark != Value::Nil || self.options.readonly {
+            return Ok(mark != Value::Nil);
         }
         let scripts = Loaded::load(wire).await.map_err(refused)?;
         let head = Self::head(link, seen);
         let mut cmd = scripts.call(Script::Watch, &[&self.names.cells], 1, head.len());
         match wire.ask::<Value>(cmd.arg(&head[..])).await.map_err(refused)? {
-            Value::Int(3) => Ok(()),
+            Value::Int(3) => Ok(true),
             _ => Err(changed()),
         }
     }
 
-    /// Whether the mark is still there, asked with a connection that listens.
-    pub(crate) async fn is_marked_watched(&self, wire: &Wire) -> bool {
+    /// Whether the mark is there, asked with a connection that listens; `None`: no answer comes.
+    pub(crate) async fn is_marked_watched(&self, wire: &Wire) -> Option<bool> {
         let mut look = redis::cmd("HGET");
         look.arg(&self.names.cells).arg(WATCHED);
-        wire.ask::<Value>(&look).await.is_ok_and(|mark| mark != Value::Nil)
+        wire.ask::<Value>(&look).await.ok().map(|mark| mark != Value::Nil)
     }
 
     /// Whether the namespace is surely gone from the server.

@@ -1,20 +1,20 @@
 //! Plain connections to servers, over TCP and TLS.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use avout_core::backend::Up;
 use avout_core::{Error, ErrorKind, Result};
+use avout_tls::Tls;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, ProtocolVersion, PushInfo, RedisConnectionInfo, RedisError, RedisResult};
-use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::pulse::{Heard, Pulse};
-use super::tls;
 use crate::options::{Address, Credentials, Options};
 use crate::wire::{classify, is_answer};
 
@@ -26,7 +26,7 @@ pub(crate) type Listener = Box<dyn Fn(PushInfo) + Send + Sync>;
 
 /// Makes connections.
 pub(crate) struct Dialer {
-    tls: Option<TlsConnector>,
+    tls: Option<(Tls, TlsConnector)>,
     timeout: Duration,
     limit: Duration,
     name: String,
@@ -37,7 +37,36 @@ pub(crate) struct Dialer {
 pub(crate) struct Wire {
     pub(crate) connection: MultiplexedConnection,
     pub(crate) pulse: Arc<Pulse>,
+    /// Counts it as one by which requests go, until it ends.
+    counted: Arc<Counted>,
     driver: AbortHandle,
+}
+
+/// Whether a connection counts as one by which requests go.
+#[derive(Debug, Default)]
+struct Counted(Mutex<Presence>);
+
+#[derive(Debug, Default)]
+struct Presence {
+    up: Option<Up>,
+    ended: bool,
+}
+
+impl Counted {
+    fn lock(&self) -> MutexGuard<'_, Presence> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Held by what drives a connection.
+struct Driven(Arc<Counted>);
+
+impl Drop for Driven {
+    fn drop(&mut self) {
+        let mut presence = self.0.lock();
+        presence.ended = true;
+        drop(presence.up.take());
+    }
 }
 
 impl Wire {
@@ -46,12 +75,20 @@ impl Wire {
         self.driver.abort();
     }
 
+    /// Requests go by it from now on.
+    pub(crate) fn counts(&self, up: Up) {
+        let mut presence = self.counted.lock();
+        if !presence.ended {
+            presence.up = Some(up);
+        }
+    }
+
     /// Sends a command and waits for its answer.
     pub(crate) async fn ask<T: redis::FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
         let asked = self.pulse.asked();
         let answer = command.query_async(&mut self.connection.clone()).await;
         asked.end();
-        answer
+        answer.map_err(|error| self.pulse.cause(error))
     }
 
     /// Sends several commands together.
@@ -59,7 +96,7 @@ impl Wire {
         let asked = self.pulse.asked();
         let answer = commands.query_async(&mut self.connection.clone()).await;
         asked.end();
-        answer
+        answer.map_err(|error| self.pulse.cause(error))
     }
 }
 
@@ -71,7 +108,10 @@ impl Drop for Wire {
 
 impl Dialer {
     pub(crate) async fn new(options: &Options) -> Result<Self> {
-        let tls = if options.tls { Some(tls::connector(options.ca.as_deref()).await?) } else { None };
+        let tls = match &options.tls {
+            Some(tls) => Some((tls.clone(), TlsConnector::from(tls.config().await?))),
+            None => None,
+        };
         let name = options.namespace.chars().map(|c| if c.is_ascii_graphic() { c } else { '_' }).collect();
         // One server that does not answer must not use up the time of the others.
         let limit = options.connect_timeout / if options.addresses.len() > 1 { 3 } else { 1 };
@@ -87,12 +127,17 @@ impl Dialer {
         listener: Option<Listener>,
     ) -> Result<Wire> {
         let unreachable = unreachable_at(address);
+        let secure = match &self.tls {
+            Some((tls, connector)) => Some((connector, tls.name_at(&address.host)?)),
+            None => None,
+        };
         let dialling = async {
             let stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
             stream.set_nodelay(true)?;
-            let Some(tls) = &self.tls else { return self.begin(stream, credentials, listener).await };
-            let name = ServerName::try_from(address.host.clone()).map_err(io::Error::other)?;
-            self.begin(tls.connect(name, stream).await?, credentials, listener).await
+            match secure {
+                Some((tls, name)) => self.begin(tls.connect(name, stream).await?, credentials, listener).await,
+                None => self.begin(stream, credentials, listener).await,
+            }
         };
         let late = |_| RedisError::from(io::Error::from(io::ErrorKind::TimedOut));
         let wire = timeout(self.limit, dialling).await.map_err(late).flatten().map_err(&unreachable)?;
@@ -129,9 +174,16 @@ impl Dialer {
             });
         }
         let stream = Heard::new(stream, Arc::clone(&pulse));
-        let (connection, driver) = MultiplexedConnection::new_with_config(&settings, stream, config).await?;
-        let driver = tokio::spawn(driver).abort_handle();
-        Ok(Wire { connection, pulse, driver })
+        let made = MultiplexedConnection::new_with_config(&settings, stream, config).await;
+        let (connection, driver) = made.map_err(|error| pulse.cause(error))?;
+        let counted = Arc::<Counted>::default();
+        let driven = Driven(Arc::clone(&counted));
+        let drive = async move {
+            let _driven = driven;
+            driver.await;
+        };
+        let driver = tokio::spawn(drive).abort_handle();
+        Ok(Wire { connection, pulse, counted, driver })
     }
 
     /// So that an operator finds avout's connections in `CLIENT LIST`. A user who may not do it goes on without.

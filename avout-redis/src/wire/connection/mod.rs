@@ -7,7 +7,6 @@ mod lanes;
 mod link;
 mod pace;
 mod pulse;
-mod tls;
 
 pub(crate) use dial::{Dialer, Listener, Wire, unreachable_at};
 pub(crate) use home::Home;

@@ -2,11 +2,13 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use avout_tls::Refused;
+use redis::RedisError;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
@@ -20,6 +22,8 @@ pub(crate) struct Pulse {
     /// Grows with all that comes, and with all that goes out again after it had to wait.
     beats: AtomicU64,
     begun: Notify,
+    /// The server does not take this client's certificate. It says so after the handshake, when it may have been asked already.
+    refused: OnceLock<Refused>,
 }
 
 /// A request, from its beginning to its end.
@@ -49,6 +53,20 @@ impl Pulse {
             self.begun.notify_one();
         }
         Asked { pulse: self, ended: false }
+    }
+
+    /// Why a request got no answer: what the server has said of the client's certificate, or else the error.
+    pub(crate) fn cause(&self, error: RedisError) -> RedisError {
+        match self.refused.get() {
+            Some(refused) => RedisError::from(io::Error::other(refused.clone())),
+            None => error,
+        }
+    }
+
+    fn note(&self, error: &io::Error) {
+        if let Some(refused) = Refused::of(error) {
+            let _ = self.refused.set(refused);
+        }
     }
 
     pub(crate) fn beats(&self) -> u64 {
@@ -121,6 +139,21 @@ impl<S> Heard<S> {
     }
 }
 
+impl<S: AsyncRead + Unpin> Heard<S> {
+    /// Nothing can be sent any more. What the server said before it ended the connection tells why.
+    fn hear_out(&mut self, context: &mut Context<'_>) {
+        let mut words = [0; 512];
+        loop {
+            let mut buffer = ReadBuf::new(&mut words);
+            match Pin::new(&mut self.stream).poll_read(context, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
+                Poll::Ready(Err(error)) => return self.pulse.note(&error),
+                _ => return,
+            }
+        }
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -132,21 +165,31 @@ impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
         if buffer.filled().len() > before {
             self.beat();
         }
+        if let Poll::Ready(Err(error)) = &read {
+            self.pulse.note(error);
+        }
         read
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Heard<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Heard<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
         if std::mem::replace(&mut self.held, written.is_pending()) && written.is_ready() {
             self.beat();
         }
+        if let Poll::Ready(Err(_)) = &written {
+            self.hear_out(context);
+        }
         written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        if let Poll::Ready(Err(_)) = &flushed {
+            self.hear_out(context);
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -55,7 +55,7 @@ impl Finder {
             }
             Topology::Cluster => {
                 let credentials = options.credentials.clone();
-                let cluster = Cluster::new(Arc::clone(&dialer), credentials, &names.meta, options.tls, limit);
+                let cluster = Cluster::new(Arc::clone(&dialer), credentials, &names.meta, options.tls.is_some(), limit);
                 Way::Cluster(Arc::new(cluster))
             }
         };

@@ -222,6 +222,11 @@ impl Fixture for Broken {
         })
     }
 
+    async fn open_readonly(&self, namespace: &str) -> Option<Result<Backend>> {
+        let opened = Local::reading(namespace);
+        Some(opened.map(|local| Backend { coordinator: Some(local.coordinator()), store: Some(local.store()) }))
+    }
+
     async fn beside(&self, namespace: &str) -> Result<Vec<Arc<dyn Store>>> {
         let client = self.common.clients.fetch_add(1, Ordering::SeqCst);
         let local = |part| Local::named(&format!("{namespace}_{part}")).store();

@@ -1,0 +1,41 @@
+use std::time::Duration;
+
+use super::Stm;
+use crate::error::Result;
+
+impl Stm {
+    /// Asks the coordinator, and each attached store of another realm, for an answer, and tells how long the slowest took: one
+    /// round trip each, all at once.
+    ///
+    /// # Contract
+    /// - It is sent once. An outage that other operations would wait for is told at once, which is what a health check asks for.
+    /// - An answer means that this client's next read can be answered, by the server that takes writes. It says nothing of
+    ///   rights to write.
+    /// - It changes nothing, and needs the right to read only.
+    ///
+    /// # Errors
+    /// [`Unavailable`](crate::ErrorKind::Unavailable): there is no connection, or no answer came within the store's own time-out or by
+    /// the client's [deadline](super::StmBuilder::deadline), whichever is shorter.
+    /// [`StoreLost`](crate::ErrorKind::StoreLost): the namespace was emptied or made anew, or commits were lost of which nobody was told yet.
+    /// [`Denied`](crate::ErrorKind::Denied), [`Closed`](crate::ErrorKind::Closed), [`Nested`](crate::ErrorKind::Nested).
+    ///
+    /// # Cancel safety
+    /// Safe: it changes nothing.
+    ///
+    /// # Examples
+    /// ```
+    /// # use std::time::Duration;
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> avout_core::Result<()> {
+    /// # let local = avout_local::Local::new();
+    /// let stm = avout_core::Stm::builder(local.coordinator(), local.store()).deadline(Some(Duration::from_secs(2))).build();
+    /// match stm.ping().await {
+    ///     Ok(took) => println!("well, after {took:?}"),
+    ///     Err(error) => println!("ill: {error}"),
+    /// }
+    /// # stm.ping().await.map(drop) }
+    /// ```
+    pub async fn ping(&self) -> Result<Duration> {
+        self.engine.begin("ping")?;
+        self.engine.ping().await.map_err(|error| error.during("ping"))
+    }
+}
