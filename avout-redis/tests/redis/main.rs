@@ -1,5 +1,6 @@
 //! What only Redis does: its requests, its settings, and faults of real servers.
 
+mod backups;
 mod cluster;
 mod failover;
 mod faults;
@@ -13,6 +14,7 @@ mod sessions;
 mod settings;
 mod support;
 
+use backups::*;
 use cluster::*;
 use failover::*;
 use faults::*;
@@ -85,4 +87,6 @@ avout_conformance::server_tests![
     several_commands_follow_the_new_master,
     any_node_leads_to_the_cluster_and_all_are_remembered,
     a_moving_slot_holds_up_nobody_longer_than_it_takes,
+    a_snapshot_is_restored_under_running_clients,
+    a_log_is_restored_under_running_clients,
 ];
