@@ -95,6 +95,7 @@ impl Client {
         match &verdict {
             Verdict::Keep | Verdict::Moving => {}
             Verdict::Doubt => self.doubt(),
+            Verdict::Anew => link.retire(),
             Verdict::Moved(to) => {
                 if let Some(to) = to.as_ref().filter(|to| !to.host.is_empty()) {
                     self.finder.is_at(to);

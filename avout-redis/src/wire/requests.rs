@@ -51,7 +51,7 @@ impl Tries {
     /// After an error: whether the request is made again, which the server did nothing of. `lost` is what it means that no reply came.
     fn refused(&mut self, client: &Client, link: &Link, error: RedisError, lost: ErrorKind) -> Result<()> {
         match client.heed(link, &error) {
-            Verdict::Moved(_) => Ok(()),
+            Verdict::Moved(_) | Verdict::Anew => Ok(()),
             Verdict::Moving if self.moving.get_or_insert_with(Instant::now).elapsed() < MOVING => {
                 self.pause = true;
                 Ok(())

@@ -13,6 +13,8 @@ pub(crate) enum Verdict {
     Doubt,
     /// Nothing more is asked of this server.
     Leave,
+    /// Nothing was done: the server does not know the connection's user any more.
+    Anew,
     /// Nothing was done: the namespace has gone to this node, if that was told.
     Moved(Option<Address>),
     /// Nothing was done: the namespace is on its way to another node.
@@ -35,8 +37,9 @@ fn weight(verdict: &Verdict) -> u8 {
         Verdict::Keep => 0,
         Verdict::Doubt => 1,
         Verdict::Moving => 2,
-        Verdict::Moved(_) => 3,
-        Verdict::Leave => 4,
+        Verdict::Anew => 3,
+        Verdict::Moved(_) => 4,
+        Verdict::Leave => 5,
     }
 }
 
@@ -45,6 +48,7 @@ fn of(answer: &ServerError) -> Verdict {
         "MOVED" => Verdict::Moved(answer.details().and_then(place)),
         "ASK" | "TRYAGAIN" => Verdict::Moving,
         "NOREPLICAS" => Verdict::Doubt,
+        "NOAUTH" => Verdict::Anew,
         // `UNBLOCKED`: it was made a replica while it waited for its own.
         "READONLY" | "CLUSTERDOWN" | "MASTERDOWN" | "LOADING" | "UNBLOCKED" => Verdict::Leave,
         _ => Verdict::Keep,
@@ -91,6 +95,7 @@ mod tests {
             ("MOVED", Verdict::Moved(None)),
             ("OOM command not allowed when used memory > 'maxmemory'.", Verdict::Keep),
             ("NOSCRIPT No matching script.", Verdict::Keep),
+            ("NOAUTH Authentication required.", Verdict::Anew),
             ("NOPERM this user has no permissions to run the 'hset' command", Verdict::Keep),
             ("BUSY Redis is busy running a script.", Verdict::Keep),
             ("ERR something else", Verdict::Keep),

@@ -1,7 +1,8 @@
 //! Plain connections to servers, over TCP and TLS.
 
 use std::io;
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use avout_core::{Error, ErrorKind, Result};
@@ -15,7 +16,7 @@ use tokio_rustls::TlsConnector;
 
 use super::pulse::{Heard, Pulse};
 use super::tls;
-use crate::options::{Address, Credentials, Options};
+use crate::options::{Address, Credentials, Options, Source};
 use crate::wire::{classify, is_answer};
 
 /// How many requests may wait to be written to a connection, before their callers do.
@@ -30,6 +31,8 @@ pub(crate) struct Dialer {
     timeout: Duration,
     limit: Duration,
     name: String,
+    /// The connections whose credentials may change.
+    open: Mutex<Vec<(MultiplexedConnection, AbortHandle)>>,
 }
 
 /// A connection, which ends when it is dropped.
@@ -75,19 +78,23 @@ impl Dialer {
         let name = options.namespace.chars().map(|c| if c.is_ascii_graphic() { c } else { '_' }).collect();
         // One server that does not answer must not use up the time of the others.
         let limit = options.connect_timeout / if options.addresses.len() > 1 { 3 } else { 1 };
-        Ok(Self { tls, timeout: options.timeout, limit, name })
+        Ok(Self { tls, timeout: options.timeout, limit, name, open: Mutex::default() })
     }
 
     /// Connects. `listener` hears what the server tells by itself.
     pub(crate) async fn dial(
         &self,
         address: &Address,
-        credentials: &Credentials,
+        source: &Source,
         database: u32,
         listener: Option<Listener>,
     ) -> Result<Wire> {
         let unreachable = unreachable_at(address);
+        let credentials = &self.credentials(source).await?;
         let dialling = async {
+            if let Some(path) = address.socket() {
+                return self.begin(socket(path).await?, credentials, listener).await;
+            }
             let stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
             stream.set_nodelay(true)?;
             let Some(tls) = &self.tls else { return self.begin(stream, credentials, listener).await };
@@ -100,7 +107,47 @@ impl Dialer {
             let selected = wire.ask::<()>(redis::cmd("SELECT").arg(database)).await;
             selected.map_err(|error| refused_select(error, address))?;
         }
+        if matches!(source, Source::Provided(_)) {
+            let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+            open.retain(|(_, driver)| !driver.is_finished());
+            open.push((wire.connection.clone(), wire.driver.clone()));
+        }
         Ok(wire)
+    }
+
+    async fn credentials(&self, source: &Source) -> Result<Credentials> {
+        let late = |_| {
+            let message = format!("the provider of credentials gives none within {:?}", self.limit);
+            Error::new(ErrorKind::Unavailable, message)
+        };
+        timeout(self.limit, source.get()).await.map_err(late)?
+    }
+
+    /// Gives the credentials of the moment to all connections that are open and had theirs from a provider.
+    ///
+    /// # Errors
+    /// The provider's, and the first that a server refuses; such a connection stays as it was.
+    pub(crate) async fn reauthenticate(&self, source: &Source) -> Result<()> {
+        let open = {
+            let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+            open.retain(|(_, driver)| !driver.is_finished());
+            open.clone()
+        };
+        if open.is_empty() {
+            return Ok(());
+        }
+        let credentials = self.credentials(source).await?;
+        let mut auth = redis::cmd("AUTH");
+        auth.arg(credentials.user.as_deref().unwrap_or("default")).arg(credentials.password.as_deref());
+        let mut refused = None;
+        for (mut connection, _) in open {
+            match auth.query_async::<()>(&mut connection).await {
+                // One that has ended is made again with them.
+                Err(error) if is_answer(&error) => refused = refused.or(Some(error)),
+                _ => {}
+            }
+        }
+        refused.map_or(Ok(()), |error| Err(classify(error, ErrorKind::Unavailable)))
     }
 
     async fn begin(
@@ -148,6 +195,16 @@ impl std::fmt::Debug for Dialer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Dialer").field("tls", &self.tls.is_some()).finish_non_exhaustive()
     }
+}
+
+#[cfg(unix)]
+async fn socket(path: &Path) -> io::Result<tokio::net::UnixStream> {
+    tokio::net::UnixStream::connect(path).await
+}
+
+#[cfg(not(unix))]
+async fn socket(_: &Path) -> io::Result<TcpStream> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "this system has no such sockets"))
 }
 
 fn refused_select(error: RedisError, address: &Address) -> Error {

@@ -8,7 +8,7 @@ use avout_core::Result;
 use super::cluster::Cluster;
 use super::sentinel::Sentinels;
 use super::server::Server;
-use crate::options::{Address, Options, Topology};
+use crate::options::{Address, Options, Source, Topology};
 use crate::schema::Names;
 use crate::wire::connection::{Dialer, Link, Listener, Wire, unreachable_at};
 
@@ -42,9 +42,9 @@ impl Finder {
         let addresses = options.addresses.clone();
         let limit = options.connect_timeout / 3;
         let way = match &options.topology {
-            Topology::Single => Way::Single,
+            Topology::Single | Topology::Socket => Way::Single,
             Topology::Sentinel { service } => {
-                let credentials = options.sentinel_credentials.clone();
+                let credentials = Source::Fixed(options.sentinel_credentials.clone());
                 Way::Sentinel(Arc::new(Sentinels::new(
                     Arc::clone(&dialer),
                     credentials,
@@ -108,6 +108,14 @@ impl Finder {
     /// A connection to a server of the namespace.
     pub(crate) async fn dial(&self, address: &Address, listener: Option<Listener>) -> Result<Wire> {
         self.dialer.dial(address, &self.options.credentials, self.options.database, listener).await
+    }
+
+    /// Gives the credentials of the moment to all connections that are open, if they are asked for at all.
+    ///
+    /// # Errors
+    /// The provider's, and the first that a server refuses.
+    pub(crate) async fn reauthenticate(&self) -> Result<()> {
+        self.dialer.reauthenticate(&self.options.credentials).await
     }
 
     pub(crate) async fn set_name(&self, wire: &Wire) {
