@@ -30,6 +30,14 @@ pub(crate) struct Address {
 }
 
 impl Address {
+    /// A node that is named without its host is where the one is that named it.
+    pub(crate) fn or(mut self, other: &Self) -> Self {
+        if self.host.is_empty() {
+            self.host.clone_from(&other.host);
+        }
+        self
+    }
+
     /// The path of a socket of this machine; it is absolute, as no host is.
     pub(crate) fn socket(&self) -> Option<&Path> {
         self.host.starts_with('/').then(|| Path::new(&self.host))

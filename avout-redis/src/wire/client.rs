@@ -93,7 +93,7 @@ impl Client {
     pub(crate) fn heed(&self, link: &Link, error: &RedisError) -> Verdict {
         let verdict = verdict(error);
         match &verdict {
-            Verdict::Keep | Verdict::Moving => {}
+            Verdict::Keep | Verdict::Asked(_) | Verdict::Moving => {}
             Verdict::Doubt => self.doubt(),
             Verdict::Anew => link.retire(),
             Verdict::Moved(to) => {

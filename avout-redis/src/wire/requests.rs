@@ -6,14 +6,14 @@ use std::time::Duration;
 use avout_core::backend::history::Observed;
 use avout_core::backend::tasks;
 use avout_core::{Error, ErrorKind, Result};
-use redis::{Cmd, RedisError, ServerErrorKind, Value};
+use redis::{Cmd, RedisError, RedisResult, ServerErrorKind, Value};
 use tokio::time::{Instant, sleep};
 
 use super::client::Client;
-use super::connection::{Home, Link};
+use super::connection::{Home, Link, Wire, read_cells};
 use super::error::{NO_POINTS, classify};
 use super::scripts::{Loaded, Script};
-use super::verdict::Verdict;
+use super::verdict::{Verdict, answers};
 use crate::schema::cell::{self, CLOCK, Clock};
 
 /// How often a request is made that the server refused before it did anything, for a reason that is mended at once.
@@ -30,11 +30,56 @@ struct Tries {
     left: usize,
     moving: Option<Instant>,
     pause: bool,
+    /// The next time the node is asked that the slot is on its way to.
+    asks: bool,
+}
+
+/// The way that a request takes.
+#[derive(Clone)]
+struct Way {
+    link: Arc<Link>,
+    /// The latest point that was known before.
+    seen: u64,
+    /// It asks the node that the slot is on its way to. That holds for this one request: the next one begins with the link's node again.
+    asks: bool,
+}
+
+impl Way {
+    fn wire(&self) -> &Wire {
+        match &self.link.detour {
+            Some(detour) if self.asks => &detour.wire,
+            _ => &self.link.wire,
+        }
+    }
 }
 
 impl Tries {
     fn new() -> Self {
-        Self { left: TRIES, moving: None, pause: false }
+        Self { left: TRIES, moving: None, pause: false, asks: false }
+    }
+
+    /// The way that is taken the next time.
+    ///
+    /// # Errors
+    /// Those of connecting; and that it was made often enough.
+    async fn next(&mut self, client: &Client, home: &Home) -> Result<Way> {
+        while self.again().await {
+            let link = match client.connected(home).await {
+                // What was asked for is on the other node, and what a connection begins with is not yet.
+                Err(error) if self.moving.is_some() && error.kind() == ErrorKind::Unavailable && self.is_moving() => {
+                    continue;
+                }
+                connected => connected?,
+            };
+            match client.history.seen(link.era) {
+                Some(seen) => {
+                    let asks = std::mem::take(&mut self.asks) && link.detour.is_some();
+                    return Ok(Way { link, seen, asks });
+                }
+                None => link.retire(),
+            }
+        }
+        Err(Error::new(ErrorKind::Unavailable, "the server changes again and again, or scripts are removed from it"))
     }
 
     /// Before each time.
@@ -43,21 +88,47 @@ impl Tries {
             sleep(LOOK).await;
             return true;
         }
+        if self.asks {
+            return true;
+        }
         let left = self.left;
         self.left = left.saturating_sub(1);
         left > 0
     }
 
-    /// After an error: whether the request is made again, which the server did nothing of. `lost` is what it means that no reply came.
-    fn refused(&mut self, client: &Client, link: &Link, error: RedisError, lost: ErrorKind) -> Result<()> {
-        match client.heed(link, &error) {
+    /// After an error of a request of so many commands: whether it is made again, since the server did nothing. `lost` is what it means
+    /// that no reply came.
+    fn refused(
+        &mut self,
+        client: &Client,
+        way: &Way,
+        error: RedisError,
+        commands: usize,
+        lost: ErrorKind,
+    ) -> Result<()> {
+        match client.heed(&way.link, &error) {
             Verdict::Moved(_) | Verdict::Anew => Ok(()),
-            Verdict::Moving if self.moving.get_or_insert_with(Instant::now).elapsed() < MOVING => {
-                self.pause = true;
-                Ok(())
+            // Only if all is there: the node takes what it does not have yet for absent.
+            Verdict::Asked(to) if !way.asks && answers(&error) == commands => {
+                self.asks = way.link.detour.as_ref().is_some_and(|detour| detour.leads_to(&to));
+                if self.asks || self.is_moving() {
+                    if !self.asks {
+                        // A connection enters the namespace before it is used.
+                        way.link.retire();
+                    }
+                    return Ok(());
+                }
+                Err(classify(error, lost))
             }
+            Verdict::Asked(_) | Verdict::Moving if self.is_moving() => Ok(()),
             _ => Err(classify(error, lost)),
         }
+    }
+
+    /// Whether a request that needs what is on two nodes is made again, in a moment.
+    fn is_moving(&mut self) -> bool {
+        self.pause = self.moving.get_or_insert_with(Instant::now).elapsed() < MOVING;
+        self.pause
     }
 }
 
@@ -85,27 +156,24 @@ impl Client {
         let home = Home::here();
         tasks::request(async {
             let mut tries = Tries::new();
-            while tries.again().await {
-                let link = self.connected(&home).await?;
-                let Some(seen) = self.history.seen(link.era) else {
-                    link.retire();
-                    continue;
-                };
-                let head = Self::head(&link, seen);
-                let mut cmd = link.scripts.call(script, keys, size.0, size.1);
+            loop {
+                let way = tries.next(self, &home).await?;
+                let head = Self::head(&way.link, way.seen);
+                let mut cmd = way.link.scripts.call(script, keys, size.0, size.1);
                 arguments(&mut cmd, &head);
-                match link.wire.ask::<Value>(&cmd).await {
-                    Ok(Value::Int(0 | 1)) => link.retire(),
+                match way.wire().ask::<Value>(&cmd).await {
+                    Ok(Value::Int(0 | 1)) => way.link.retire(),
                     Ok(Value::Int(2)) => return Err(Error::new(ErrorKind::Full, NO_POINTS)),
-                    Ok(reply) => return Ok((reply, head, link)),
+                    Ok(reply) => return Ok((reply, head, way.link)),
                     Err(error) if error.kind() == redis::ErrorKind::Server(ServerErrorKind::NoScript) => {
-                        let loaded = Loaded::load(&link.wire).await;
-                        loaded.map(drop).or_else(|error| tries.refused(self, &link, error, ErrorKind::Unavailable))?;
+                        match Loaded::load(way.wire()).await {
+                            Ok(_) => {}
+                            Err(error) => tries.refused(self, &way, error, 1, ErrorKind::Unavailable)?,
+                        }
                     }
-                    Err(error) => tries.refused(self, &link, error, lost)?,
+                    Err(error) => tries.refused(self, &way, error, 1, lost)?,
                 }
             }
-            Err(unsteady())
         })
         .await
     }
@@ -115,37 +183,16 @@ impl Client {
         &self,
         fields: impl Iterator<Item = &'a str> + Clone,
     ) -> Result<(Clock, std::vec::IntoIter<Value>)> {
-        let home = Home::here();
-        tasks::request(async {
-            let mut tries = Tries::new();
-            let round = self.reading();
-            while tries.again().await {
-                let link = self.connected(&home).await?;
-                let Some(seen) = self.history.seen(link.era) else {
-                    link.retire();
-                    continue;
-                };
-                let mut reply = match link.read(&self.names.cells, fields.clone()).await {
-                    Some(Ok(reply)) => reply.into_iter(),
-                    Some(Err(error)) => {
-                        tries.refused(self, &link, error, ErrorKind::Unavailable)?;
-                        continue;
-                    }
-                    None => continue,
-                };
-                let clock = reply.next();
-                match self.check(&link, seen, clock.as_ref()) {
-                    Some(clock) => {
-                        let latest = cell::latest(reply.as_slice(), clock.point);
-                        self.confirm_read(link.era, latest, round).await?;
-                        return Ok((clock, reply));
-                    }
-                    None => link.retire(),
+        let ask = |way: Way| {
+            let fields = fields.clone();
+            async move {
+                if way.asks {
+                    return Some(way.wire().ask(&read_cells(&self.names.cells, fields)).await);
                 }
+                way.link.read(&self.names.cells, fields).await
             }
-            Err(unsteady())
-        })
-        .await
+        };
+        self.asked(ask, 1, std::vec::IntoIter::next, cell::latest).await
     }
 
     /// Looks at one key of the namespace, as [`look_all`](Self::look_all) does.
@@ -157,38 +204,52 @@ impl Client {
     /// Looks at keys of the namespace, and then at the clock. The replies are not older than the call; the clock tells
     /// whether they are of the right namespace at all.
     pub(crate) async fn look_all(&self, commands: &[Cmd]) -> Result<Vec<Value>> {
+        let ask = |way: Way| async move {
+            let mut pipe = redis::pipe();
+            for command in commands {
+                pipe.add_command(command.clone());
+            }
+            pipe.cmd("HGET").arg(&self.names.cells).arg(CLOCK);
+            Some(way.wire().ask_all::<Vec<Value>>(&pipe).await)
+        };
+        let (_, replies) = self.asked(ask, commands.len() + 1, std::vec::IntoIter::next_back, |_, clock| clock).await?;
+        if replies.len() != commands.len() {
+            return Err(Error::new(ErrorKind::Unavailable, "the server left replies out"));
+        }
+        Ok(replies.collect())
+    }
+
+    /// Asks until an answer is current, and has it confirmed as far as the options say. `ask` has so many commands; `clock` takes the
+    /// clock out of their answers; `latest` gives the point of the latest of the rest.
+    async fn asked<F: Future<Output = Option<RedisResult<Vec<Value>>>>>(
+        &self,
+        ask: impl Fn(Way) -> F,
+        commands: usize,
+        clock: fn(&mut std::vec::IntoIter<Value>) -> Option<Value>,
+        latest: fn(&[Value], u64) -> u64,
+    ) -> Result<(Clock, std::vec::IntoIter<Value>)> {
         let home = Home::here();
         tasks::request(async {
             let mut tries = Tries::new();
             let round = self.reading();
-            while tries.again().await {
-                let link = self.connected(&home).await?;
-                let Some(seen) = self.history.seen(link.era) else {
-                    link.retire();
-                    continue;
-                };
-                let mut pipe = redis::pipe();
-                for command in commands {
-                    pipe.add_command(command.clone());
-                }
-                pipe.cmd("HGET").arg(&self.names.cells).arg(CLOCK);
-                let mut replies = match link.wire.ask_all::<Vec<Value>>(&pipe).await {
-                    Ok(replies) => replies,
-                    Err(error) => {
-                        tries.refused(self, &link, error, ErrorKind::Unavailable)?;
+            loop {
+                let way = tries.next(self, &home).await?;
+                let mut found = match ask(way.clone()).await {
+                    Some(Ok(found)) => found.into_iter(),
+                    Some(Err(error)) => {
+                        tries.refused(self, &way, error, commands, ErrorKind::Unavailable)?;
                         continue;
                     }
+                    None => continue,
                 };
-                match self.check(&link, seen, replies.pop().as_ref()) {
-                    Some(clock) if replies.len() == commands.len() => {
-                        self.confirm_read(link.era, clock.point, round).await?;
-                        return Ok(replies);
+                match self.check(&way.link, way.seen, clock(&mut found).as_ref()) {
+                    Some(clock) => {
+                        self.confirm_read(way.link.era, latest(found.as_slice(), clock.point), round).await?;
+                        return Ok((clock, found));
                     }
-                    Some(_) => return Err(Error::new(ErrorKind::Unavailable, "the server left replies out")),
-                    None => link.retire(),
+                    None => way.link.retire(),
                 }
             }
-            Err(unsteady())
         })
         .await
     }
@@ -213,10 +274,6 @@ impl Client {
             }
         }
     }
-}
-
-fn unsteady() -> Error {
-    Error::new(ErrorKind::Unavailable, "the server changes again and again, or scripts are removed from it")
 }
 
 /// Rounds up, so that a short time is not none.

@@ -17,7 +17,9 @@ pub(crate) enum Verdict {
     Anew,
     /// Nothing was done: the namespace has gone to this node, if that was told.
     Moved(Option<Address>),
-    /// Nothing was done: the namespace is on its way to another node.
+    /// Nothing was done: the namespace is on its way to this node, and what was asked for is there already.
+    Asked(Address),
+    /// Nothing was done: the namespace is on its way to another node, and what was asked for is on both.
     Moving,
 }
 
@@ -32,21 +34,28 @@ pub(crate) fn verdict(error: &RedisError) -> Verdict {
     verdicts.max_by_key(weight).unwrap_or(Verdict::Keep)
 }
 
+/// How many commands of a request were answered with an error.
+pub(crate) fn answers(error: &RedisError) -> usize {
+    error.clone().into_server_errors().map_or(0, |answers| answers.len())
+}
+
 fn weight(verdict: &Verdict) -> u8 {
     match verdict {
         Verdict::Keep => 0,
         Verdict::Doubt => 1,
-        Verdict::Moving => 2,
-        Verdict::Anew => 3,
-        Verdict::Moved(_) => 4,
-        Verdict::Leave => 5,
+        Verdict::Asked(_) => 2,
+        Verdict::Moving => 3,
+        Verdict::Anew => 4,
+        Verdict::Moved(_) => 5,
+        Verdict::Leave => 6,
     }
 }
 
 fn of(answer: &ServerError) -> Verdict {
     match answer.code() {
         "MOVED" => Verdict::Moved(answer.details().and_then(place)),
-        "ASK" | "TRYAGAIN" => Verdict::Moving,
+        "ASK" => answer.details().and_then(place).map_or(Verdict::Moving, Verdict::Asked),
+        "TRYAGAIN" => Verdict::Moving,
         "NOREPLICAS" => Verdict::Doubt,
         "NOAUTH" => Verdict::Anew,
         // `UNBLOCKED`: it was made a replica while it waited for its own.
@@ -87,7 +96,8 @@ mod tests {
             ("LOADING Redis is loading the dataset in memory", Verdict::Leave),
             ("UNBLOCKED force unblock from blocking operation, instance state changed", Verdict::Leave),
             ("NOREPLICAS Not enough good replicas to write.", Verdict::Doubt),
-            ("ASK 1 127.0.0.1:6381", Verdict::Moving),
+            ("ASK 1 127.0.0.1:6381", Verdict::Asked(Address { host: "127.0.0.1".to_owned(), port: 6381 })),
+            ("ASK", Verdict::Moving),
             ("TRYAGAIN Multiple keys request during rehashing of slot", Verdict::Moving),
             ("MOVED 1 127.0.0.1:6381", at("127.0.0.1", 6381)),
             ("MOVED 1 [::1]:6381", at("::1", 6381)),

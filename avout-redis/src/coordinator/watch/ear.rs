@@ -8,8 +8,7 @@ use avout_core::{ErrorKind, Result};
 use redis::{PushInfo, PushKind, Value};
 use tokio::sync::Notify;
 
-use crate::options::Address;
-use crate::wire::connection::Wire;
+use crate::wire::connection::{Link, Wire};
 use crate::wire::{Client, classify};
 
 /// How many channels one command names.
@@ -24,11 +23,11 @@ pub(super) struct Ear {
 
 impl Ear {
     /// Connects. Nothing is listened to yet.
-    pub(super) async fn open(client: &Client, address: &Address, bells: &Arc<Bells<String>>) -> Result<Self> {
+    pub(super) async fn open(client: &Client, link: &Link, bells: &Arc<Bells<String>>) -> Result<Self> {
         let ended = Arc::new(Notify::new());
         let (bells, end) = (Arc::clone(bells), Arc::clone(&ended));
         let listener = Box::new(move |push| hear(&bells, &end, push));
-        let wire = client.finder.dial(address, Some(listener)).await?;
+        let wire = client.finder.dial_beside(link, Some(listener)).await?;
         client.finder.set_name(&wire).await;
         Ok(Self { wire, channels: HashSet::new(), ended })
     }

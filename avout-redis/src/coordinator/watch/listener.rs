@@ -108,7 +108,7 @@ impl Task {
         let client = self.client.upgrade().ok_or_else(closed)?;
         // Whoever is told of a lost connection reads, and is to find one that works.
         let link = client.verified().await?;
-        let mut ear = Ear::open(&client, &link.address, &self.bells).await?;
+        let mut ear = Ear::open(&client, &link, &self.bells).await?;
         // The server may have given the namespace away, and nobody have noticed.
         ear.add(self.bells.keys()).await.inspect_err(|_| link.retire())?;
         // Only now: what is committed once the mark is there is heard.

@@ -41,6 +41,8 @@ pub(crate) struct Wire {
     pub(crate) connection: MultiplexedConnection,
     pub(crate) pulse: Arc<Pulse>,
     driver: AbortHandle,
+    /// The node does not have the slot yet: each command is preceded by `ASKING`, without which it answers with the node that has.
+    asking: bool,
 }
 
 impl Wire {
@@ -49,8 +51,19 @@ impl Wire {
         self.driver.abort();
     }
 
+    /// From now on it asks a node for what is there of a slot that is on its way to it. The node takes it well when it has the slot.
+    pub(crate) fn asking(mut self, asking: bool) -> Self {
+        self.asking = asking;
+        self
+    }
+
     /// Sends a command and waits for its answer.
     pub(crate) async fn ask<T: redis::FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
+        if self.asking {
+            let mut one = redis::Pipeline::with_capacity(1);
+            one.add_command(command.clone());
+            return self.ask_all::<(T,)>(&one).await.map(|(answer,)| answer);
+        }
         let asked = self.pulse.asked();
         let answer = command.query_async(&mut self.connection.clone()).await;
         asked.end();
@@ -60,7 +73,15 @@ impl Wire {
     /// Sends several commands together.
     pub(crate) async fn ask_all<T: redis::FromRedisValue>(&self, commands: &redis::Pipeline) -> RedisResult<T> {
         let asked = self.pulse.asked();
-        let answer = commands.query_async(&mut self.connection.clone()).await;
+        let answer = if self.asking {
+            let mut all = redis::pipe();
+            for command in commands.cmd_iter() {
+                all.cmd("ASKING").ignore().add_command(command.clone());
+            }
+            all.query_async(&mut self.connection.clone()).await
+        } else {
+            commands.query_async(&mut self.connection.clone()).await
+        };
         asked.end();
         answer
     }
@@ -178,7 +199,7 @@ impl Dialer {
         let stream = Heard::new(stream, Arc::clone(&pulse));
         let (connection, driver) = MultiplexedConnection::new_with_config(&settings, stream, config).await?;
         let driver = tokio::spawn(driver).abort_handle();
-        Ok(Wire { connection, pulse, driver })
+        Ok(Wire { connection, pulse, driver, asking: false })
     }
 
     /// So that an operator finds avout's connections in `CLIENT LIST`. A user who may not do it goes on without.

@@ -110,6 +110,11 @@ impl Finder {
         self.dialer.dial(address, &self.options.credentials, self.options.database, listener).await
     }
 
+    /// The same to where the namespace is that a link has entered.
+    pub(crate) async fn dial_beside(&self, link: &Link, listener: Option<Listener>) -> Result<Wire> {
+        Ok(self.dial(link.place(), listener).await?.asking(link.detour.is_some()))
+    }
+
     /// Gives the credentials of the moment to all connections that are open, if they are asked for at all.
     ///
     /// # Errors
@@ -123,10 +128,10 @@ impl Finder {
     }
 
     /// Asks whoever knows whether a server is still the master.
-    pub(crate) async fn standing(&self, link: &Link) -> Standing {
+    pub(crate) async fn standing(&self, address: &Address, process: &str) -> Standing {
         match &self.way {
-            Way::Single => match self.process_at(&link.address).await {
-                Ok(process) if process == link.process => Standing::Master,
+            Way::Single => match self.process_at(address).await {
+                Ok(now) if now == process => Standing::Master,
                 Ok(_) => Standing::Replaced,
                 Err(_) => Standing::Unclear,
             },
@@ -136,13 +141,13 @@ impl Finder {
                     return Standing::Unclear;
                 }
                 match sentinels.believe(&told) {
-                    Some(master) if master == link.address => Standing::Master,
+                    Some(master) if master == *address => Standing::Master,
                     Some(_) => Standing::Replaced,
                     None => Standing::Unclear,
                 }
             }
-            Way::Cluster(cluster) => match cluster.master_but_for(&link.address).await {
-                Some(master) if master == link.address => Standing::Master,
+            Way::Cluster(cluster) => match cluster.master_but_for(address).await {
+                Some(master) if master == *address => Standing::Master,
                 Some(_) => Standing::Replaced,
                 None => Standing::Unclear,
             },
