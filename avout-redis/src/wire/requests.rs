@@ -13,7 +13,7 @@ use super::client::Client;
 use super::connection::{Home, Link, Wire, read_cells};
 use super::error::{NO_POINTS, classify};
 use super::scripts::{Loaded, Script};
-use super::verdict::{Verdict, answers};
+use super::verdict::{Verdict, answered};
 use crate::schema::cell::{self, CLOCK, Clock};
 
 /// How often a request is made that the server refused before it did anything, for a reason that is mended at once.
@@ -30,8 +30,10 @@ struct Tries {
     left: usize,
     moving: Option<Instant>,
     pause: bool,
-    /// The next time the node is asked that the slot is on its way to.
-    asks: bool,
+    /// The commands, by their place, that the node answers the next time that the slot is on its way to.
+    there: Option<Arc<[usize]>>,
+    /// The namespace was entered once more, since a key had gone to the other node.
+    entered: bool,
 }
 
 /// The way that a request takes.
@@ -40,22 +42,47 @@ struct Way {
     link: Arc<Link>,
     /// The latest point that was known before.
     seen: u64,
-    /// It asks the node that the slot is on its way to. That holds for this one request: the next one begins with the link's node again.
-    asks: bool,
+    /// The commands, by their place, that go to the node that the slot is on its way to. That holds for this one request: the next one
+    /// begins with the link's node again.
+    there: Option<Arc<[usize]>>,
 }
 
 impl Way {
+    /// Where a request of one command goes.
     fn wire(&self) -> &Wire {
-        match &self.link.detour {
-            Some(detour) if self.asks => &detour.wire,
+        self.wire_of(0)
+    }
+
+    fn wire_of(&self, command: usize) -> &Wire {
+        match (&self.link.detour, &self.there) {
+            (Some(detour), Some(there)) if there.contains(&command) => &detour.wire,
             _ => &self.link.wire,
         }
+    }
+
+    /// Sends commands of one key each, of which those before the last may be answered in any order.
+    async fn ask_all(&self, commands: &[Cmd]) -> RedisResult<Vec<Value>> {
+        let mut answers = vec![Value::Nil; commands.len()];
+        let last = self.wire_of(commands.len().saturating_sub(1));
+        // A key that the link's node does not have any more, or never had, is on the other one if anywhere.
+        for with_last in [false, true] {
+            let some: Vec<usize> =
+                (0..commands.len()).filter(|at| std::ptr::eq(self.wire_of(*at), last) == with_last).collect();
+            let mut pipe = redis::pipe();
+            for at in &some {
+                pipe.add_command(commands[*at].clone());
+            }
+            let Some(first) = some.first() else { continue };
+            let answered: Vec<Value> = self.wire_of(*first).ask_all(&pipe).await?;
+            some.iter().zip(answered).for_each(|(at, answer)| answers[*at] = answer);
+        }
+        Ok(answers)
     }
 }
 
 impl Tries {
     fn new() -> Self {
-        Self { left: TRIES, moving: None, pause: false, asks: false }
+        Self { left: TRIES, moving: None, pause: false, there: None, entered: false }
     }
 
     /// The way that is taken the next time.
@@ -66,15 +93,13 @@ impl Tries {
         while self.again().await {
             let link = match client.connected(home).await {
                 // What was asked for is on the other node, and what a connection begins with is not yet.
-                Err(error) if self.moving.is_some() && error.kind() == ErrorKind::Unavailable && self.is_moving() => {
-                    continue;
-                }
+                Err(error) if self.entered && error.kind() == ErrorKind::Unavailable && self.is_moving() => continue,
                 connected => connected?,
             };
             match client.history.seen(link.era) {
                 Some(seen) => {
-                    let asks = std::mem::take(&mut self.asks) && link.detour.is_some();
-                    return Ok(Way { link, seen, asks });
+                    let there = self.there.take().filter(|_| link.detour.is_some());
+                    return Ok(Way { link, seen, there });
                 }
                 None => link.retire(),
             }
@@ -88,7 +113,7 @@ impl Tries {
             sleep(LOOK).await;
             return true;
         }
-        if self.asks {
+        if self.there.is_some() {
             return true;
         }
         let left = self.left;
@@ -96,29 +121,18 @@ impl Tries {
         left > 0
     }
 
-    /// After an error of a request of so many commands: whether it is made again, since the server did nothing. `lost` is what it means
-    /// that no reply came.
-    fn refused(
-        &mut self,
-        client: &Client,
-        way: &Way,
-        error: RedisError,
-        commands: usize,
-        lost: ErrorKind,
-    ) -> Result<()> {
+    /// After an error: whether the request is made again, which the server did nothing of. `lost` is what it means that no reply came.
+    fn refused(&mut self, client: &Client, way: &Way, error: RedisError, lost: ErrorKind) -> Result<()> {
         match client.heed(&way.link, &error) {
             Verdict::Moved(_) | Verdict::Anew => Ok(()),
-            // Only if all is there: the node takes what it does not have yet for absent.
-            Verdict::Asked(to) if !way.asks && answers(&error) == commands => {
-                self.asks = way.link.detour.as_ref().is_some_and(|detour| detour.leads_to(&to));
-                if self.asks || self.is_moving() {
-                    if !self.asks {
-                        // A connection enters the namespace before it is used.
-                        way.link.retire();
-                    }
-                    return Ok(());
-                }
-                Err(classify(error, lost))
+            Verdict::Asked(to) if way.there.is_none() && way.link.leads_to(&to) => {
+                self.there = Some(answered(&error));
+                Ok(())
+            }
+            Verdict::Asked(_) if way.there.is_none() && !std::mem::replace(&mut self.entered, true) => {
+                // A connection enters the namespace before it is used: the next one may do so on the other node.
+                way.link.retire();
+                Ok(())
             }
             Verdict::Asked(_) | Verdict::Moving if self.is_moving() => Ok(()),
             _ => Err(classify(error, lost)),
@@ -168,10 +182,10 @@ impl Client {
                     Err(error) if error.kind() == redis::ErrorKind::Server(ServerErrorKind::NoScript) => {
                         match Loaded::load(way.wire()).await {
                             Ok(_) => {}
-                            Err(error) => tries.refused(self, &way, error, 1, ErrorKind::Unavailable)?,
+                            Err(error) => tries.refused(self, &way, error, ErrorKind::Unavailable)?,
                         }
                     }
-                    Err(error) => tries.refused(self, &way, error, 1, lost)?,
+                    Err(error) => tries.refused(self, &way, error, lost)?,
                 }
             }
         })
@@ -186,13 +200,13 @@ impl Client {
         let ask = |way: Way| {
             let fields = fields.clone();
             async move {
-                if way.asks {
+                if way.there.is_some() {
                     return Some(way.wire().ask(&read_cells(&self.names.cells, fields)).await);
                 }
                 way.link.read(&self.names.cells, fields).await
             }
         };
-        self.asked(ask, 1, std::vec::IntoIter::next, cell::latest).await
+        self.asked(ask, std::vec::IntoIter::next, cell::latest).await
     }
 
     /// Looks at one key of the namespace, as [`look_all`](Self::look_all) does.
@@ -204,27 +218,25 @@ impl Client {
     /// Looks at keys of the namespace, and then at the clock. The replies are not older than the call; the clock tells
     /// whether they are of the right namespace at all.
     pub(crate) async fn look_all(&self, commands: &[Cmd]) -> Result<Vec<Value>> {
-        let ask = |way: Way| async move {
-            let mut pipe = redis::pipe();
-            for command in commands {
-                pipe.add_command(command.clone());
-            }
-            pipe.cmd("HGET").arg(&self.names.cells).arg(CLOCK);
-            Some(way.wire().ask_all::<Vec<Value>>(&pipe).await)
+        let mut look = redis::cmd("HGET");
+        look.arg(&self.names.cells).arg(CLOCK);
+        let all: Arc<[Cmd]> = commands.iter().cloned().chain([look]).collect();
+        let ask = |way: Way| {
+            let all = Arc::clone(&all);
+            async move { Some(way.ask_all(&all).await) }
         };
-        let (_, replies) = self.asked(ask, commands.len() + 1, std::vec::IntoIter::next_back, |_, clock| clock).await?;
+        let (_, replies) = self.asked(ask, std::vec::IntoIter::next_back, |_, clock| clock).await?;
         if replies.len() != commands.len() {
             return Err(Error::new(ErrorKind::Unavailable, "the server left replies out"));
         }
         Ok(replies.collect())
     }
 
-    /// Asks until an answer is current, and has it confirmed as far as the options say. `ask` has so many commands; `clock` takes the
-    /// clock out of their answers; `latest` gives the point of the latest of the rest.
+    /// Asks until an answer is current, and has it confirmed as far as the options say. `clock` takes the clock out of an answer;
+    /// `latest` gives the point of the latest of the rest.
     async fn asked<F: Future<Output = Option<RedisResult<Vec<Value>>>>>(
         &self,
         ask: impl Fn(Way) -> F,
-        commands: usize,
         clock: fn(&mut std::vec::IntoIter<Value>) -> Option<Value>,
         latest: fn(&[Value], u64) -> u64,
     ) -> Result<(Clock, std::vec::IntoIter<Value>)> {
@@ -237,7 +249,7 @@ impl Client {
                 let mut found = match ask(way.clone()).await {
                     Some(Ok(found)) => found.into_iter(),
                     Some(Err(error)) => {
-                        tries.refused(self, &way, error, commands, ErrorKind::Unavailable)?;
+                        tries.refused(self, &way, error, ErrorKind::Unavailable)?;
                         continue;
                     }
                     None => continue,

@@ -1,5 +1,7 @@
 //! What an answer means for the connection that it came with.
 
+use std::sync::Arc;
+
 use redis::{RedisError, ServerError};
 
 use crate::options::Address;
@@ -34,9 +36,10 @@ pub(crate) fn verdict(error: &RedisError) -> Verdict {
     verdicts.max_by_key(weight).unwrap_or(Verdict::Keep)
 }
 
-/// How many commands of a request were answered with an error.
-pub(crate) fn answers(error: &RedisError) -> usize {
-    error.clone().into_server_errors().map_or(0, |answers| answers.len())
+/// The commands of a request, by their place, that were answered with an error.
+pub(crate) fn answered(error: &RedisError) -> Arc<[usize]> {
+    let answers = error.clone().into_server_errors();
+    answers.iter().flat_map(|answers| answers.iter()).map(|(place, _)| *place).collect()
 }
 
 fn weight(verdict: &Verdict) -> u8 {

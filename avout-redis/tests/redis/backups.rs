@@ -143,14 +143,18 @@ async fn restored(
     let (one, two, three) = tokio::join!(first.go_on(), second.go_on(), third.go_on());
     assert_eq!([one.1, two.1, three.1], [1; CLIENTS], "each is told once");
     let granted: BTreeSet<u64> = [one.0, two.0, three.0].into_iter().flatten().collect();
-    assert_eq!(granted, (2..2 + CLIENTS as u64 * BUMPS).collect(), "each number is granted once");
+    // A server that syncs its log writes to it up to two seconds late, so the copy may lack what came just before.
+    let next = *granted.first().ok_or("a number")?;
+    assert!((1..=2).contains(&next), "{next} follows what the copy has");
+    let end = next + CLIENTS as u64 * BUMPS;
+    assert_eq!(granted, (next..end).collect(), "each number is granted once");
     assert!(!second.holds(&late).await, "the lock was taken in the history that is lost");
     let again = within(SOON, "the lock after the restore", third.lock.acquire()).await?;
     assert!(third.holds(&again).await && !second.holds(&late).await);
     again.release().await?;
     drop(late);
     // It opens for a client that is new.
-    assert_eq!(Client::open(&url).await?.pair.read().await?, 1 + CLIENTS as u64 * BUMPS);
+    assert_eq!(Client::open(&url).await?.pair.read().await?, end - 1);
     load.check_with_loss().await?;
     Ok(())
 }

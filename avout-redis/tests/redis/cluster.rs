@@ -130,6 +130,7 @@ pub(crate) async fn a_slot_that_stays_half_moved_is_used() -> Outcome {
     let key = Key::new("/pair/a")?;
     let mut watcher = watched.coordinator.watch(std::slice::from_ref(&key)).await?;
     assert_eq!((pair.bump().await?, sure.bump().await?), (1, 2));
+    sure.stm.create_ref("/large", vec![7_u8; 100_000]).await?;
     let owner = Owner::of(&redis, &name).await?;
     let moving = Moving::begin(&redis, &owner).await?;
     for key in [":meta", ":cells", ":names"] {
@@ -139,6 +140,14 @@ pub(crate) async fn a_slot_that_stays_half_moved_is_used() -> Outcome {
     assert_eq!(within(soon, "a read", pair.read()).await?, 2);
     assert_eq!((pair.bump().await?, sure.bump().await?), (3, 4));
     assert_eq!(watched.coordinator.list(&Key::root()).await?.iter().filter(|listed| **listed == key).count(), 1);
+    // Values may be on either node.
+    for rest in [":v/large", ""] {
+        let large = open(&url).await?.open_ref::<Vec<u8>>("/large").await?;
+        assert_eq!(within(soon, "a large value", large.get()).await?, vec![7; 100_000]);
+        if !rest.is_empty() {
+            moving.take(rest).await?;
+        }
+    }
     // A client that is new, and one that does not stop.
     let late = Pair::open(hasty(avout_redis::connect(&url).await?), "pair").await?;
     assert_eq!(late.bump().await?, 5);

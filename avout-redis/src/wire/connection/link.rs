@@ -88,6 +88,11 @@ impl Link {
         self.detour.as_ref().map_or(&self.address, |detour| &detour.to)
     }
 
+    /// Whether it has entered the namespace at this node. One that is named without its host is the one that was asked.
+    pub(crate) fn leads_to(&self, to: &Address) -> bool {
+        self.detour.as_ref().is_some_and(|detour| to.clone().or(&self.address) == detour.to)
+    }
+
     pub(crate) fn is_dead(&self) -> bool {
         self.dead.load(Ordering::Acquire)
     }
@@ -115,13 +120,6 @@ impl Link {
 pub(crate) struct Detour {
     pub(crate) to: Address,
     pub(crate) wire: Wire,
-}
-
-impl Detour {
-    /// A node that is named without its host is the one that was asked.
-    pub(crate) fn leads_to(&self, to: &Address) -> bool {
-        self.to.port == to.port && (self.to.host == to.host || to.host.is_empty())
-    }
 }
 
 impl Drop for Link {
