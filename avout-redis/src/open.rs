@@ -48,6 +48,18 @@ impl Backend {
         let store = Arc::new(Store::new(Arc::clone(&client), hub));
         Self { coordinator, store, client }
     }
+
+    /// Asks the provider of [`Options::credentials_from`] for the credentials of the moment, and gives them to all connections that are
+    /// open (`AUTH`). Without a provider it does nothing.
+    ///
+    /// # Errors
+    /// The provider's. [`Denied`](avout_core::ErrorKind::Denied): a server refuses them; its connections stay as they were.
+    ///
+    /// # Cancel safety
+    /// Safe: some connections may have them then.
+    pub async fn reauthenticate(&self) -> Result<()> {
+        tasks::request(self.client.finder.reauthenticate()).await.map_err(|error| error.during("reauthenticate"))
+    }
 }
 
 impl fmt::Debug for Backend {

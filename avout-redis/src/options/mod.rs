@@ -1,12 +1,17 @@
+mod credentials;
 mod parts;
 mod url;
 
 use std::time::Duration;
 
+use avout_core::Result;
 use avout_core::backend::LONGEST_TIME;
 use avout_tls::Tls;
 
-pub(crate) use parts::{Address, Credentials, Replicas, Topology};
+pub(crate) use credentials::{Credentials, Source};
+pub(crate) use parts::{Address, Replicas, Topology};
+
+use credentials::Provider;
 
 /// Where the servers are, which namespace, and how both are used.
 ///
@@ -26,7 +31,7 @@ pub(crate) use parts::{Address, Credentials, Replicas, Topology};
 pub struct Options {
     pub(crate) topology: Topology,
     pub(crate) addresses: Vec<Address>,
-    pub(crate) credentials: Credentials,
+    pub(crate) credentials: Source,
     pub(crate) sentinel_credentials: Credentials,
     pub(crate) tls: Option<Tls>,
     pub(crate) database: u32,
@@ -36,6 +41,7 @@ pub struct Options {
     pub(crate) connect_timeout: Duration,
     pub(crate) wait_replicas: Replicas,
     pub(crate) wait_timeout: Duration,
+    pub(crate) wait_aof: bool,
     pub(crate) confirmed_reads: bool,
     pub(crate) require_sync: bool,
     pub(crate) min_replicas: u32,
@@ -49,7 +55,7 @@ impl Options {
         Self {
             topology,
             addresses,
-            credentials: Credentials::default(),
+            credentials: Source::default(),
             sentinel_credentials: Credentials::default(),
             tls: None,
             database: 0,
@@ -59,6 +65,7 @@ impl Options {
             connect_timeout: Duration::from_secs(5),
             wait_replicas: Replicas::Number(0),
             wait_timeout: Duration::from_secs(1),
+            wait_aof: false,
             confirmed_reads: false,
             require_sync: false,
             min_replicas: 0,
@@ -69,6 +76,11 @@ impl Options {
     /// One server. The namespace is `avout` unless set.
     pub fn new(host: impl Into<String>, port: u16) -> Self {
         Self::at(Topology::Single, vec![Address { host: host.into(), port }])
+    }
+
+    /// One server of this machine, at the socket with this path, which is absolute (`unixsocket` in its settings).
+    pub fn unix(path: impl Into<String>) -> Self {
+        Self::at(Topology::Socket, vec![Address { host: path.into(), port: 0 }])
     }
 
     /// The master of `service`, as these sentinels name it.
@@ -101,14 +113,45 @@ impl Options {
     /// A user of the server's access control list, and its password.
     #[must_use]
     pub fn credentials(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
-        self.credentials = Credentials { user: Some(user.into()), password: Some(password.into()) };
+        self.credentials = Source::Fixed(Credentials { user: Some(user.into()), password: Some(password.into()) });
         self
     }
 
     /// The password of the default user.
     #[must_use]
     pub fn password(mut self, password: impl Into<String>) -> Self {
-        self.credentials = Credentials { user: None, password: Some(password.into()) };
+        self.credentials = Source::Fixed(Credentials { user: None, password: Some(password.into()) });
+        self
+    }
+
+    /// Asks `provider` for the user and the password of each connection when it is made, for credentials that change: an empty user is
+    /// the default one.
+    ///
+    /// A connection that is open stays as it is when they change, as the server has it. One that the server wants credentials of again is
+    /// made anew; [`Backend::reauthenticate`](crate::Backend::reauthenticate) gives them to all that are open, for a server that ends
+    /// those whose credentials are old.
+    ///
+    /// The provider has as long as connecting may take. Its error is told as it is: `Unavailable` is tried again, and any other ends the
+    /// operation that needed the connection. It is called within a task of the library's, for several connections at once too, and its
+    /// future may be dropped at any time.
+    ///
+    /// # Examples
+    /// ```
+    /// use avout_redis::Options;
+    ///
+    /// let options = Options::new("cache.example", 6379).credentials_from(async || {
+    ///     let password = std::fs::read_to_string("/run/secrets/redis").map_err(|error| {
+    ///         avout_core::Error::new(avout_core::ErrorKind::Unavailable, "there is no password").with_source(error)
+    ///     })?;
+    ///     Ok(("avout".to_owned(), password.trim().to_owned()))
+    /// });
+    /// ```
+    #[must_use]
+    pub fn credentials_from<F: Future<Output = Result<(String, String)>> + Send + 'static>(
+        mut self,
+        provider: impl Fn() -> F + Send + Sync + 'static,
+    ) -> Self {
+        self.credentials = Source::Provided(Provider::new(provider));
         self
     }
 
@@ -183,6 +226,16 @@ impl Options {
     #[must_use]
     pub fn wait_timeout(mut self, timeout: Duration) -> Self {
         self.wait_timeout = timeout.clamp(SHORTEST_TIME, LONGEST_TIME);
+        self
+    }
+
+    /// Acknowledges a commit when it is on the disks of the server and of as many replicas as commits wait for (`WAITAOF`).
+    ///
+    /// No server is known yet that this works with: it needs Redis 7.2 or later, and is refused with `Unsupported` when the namespace
+    /// is opened. [`require_appendfsync_always`](Self::require_appendfsync_always) works with all.
+    #[must_use]
+    pub fn wait_aof(mut self) -> Self {
+        self.wait_aof = true;
         self
     }
 

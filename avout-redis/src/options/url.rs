@@ -7,13 +7,13 @@ use avout_core::backend::{UrlParts, UrlReader};
 use avout_core::{Error, Result};
 use avout_tls::Tls;
 
-use super::{Address, Credentials, MAX_CONNECTIONS, Options, Replicas, Topology};
+use super::{Address, Credentials, MAX_CONNECTIONS, Options, Replicas, Source, Topology};
 
 const URL: UrlReader = UrlReader::new("redis url", KNOWN);
 const KNOWN: &str = concat!(
     "db=0..65535, connections=1..64, timeout=<number>ms|s, connect_timeout=<number>ms|s, wait_replicas=<number>|majority, \
-     wait_timeout=<number>ms|s, reads=any|confirmed, appendfsync=any|always, min_replicas=<number>, readonly=true|false, sentinel_user=<name>, \
-     sentinel_password=<password>, ",
+     wait_timeout=<number>ms|s, wait_aof=no|yes, reads=any|confirmed, appendfsync=any|always, min_replicas=<number>, \
+     readonly=true|false, namespace=<text, for redis+unix>, sentinel_user=<name>, sentinel_password=<password>, ",
     avout_tls::options!()
 );
 const SCHEMES: &[(&str, Form, bool)] = &[
@@ -23,6 +23,7 @@ const SCHEMES: &[(&str, Form, bool)] = &[
     ("rediss+sentinel", Form::Sentinel, true),
     ("redis+cluster", Form::Cluster, false),
     ("rediss+cluster", Form::Cluster, true),
+    ("redis+unix", Form::Socket, false),
 ];
 const MAX_NAMESPACE: usize = 128;
 const PORT: u16 = 6379;
@@ -31,6 +32,7 @@ const SENTINEL_PORT: u16 = 26379;
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
     Single,
+    Socket,
     Sentinel,
     Cluster,
 }
@@ -42,10 +44,11 @@ impl Options {
     /// redis://[user[:password]@]host[:port]/[db/][namespace][?options]
     /// redis+sentinel://[user[:password]@]host[:port][,host[:port]..]/service/[db/][namespace][?options]
     /// redis+cluster://[user[:password]@]host[:port][,host[:port]..]/[namespace][?options]
+    /// redis+unix://[user[:password]@]/path/of/the/socket[?namespace=namespace&db=db&options]
     /// ```
     ///
-    /// With `rediss` in the place of `redis` all connections use TLS. User, password, service and namespace are
-    /// percent-decoded. A first part of digits alone is the number of the database, as elsewhere.
+    /// With `rediss` in the place of `redis` all connections use TLS. User, password, service, namespace and
+    /// the path of a socket are percent-decoded. A first part of digits alone is the number of the database, as elsewhere.
     ///
     /// # Errors
     /// [`InvalidInput`](avout_core::ErrorKind::InvalidInput) says what is wrong; for an unknown option it lists the known ones. No message
@@ -54,7 +57,10 @@ impl Options {
         let (scheme, rest) = url.split_once("://").ok_or_else(wrong_scheme)?;
         let (_, form, tls) = SCHEMES.iter().find(|(known, ..)| *known == scheme).ok_or_else(wrong_scheme)?;
         let UrlParts { credentials, hosts, path, query } = URL.split(rest)?;
-        let credentials = credentials.map(parse_credentials).transpose()?.unwrap_or_default();
+        let credentials = Source::Fixed(credentials.map(parse_credentials).transpose()?.unwrap_or_default());
+        if *form == Form::Socket {
+            return Self { credentials, ..Self::unix(parse_socket(hosts, path)?) }.with_all(query);
+        }
         let port = if *form == Form::Sentinel { SENTINEL_PORT } else { PORT };
         let addresses = hosts.split(',').map(|host| parse_address(host, port)).collect::<Result<Vec<_>>>()?;
         if *form == Form::Single && addresses.len() > 1 {
@@ -62,7 +68,7 @@ impl Options {
         }
         let mut parts = path.split('/').filter(|part| !part.is_empty()).peekable();
         let topology = match form {
-            Form::Single => Topology::Single,
+            Form::Single | Form::Socket => Topology::Single,
             Form::Cluster => Topology::Cluster,
             Form::Sentinel => {
                 let service = parts.next().ok_or_else(|| URL.invalid("the hosts are followed by /<service>"))?;
@@ -79,9 +85,11 @@ impl Options {
         if !namespace.is_empty() {
             options.namespace = URL.decode(&namespace, "the namespace")?;
         }
-        for (name, value) in UrlReader::pairs(query) {
-            options = options.with(name, value)?;
-        }
+        options.with_all(query)
+    }
+
+    fn with_all(self, query: &str) -> Result<Self> {
+        let options = UrlReader::pairs(query).try_fold(self, |options, (name, value)| options.with(name, value))?;
         options.check()?;
         Ok(options)
     }
@@ -102,6 +110,11 @@ impl Options {
             "min_replicas" => self.min_replicas = number()?,
             "appendfsync" => self.require_sync = URL.choice(name, value, &[("any", false), ("always", true)])?,
             "readonly" => self.readonly = URL.flag(name, value)?,
+            "wait_aof" => self.wait_aof = URL.choice(name, value, &[("no", false), ("yes", true)])?,
+            "namespace" if self.topology == Topology::Socket => self.namespace = text()?,
+            "namespace" => {
+                return Err(URL.invalid("the namespace is the path: the option namespace is for redis+unix://"));
+            }
             "sentinel_user" => self.sentinel_credentials.user = Some(text()?),
             "sentinel_password" => self.sentinel_credentials.password = Some(text()?),
             _ => self.with_tls(name, value)?,
@@ -128,7 +141,14 @@ impl Options {
         if self.addresses.is_empty() || self.addresses.iter().any(|address| address.host.is_empty()) {
             return Err(URL.invalid("there is no host"));
         }
-        if self.addresses.iter().any(|address| address.host.contains(['@', '/', '?', '#'])) {
+        if self.topology == Topology::Socket {
+            if self.addresses.iter().any(|address| address.socket().is_none()) {
+                return Err(URL.invalid("the path of a socket is absolute: redis+unix:///path/of/the/socket"));
+            }
+            if self.tls {
+                return Err(URL.invalid("a socket of this machine has no TLS"));
+            }
+        } else if self.addresses.iter().any(|address| address.host.contains(['@', '/', '?', '#'])) {
             return Err(URL.invalid("a host is a name or an address alone"));
         }
         if self.topology == Topology::Cluster && self.database != 0 {
@@ -174,6 +194,16 @@ fn parse_credentials((user, password): (&str, Option<&str>)) -> Result<Credentia
     Ok(Credentials { user, password })
 }
 
+fn parse_socket(hosts: &str, path: &str) -> Result<String> {
+    if !hosts.is_empty() {
+        return Err(URL.invalid("a socket is of this machine, and has no host: redis+unix:///path/of/the/socket"));
+    }
+    if path.is_empty() {
+        return Err(URL.invalid("the path of a socket is absolute: redis+unix:///path/of/the/socket"));
+    }
+    Ok(format!("/{}", URL.decode(path, "the path of the socket")?))
+}
+
 fn parse_address(text: &str, default: u16) -> Result<Address> {
     let (host, port) = URL.address(text)?;
     Ok(Address { host: host.to_owned(), port: port.unwrap_or(default) })
@@ -210,6 +240,11 @@ mod tests {
             ("rediss://h?tls_ca=a&tls_cert=c&tls_key=k", host().tls(Tls::new().ca("a").identity("c", "k"))),
             ("redis+sentinel://a,b:1/main", sentinel.clone()),
             ("redis+sentinel://a,b:1/main/2/app", sentinel.database(2).namespace("app")),
+            ("redis+unix:///run/redis.sock", Options::unix("/run/redis.sock")),
+            ("redis+unix://u:p@/run/a%20b?namespace=a/b&db=3", {
+                Options::unix("/run/a b").namespace("a/b").database(3).credentials("u", "p")
+            }),
+            ("redis://h?wait_aof=yes", host().wait_aof()),
             ("redis+cluster://a,b:7/app", Options::cluster([("a", 6379), ("b", 7)]).namespace("app")),
             ("redis://h?timeout=250ms&connect_timeout=3s", {
                 host().timeout(Duration::from_millis(250)).connect_timeout(Duration::from_secs(3))
@@ -244,6 +279,11 @@ mod tests {
             ("redis://h?ca=x", "rediss://"),
             ("redis://h?tls_cert=x", "rediss://"),
             ("rediss://h?tls_key=x", "tls_cert=<file>"),
+            ("redis://h?namespace=x", "redis+unix://"),
+            ("redis+unix://u:secret@h/run/x", "no host"),
+            ("redis+unix://", "absolute"),
+            ("redis+unix:///run/x?ca=x", "rediss://"),
+            ("redis://h?wait_aof=always", "wait_aof=no|yes"),
             ("redis://h?fsync=always", "appendfsync=any|always"),
             ("redis://h?fsync=always", "did you mean appendfsync?"),
             ("redis://u:1/secret@h/ns", "percent-encoded"),

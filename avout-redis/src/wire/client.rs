@@ -96,8 +96,9 @@ impl Client {
     pub(crate) fn heed(&self, link: &Link, error: &RedisError) -> Verdict {
         let verdict = verdict(error);
         match &verdict {
-            Verdict::Keep | Verdict::Moving => {}
+            Verdict::Keep | Verdict::Asked(_) | Verdict::Moving => {}
             Verdict::Doubt => self.doubt(),
+            Verdict::Anew => link.retire(),
             Verdict::Moved(to) => {
                 if let Some(to) = to.as_ref().filter(|to| !to.host.is_empty()) {
                     self.finder.is_at(to);

@@ -7,12 +7,12 @@ use std::time::Duration;
 use avout_core::backend::history::{Entered, Era, Survived};
 use avout_core::protocol::{Floor, Realm};
 use avout_core::{Error, ErrorKind, Result};
-use redis::Value;
+use redis::{RedisError, Value};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::client::Client;
-use super::connection::{Found, Link};
+use super::connection::{Detour, Found, Link, Wire};
 use super::error::{NO_POINTS, classify, lost_namespace};
 use super::scripts::{Loaded, Script};
 use super::servers::{Server, check_settings};
@@ -30,6 +30,8 @@ const STAGGER: Duration = Duration::from_millis(250);
 
 enum Failed {
     Moved(Address),
+    /// The slot is on its way to this node, and the namespace is there already.
+    Asked(Address, RedisError),
     Error(Error),
 }
 
@@ -78,12 +80,8 @@ impl Client {
                     self.finder.is_at(&address);
                     return Ok(done);
                 }
-                Err(Failed::Moved(mut to)) => {
-                    if to.host.is_empty() {
-                        to.host = address.host;
-                    }
-                    address = to;
-                }
+                Err(Failed::Moved(to)) => address = to.or(&address),
+                Err(Failed::Asked(_, error)) => return Err(refused(error)),
                 Err(Failed::Error(error)) => return Err(error),
             }
         }
@@ -91,9 +89,7 @@ impl Client {
     }
 
     async fn enter_at(&self, address: &Address) -> Result<(Link, Found), Failed> {
-        let options = &self.options;
         let wire = self.finder.dial(address, None).await?;
-        let refused = |error| classify(error, ErrorKind::Unavailable);
         let info: String = wire.ask(&redis::cmd("INFO")).await.map_err(refused)?;
         let server = Server::read(&info);
         if let Some(cluster) = self.finder.cluster() {
@@ -105,11 +101,38 @@ impl Client {
                 return Err(Failed::Moved(master));
             }
         }
+        let (detour, (scripts, era, found)) = match self.enter_with(&wire, &server).await {
+            Ok(entered) => (None, entered),
+            Err(Failed::Asked(to, _)) => {
+                let (detour, entered) = self.enter_beside(to.or(address)).await?;
+                (Some(detour), entered)
+            }
+            Err(error) => return Err(error),
+        };
+        let process = server.process().to_owned();
+        wire.counts(self.connection.up());
+        Ok((Link::new(wire, detour, scripts, era, address.clone(), process), found))
+    }
+
+    /// Enters at the node that the slot is on its way to.
+    async fn enter_beside(&self, to: Address) -> Result<(Detour, (Loaded, Era, Found)), Failed> {
+        let wire = self.finder.dial(&to, None).await?.asking(true);
+        let info: String = wire.ask(&redis::cmd("INFO")).await.map_err(|error| {
+            let message =
+                "the namespace's slot is being moved to another node, which does not take ASKING of this user";
+            Error::new(ErrorKind::Unavailable, message).with_source(error)
+        })?;
+        let entered = self.enter_with(&wire, &Server::read(&info)).await?;
+        Ok((Detour { to, wire }, entered))
+    }
+
+    async fn enter_with(&self, wire: &Wire, server: &Server<'_>) -> Result<(Loaded, Era, Found), Failed> {
+        let options = &self.options;
         server.check(options)?;
         self.confirmer.replicas_seen.fetch_max(server.replicas(), Ordering::Relaxed);
-        let durable = check_settings(&wire, options, &server).await?;
-        let scripts = Loaded::load(&wire).await.map_err(refused)?;
-        self.finder.set_name(&wire).await;
+        let durable = check_settings(wire, options, server).await?;
+        let scripts = Loaded::load(wire).await.map_err(refused)?;
+        self.finder.set_name(wire).await;
 
         let realm = self.known_realm();
         let known = self.history.known();
@@ -138,6 +161,7 @@ impl Client {
             Err(error) => {
                 return Err(match (&options.topology, verdict(&error)) {
                     (Topology::Cluster, Verdict::Moved(Some(to))) => Failed::Moved(to),
+                    (Topology::Cluster, Verdict::Asked(to)) => Failed::Asked(to, error),
                     (_, Verdict::Moved(_)) => Failed::Error(
                         Error::new(ErrorKind::Unsupported, "the server is of a cluster: use redis+cluster://")
                             .with_source(error),
@@ -153,10 +177,12 @@ impl Client {
                 return Err(Error::new(ErrorKind::Unavailable, "the server changed while a connection was made").into());
             }
         }
-        let process = server.process().to_owned();
-        wire.counts(self.connection.up());
-        Ok((Link::new(wire, scripts, era, address.clone(), process), Found { realm, durable }))
+        Ok((scripts, era, Found { realm, durable }))
     }
+}
+
+fn refused(error: RedisError) -> Error {
+    classify(error, ErrorKind::Unavailable)
 }
 
 /// How the script of entering answers where all is well.

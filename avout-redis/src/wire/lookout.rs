@@ -51,7 +51,7 @@ impl Client {
                 continue;
             }
             asked.push(link.address.clone());
-            if self.finder.standing(&link).await == Standing::Replaced {
+            if self.finder.standing(&link.address, &link.process).await == Standing::Replaced {
                 self.leave_all(|other| other.address == link.address && other.process == link.process);
             }
         }

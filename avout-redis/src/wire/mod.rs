@@ -19,3 +19,4 @@ pub(crate) use replicas::confirm_rounds;
 pub(crate) use requests::{Head, milliseconds};
 pub(crate) use scripts::{Loaded, Script};
 pub(crate) use servers::Finder;
+pub(crate) use verdict::Verdict;

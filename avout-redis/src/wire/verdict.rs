@@ -1,5 +1,7 @@
 //! What an answer means for the connection that it came with.
 
+use std::sync::Arc;
+
 use redis::{RedisError, ServerError};
 
 use crate::options::Address;
@@ -13,9 +15,13 @@ pub(crate) enum Verdict {
     Doubt,
     /// Nothing more is asked of this server.
     Leave,
+    /// Nothing was done: the server does not know the connection's user any more.
+    Anew,
     /// Nothing was done: the namespace has gone to this node, if that was told.
     Moved(Option<Address>),
-    /// Nothing was done: the namespace is on its way to another node.
+    /// Nothing was done: the namespace is on its way to this node, and what was asked for is there already.
+    Asked(Address),
+    /// Nothing was done: the namespace is on its way to another node, and what was asked for is on both.
     Moving,
 }
 
@@ -30,21 +36,31 @@ pub(crate) fn verdict(error: &RedisError) -> Verdict {
     verdicts.max_by_key(weight).unwrap_or(Verdict::Keep)
 }
 
+/// The commands of a request, by their place, that were answered with an error.
+pub(crate) fn answered(error: &RedisError) -> Arc<[usize]> {
+    let answers = error.clone().into_server_errors();
+    answers.iter().flat_map(|answers| answers.iter()).map(|(place, _)| *place).collect()
+}
+
 fn weight(verdict: &Verdict) -> u8 {
     match verdict {
         Verdict::Keep => 0,
         Verdict::Doubt => 1,
-        Verdict::Moving => 2,
-        Verdict::Moved(_) => 3,
-        Verdict::Leave => 4,
+        Verdict::Asked(_) => 2,
+        Verdict::Moving => 3,
+        Verdict::Anew => 4,
+        Verdict::Moved(_) => 5,
+        Verdict::Leave => 6,
     }
 }
 
 fn of(answer: &ServerError) -> Verdict {
     match answer.code() {
         "MOVED" => Verdict::Moved(answer.details().and_then(place)),
-        "ASK" | "TRYAGAIN" => Verdict::Moving,
+        "ASK" => answer.details().and_then(place).map_or(Verdict::Moving, Verdict::Asked),
+        "TRYAGAIN" => Verdict::Moving,
         "NOREPLICAS" => Verdict::Doubt,
+        "NOAUTH" => Verdict::Anew,
         // `UNBLOCKED`: it was made a replica while it waited for its own.
         "READONLY" | "CLUSTERDOWN" | "MASTERDOWN" | "LOADING" | "UNBLOCKED" => Verdict::Leave,
         _ => Verdict::Keep,
@@ -83,7 +99,8 @@ mod tests {
             ("LOADING Redis is loading the dataset in memory", Verdict::Leave),
             ("UNBLOCKED force unblock from blocking operation, instance state changed", Verdict::Leave),
             ("NOREPLICAS Not enough good replicas to write.", Verdict::Doubt),
-            ("ASK 1 127.0.0.1:6381", Verdict::Moving),
+            ("ASK 1 127.0.0.1:6381", Verdict::Asked(Address { host: "127.0.0.1".to_owned(), port: 6381 })),
+            ("ASK", Verdict::Moving),
             ("TRYAGAIN Multiple keys request during rehashing of slot", Verdict::Moving),
             ("MOVED 1 127.0.0.1:6381", at("127.0.0.1", 6381)),
             ("MOVED 1 [::1]:6381", at("::1", 6381)),
@@ -91,6 +108,7 @@ mod tests {
             ("MOVED", Verdict::Moved(None)),
             ("OOM command not allowed when used memory > 'maxmemory'.", Verdict::Keep),
             ("NOSCRIPT No matching script.", Verdict::Keep),
+            ("NOAUTH Authentication required.", Verdict::Anew),
             ("NOPERM this user has no permissions to run the 'hset' command", Verdict::Keep),
             ("BUSY Redis is busy running a script.", Verdict::Keep),
             ("ERR something else", Verdict::Keep),

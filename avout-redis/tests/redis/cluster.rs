@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use avout_conformance::servers::Redis;
-use avout_core::ErrorKind;
+use avout_core::backend::Coordinator as _;
+use avout_core::{ErrorKind, Key};
 
 use crate::support::{Load, Outcome, Pair, at_last, hasty, namespace, open, stm, within};
 
@@ -105,22 +106,98 @@ pub(crate) async fn a_moving_slot_holds_up_nobody_longer_than_it_takes() -> Outc
     let load = Load::start(&clients, 4).await?;
     load.more(50).await;
     let owner = Owner::of(&redis, &name).await?;
-    let (from, to) = (owner.master, (owner.master + 1) % 3);
-    let keys = [":meta", ":cells", ":names"].map(|rest| format!("{{{name}}}{rest}"));
-    let slot = redis.command(0, &["CLUSTER", "KEYSLOT", &keys[0]]).await?;
-    let slot = slot.trim_start_matches(':').to_owned();
-    let id = async |node| redis.command(node, &["CLUSTER", "MYID"]).await;
-    let (from_id, to_id) = (id(from).await?, id(to).await?);
-    redis.command(to, &["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id]).await?;
-    redis.command(from, &["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to_id]).await?;
-    let port = redis.node(to).address().port().to_string();
-    for key in &keys {
-        redis.command(from, &["MIGRATE", "127.0.0.1", &port, key, "0", "5000"]).await?;
+    let moving = Moving::begin(&redis, &owner).await?;
+    for key in [":meta", ":cells", ":names"] {
+        moving.take(key).await?;
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    redis.command(to, &["CLUSTER", "SETSLOT", &slot, "NODE", &to_id]).await?;
-    redis.command(from, &["CLUSTER", "SETSLOT", &slot, "NODE", &to_id]).await?;
+    moving.end().await?;
     within(Duration::from_secs(2), "commits on the other node", load.more(50)).await;
     load.check().await?;
     Ok(())
+}
+
+/// What a slot has lost to another node already is used there, however long the slot stays half moved: by clients that are connected,
+/// by new ones, by watches, and where replicas confirm.
+pub(crate) async fn a_slot_that_stays_half_moved_is_used() -> Outcome {
+    let redis = Redis::cluster().await?;
+    let name = namespace();
+    let url = format!("redis+cluster://{}/{name}", redis.address());
+    let confirmed = format!("{url}?wait_replicas=1&reads=confirmed");
+    let pair = Pair::open(hasty(avout_redis::connect(&url).await?), "pair").await?;
+    let sure = Pair::open(hasty(avout_redis::connect(&confirmed).await?), "pair").await?;
+    let watched = avout_redis::connect(&url).await?;
+    let key = Key::new("/pair/a")?;
+    let mut watcher = watched.coordinator.watch(std::slice::from_ref(&key)).await?;
+    assert_eq!((pair.bump().await?, sure.bump().await?), (1, 2));
+    sure.stm.create_ref("/large", vec![7_u8; 100_000]).await?;
+    let owner = Owner::of(&redis, &name).await?;
+    let moving = Moving::begin(&redis, &owner).await?;
+    for key in [":meta", ":cells", ":names"] {
+        moving.take(key).await?;
+    }
+    let soon = Duration::from_secs(10);
+    assert_eq!(within(soon, "a read", pair.read()).await?, 2);
+    assert_eq!((pair.bump().await?, sure.bump().await?), (3, 4));
+    assert_eq!(watched.coordinator.list(&Key::root()).await?.iter().filter(|listed| **listed == key).count(), 1);
+    // Values may be on either node.
+    for rest in [":v/large", ""] {
+        let large = open(&url).await?.open_ref::<Vec<u8>>("/large").await?;
+        assert_eq!(within(soon, "a large value", large.get()).await?, vec![7; 100_000]);
+        if !rest.is_empty() {
+            moving.take(rest).await?;
+        }
+    }
+    // A client that is new, and one that does not stop.
+    let late = Pair::open(hasty(avout_redis::connect(&url).await?), "pair").await?;
+    assert_eq!(late.bump().await?, 5);
+    assert_eq!((pair.bump().await?, sure.bump().await?), (6, 7));
+    // Watches hear of what is committed there.
+    within(soon, "a hint", watcher.changed()).await?;
+    let fresh = watched.coordinator.watch(std::slice::from_ref(&key)).await;
+    let mut fresh = within(soon, "a new watch", async { fresh }).await?;
+    late.bump().await?;
+    within(soon, "a hint to the new watch", fresh.changed()).await?;
+    moving.end().await?;
+    assert_eq!(within(soon, "a read after the move", pair.read_at_last()).await, 8);
+    assert_eq!((pair.bump().await?, sure.bump().await?), (9, 10));
+    Ok(())
+}
+
+/// A namespace's slot on its way to another node.
+struct Moving<'a> {
+    redis: &'a Redis,
+    name: String,
+    slot: String,
+    from: usize,
+    to: usize,
+    to_id: String,
+}
+
+impl<'a> Moving<'a> {
+    async fn begin(redis: &'a Redis, owner: &Owner) -> Outcome<Self> {
+        let (from, to) = (owner.master, (owner.master + 1) % 3);
+        let slot = redis.command(0, &["CLUSTER", "KEYSLOT", &format!("{{{}}}", owner.name)]).await?;
+        let slot = slot.trim_start_matches(':').to_owned();
+        let id = async |node| redis.command(node, &["CLUSTER", "MYID"]).await;
+        let (from_id, to_id) = (id(from).await?, id(to).await?);
+        redis.command(to, &["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id]).await?;
+        redis.command(from, &["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to_id]).await?;
+        Ok(Self { redis, name: owner.name.clone(), slot, from, to, to_id })
+    }
+
+    async fn take(&self, key: &str) -> Outcome {
+        let port = self.redis.node(self.to).address().port().to_string();
+        let key = format!("{{{}}}{key}", self.name);
+        let moved = self.redis.command(self.from, &["MIGRATE", "127.0.0.1", &port, &key, "0", "5000"]).await?;
+        assert_eq!(moved, "OK", "{key}");
+        Ok(())
+    }
+
+    async fn end(&self) -> Outcome {
+        for node in [self.to, self.from] {
+            self.redis.command(node, &["CLUSTER", "SETSLOT", &self.slot, "NODE", &self.to_id]).await?;
+        }
+        Ok(())
+    }
 }

@@ -1,6 +1,8 @@
 //! What only Redis does: its requests, its settings, and faults of real servers.
 
+mod backups;
 mod cluster;
+mod credentials;
 mod failover;
 mod faults;
 mod histories;
@@ -15,7 +17,9 @@ mod sessions;
 mod settings;
 mod support;
 
+use backups::*;
 use cluster::*;
+use credentials::*;
 use failover::*;
 use faults::*;
 use histories::*;
@@ -88,4 +92,11 @@ avout_conformance::server_tests![
     several_commands_follow_the_new_master,
     any_node_leads_to_the_cluster_and_all_are_remembered,
     a_moving_slot_holds_up_nobody_longer_than_it_takes,
+    a_slot_that_stays_half_moved_is_used,
+    a_socket_of_the_machine_is_used,
+    waiting_for_the_log_is_refused,
+    credentials_that_change_are_asked_for,
+    a_connection_without_its_user_is_made_anew,
+    a_snapshot_is_restored_under_running_clients,
+    a_log_is_restored_under_running_clients,
 ];

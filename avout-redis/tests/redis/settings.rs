@@ -271,3 +271,33 @@ pub(crate) async fn tls_asks_for_the_clients_certificate() -> Outcome {
     at("localhost").tls(Tls::from_config(ready)).open().await?;
     Ok(())
 }
+
+/// A server is used over a socket of the machine as over the network, also after a restart; one that is not there is an outage.
+pub(crate) async fn a_socket_of_the_machine_is_used() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("a server's socket");
+    let path = path.to_str().expect("the path is text");
+    let url = |path: &str| format!("redis+unix://{}?namespace=shop&db=2", path.replace(' ', "%20"));
+    let redis = Redis::with(&["--unixsocket", path]).await?;
+    let pair = Pair::open(stm(avout_redis::connect(&url(path)).await?), "pair").await?;
+    let mut changes = pair.a().watch().await?;
+    assert_eq!(pair.bump().await?, 1);
+    assert_eq!(within(Duration::from_secs(20), "a change", changes.next()).await.expect("a change")?.new, Some(1));
+    assert!(redis.command(0, &["INFO", "keyspace"]).await?.contains("db2:"));
+    redis.node(0).kill().await?;
+    redis.node(0).start().await?;
+    assert_eq!(within(Duration::from_secs(20), "a commit after a restart", pair.bump()).await?, 2);
+    refused(avout_redis::connect(&url("/no/such")).await, ErrorKind::Unavailable, "/no/such cannot be reached");
+    Ok(())
+}
+
+/// What cannot be waited for is refused, and the message says what is needed.
+pub(crate) async fn waiting_for_the_log_is_refused() -> Outcome {
+    let redis = Redis::single().await?;
+    let version = redis.command(0, &["INFO", "server"]).await?;
+    let is_old = version.contains("redis_version:7.0.");
+    let help = if is_old { "needs Redis 7.2 or later, and this server is 7.0." } else { "does not use WAITAOF yet" };
+    let url = format!("{}?wait_aof=yes", redis.url(&namespace()));
+    refused(avout_redis::connect(&url).await, ErrorKind::Unsupported, help);
+    Ok(())
+}

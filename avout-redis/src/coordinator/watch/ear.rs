@@ -3,13 +3,12 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use avout_core::backend::Bells;
 use avout_core::{ErrorKind, Result};
 use redis::{PushInfo, PushKind, Value};
 use tokio::sync::Notify;
 
-use super::watched::Watched;
-use crate::options::Address;
-use crate::wire::connection::Wire;
+use crate::wire::connection::{Link, Wire};
 use crate::wire::{Client, classify};
 
 /// How many channels one command names.
@@ -26,11 +25,11 @@ pub(super) struct Ear {
 
 impl Ear {
     /// Connects. Nothing is listened to yet.
-    pub(super) async fn open(client: &Client, address: &Address, watched: &Arc<Watched>) -> Result<Self> {
+    pub(super) async fn open(client: &Client, link: &Link, bells: &Arc<Bells<String>>) -> Result<Self> {
         let ended = Arc::new(Notify::new());
-        let (watched, end) = (Arc::clone(watched), Arc::clone(&ended));
-        let listener = Box::new(move |push| hear(&watched, &end, push));
-        let wire = client.finder.dial(address, Some(listener)).await?;
+        let (bells, end) = (Arc::clone(bells), Arc::clone(&ended));
+        let listener = Box::new(move |push| hear(&bells, &end, push));
+        let wire = client.finder.dial_beside(link, Some(listener)).await?;
         client.finder.set_name(&wire).await;
         Ok(Self { wire, channels: HashSet::new(), ended, told: true })
     }
@@ -60,16 +59,16 @@ impl Ear {
     }
 }
 
-fn hear(watched: &Watched, ended: &Notify, push: PushInfo) {
+fn hear(bells: &Bells<String>, ended: &Notify, push: PushInfo) {
     let channel = match push.data.first() {
         Some(Value::BulkString(channel)) => std::str::from_utf8(channel).unwrap_or_default(),
         _ => "",
     };
     match push.kind {
-        PushKind::SMessage => watched.ring(channel),
+        PushKind::SMessage => bells.ring(channel),
         PushKind::Disconnection => ended.notify_one(),
         // The slot has gone to another node.
-        PushKind::SUnsubscribe if watched.lock().contains_key(channel) => ended.notify_one(),
+        PushKind::SUnsubscribe if bells.is_watched(channel) => ended.notify_one(),
         _ => {}
     }
 }

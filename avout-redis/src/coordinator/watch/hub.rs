@@ -1,20 +1,19 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use avout_core::backend::{Wake, Watcher, tasks};
+use avout_core::backend::{Bell, Bells, Wake, Watcher, tasks};
 use avout_core::{Error, ErrorKind, Result};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use super::listener::{Request, Task};
-use super::watched::{Signal, Watched};
 use crate::wire::Client;
 
 /// Who watches what. A task listens, from the first watch on.
 pub(crate) struct Hub {
     client: Arc<Client>,
-    watched: Arc<Watched>,
+    bells: Arc<Bells<String>>,
     listener: Mutex<Option<Listener>>,
 }
 
@@ -25,19 +24,23 @@ struct Listener {
 
 impl Hub {
     pub(crate) fn new(client: Arc<Client>) -> Arc<Self> {
-        Arc::new(Self { client, watched: Arc::default(), listener: Mutex::default() })
+        Arc::new_cyclic(|hub| {
+            let hub: std::sync::Weak<Self> = hub.clone();
+            let unwatched = move |channels| {
+                if let Some(hub) = hub.upgrade() {
+                    let _ = hub.listener().send(Request::Unwatch(channels));
+                }
+            };
+            Self { client, bells: Bells::telling(unwatched), listener: Mutex::default() }
+        })
     }
 
     /// Watches channels: what is published after the return rings.
-    pub(crate) async fn watch(self: &Arc<Self>, mut channels: Vec<String>) -> Result<Watch> {
-        channels.sort_unstable();
-        channels.dedup();
-        let signal = self.watched.register(&channels);
-        let requests = self.listener();
-        let watch = Watch { channels: channels.clone(), signal, hub: Arc::clone(self), requests: requests.clone() };
+    pub(crate) async fn watch(self: &Arc<Self>, channels: Vec<String>) -> Result<Watch> {
+        let watch = Watch { bell: self.bells.register(channels), _hub: Arc::clone(self) };
         let limit = self.client.options.connect_timeout + self.client.options.timeout;
         let (done, answer) = oneshot::channel();
-        let _ = requests.send(Request::Watch(channels, done));
+        let _ = self.listener().send(Request::Watch(watch.bell.keys().to_vec(), done));
         match tasks::request(async { timeout(limit, answer).await }).await {
             Ok(Ok(answer)) => answer.map(|()| watch),
             Ok(Err(_)) | Err(_) => Err(Error::new(ErrorKind::Unavailable, "the server does not answer")),
@@ -51,7 +54,7 @@ impl Hub {
             return listener.requests.clone();
         }
         let (requests, todo) = mpsc::unbounded_channel();
-        let task = Task::new(&self.client, Arc::clone(&self.watched), todo);
+        let task = Task::new(&self.client, Arc::clone(&self.bells), todo);
         let task = tasks::connections().spawn(task.run()).abort_handle();
         *listener = Some(Listener { requests: requests.clone(), task });
         requests
@@ -68,29 +71,15 @@ impl Drop for Hub {
 
 /// Channels that are watched, until it is dropped.
 pub(crate) struct Watch {
-    channels: Vec<String>,
-    signal: Arc<Signal>,
-    requests: mpsc::UnboundedSender<Request>,
+    bell: Bell<String>,
     /// The connections end with the last of what was made of the client.
-    hub: Arc<Hub>,
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        let silent = self.hub.watched.remove(std::mem::take(&mut self.channels), &self.signal);
-        if !silent.is_empty() {
-            let _ = self.requests.send(Request::Unwatch(silent));
-        }
-    }
+    _hub: Arc<Hub>,
 }
 
 impl Watch {
-    /// Waits for the next change.
-    ///
-    /// # Cancel safety
-    /// Safe: a `Notified` that is dropped after it was woken gives the wake-up back, and nothing is awaited after it.
+    /// As [`Bell::rung`].
     pub(crate) async fn rung(&self) -> Result<Wake> {
-        self.signal.rung().await
+        self.bell.rung().await
     }
 }
 

@@ -1,17 +1,16 @@
 //! The task that listens, and makes its connection again.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use avout_core::backend::Bells;
 use avout_core::{Error, ErrorKind, Result};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep};
 
 use super::ear::Ear;
-use super::watched::Watched;
 use crate::wire::connection::Wire;
-use crate::wire::{Client, closed};
+use crate::wire::{Client, closed, lost_namespace};
 
 /// How often a connection that hears nothing is asked whether it is still one, and whether the namespace is still there and
 /// its changes told.
@@ -33,7 +32,7 @@ pub(super) enum Request {
 /// What listens.
 pub(super) struct Task {
     client: Weak<Client>,
-    watched: Arc<Watched>,
+    bells: Arc<Bells<String>>,
     todo: mpsc::UnboundedReceiver<Request>,
     /// Told when requests go to another server.
     server: watch::Receiver<()>,
@@ -42,8 +41,8 @@ pub(super) struct Task {
 }
 
 impl Task {
-    pub(super) fn new(client: &Arc<Client>, watched: Arc<Watched>, todo: mpsc::UnboundedReceiver<Request>) -> Self {
-        Self { client: Arc::downgrade(client), watched, todo, server: client.server_changes(), waiting: Vec::new() }
+    pub(super) fn new(client: &Arc<Client>, bells: Arc<Bells<String>>, todo: mpsc::UnboundedReceiver<Request>) -> Self {
+        Self { client: Arc::downgrade(client), bells, todo, server: client.server_changes(), waiting: Vec::new() }
     }
 
     /// Ends with the hub, which aborts it.
@@ -51,7 +50,7 @@ impl Task {
         let mut connected_before = false;
         let mut pause = FIRST_PAUSE;
         loop {
-            while self.waiting.is_empty() && self.watched.lock().is_empty() {
+            while self.waiting.is_empty() && self.bells.is_empty() {
                 let Some(request) = self.todo.recv().await else { return };
                 self.put_off(request);
             }
@@ -59,7 +58,7 @@ impl Task {
                 Ok(ear) => {
                     pause = FIRST_PAUSE;
                     if std::mem::replace(&mut connected_before, true) {
-                        self.watched.ring_all(|signal| signal.lost.store(true, Ordering::Release));
+                        self.bells.ring_lost();
                     }
                     self.listen(ear).await;
                 }
@@ -67,7 +66,7 @@ impl Task {
                     tracing::debug!(%error, "changes cannot be listened to");
                     let (kind, message) = (error.kind(), error.to_string());
                     if kind == ErrorKind::StoreLost {
-                        self.watched.ring_all(|signal| signal.gone.store(true, Ordering::Release));
+                        self.bells.end(&lost_namespace());
                     }
                     for (_, done) in self.waiting.drain(..) {
                         let _ = done.send(Err(Error::new(kind, message.clone())));
@@ -98,7 +97,7 @@ impl Task {
         let Some(client) = self.client.upgrade() else { return true };
         let gone = client.is_gone().await;
         if gone {
-            self.watched.ring_all(|signal| signal.gone.store(true, Ordering::Release));
+            self.bells.end(&lost_namespace());
         }
         gone
     }
@@ -108,13 +107,13 @@ impl Task {
         let client = self.client.upgrade().ok_or_else(closed)?;
         // Whoever is told of a lost connection reads, and is to find one that works.
         let link = client.verified().await?;
-        let mut ear = Ear::open(&client, &link.address, &self.watched).await?;
+        let mut ear = Ear::open(&client, &link, &self.bells).await?;
         // The server may have given the namespace away, and nobody have noticed.
-        ear.add(self.watched.channels()).await.inspect_err(|_| link.retire())?;
+        ear.add(self.bells.keys()).await.inspect_err(|_| link.retire())?;
         // Only now: what is committed once the mark is there is heard.
         ear.told = client.mark_watched(&link, &ear.wire).await?;
         for (channels, done) in self.waiting.drain(..) {
-            // Those were put into the map before they were asked for.
+            // Those were registered before they were asked for.
             debug_assert!(channels.iter().all(|channel| ear.channels.contains(channel)) || done.is_closed());
             let _ = done.send(Ok(()));
         }
@@ -142,10 +141,7 @@ impl Task {
                         }
                     },
                     Some(Request::Unwatch(channels)) => {
-                        let unwatched = {
-                            let watched = self.watched.lock();
-                            channels.into_iter().filter(|channel| !watched.contains_key(channel)).collect()
-                        };
+                        let unwatched = channels.into_iter().filter(|channel| !self.bells.is_watched(channel)).collect();
                         if ear.remove(unwatched).await.is_err() {
                             return;
                         }

@@ -5,7 +5,7 @@ use redis::Value;
 
 use crate::schema::{CLOCK, Clock, WATCHED};
 use crate::wire::connection::{Home, Link, Wire};
-use crate::wire::{Client, Loaded, Script, classify};
+use crate::wire::{Client, Loaded, Script, Verdict, classify};
 
 impl Client {
     /// Has the server tell what is committed from now on. `wire` listens already, and goes where `link` does.
@@ -15,13 +15,15 @@ impl Client {
     ///
     /// # Errors
     /// As for a read; [`Unavailable`](ErrorKind::Unavailable) also if the server is in another era than the link, which is given up.
-    pub(crate) async fn mark_watched(&self, link: &Link, wire: &Wire) -> Result<bool> {
+    pub(super) async fn mark_watched(&self, link: &Link, wire: &Wire) -> Result<bool> {
         let changed = || {
             link.retire();
             Error::new(ErrorKind::Unavailable, "the server changed while it was asked to tell of changes")
         };
         let refused = |error| {
-            self.heed(link, &error);
+            if let Verdict::Asked(_) = self.heed(link, &error) {
+                link.retire();
+            }
             classify(error, ErrorKind::Unavailable)
         };
         let seen = self.history.seen(link.era).ok_or_else(changed)?;
@@ -42,14 +44,14 @@ impl Client {
     }
 
     /// Whether the mark is there, asked with a connection that listens; `None`: no answer comes.
-    pub(crate) async fn is_marked_watched(&self, wire: &Wire) -> Option<bool> {
+    pub(super) async fn is_marked_watched(&self, wire: &Wire) -> Option<bool> {
         let mut look = redis::cmd("HGET");
         look.arg(&self.names.cells).arg(WATCHED);
         wire.ask::<Value>(&look).await.ok().map(|mark| mark != Value::Nil)
     }
 
     /// Whether the namespace is surely gone from the server.
-    pub(crate) async fn is_gone(&self) -> bool {
+    pub(super) async fn is_gone(&self) -> bool {
         let home = Home::here();
         let link = match self.connected(&home).await {
             Ok(link) => link,

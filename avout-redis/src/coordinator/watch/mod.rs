@@ -4,6 +4,5 @@ mod ear;
 mod hub;
 mod listener;
 mod mark;
-mod watched;
 
 pub(crate) use hub::Hub;

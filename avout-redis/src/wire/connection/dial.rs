@@ -1,6 +1,7 @@
 //! Plain connections to servers, over TCP and TLS.
 
 use std::io;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::pulse::{Heard, Pulse};
-use crate::options::{Address, Credentials, Options};
+use crate::options::{Address, Credentials, Options, Source};
 use crate::wire::{classify, is_answer};
 
 /// How many requests may wait to be written to a connection, before their callers do.
@@ -30,6 +31,8 @@ pub(crate) struct Dialer {
     timeout: Duration,
     limit: Duration,
     name: String,
+    /// The connections whose credentials may change.
+    open: Mutex<Vec<(MultiplexedConnection, AbortHandle)>>,
 }
 
 /// A connection, which ends when it is dropped.
@@ -40,6 +43,8 @@ pub(crate) struct Wire {
     /// Counts it as one by which requests go, until it ends.
     counted: Arc<Counted>,
     driver: AbortHandle,
+    /// The node does not have the slot yet: each command is preceded by `ASKING`, without which it answers with the node that has.
+    asking: bool,
 }
 
 /// Whether a connection counts as one by which requests go.
@@ -83,8 +88,19 @@ impl Wire {
         }
     }
 
+    /// From now on it asks a node for what is there of a slot that is on its way to it. The node takes it well when it has the slot.
+    pub(crate) fn asking(mut self, asking: bool) -> Self {
+        self.asking = asking;
+        self
+    }
+
     /// Sends a command and waits for its answer.
     pub(crate) async fn ask<T: redis::FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
+        if self.asking {
+            let mut one = redis::Pipeline::with_capacity(1);
+            one.add_command(command.clone());
+            return self.ask_all::<(T,)>(&one).await.map(|(answer,)| answer);
+        }
         let asked = self.pulse.asked();
         let answer = command.query_async(&mut self.connection.clone()).await;
         asked.end();
@@ -94,7 +110,15 @@ impl Wire {
     /// Sends several commands together.
     pub(crate) async fn ask_all<T: redis::FromRedisValue>(&self, commands: &redis::Pipeline) -> RedisResult<T> {
         let asked = self.pulse.asked();
-        let answer = commands.query_async(&mut self.connection.clone()).await;
+        let answer = if self.asking {
+            let mut all = redis::pipe();
+            for command in commands.cmd_iter() {
+                all.cmd("ASKING").ignore().add_command(command.clone());
+            }
+            all.query_async(&mut self.connection.clone()).await
+        } else {
+            commands.query_async(&mut self.connection.clone()).await
+        };
         asked.end();
         answer.map_err(|error| self.pulse.cause(error))
     }
@@ -115,14 +139,14 @@ impl Dialer {
         let name = options.namespace.chars().map(|c| if c.is_ascii_graphic() { c } else { '_' }).collect();
         // One server that does not answer must not use up the time of the others.
         let limit = options.connect_timeout / if options.addresses.len() > 1 { 3 } else { 1 };
-        Ok(Self { tls, timeout: options.timeout, limit, name })
+        Ok(Self { tls, timeout: options.timeout, limit, name, open: Mutex::default() })
     }
 
     /// Connects. `listener` hears what the server tells by itself.
     pub(crate) async fn dial(
         &self,
         address: &Address,
-        credentials: &Credentials,
+        source: &Source,
         database: u32,
         listener: Option<Listener>,
     ) -> Result<Wire> {
@@ -131,7 +155,11 @@ impl Dialer {
             Some((tls, connector)) => Some((connector, tls.name_at(&address.host)?)),
             None => None,
         };
+        let credentials = &self.credentials(source).await?;
         let dialling = async {
+            if let Some(path) = address.socket() {
+                return self.begin(socket(path).await?, credentials, listener).await;
+            }
             let stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
             stream.set_nodelay(true)?;
             match secure {
@@ -145,7 +173,47 @@ impl Dialer {
             let selected = wire.ask::<()>(redis::cmd("SELECT").arg(database)).await;
             selected.map_err(|error| refused_select(error, address))?;
         }
+        if matches!(source, Source::Provided(_)) {
+            let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+            open.retain(|(_, driver)| !driver.is_finished());
+            open.push((wire.connection.clone(), wire.driver.clone()));
+        }
         Ok(wire)
+    }
+
+    async fn credentials(&self, source: &Source) -> Result<Credentials> {
+        let late = |_| {
+            let message = format!("the provider of credentials gives none within {:?}", self.limit);
+            Error::new(ErrorKind::Unavailable, message)
+        };
+        timeout(self.limit, source.get()).await.map_err(late)?
+    }
+
+    /// Gives the credentials of the moment to all connections that are open and had theirs from a provider.
+    ///
+    /// # Errors
+    /// The provider's, and the first that a server refuses; such a connection stays as it was.
+    pub(crate) async fn reauthenticate(&self, source: &Source) -> Result<()> {
+        let open = {
+            let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+            open.retain(|(_, driver)| !driver.is_finished());
+            open.clone()
+        };
+        if open.is_empty() {
+            return Ok(());
+        }
+        let credentials = self.credentials(source).await?;
+        let mut auth = redis::cmd("AUTH");
+        auth.arg(credentials.user.as_deref().unwrap_or("default")).arg(credentials.password.as_deref());
+        let mut refused = None;
+        for (mut connection, _) in open {
+            match auth.query_async::<()>(&mut connection).await {
+                // One that has ended is made again with them.
+                Err(error) if is_answer(&error) => refused = refused.or(Some(error)),
+                _ => {}
+            }
+        }
+        refused.map_or(Ok(()), |error| Err(classify(error, ErrorKind::Unavailable)))
     }
 
     async fn begin(
@@ -183,7 +251,7 @@ impl Dialer {
             driver.await;
         };
         let driver = tokio::spawn(drive).abort_handle();
-        Ok(Wire { connection, pulse, counted, driver })
+        Ok(Wire { connection, pulse, counted, driver, asking: false })
     }
 
     /// So that an operator finds avout's connections in `CLIENT LIST`. A user who may not do it goes on without.
@@ -200,6 +268,16 @@ impl std::fmt::Debug for Dialer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Dialer").field("tls", &self.tls.is_some()).finish_non_exhaustive()
     }
+}
+
+#[cfg(unix)]
+async fn socket(path: &Path) -> io::Result<tokio::net::UnixStream> {
+    tokio::net::UnixStream::connect(path).await
+}
+
+#[cfg(not(unix))]
+async fn socket(_: &Path) -> io::Result<TcpStream> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "this system has no such sockets"))
 }
 
 fn refused_select(error: RedisError, address: &Address) -> Error {

@@ -63,13 +63,7 @@ impl Gathering {
         let joined = if others == 0 { None } else { self.join(wire, home, cells, fields.clone()) };
         match joined {
             Some(reply) => reply.await.ok(),
-            None => {
-                let mut request = begin(cells);
-                for field in fields {
-                    request.arg(field);
-                }
-                Some(wire.ask(&request).await)
-            }
+            None => Some(wire.ask(&read_cells(cells, fields)).await),
         }
     }
 
@@ -98,6 +92,15 @@ impl Gathering {
         batch.parts.push(Part { fields: count, reply });
         Some(replied)
     }
+}
+
+/// Reads the clock and these fields of the cells.
+pub(crate) fn read_cells<'a>(cells: &str, fields: impl Iterator<Item = &'a str>) -> Cmd {
+    let mut request = begin(cells);
+    for field in fields {
+        request.arg(field);
+    }
+    request
 }
 
 fn begin(cells: &str) -> Cmd {

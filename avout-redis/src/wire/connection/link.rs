@@ -19,6 +19,8 @@ use crate::wire::Loaded;
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) wire: Arc<Wire>,
+    /// Where it has entered the namespace, if that is not where the wire leads.
+    pub(crate) detour: Option<Detour>,
     pub(crate) scripts: Loaded,
     pub(crate) era: Era,
     pub(crate) address: Address,
@@ -33,9 +35,17 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub(crate) fn new(wire: Wire, scripts: Loaded, era: Era, address: Address, process: String) -> Self {
+    pub(crate) fn new(
+        wire: Wire,
+        detour: Option<Detour>,
+        scripts: Loaded,
+        era: Era,
+        address: Address,
+        process: String,
+    ) -> Self {
         Self {
             wire: Arc::new(wire),
+            detour,
             scripts,
             era,
             address,
@@ -68,6 +78,19 @@ impl Link {
     pub(crate) fn cut(&self) {
         self.retire();
         self.wire.cut();
+        if let Some(detour) = &self.detour {
+            detour.wire.cut();
+        }
+    }
+
+    /// Where the namespace is: the server, or the node that the slot is on its way to from there.
+    pub(crate) fn place(&self) -> &Address {
+        self.detour.as_ref().map_or(&self.address, |detour| &detour.to)
+    }
+
+    /// Whether it has entered the namespace at this node. One that is named without its host is the one that was asked.
+    pub(crate) fn leads_to(&self, to: &Address) -> bool {
+        self.detour.as_ref().is_some_and(|detour| to.clone().or(&self.address) == detour.to)
     }
 
     pub(crate) fn is_dead(&self) -> bool {
@@ -90,6 +113,13 @@ impl Link {
         });
         let _ = self.guard.set(guard.abort_handle());
     }
+}
+
+/// A connection to the node that a slot is on its way to, and that has the namespace already.
+#[derive(Debug)]
+pub(crate) struct Detour {
+    pub(crate) to: Address,
+    pub(crate) wire: Wire,
 }
 
 impl Drop for Link {

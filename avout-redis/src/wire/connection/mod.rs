@@ -9,7 +9,8 @@ mod pace;
 mod pulse;
 
 pub(crate) use dial::{Dialer, Listener, Wire, unreachable_at};
+pub(crate) use gather::read_cells;
 pub(crate) use home::Home;
 pub(crate) use lanes::{Lane, Lanes};
-pub(crate) use link::{Found, Link};
+pub(crate) use link::{Detour, Found, Link};
 pub(crate) use pace::Pace;

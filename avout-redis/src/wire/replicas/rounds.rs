@@ -92,7 +92,7 @@ impl Client {
         };
         let seen = self.history.seen(link.era).ok_or_else(changed)?;
         if line.as_ref().is_none_or(|line| line.era != link.era || line.address != link.address) {
-            let wire = self.finder.dial(&link.address, None).await?;
+            let wire = self.finder.dial_beside(&link, None).await?;
             let scripts = Loaded::load(&wire).await.map_err(|error| classify(error, ErrorKind::Unavailable))?;
             self.finder.set_name(&wire).await;
             *line = Some(Line { wire, scripts, era: link.era, address: link.address.clone() });
@@ -148,7 +148,7 @@ impl Client {
             )));
         }
         // A replica that was just made a master is one that did not confirm it; the others may go on confirming for a while.
-        if confirmed < wanted.all && self.finder.standing(link).await != Standing::Master {
+        if confirmed < wanted.all && self.finder.standing(link.place(), &link.process).await != Standing::Master {
             let message = "another server may be the master by now, and not all replicas have confirmed the last write";
             return Err(Failed::Short(message.to_owned()));
         }
@@ -156,10 +156,15 @@ impl Client {
     }
 
     fn no_round(&self, link: &Link, error: RedisError) -> Failed {
-        if verdict(&error) == Verdict::Doubt {
-            return Failed::Short(classify(error, ErrorKind::Unavailable).to_string());
+        match verdict(&error) {
+            Verdict::Doubt => Failed::Short(classify(error, ErrorKind::Unavailable).to_string()),
+            answer => {
+                self.heed(link, &error);
+                if let Verdict::Asked(_) = answer {
+                    link.retire();
+                }
+                Failed::Link(classify(error, ErrorKind::Unavailable))
+            }
         }
-        self.heed(link, &error);
-        Failed::Link(classify(error, ErrorKind::Unavailable))
     }
 }

@@ -7,7 +7,7 @@ use redis::Value;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::options::{Address, Credentials};
+use crate::options::{Address, Source};
 use crate::wire::connection::{Dialer, Wire};
 
 /// How many nodes are remembered.
@@ -25,7 +25,7 @@ pub(crate) struct Map {
 /// What is known of a cluster.
 pub(crate) struct Cluster {
     dialer: Arc<Dialer>,
-    credentials: Credentials,
+    credentials: Source,
     slot: u16,
     tls: bool,
     limit: Duration,
@@ -41,7 +41,7 @@ struct Known {
 }
 
 impl Cluster {
-    pub(crate) fn new(dialer: Arc<Dialer>, credentials: Credentials, key: &str, tls: bool, limit: Duration) -> Self {
+    pub(crate) fn new(dialer: Arc<Dialer>, credentials: Source, key: &str, tls: bool, limit: Duration) -> Self {
         Self { dialer, credentials, slot: slot(key), tls, limit, known: Mutex::default() }
     }
 

@@ -8,7 +8,7 @@ use avout_core::Result;
 use super::cluster::Cluster;
 use super::sentinel::Sentinels;
 use super::server::Server;
-use crate::options::{Address, Options, Topology};
+use crate::options::{Address, Options, Source, Topology};
 use crate::schema::Names;
 use crate::wire::connection::{Dialer, Link, Listener, Wire, unreachable_at};
 
@@ -42,9 +42,9 @@ impl Finder {
         let addresses = options.addresses.clone();
         let limit = options.connect_timeout / 3;
         let way = match &options.topology {
-            Topology::Single => Way::Single,
+            Topology::Single | Topology::Socket => Way::Single,
             Topology::Sentinel { service } => {
-                let credentials = options.sentinel_credentials.clone();
+                let credentials = Source::Fixed(options.sentinel_credentials.clone());
                 Way::Sentinel(Arc::new(Sentinels::new(
                     Arc::clone(&dialer),
                     credentials,
@@ -110,15 +110,28 @@ impl Finder {
         self.dialer.dial(address, &self.options.credentials, self.options.database, listener).await
     }
 
+    /// The same to where the namespace is that a link has entered.
+    pub(crate) async fn dial_beside(&self, link: &Link, listener: Option<Listener>) -> Result<Wire> {
+        Ok(self.dial(link.place(), listener).await?.asking(link.detour.is_some()))
+    }
+
+    /// Gives the credentials of the moment to all connections that are open, if they are asked for at all.
+    ///
+    /// # Errors
+    /// The provider's, and the first that a server refuses.
+    pub(crate) async fn reauthenticate(&self) -> Result<()> {
+        self.dialer.reauthenticate(&self.options.credentials).await
+    }
+
     pub(crate) async fn set_name(&self, wire: &Wire) {
         self.dialer.set_name(wire).await;
     }
 
     /// Asks whoever knows whether a server is still the master.
-    pub(crate) async fn standing(&self, link: &Link) -> Standing {
+    pub(crate) async fn standing(&self, address: &Address, process: &str) -> Standing {
         match &self.way {
-            Way::Single => match self.process_at(&link.address).await {
-                Ok(process) if process == link.process => Standing::Master,
+            Way::Single => match self.process_at(address).await {
+                Ok(now) if now == process => Standing::Master,
                 Ok(_) => Standing::Replaced,
                 Err(_) => Standing::Unclear,
             },
@@ -128,13 +141,13 @@ impl Finder {
                     return Standing::Unclear;
                 }
                 match sentinels.believe(&told) {
-                    Some(master) if master == link.address => Standing::Master,
+                    Some(master) if master == *address => Standing::Master,
                     Some(_) => Standing::Replaced,
                     None => Standing::Unclear,
                 }
             }
-            Way::Cluster(cluster) => match cluster.master_but_for(&link.address).await {
-                Some(master) if master == link.address => Standing::Master,
+            Way::Cluster(cluster) => match cluster.master_but_for(address).await {
+                Some(master) if master == *address => Standing::Master,
                 Some(_) => Standing::Replaced,
                 None => Standing::Unclear,
             },

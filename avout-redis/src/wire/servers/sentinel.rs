@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout, timeout_at};
 
-use crate::options::{Address, Credentials};
+use crate::options::{Address, Source};
 use crate::wire::connection::{Dialer, Wire, unreachable_at};
 
 /// How long the others have to answer, once enough sentinels have.
@@ -41,7 +41,7 @@ impl Named {
 /// The sentinels of one service.
 pub(crate) struct Sentinels {
     dialer: Arc<Dialer>,
-    credentials: Credentials,
+    credentials: Source,
     addresses: Vec<Address>,
     service: String,
     limit: Duration,
@@ -51,7 +51,7 @@ pub(crate) struct Sentinels {
 impl Sentinels {
     pub(crate) fn new(
         dialer: Arc<Dialer>,
-        credentials: Credentials,
+        credentials: Source,
         addresses: Vec<Address>,
         service: String,
         limit: Duration,
@@ -229,7 +229,7 @@ mod tests {
         let addresses: Vec<(String, u16)> = (0..count).map(|port| ("s".to_owned(), port)).collect();
         let options = Options::sentinel(addresses, "main");
         let dialer = Arc::new(Dialer::new(&options).await.expect("no TLS"));
-        Sentinels::new(dialer, Credentials::default(), options.addresses, "main".to_owned(), LOOK)
+        Sentinels::new(dialer, Source::default(), options.addresses, "main".to_owned(), LOOK)
     }
 
     fn port(master: Option<Address>) -> Option<u16> {

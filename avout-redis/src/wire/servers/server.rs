@@ -83,8 +83,21 @@ impl<'a> Server<'a> {
             let message = "redis+cluster:// is for a server of a cluster, and a server of a cluster needs it";
             return Err(Error::new(ErrorKind::Unsupported, message));
         }
+        if options.wait_aof {
+            return Err(Error::new(ErrorKind::Unsupported, no_wait_aof(version)));
+        }
         self.check_eviction()
     }
+}
+
+fn no_wait_aof(version: &str) -> String {
+    let mut numbers = version.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
+    let why = if (numbers.next(), numbers.next()) < (Some(7), Some(2)) {
+        format!("the option wait_aof needs Redis 7.2 or later, and this server is {version}")
+    } else {
+        "avout does not use WAITAOF yet".to_owned()
+    };
+    format!("{why}: leave the option out, and set appendfsync to always if each commit is to be on a disk")
 }
 
 /// Refuses a server that keeps less than the options ask for. Gives whether it syncs each write.
