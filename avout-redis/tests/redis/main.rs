@@ -81,8 +81,10 @@ avout_conformance::server_tests![
     nothing_is_read_that_a_failover_may_lose,
     a_master_demoted_while_it_waits_is_left,
     a_majority_loses_nothing_in_a_failover,
+    confirmations_leave_a_master_that_hangs,
     confirmations_follow_the_new_master,
     several_commands_follow_the_new_master,
     any_node_leads_to_the_cluster_and_all_are_remembered,
+    a_watch_alone_leaves_a_master_that_hangs,
     a_moving_slot_holds_up_nobody_longer_than_it_takes,
 ];

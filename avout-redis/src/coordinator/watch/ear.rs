@@ -17,7 +17,7 @@ const TOGETHER: usize = 256;
 
 /// A connection that listens.
 pub(super) struct Ear {
-    pub(super) wire: Wire,
+    pub(super) wire: Arc<Wire>,
     pub(super) channels: HashSet<String>,
     pub(super) ended: Arc<Notify>,
 }
@@ -30,7 +30,7 @@ impl Ear {
         let listener = Box::new(move |push| hear(&watched, &end, push));
         let wire = client.finder.dial(address, Some(listener)).await?;
         client.finder.set_name(&wire).await;
-        Ok(Self { wire, channels: HashSet::new(), ended })
+        Ok(Self { wire: Arc::new(wire), channels: HashSet::new(), ended })
     }
 
     pub(super) async fn add(&mut self, channels: Vec<String>) -> Result<()> {

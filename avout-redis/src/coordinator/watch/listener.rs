@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use avout_core::{Error, ErrorKind, Result};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::ear::Ear;
 use super::watched::Watched;
-use crate::wire::connection::Wire;
+use crate::wire::connection::{Link, Wire};
 use crate::wire::{Client, closed};
 
 /// How often a connection that hears nothing is asked whether it is still one, and whether the namespace is still there and
 /// its changes told.
-const PING: Duration = Duration::from_secs(5);
+const PING: Duration = Duration::from_secs(2);
 /// Pauses between attempts to connect again.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LAST_PAUSE: Duration = Duration::from_secs(1);
@@ -87,33 +87,23 @@ impl Task {
         }
     }
 
-    /// Whether the connection works, and the server tells of changes.
-    async fn is_told(&self, wire: &Wire) -> bool {
-        match self.client.upgrade() {
-            Some(client) => client.is_marked_watched(wire).await,
-            None => false,
-        }
-    }
-
-    async fn tell_if_gone(&self) -> bool {
-        let Some(client) = self.client.upgrade() else { return true };
-        let gone = client.is_gone().await;
-        if gone {
-            self.watched.ring_all(|signal| signal.gone.store(true, Ordering::Release));
-        }
-        gone
-    }
-
     /// Connects to where the requests go, and listens to all that is watched.
     async fn connect(&mut self) -> Result<Ear> {
         let client = self.client.upgrade().ok_or_else(closed)?;
         // Whoever is told of a lost connection reads, and is to find one that works.
         let link = client.verified().await?;
-        let mut ear = Ear::open(&client, &link.address, &self.watched).await?;
+        tokio::select! {
+            made = client.doubting(Duration::ZERO, self.connect_at(&client, &link)) => made,
+            () = link.left() => Err(Error::new(ErrorKind::Unavailable, "the server was left before changes were listened to")),
+        }
+    }
+
+    async fn connect_at(&mut self, client: &Client, link: &Link) -> Result<Ear> {
+        let mut ear = Ear::open(client, &link.address, &self.watched).await?;
         // The server may have given the namespace away, and nobody have noticed.
         ear.add(self.watched.channels()).await.inspect_err(|_| link.retire())?;
         // Only now: what is committed once the mark is there is heard.
-        client.mark_watched(&link, &ear.wire).await?;
+        client.mark_watched(link, &ear.wire).await?;
         for (channels, done) in self.waiting.drain(..) {
             // Those were put into the map before they were asked for.
             debug_assert!(channels.iter().all(|channel| ear.channels.contains(channel)) || done.is_closed());
@@ -122,42 +112,61 @@ impl Task {
         Ok(ear)
     }
 
-    /// Returns when the connection is to be made again.
+    /// Returns when the connection is to be made again. Nothing that is asked of the server keeps it from hearing of another one.
     async fn listen(&mut self, mut ear: Ear) {
-        let ended = Arc::clone(&ear.ended);
-        // However many requests come meanwhile.
-        let mut next_look = Box::pin(sleep(PING));
-        loop {
-            tokio::select! {
-                () = ended.notified() => return,
-                _ = self.server.changed() => return,
-                request = self.todo.recv() => match request {
-                    None => return,
-                    Some(Request::Watch(channels, done)) => match ear.add(channels.clone()).await {
-                        Ok(()) => drop(done.send(Ok(()))),
-                        Err(error) => {
-                            tracing::debug!(%error, "a watch could not be made");
-                            self.waiting.push((channels, done));
-                            return;
-                        }
-                    },
-                    Some(Request::Unwatch(channels)) => {
-                        let unwatched = {
-                            let watched = self.watched.lock();
-                            channels.into_iter().filter(|channel| !watched.contains_key(channel)).collect()
-                        };
-                        if ear.remove(unwatched).await.is_err() {
-                            return;
-                        }
-                    }
-                },
-                () = &mut next_look => {
-                    if !self.is_told(&ear.wire).await || self.tell_if_gone().await {
-                        return;
-                    }
-                    next_look.as_mut().reset(Instant::now() + PING);
+        let (ended, wire) = (Arc::clone(&ear.ended), Arc::clone(&ear.wire));
+        let Self { client, watched, todo, server, waiting } = self;
+        tokio::select! {
+            () = ended.notified() => {}
+            _ = server.changed() => {}
+            () = serve(&mut ear, watched, todo, waiting) => {}
+            () = look(client, watched, &wire) => {}
+        }
+    }
+}
+
+/// Listens to what is watched from now on, and no more to what is not. Returns when the server does not answer.
+async fn serve(
+    ear: &mut Ear,
+    watched: &Watched,
+    todo: &mut mpsc::UnboundedReceiver<Request>,
+    waiting: &mut Vec<(Vec<String>, oneshot::Sender<Result<()>>)>,
+) {
+    while let Some(request) = todo.recv().await {
+        match request {
+            Request::Watch(channels, done) => {
+                // It waits, should this end before the server has answered.
+                waiting.push((channels.clone(), done));
+                if let Err(error) = ear.add(channels).await {
+                    tracing::debug!(%error, "a watch could not be made");
+                    return;
+                }
+                waiting.drain(..).for_each(|(_, done)| drop(done.send(Ok(()))));
+            }
+            Request::Unwatch(channels) => {
+                let unwatched = {
+                    let watched = watched.lock();
+                    channels.into_iter().filter(|channel| !watched.contains_key(channel)).collect()
+                };
+                if ear.remove(unwatched).await.is_err() {
+                    return;
                 }
             }
+        }
+    }
+}
+
+/// Looks now and then, and returns when the connection does not work, the server does not tell of changes, or the namespace is gone.
+async fn look(client: &Weak<Client>, watched: &Watched, wire: &Wire) {
+    loop {
+        // However many requests come meanwhile.
+        sleep(PING).await;
+        let Some(client) = client.upgrade() else { return };
+        if !client.doubting(Duration::ZERO, client.is_marked_watched(wire)).await {
+            return;
+        }
+        if client.is_gone().await {
+            return watched.ring_all(|signal| signal.gone.store(true, Ordering::Release));
         }
     }
 }
