@@ -1,5 +1,6 @@
 //! One client of a namespace: its connections, and how they are made.
 
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -80,6 +81,22 @@ impl Client {
     /// The server may not be the master any more: whoever knows is asked.
     pub(crate) fn doubt(&self) {
         self.doubts.notify_one();
+    }
+
+    /// Does what asks a server, and doubts it again and again once that takes longer than an answer should, and `more`.
+    pub(crate) async fn doubting<T>(&self, more: Duration, ask: impl Future<Output = T>) -> T {
+        tokio::select! {
+            done = ask => done,
+            never = self.doubt_again_and_again(more) => match never {},
+        }
+    }
+
+    async fn doubt_again_and_again(&self, more: Duration) -> Infallible {
+        sleep(more).await;
+        loop {
+            sleep(HUNG).await;
+            self.doubt();
+        }
     }
 
     /// What is told when requests go to another server than before.

@@ -97,6 +97,32 @@ pub(crate) async fn any_node_leads_to_the_cluster_and_all_are_remembered() -> Ou
     Ok(())
 }
 
+/// A client that does nothing but watch leaves a master that hangs, and hears what is committed on the new one.
+pub(crate) async fn a_watch_alone_leaves_a_master_that_hangs() -> Outcome {
+    let redis = Redis::cluster().await?;
+    let name = namespace();
+    // Neither the connection's end nor the engine's own look is to help.
+    let url = format!("redis+cluster://{}/{name}?timeout=60s", redis.address());
+    let backend = avout_redis::connect(&url).await?;
+    let builder = avout_core::Stm::builder(backend.coordinator, backend.store);
+    let watcher = Pair::open(builder.look_every(Duration::from_secs(3600)).build(), "pair").await?;
+    let mut changes = watcher.a().watch().await?;
+    let writer = Pair::open(hasty(avout_redis::connect(&url).await?), "pair").await?;
+    assert_eq!(writer.bump().await?, 1);
+    assert_eq!(within(Duration::from_secs(5), "a change", changes.next()).await.expect("a change")?.new, Some(1));
+    let owner = Owner::of(&redis, &name).await?;
+    redis.node(owner.master).pause().await?;
+    at_last("a promotion", async || {
+        redis.command(owner.replica, &["ROLE"]).await.ok().filter(|role| role.starts_with("master"))
+    })
+    .await;
+    at_last("a commit on the new master", async || writer.bump().await.ok()).await;
+    // An error tells of commits that were lost.
+    let told = async { while changes.next().await.expect("it goes on").is_ok_and(|change| change.new < Some(2)) {} };
+    within(Duration::from_secs(20), "the watch", told).await;
+    Ok(())
+}
+
 /// While a slot is moved requests wait, and go on as soon as it has.
 pub(crate) async fn a_moving_slot_holds_up_nobody_longer_than_it_takes() -> Outcome {
     let redis = Redis::cluster().await?;

@@ -107,6 +107,22 @@ pub(crate) async fn a_master_demoted_while_it_waits_is_left() -> Outcome {
     Ok(())
 }
 
+/// A master that hangs while its replicas are waited for is left, and what the new one's confirm is read.
+pub(crate) async fn confirmations_leave_a_master_that_hangs() -> Outcome {
+    let redis = Redis::sentinel(2).await?;
+    // The connection's end is not to help.
+    let url = sentinel_url(&redis, "wait_replicas=majority&reads=confirmed&timeout=60s");
+    let pair = Pair::open(hasty(avout_redis::connect(&url).await?), "pair").await?;
+    assert_eq!((pair.bump().await?, pair.read().await?), (1, 1));
+    let old = redis.master().await?;
+    redis.node(old).pause().await?;
+    // It asks the replicas of the old one.
+    assert!(pair.read().await.is_err(), "nobody answers");
+    at_last("another master", async || (redis.master().await.ok()? != old).then_some(())).await;
+    assert_eq!(within(Duration::from_secs(20), "a read on the new master", pair.read_at_last()).await, 1);
+    Ok(())
+}
+
 /// With `wait_replicas=majority` nothing acknowledged is lost when the sentinels are told to fail over, though another replica goes on
 /// confirming for the old master for a while.
 pub(crate) async fn a_majority_loses_nothing_in_a_failover() -> Outcome {

@@ -16,7 +16,7 @@ const TOGETHER: usize = 256;
 
 /// A connection that listens.
 pub(super) struct Ear {
-    pub(super) wire: Wire,
+    pub(super) wire: Arc<Wire>,
     pub(super) channels: HashSet<String>,
     pub(super) ended: Arc<Notify>,
     /// The server tells of changes.
@@ -31,7 +31,7 @@ impl Ear {
         let listener = Box::new(move |push| hear(&bells, &end, push));
         let wire = client.finder.dial_beside(link, Some(listener)).await?;
         client.finder.set_name(&wire).await;
-        Ok(Self { wire, channels: HashSet::new(), ended, told: true })
+        Ok(Self { wire: Arc::new(wire), channels: HashSet::new(), ended, told: true })
     }
 
     pub(super) async fn add(&mut self, channels: Vec<String>) -> Result<()> {

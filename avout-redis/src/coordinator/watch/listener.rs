@@ -6,15 +6,15 @@ use std::time::Duration;
 use avout_core::backend::Bells;
 use avout_core::{Error, ErrorKind, Result};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::ear::Ear;
-use crate::wire::connection::Wire;
+use crate::wire::connection::{Link, Wire};
 use crate::wire::{Client, closed, lost_namespace};
 
 /// How often a connection that hears nothing is asked whether it is still one, and whether the namespace is still there and
 /// its changes told.
-const PING: Duration = Duration::from_secs(5);
+const PING: Duration = Duration::from_secs(2);
 /// How often those who watch look by themselves, where nobody has the server tell of changes who may write.
 const LOOK: Duration = Duration::from_millis(250);
 /// Pauses between attempts to connect again.
@@ -88,30 +88,23 @@ impl Task {
         }
     }
 
-    /// Whether the server tells of changes; `None`: the connection does not work.
-    async fn is_told(&self, wire: &Wire) -> Option<bool> {
-        self.client.upgrade()?.is_marked_watched(wire).await
-    }
-
-    async fn tell_if_gone(&self) -> bool {
-        let Some(client) = self.client.upgrade() else { return true };
-        let gone = client.is_gone().await;
-        if gone {
-            self.bells.end(&lost_namespace());
-        }
-        gone
-    }
-
     /// Connects to where the requests go, and listens to all that is watched.
     async fn connect(&mut self) -> Result<Ear> {
         let client = self.client.upgrade().ok_or_else(closed)?;
         // Whoever is told of a lost connection reads, and is to find one that works.
         let link = client.verified().await?;
-        let mut ear = Ear::open(&client, &link, &self.bells).await?;
+        tokio::select! {
+            made = client.doubting(Duration::ZERO, self.connect_at(&client, &link)) => made,
+            () = link.left() => Err(Error::new(ErrorKind::Unavailable, "the server was left before changes were listened to")),
+        }
+    }
+
+    async fn connect_at(&mut self, client: &Client, link: &Link) -> Result<Ear> {
+        let mut ear = Ear::open(client, link, &self.bells).await?;
         // The server may have given the namespace away, and nobody have noticed.
         ear.add(self.bells.keys()).await.inspect_err(|_| link.retire())?;
         // Only now: what is committed once the mark is there is heard.
-        ear.told = client.mark_watched(&link, &ear.wire).await?;
+        ear.told = client.mark_watched(link, &ear.wire).await?;
         for (channels, done) in self.waiting.drain(..) {
             // Those were registered before they were asked for.
             debug_assert!(channels.iter().all(|channel| ear.channels.contains(channel)) || done.is_closed());
@@ -120,49 +113,65 @@ impl Task {
         Ok(ear)
     }
 
-    /// Returns when the connection is to be made again.
+    /// Returns when the connection is to be made again. Nothing that is asked of the server keeps it from hearing of another one.
     async fn listen(&mut self, mut ear: Ear) {
-        let ended = Arc::clone(&ear.ended);
-        // However many requests come meanwhile.
-        let pause = |ear: &Ear| if ear.told { PING } else { LOOK };
-        let mut next_look = Box::pin(sleep(pause(&ear)));
-        loop {
-            tokio::select! {
-                () = ended.notified() => return,
-                _ = self.server.changed() => return,
-                request = self.todo.recv() => match request {
-                    None => return,
-                    Some(Request::Watch(channels, done)) => match ear.add(channels.clone()).await {
-                        Ok(()) => drop(done.send(Ok(()))),
-                        Err(error) => {
-                            tracing::debug!(%error, "a watch could not be made");
-                            self.waiting.push((channels, done));
-                            return;
-                        }
-                    },
-                    Some(Request::Unwatch(channels)) => {
-                        let unwatched = channels.into_iter().filter(|channel| !self.bells.is_watched(channel)).collect();
-                        if ear.remove(unwatched).await.is_err() {
-                            return;
-                        }
-                    }
-                },
-                () = &mut next_look => {
-                    match self.is_told(&ear.wire).await {
-                        None => return,
-                        Some(false) if ear.told => return,
-                        Some(told) if !ear.told => {
-                            self.watched.ring_all(|_| ());
-                            ear.told = told;
-                        }
-                        Some(_) => {}
-                    }
-                    if self.tell_if_gone().await {
-                        return;
-                    }
-                    next_look.as_mut().reset(Instant::now() + pause(&ear));
+        let (ended, wire) = (Arc::clone(&ear.ended), Arc::clone(&ear.wire));
+        let told = ear.told;
+        let Self { client, bells, todo, server, waiting } = self;
+        tokio::select! {
+            () = ended.notified() => {}
+            _ = server.changed() => {}
+            () = serve(&mut ear, bells, todo, waiting) => {}
+            () = look(client, bells, &wire, told) => {}
+        }
+    }
+}
+
+/// Listens to what is watched from now on, and no more to what is not. Returns when the server does not answer.
+async fn serve(
+    ear: &mut Ear,
+    bells: &Bells<String>,
+    todo: &mut mpsc::UnboundedReceiver<Request>,
+    waiting: &mut Vec<(Vec<String>, oneshot::Sender<Result<()>>)>,
+) {
+    while let Some(request) = todo.recv().await {
+        match request {
+            Request::Watch(channels, done) => {
+                // It waits, should this end before the server has answered.
+                waiting.push((channels.clone(), done));
+                if let Err(error) = ear.add(channels).await {
+                    tracing::debug!(%error, "a watch could not be made");
+                    return;
+                }
+                waiting.drain(..).for_each(|(_, done)| drop(done.send(Ok(()))));
+            }
+            Request::Unwatch(channels) => {
+                let unwatched = channels.into_iter().filter(|channel| !bells.is_watched(channel)).collect();
+                if ear.remove(unwatched).await.is_err() {
+                    return;
                 }
             }
+        }
+    }
+}
+
+/// Looks now and then, and returns when the connection does not work, the server tells no more of changes, or the namespace is gone.
+async fn look(client: &Weak<Client>, bells: &Bells<String>, wire: &Wire, mut told: bool) {
+    loop {
+        // However many requests come meanwhile.
+        sleep(if told { PING } else { LOOK }).await;
+        let Some(client) = client.upgrade() else { return };
+        match client.doubting(Duration::ZERO, client.is_marked_watched(wire)).await {
+            None => return,
+            Some(false) if told => return,
+            Some(now) if !told => {
+                bells.ring_lost();
+                told = now;
+            }
+            Some(_) => {}
+        }
+        if client.is_gone().await {
+            return bells.end(&lost_namespace());
         }
     }
 }

@@ -1,12 +1,12 @@
 //! A connection that has entered the namespace.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use avout_core::backend::history::Era;
 use avout_core::protocol::Realm;
 use redis::{RedisResult, Value};
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use super::dial::Wire;
@@ -30,7 +30,7 @@ pub(crate) struct Link {
     /// What drives it.
     pub(crate) home: Home,
     pub(crate) begun: Instant,
-    dead: AtomicBool,
+    dead: watch::Sender<bool>,
     guard: OnceLock<AbortHandle>,
 }
 
@@ -53,7 +53,7 @@ impl Link {
             gathering: Arc::default(),
             home: Home::library(),
             begun: Instant::now(),
-            dead: AtomicBool::new(false),
+            dead: watch::Sender::new(false),
             guard: OnceLock::new(),
         }
     }
@@ -71,7 +71,7 @@ impl Link {
 
     /// No new requests are to use it; those that are under way go on.
     pub(crate) fn retire(&self) {
-        self.dead.store(true, Ordering::Release);
+        self.dead.send_replace(true);
     }
 
     /// Ends it at once: what is under way has lost its reply.
@@ -94,7 +94,13 @@ impl Link {
     }
 
     pub(crate) fn is_dead(&self) -> bool {
-        self.dead.load(Ordering::Acquire)
+        *self.dead.borrow()
+    }
+
+    /// Returns when no new requests are to use it.
+    pub(crate) async fn left(&self) {
+        // The sender is in `self`, so it is not gone.
+        let _ = self.dead.subscribe().wait_for(|dead| *dead).await;
     }
 
     /// Ends it when the server answers nothing for `limit`, whatever becomes of those that asked. `doubt` is called from `early` on.

@@ -86,6 +86,14 @@ impl Client {
     /// Those of the connection. That too few replicas confirm it is told to those that wait.
     async fn round(&self, line: &mut Option<Line>) -> Result<()> {
         let link = self.any_link().await?;
+        // A server that hangs answers nothing here either, and who waits for this may ask it nothing else.
+        tokio::select! {
+            done = self.doubting(self.options.wait_timeout, self.round_at(&link, line)) => done,
+            () = link.left() => Err(Error::new(ErrorKind::Unavailable, "the server was left while replicas were waited for")),
+        }
+    }
+
+    async fn round_at(&self, link: &Link, line: &mut Option<Line>) -> Result<()> {
         let changed = || {
             link.retire();
             Error::new(ErrorKind::Unavailable, "the server changed while replicas were waited for")
@@ -103,7 +111,7 @@ impl Client {
             state.begun += 1;
             begun = state.begun;
         });
-        let answer = match self.ask_replicas(line, &link, seen).await {
+        let answer = match self.ask_replicas(line, link, seen).await {
             Ok(None) => return Err(changed()),
             Ok(Some(clock)) => Ok(clock),
             Err(Failed::Link(error)) => return Err(error),
