@@ -17,8 +17,7 @@ use futures_util::FutureExt;
 use futures_util::future::Either;
 use zookeeper::{Client as Zk, CreateMode, Error as ZkError, MultiReadResult, MultiWriteError, Stat};
 
-use super::error::{Right, classify, classify_at, parent, unexpected};
-use super::multi::{clock, eras_change};
+use super::error::{Right, classify, classify_at, eras_change, parent, unexpected};
 use crate::options::Options;
 use crate::schema::{Began, Eras, Paths, made_by};
 
@@ -209,6 +208,19 @@ impl Entrance<'_> {
             }
             Err(error) => Err(classify(error.into())),
         }
+    }
+}
+
+/// The clock that a read tells, if it is the one that was found when the namespace was opened.
+pub(super) fn clock(result: Option<MultiReadResult>, clock_made: i64, path: &str) -> Result<Stat> {
+    match result {
+        Some(MultiReadResult::Data { stat, .. }) if stat.czxid == clock_made => Ok(stat),
+        Some(MultiReadResult::Data { .. }) => {
+            let message = "the namespace was deleted and made anew: open it again";
+            Err(Error::new(ErrorKind::StoreLost, message))
+        }
+        Some(MultiReadResult::Error { err }) => Err(classify_at(err, Right::Read, path)),
+        _ => Err(unexpected()),
     }
 }
 

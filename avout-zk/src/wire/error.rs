@@ -104,6 +104,10 @@ pub(crate) fn closed() -> Error {
     Error::new(ErrorKind::Closed, "the client was closed: open the namespace again")
 }
 
+pub(crate) fn eras_change() -> Error {
+    Error::new(ErrorKind::Unavailable, "others begin eras of the namespace all the time")
+}
+
 /// The server answered something else than was asked for.
 pub(crate) fn unexpected() -> Error {
     Error::new(ErrorKind::Unsupported, "the server's answer is not understood")

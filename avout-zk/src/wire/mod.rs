@@ -10,6 +10,6 @@ mod session;
 pub(crate) mod tls;
 
 pub(crate) use client::{Client, Ground};
-pub(crate) use error::{Right, classify, classify_at, classify_write, closed, parent, unexpected};
+pub(crate) use error::{Right, classify, classify_at, classify_write, closed, eras_change, parent, unexpected};
 pub(crate) use link::State;
-pub(crate) use multi::{Change, Changes, ERAS, Refused, eras_change};
+pub(crate) use multi::{Change, Changes, ERAS, Refused};

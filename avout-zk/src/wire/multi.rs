@@ -11,7 +11,8 @@ use zookeeper::{
 };
 
 use super::client::{Client, Ground};
-use super::error::{Right, classify, classify_at, parent, unexpected};
+use super::enter::clock;
+use super::error::{Right, classify, classify_at, eras_change, parent, unexpected};
 
 /// How often a change is made in another era, when its own is over.
 pub(crate) const ERAS: u32 = 10;
@@ -77,19 +78,6 @@ impl Changes<'_> {
     pub(crate) fn delete(&mut self, path: &str, version: i32) -> Result<(), ZkError> {
         self.needs.push((Right::Delete, parent(path).to_owned()));
         self.writer.add_delete(path, Some(version))
-    }
-}
-
-/// The clock that a read tells, if it is the one that was found when the namespace was opened.
-pub(super) fn clock(result: Option<MultiReadResult>, clock_made: i64, path: &str) -> Result<Stat> {
-    match result {
-        Some(MultiReadResult::Data { stat, .. }) if stat.czxid == clock_made => Ok(stat),
-        Some(MultiReadResult::Data { .. }) => {
-            let message = "the namespace was deleted and made anew: open it again";
-            Err(Error::new(ErrorKind::StoreLost, message))
-        }
-        Some(MultiReadResult::Error { err }) => Err(classify_at(err, Right::Read, path)),
-        _ => Err(unexpected()),
     }
 }
 
@@ -180,8 +168,4 @@ impl Client {
         }
         Err(eras_change())
     }
-}
-
-pub(crate) fn eras_change() -> Error {
-    Error::new(ErrorKind::Unavailable, "others begin eras of the namespace all the time")
 }
