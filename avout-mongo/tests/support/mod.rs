@@ -1,7 +1,5 @@
 //! The fixture of both conformance tests.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,21 +8,48 @@ use avout_conformance::{Backend, Fixture};
 use avout_mongo::Options;
 use avout_mongo::mongodb::Client;
 
-type Starting = Pin<Box<dyn Future<Output = Result<&'static Mongo, Error>> + Send>>;
+/// Servers, and how the laws' clients get at them.
+#[async_trait]
+pub(crate) trait Access: Send + Sync + 'static {
+    async fn set(&self) -> Result<&'static Mongo, Error>;
+
+    /// What proxies understand of what the clients say.
+    fn protocol(&self) -> Protocol {
+        Protocol::Mongo
+    }
+
+    /// Options of the clients' URLs, after a question mark.
+    fn options(&self) -> String {
+        String::new()
+    }
+
+    /// The URL of one who may do everything.
+    async fn admin(&self) -> Result<String, Error> {
+        Ok(self.set().await?.url("laws"))
+    }
+
+    /// Lets the clients into a namespace.
+    async fn admit(&self, _namespace: &str) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Ends that.
+    async fn dismiss(&self, _namespace: &str) {}
+}
 
 /// A replica set that all laws share, in one database; each law has a namespace of its own.
-pub(crate) struct Set {
+pub(crate) struct Set<A> {
     name: &'static str,
-    start: fn() -> Starting,
+    access: A,
     side_by_side: usize,
     /// Of one node each namespace has a proxy of its own, so that its connections can be cut. With more nodes the driver would
     /// go around it, to the addresses that the nodes tell.
     proxies: Proxies,
 }
 
-impl Set {
-    pub(crate) fn new(name: &'static str, start: fn() -> Starting, side_by_side: usize) -> Self {
-        Self { name, start, side_by_side, proxies: Proxies::default() }
+impl<A: Access> Set<A> {
+    pub(crate) fn new(name: &'static str, access: A, side_by_side: usize) -> Self {
+        Self { name, access, side_by_side, proxies: Proxies::default() }
     }
 
     /// Whether the set is one that runs already.
@@ -36,18 +61,20 @@ impl Set {
         if self.is_given() {
             return shared::mongo_url("laws").await;
         }
-        let set = (self.start)().await?;
+        let set = self.access.set().await?;
+        self.access.admit(namespace).await?;
         if set.nodes().len() > 1 {
             return Ok(set.url("laws"));
         }
         let servers: Vec<_> = set.nodes().iter().map(Node::address).collect();
-        let proxies = self.proxies.of(namespace, Protocol::Mongo, &servers).await?;
-        Ok(format!("mongodb://{}/laws?directConnection=true", proxies[0].address()))
+        let proxies = self.proxies.of(namespace, self.access.protocol(), &servers).await?;
+        let options = self.access.options();
+        Ok(format!("mongodb://{}/laws?directConnection=true{options}", proxies[0].address()))
     }
 }
 
 #[async_trait]
-impl Fixture for Set {
+impl<A: Access> Fixture for Set<A> {
     fn name(&self) -> &str {
         self.name
     }
@@ -56,7 +83,7 @@ impl Fixture for Set {
         if self.is_given() {
             return Ok(());
         }
-        (self.start)().await.map(drop).map_err(|error| error.to_string())
+        self.access.set().await.map(drop).map_err(|error| error.to_string())
     }
 
     async fn open(&self, namespace: &str) -> avout_core::Result<Backend> {
@@ -71,6 +98,9 @@ impl Fixture for Set {
 
     async fn remove(&self, namespace: &str) {
         self.proxies.remove(namespace).await;
+        if !self.is_given() {
+            self.access.dismiss(namespace).await;
+        }
     }
 
     async fn cut_connections(&self, namespace: &str) -> bool {
@@ -98,8 +128,8 @@ impl Fixture for Set {
         if self.is_given() {
             return false;
         }
-        let set = (self.start)().await.expect("the set is there");
-        let client = Client::with_uri_str(set.url("laws")).await.expect("a client");
+        let admin = self.access.admin().await.expect("the set is there");
+        let client = Client::with_uri_str(admin).await.expect("a client");
         let database = client.database("laws");
         for name in database.list_collection_names().await.expect("their names") {
             if name.starts_with(namespace) {

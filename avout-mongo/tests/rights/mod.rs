@@ -1,0 +1,13 @@
+//! The rights that docs/backends.md lists.
+
+use avout_mongo::mongodb::bson::{Document, doc};
+
+/// The command that makes a role with the rights that are listed, in a namespace of a database.
+pub(crate) fn role(name: &str, database: &str, namespace: &str) -> Document {
+    const DOCS: &str = include_str!("../../../docs/backends.md");
+    let (_, rest) = DOCS.split_once("createRole(").expect("docs/backends.md lists the rights");
+    let (role, _) = rest.split_once(")\n```").expect("the list has an end");
+    let own = role.replace("\"shop\"", &format!("\"{database}\"")).replace("\"orders.", &format!("\"{namespace}."));
+    let role: Document = serde_json::from_str(&own).expect("it is JSON");
+    doc! { "createRole": name, "privileges": role.get_array("privileges").expect("it has some"), "roles": [] }
+}

@@ -1,0 +1,108 @@
+//! A server that takes TLS alone, and clients that may do little.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use async_trait::async_trait;
+use avout_conformance::servers::shared::{self, Slot};
+use avout_conformance::servers::{Error, Mongo, Protocol};
+use avout_mongo::mongodb::Client;
+use avout_mongo::mongodb::bson::{Document, doc};
+
+use crate::rights::role;
+use crate::support::Access;
+
+const PASSWORD: &str = "correct-horse";
+
+/// The user that the clients' certificate names.
+const CLERK: &str = "CN=clerk,OU=clients,O=avout tests";
+
+pub(crate) struct Secure;
+
+/// Namespaces to which the clients were let in.
+static ADMITTED: Mutex<Option<HashSet<String>>> = Mutex::new(None);
+
+fn file(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls").join(name).display().to_string()
+}
+
+fn tls(certificate: &str) -> String {
+    format!("&tls=true&tlsCAFile={}&tlsCertificateKeyFile={}", file("ca.pem"), file(certificate))
+}
+
+async fn start() -> Result<Mongo, Error> {
+    let (server, ca) = (file("server.pem"), file("ca.pem"));
+    // Those who start it talk to it in the clear.
+    let arguments = ["--tlsMode", "allowTLS", "--tlsCertificateKeyFile", &server, "--tlsCAFile", &ca];
+    let mongo = Mongo::builder().replica_set(1).user("admin", PASSWORD).arguments(&arguments).start().await?;
+    let client = client(&admin_url(&mongo)).await?;
+    let clerk = doc! { "createUser": CLERK, "roles": [] };
+    run(&client, "$external", clerk).await?;
+    for mode in ["preferTLS", "requireTLS"] {
+        run(&client, "admin", doc! { "setParameter": 1, "tlsMode": mode }).await?;
+    }
+    Ok(mongo)
+}
+
+fn admin_url(mongo: &Mongo) -> String {
+    let url = mongo.url("laws").replacen("://", &format!("://admin:{PASSWORD}@"), 1);
+    format!("{url}&authSource=admin{}", tls("admin.pem"))
+}
+
+async fn client(url: &str) -> Result<Client, Error> {
+    Client::with_uri_str(url).await.map_err(|error| Error::failed("mongo", error))
+}
+
+async fn run(client: &Client, database: &str, command: Document) -> Result<(), Error> {
+    client.database(database).run_command(command).await.map(drop).map_err(|error| Error::failed("mongo", error))
+}
+
+fn admitted<T>(change: impl FnOnce(&mut HashSet<String>) -> T) -> T {
+    change(ADMITTED.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default())
+}
+
+#[async_trait]
+impl Access for Secure {
+    async fn set(&self) -> Result<&'static Mongo, Error> {
+        static SLOT: Slot<Mongo> = Slot::const_new();
+        shared::once(&SLOT, start).await
+    }
+
+    fn protocol(&self) -> Protocol {
+        Protocol::Any
+    }
+
+    fn options(&self) -> String {
+        format!("{}&authMechanism=MONGODB-X509&authSource=%24external", tls("clerk.pem"))
+    }
+
+    async fn admin(&self) -> Result<String, Error> {
+        Ok(admin_url(self.set().await?))
+    }
+
+    async fn admit(&self, namespace: &str) -> Result<(), Error> {
+        if admitted(|all| all.contains(namespace)) {
+            return Ok(());
+        }
+        let client = client(&self.admin().await?).await?;
+        match run(&client, "laws", role(namespace, "laws", namespace)).await {
+            // Another client of the law was first.
+            Err(error) if error.to_string().contains("already exists") => {}
+            made => made?,
+        }
+        let grant = doc! { "grantRolesToUser": CLERK, "roles": [{ "role": namespace, "db": "laws" }] };
+        run(&client, "$external", grant).await?;
+        admitted(|all| all.insert(namespace.to_owned()));
+        Ok(())
+    }
+
+    async fn dismiss(&self, namespace: &str) {
+        if !admitted(|all| all.remove(namespace)) {
+            return;
+        }
+        let admin = self.admin().await.expect("the set is there");
+        let client = client(&admin).await.expect("a client");
+        run(&client, "laws", doc! { "dropRole": namespace }).await.expect("there is such a role");
+    }
+}
