@@ -145,7 +145,7 @@ impl Options {
             if self.addresses.iter().any(|address| address.socket().is_none()) {
                 return Err(URL.invalid("the path of a socket is absolute: redis+unix:///path/of/the/socket"));
             }
-            if self.tls {
+            if self.tls.is_some() {
                 return Err(URL.invalid("a socket of this machine has no TLS"));
             }
         } else if self.addresses.iter().any(|address| address.host.contains(['@', '/', '?', '#'])) {
