@@ -11,6 +11,7 @@ mod requests;
 mod scripts;
 mod servers;
 mod verdict;
+mod way;
 
 pub(crate) use client::Client;
 pub(crate) use error::{OLD, classify, closed, foreign, is_answer, lost_namespace};

@@ -145,7 +145,7 @@ impl Client {
 
     fn stop(&self) {
         if !self.closed.swap(true, Ordering::AcqRel) {
-            self.shared.hub.close();
+            self.shared.hub.close(&closed());
             // Closing the last connection to a file writes its log back. That is for the writer's thread.
             let _ = self.queue.send(Message::Stop(self.readers.close()));
         }

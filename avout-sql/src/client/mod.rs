@@ -5,5 +5,5 @@ pub(crate) mod here;
 mod read;
 mod shared;
 
-pub(crate) use handle::{Client, closed, told};
+pub(crate) use handle::{Client, told};
 pub(crate) use shared::{MAX_BYTES, Shared};

@@ -1,17 +1,15 @@
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use avout_core::backend::Wake;
-use avout_core::backend::time::from_others;
+use avout_core::Error;
+use avout_core::backend::{Bell, Bells};
 use avout_core::protocol::Key;
-use tokio::sync::Notify;
 
 use crate::schema::clock::Stamp;
 
 /// Where a key that is watched lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Table {
     Refs,
     Atoms,
@@ -32,8 +30,9 @@ pub(crate) struct Change {
 }
 
 /// Who watches what. The writer's thread tells it what this client changes, the poller what others change.
-#[derive(Default)]
 pub(crate) struct Hub {
+    /// Changed under the lock of the state only.
+    bells: Arc<Bells<Spot>>,
     state: Mutex<State>,
     /// Wakes the poller: the first watch, or the end.
     poller: Condvar,
@@ -41,23 +40,16 @@ pub(crate) struct Hub {
 
 #[derive(Default)]
 struct State {
-    watched: HashMap<Spot, Watched>,
+    /// The newest that is known of keys that are watched: the clock then, and what the key had.
+    known: HashMap<Spot, (i64, Option<Stamp>)>,
     polling: bool,
-    closed: bool,
+    closed: Option<Error>,
 }
 
-#[derive(Default)]
-struct Watched {
-    /// The newest that is known: the clock then, and what the key had.
-    known: Option<(i64, Option<Stamp>)>,
-    signals: Vec<Arc<Signal>>,
-}
-
-/// One watcher's bell. It rings once for any number of changes while nobody listens.
-#[derive(Default)]
-pub(crate) struct Signal {
-    bell: Notify,
-    lost: AtomicBool,
+impl Default for Hub {
+    fn default() -> Self {
+        Self { bells: Bells::new(), state: Mutex::default(), poller: Condvar::new() }
+    }
 }
 
 impl Hub {
@@ -65,27 +57,24 @@ impl Hub {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn add(&self, spots: &[Spot], signal: &Arc<Signal>) {
-        let mut state = self.lock();
-        for spot in spots {
-            state.watched.entry(spot.clone()).or_default().signals.push(Arc::clone(signal));
-        }
-        if state.closed {
-            signal.bell.notify_one();
-        }
+    pub(super) fn add(&self, spots: Vec<Spot>) -> Bell<Spot> {
+        let state = self.lock();
+        let bell = self.bells.register(spots);
+        let closed = state.closed.clone();
         drop(state);
+        if let Some(closed) = closed {
+            self.bells.end(&closed);
+        }
         self.poller.notify_one();
+        bell
     }
 
-    pub(super) fn remove(&self, spots: &[Spot], signal: &Arc<Signal>) {
+    pub(super) fn remove(&self, bell: Bell<Spot>) {
         let mut state = self.lock();
-        for spot in spots {
-            if let Some(watched) = state.watched.get_mut(spot) {
-                watched.signals.retain(|other| !Arc::ptr_eq(other, signal));
-                if watched.signals.is_empty() {
-                    state.watched.remove(spot);
-                }
-            }
+        let spots = bell.keys().to_vec();
+        drop(bell);
+        for spot in spots.iter().filter(|spot| !self.bells.is_watched(*spot)) {
+            state.known.remove(spot);
         }
     }
 
@@ -100,23 +89,27 @@ impl Hub {
 
     fn take_in(&self, changes: Vec<Change>, first_is_change: bool) {
         let mut state = self.lock();
-        if state.watched.is_empty() {
+        if self.bells.is_empty() {
             return;
         }
+        let mut changed = Vec::new();
         for Change { table, key, as_of, stamp } in changes {
-            let Some(watched) = state.watched.get_mut(&(table, key)) else {
+            let spot = (table, key);
+            if !self.bells.is_watched(&spot) {
                 continue;
-            };
-            let changed = match watched.known {
+            }
+            let news = match state.known.get(&spot) {
                 None => first_is_change,
-                Some((known_as_of, _)) if known_as_of > as_of => continue,
-                Some((_, known)) => known != stamp,
+                Some((known_as_of, _)) if *known_as_of > as_of => continue,
+                Some((_, known)) => *known != stamp,
             };
-            watched.known = Some((as_of, stamp));
-            if changed {
-                watched.signals.iter().for_each(|signal| signal.bell.notify_one());
+            state.known.insert(spot.clone(), (as_of, stamp));
+            if news {
+                changed.push(spot);
             }
         }
+        drop(state);
+        changed.iter().for_each(|spot| self.bells.ring(spot));
     }
 
     /// As [`notify`](Self::notify), from one who has read the keys, changed or not.
@@ -126,42 +119,28 @@ impl Hub {
 
     /// Tells all watchers that changes may have gone by.
     pub(crate) fn lose(&self) {
-        self.lose_all(&self.lock());
+        self.bells.ring_lost();
     }
 
     /// The same, and whatever comes next is a change: the clock has gone back.
     pub(crate) fn begin_anew(&self) {
         let mut state = self.lock();
-        state.watched.values_mut().for_each(|watched| watched.known = Some((i64::MIN, Some(Stamp::NONE))));
-        self.lose_all(&state);
-    }
-
-    fn lose_all(&self, state: &State) {
-        for signal in state.watched.values().flat_map(|watched| &watched.signals) {
-            signal.lost.store(true, Ordering::Release);
-            signal.bell.notify_one();
-        }
-    }
-
-    /// Ends the poller and the watchers.
-    pub(crate) fn close(&self) {
-        let mut state = self.lock();
-        state.closed = true;
-        for signal in state.watched.values().flat_map(|watched| &watched.signals) {
-            signal.bell.notify_one();
-        }
+        state.known = self.bells.keys().into_iter().map(|spot| (spot, (i64::MIN, Some(Stamp::NONE)))).collect();
         drop(state);
-        self.poller.notify_all();
+        self.lose();
     }
 
-    pub(super) fn is_closed(&self) -> bool {
-        self.lock().closed
+    /// Ends the poller and the watchers, those of now and those that come later.
+    pub(crate) fn close(&self, error: &Error) {
+        self.lock().closed = Some(error.clone());
+        self.bells.end(error);
+        self.poller.notify_all();
     }
 
     /// Whether the caller is to start the poller.
     pub(crate) fn wants_poller(&self) -> bool {
         let mut state = self.lock();
-        !state.closed && !std::mem::replace(&mut state.polling, true)
+        state.closed.is_none() && !std::mem::replace(&mut state.polling, true)
     }
 
     pub(crate) fn poller_ended(&self) {
@@ -170,18 +149,13 @@ impl Hub {
 
     /// The poller's pause. False: it is to end, since the client did, or nobody has watched anything for `linger`.
     pub(crate) fn pause(&self, pause: Duration, linger: Duration) -> bool {
-        let state = self.lock();
-        let (mut state, _) = self
-            .poller
-            .wait_timeout_while(state, pause, |state| !state.closed && !state.watched.is_empty())
-            .unwrap_or_else(PoisonError::into_inner);
-        if !state.closed && state.watched.is_empty() {
-            (state, _) = self
-                .poller
-                .wait_timeout_while(state, linger, |state| !state.closed && state.watched.is_empty())
-                .unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
+        for (is_empty, time) in [(false, pause), (true, linger)] {
+            let goes_on = |state: &mut State| state.closed.is_none() && self.bells.is_empty() == is_empty;
+            let waited = self.poller.wait_timeout_while(state, time, goes_on);
+            (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         }
-        if state.closed || state.watched.is_empty() {
+        if state.closed.is_some() || self.bells.is_empty() {
             // Under the same lock as the look, so that a new watch either is seen here or starts another poller.
             state.polling = false;
             return false;
@@ -191,18 +165,6 @@ impl Hub {
 
     /// All keys that are watched.
     pub(crate) fn spots(&self) -> Vec<Spot> {
-        self.lock().watched.keys().cloned().collect()
-    }
-}
-
-impl Signal {
-    /// Waits until it rings. A wait that is dropped after it was woken gives the wake-up back.
-    pub(super) async fn rung(&self) {
-        from_others(self.bell.notified()).await;
-    }
-
-    /// Why it rang last.
-    pub(super) fn why(&self) -> Wake {
-        if self.lost.swap(false, Ordering::AcqRel) { Wake::Lost } else { Wake::Changed }
+        self.bells.keys()
     }
 }

@@ -1,44 +1,35 @@
 use std::sync::Arc;
 
 use avout_core::Result;
-use avout_core::backend::Wake;
+use avout_core::backend::{Bell, Wake};
 
-use super::hub::{Signal, Spot};
-use crate::client::{Client, closed};
+use super::hub::Spot;
+use crate::client::Client;
 
 /// Keys that are watched, until it is dropped.
 pub(crate) struct Registration {
     client: Arc<Client>,
-    spots: Vec<Spot>,
-    signal: Arc<Signal>,
+    /// There until it is dropped.
+    bell: Option<Bell<Spot>>,
 }
 
 impl Registration {
     /// Watches these keys. Changes of this client are seen from now on, those of others from the next
-    /// [`Hub::observe`] on.
+    /// [`Hub::observe`](super::hub::Hub::observe) on.
     pub(crate) fn new(client: &Arc<Client>, spots: Vec<Spot>) -> Self {
-        let signal = Arc::default();
-        client.shared.hub.add(&spots, &signal);
-        Self { client: Arc::clone(client), spots, signal }
+        Self { client: Arc::clone(client), bell: Some(client.shared.hub.add(spots)) }
     }
 
-    /// Waits for the next change.
+    /// Waits for the next change, as [`Bell::rung`].
     pub(crate) async fn changed(&self) -> Result<Wake> {
-        let hub = &self.client.shared.hub;
-        if hub.is_closed() {
-            return Err(closed());
-        }
-        // Nothing is awaited after it.
-        self.signal.rung().await;
-        if hub.is_closed() {
-            return Err(closed());
-        }
-        Ok(self.signal.why())
+        self.bell.as_ref().expect("it is taken when this is dropped").rung().await
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.client.shared.hub.remove(&self.spots, &self.signal);
+        if let Some(bell) = self.bell.take() {
+            self.client.shared.hub.remove(bell);
+        }
     }
 }
