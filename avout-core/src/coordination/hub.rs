@@ -195,7 +195,7 @@ impl Hub {
                 let new = || Arc::new(Session::new(&self.engine, self.next_session(), self.engine.config.session_ttl));
                 Arc::clone(state.session.get_or_insert_with(new))
             };
-            if !session.is_alive() {
+            if !session.is_alive() || session.is_forgotten(&self.engine) {
                 self.lose(&session);
                 continue;
             }
@@ -237,7 +237,7 @@ impl Hub {
             }
             session.confirm(turns);
         }
-        Ok(session.is_alive())
+        Ok(session.is_alive() && !session.is_forgotten(&self.engine))
     }
 
     /// Enters a session in a transaction that will rely on it. `false`: it has ended. `begun`: what
@@ -436,6 +436,7 @@ async fn beat(hub: Arc<Hub>, session: Arc<Session>, mut due: Instant) {
         tokio::select! {
             biased;
             () = session.lost() => return,
+            () = session.forgotten(&hub.engine) => return lose(),
             () = sleep_until(due.min(session.expires())) => {}
         }
         {

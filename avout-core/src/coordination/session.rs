@@ -26,6 +26,8 @@ pub(super) struct Session {
     seats: AtomicU32,
     /// How often the store's history may have changed when it was known to be alive there.
     turns: AtomicU64,
+    /// How often the store had lost commits when the session was made.
+    losses: u64,
     lost: Lost,
 }
 
@@ -71,7 +73,8 @@ impl Session {
     pub(super) fn new(engine: &Engine, id: SessionId, ttl: Duration) -> Self {
         let vital = Vital { renewed: Instant::now(), beating: false, begun: false };
         let (vital, beats, seats, turns) = (Mutex::new(vital), AtomicU64::new(0), AtomicU32::new(0), AtomicU64::new(0));
-        Self { id, ttl, record: record(engine, id), vital, beats, seats, turns, lost: Lost::default() }
+        let losses = engine.coordinator.losses().map_or(0, |losses| losses.count());
+        Self { id, ttl, record: record(engine, id), vital, beats, seats, turns, losses, lost: Lost::default() }
     }
 
     fn vital(&self) -> MutexGuard<'_, Vital> {
@@ -92,6 +95,20 @@ impl Session {
     /// Whether the store may have forgotten it since it has said so.
     pub(super) fn is_doubtful(&self, turns: u64) -> bool {
         self.turns.load(Ordering::Acquire) < turns
+    }
+
+    /// Waits until the store has lost commits that came after the session was made. What it was granted may be lost with them, and what
+    /// it gave back may be its own again, with nobody to give it back.
+    pub(super) async fn forgotten(&self, engine: &Engine) {
+        match engine.coordinator.losses() {
+            Some(losses) => losses.reported(self.losses).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Whether it has.
+    pub(super) fn is_forgotten(&self, engine: &Engine) -> bool {
+        engine.coordinator.losses().is_some_and(|losses| losses.count() > self.losses)
     }
 
     /// When it is late, unless a sign of life arrives before.

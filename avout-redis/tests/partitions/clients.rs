@@ -7,18 +7,17 @@ use std::time::Duration;
 
 use avout_core::{ErrorKind, LockGuard, Queue, Ref, Resolution, Result, Stm, Tx};
 use tokio::sync::Notify;
-use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
+use crate::log::{Log, queue};
 use crate::record::{Head, Record, What};
 
-/// A log is kept in pieces, so that no commit is large.
-const PIECE: u32 = 512;
-const PIECES: u32 = 8;
 /// How long a client does nothing between two operations.
 const PACE: Duration = Duration::from_millis(30);
 /// So many commits under a lock, then it is given back.
 const TURN: u32 = 10;
+/// How long a session lives without a sign of life. Who waits for a lock looks after its holder four times in it.
+const SESSION: Duration = Duration::from_secs(4);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Habit {
@@ -61,6 +60,11 @@ impl Who {
         !matches!(self.habit, Habit::Reads | Habit::Watches)
     }
 
+    /// How long it may stay behind by what it does itself.
+    pub(crate) fn slack(self) -> Duration {
+        if self.habit == Habit::Holds { SESSION / 4 } else { Duration::ZERO }
+    }
+
     /// Whose log it watches.
     fn watched(self) -> usize {
         usize::from(self.deadline > Duration::from_secs(2))
@@ -96,53 +100,13 @@ impl Stop {
     }
 }
 
-/// One entry of a log: its number, and what was taken from the queue with it.
-pub(crate) type Entry = (u32, u64);
-
-/// A client's log.
-#[derive(Clone)]
-pub(crate) struct Log {
-    head: Ref<Head>,
-    pieces: Vec<Ref<Vec<Entry>>>,
-}
-
-impl Log {
-    pub(crate) async fn open(stm: &Stm, who: usize) -> Result<Self> {
-        let head = stm.create_or_open_ref(format!("/head/{who}"), Head::default()).await?;
-        let mut pieces = Vec::new();
-        for piece in 0..PIECES {
-            pieces.push(stm.create_or_open_ref(format!("/log/{who}/{piece}"), Vec::new()).await?);
-        }
-        Ok(Self { head, pieces })
-    }
-
-    async fn add(&self, tx: &Tx, entry: Entry) -> Result<Head> {
-        let piece = &self.pieces[(entry.0 / PIECE).min(PIECES - 1) as usize];
-        tx.update(piece, |piece| piece.push(entry)).await?;
-        tx.alter(&self.head, |head| Head { count: head.count + 1, last: entry.0 }).await
-    }
-
-    /// All of it.
-    pub(crate) async fn read(&self, tx: &Tx) -> Result<(Head, Vec<Entry>)> {
-        let mut all = Vec::new();
-        for piece in &self.pieces {
-            all.extend(tx.get(piece).await?);
-        }
-        Ok((tx.get(&self.head).await?, all))
-    }
-}
-
-pub(crate) fn queue(stm: &Stm) -> Result<Queue<u64>> {
-    stm.queue("/queue", 1 << 20)
-}
-
 /// A client at work.
 #[derive(Clone)]
 pub(crate) struct Client {
     pub(crate) who: Who,
     pub(crate) record: Record,
     stm: Stm,
-    /// Of all.
+    /// Of all, for those who only read.
     heads: Vec<Ref<Head>>,
     log: Log,
     queue: Queue<u64>,
@@ -153,9 +117,9 @@ impl Client {
     pub(crate) async fn open(url: &str, who: Who, record: Record, stop: Stop) -> Result<Self> {
         let backend = avout_redis::connect(url).await?;
         let builder = Stm::builder(backend.coordinator, backend.store);
-        let stm = builder.deadline(Some(who.deadline)).build();
+        let stm = builder.deadline(Some(who.deadline)).session_ttl(SESSION).build();
         let mut heads = Vec::new();
-        for other in Who::all() {
+        for other in Who::all().into_iter().filter(|_| !who.commits()) {
             heads.push(stm.create_or_open_ref(format!("/head/{}", other.number), Head::default()).await?);
         }
         let (log, queue) = (Log::open(&stm, who.number).await?, queue(&stm)?);
@@ -302,54 +266,5 @@ impl Client {
             Err(error) => self.record.note_error(begun, &error),
         }
         false
-    }
-}
-
-/// Clients at work, until they are told to stop.
-#[derive(Debug, Default)]
-pub(crate) struct Crowd {
-    pub(crate) stop: Stop,
-    pub(crate) records: Vec<Record>,
-    tasks: JoinSet<Who>,
-}
-
-impl Crowd {
-    pub(crate) async fn open(url: &str) -> Result<Self> {
-        let mut crowd = Self { records: Who::all().iter().map(|_| Record::default()).collect(), ..Self::default() };
-        let mut opened = JoinSet::new();
-        for who in Who::all() {
-            let (url, record, stop) = (url.to_owned(), crowd.records[who.number].clone(), crowd.stop.clone());
-            opened.spawn(async move { Client::open(&url, who, record, stop).await });
-        }
-        for client in opened.join_all().await {
-            let client = client?;
-            // The last one's log is made beforehand, and it comes later.
-            if client.who.habit != Habit::Comes {
-                crowd.begin(client);
-            }
-        }
-        Ok(crowd)
-    }
-
-    pub(crate) fn begin(&mut self, client: Client) {
-        let who = client.who;
-        self.tasks.spawn_local(async move {
-            client.run().await;
-            who
-        });
-    }
-
-    /// Ends all, and gives those that do not end, though their deadlines are over.
-    pub(crate) async fn end(&mut self) -> Vec<Who> {
-        self.stop.now();
-        let mut left = Who::all();
-        let wait = async {
-            while let Some(ended) = self.tasks.join_next().await {
-                let who = ended.expect("a client does not panic");
-                left.retain(|other| *other != who);
-            }
-        };
-        let _ = tokio::time::timeout(Duration::from_secs(45), wait).await;
-        if self.tasks.is_empty() { Vec::new() } else { left }
     }
 }

@@ -7,16 +7,21 @@ use avout_core::ErrorKind;
 use tokio::time::Instant;
 
 use crate::case::{Case, Fault, Mode, Shape};
-use crate::clients::{Entry, Habit, Who};
+use crate::clients::{Habit, Who};
+use crate::log::Entry;
 use crate::record::{Event, Head, What};
+use crate::trial::Length;
 
 /// How long a client may stay behind.
 const BEHIND: Duration = Duration::from_secs(2);
+/// The same on a machine that does much else.
+const BUSY: Duration = Duration::from_secs(30);
 
 /// All that is known when a trial has ended.
 #[derive(Debug)]
 pub(crate) struct Evidence {
     pub(crate) case: Case,
+    pub(crate) length: Length,
     /// When the fault began.
     pub(crate) harmed: Instant,
     /// When the last master could take commits; `None`: there was none.
@@ -175,7 +180,8 @@ impl Evidence {
     fn blame(&self, finding: &Finding, wrong: &mut Vec<String>) {
         let (who, Case { mode, fault, shape }) = (finding.who, self.case);
         // A machine that is busy with others is late by itself.
-        let bound = BEHIND + self.lag * 10;
+        let behind = if self.length == Length::Short { BUSY } else { BEHIND };
+        let bound = behind + who.slack() + self.lag * 10;
         match finding.behind {
             Some(behind) if behind > bound => wrong.push(format!("{who}: behind for {behind:.1?}")),
             Some(_) => {}
@@ -191,10 +197,8 @@ impl Evidence {
             wrong.push(format!("{who}: told {} times", finding.told));
         }
         let may_be_late = mode != Mode::All && matches!(fault, Fault::Cut | Fault::Stop(_) | Fault::Failover);
-        let limit = match shape {
-            Shape::Sentinel => BEHIND,
-            Shape::Cluster => Duration::from_secs(4),
-        };
+        // In a cluster the old master refuses after the node timeout.
+        let limit = if shape == Shape::Cluster { behind * 2 } else { behind };
         if finding.stale > 0 && (!may_be_late || finding.oldest > limit + self.lag * 10) {
             wrong.push(format!("{who}: {} stale reads, up to {:.1?} old", finding.stale, finding.oldest));
         }

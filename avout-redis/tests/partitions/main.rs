@@ -13,10 +13,13 @@
 
 mod case;
 mod clients;
+mod crowd;
 mod judge;
+mod log;
 mod net;
 mod raw;
 mod record;
+mod scout;
 mod servers;
 mod trial;
 
@@ -30,8 +33,9 @@ use std::sync::{Mutex, PoisonError};
 use avout_conformance::servers::{Error, ServerTest, Spec, run_tests};
 use case::Case;
 use tokio::task::LocalSet;
+use trial::Length;
 
-/// Set in the process of a trial: the folder for its servers and its case.
+/// Set in the process of a trial: the folder for its servers, its length and its case.
 const INSIDE: &str = "AVOUT_PARTITIONS_INSIDE";
 
 type Outcome<T = ()> = Result<T, Box<dyn StdError>>;
@@ -63,10 +67,12 @@ fn inside_of(inside: &str) -> ExitCode {
         std::process::exit(3);
     });
     let run = || {
-        let (folder, case) = inside.split_once(' ').ok_or("a folder and a case")?;
+        let (folder, rest) = inside.split_once(' ').ok_or("a folder")?;
+        let (length, case) = rest.split_once(' ').ok_or("a length and a case")?;
         let case: Case = case.parse()?;
+        let length = if length == "short" { Length::Short } else { Length::Long };
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        let evidence = LocalSet::new().block_on(&runtime, trial::run(case, Path::new(folder)))?;
+        let evidence = LocalSet::new().block_on(&runtime, trial::run(case, length, Path::new(folder)))?;
         let verdict = evidence.judge();
         println!("{}\n{}", evidence.row(&verdict), evidence.details(&verdict));
         Ok::<_, Box<dyn StdError>>(verdict.is_good())
@@ -82,11 +88,11 @@ fn inside_of(inside: &str) -> ExitCode {
 }
 
 /// Runs a trial in a process and namespaces of its own. Gives what it printed, and whether all was well.
-fn try_case(case: Case) -> Outcome<(String, bool)> {
+fn try_case(case: Case, length: &str) -> Outcome<(String, bool)> {
     let folder = tempfile::Builder::new().prefix("avout-partitions-").tempdir()?;
     let mut child = net::unshare()
         .arg(std::env::current_exe()?)
-        .env(INSIDE, format!("{} {case}", folder.path().display()))
+        .env(INSIDE, format!("{} {length} {case}", folder.path().display()))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()?;
@@ -105,7 +111,7 @@ async fn short(case: &str) -> Outcome {
     Spec::find("redis", "AVOUT_REDIS_SERVER", "redis-server", "`apt-get install redis-server` brings it")?;
     let how = "they need root, or user namespaces, and the programs `ip` and `unshare`";
     net::works().map_err(|why| Error::missing("netns", format!("no network namespaces: {why}"), how))?;
-    let tried = tokio::task::spawn_blocking(move || try_case(case).map_err(|error| error.to_string())).await?;
+    let tried = tokio::task::spawn_blocking(move || try_case(case, "short").map_err(|error| error.to_string())).await?;
     let (printed, is_good) = tried?;
     if is_good { Ok(()) } else { Err(printed.into()) }
 }
@@ -133,7 +139,7 @@ fn long(words: &str) -> ExitCode {
                     let next = left.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
                     let Some(case) = next else { return };
                     let (printed, is_good) =
-                        try_case(case).unwrap_or_else(|error| (format!("| {case} | {error} |"), false));
+                        try_case(case, "long").unwrap_or_else(|error| (format!("| {case} | {error} |"), false));
                     println!("{}", printed.lines().next().unwrap_or_default());
                     tried.lock().unwrap_or_else(PoisonError::into_inner).push((printed, is_good));
                 }

@@ -56,3 +56,8 @@ pub(crate) async fn ask_until(address: &str, words: &[&str], holds: impl Fn(&str
         sleep(Duration::from_millis(30)).await;
     }
 }
+
+/// What follows a name in a list of names and values, a line each.
+pub(crate) fn field<'a>(list: &'a str, name: &str) -> Option<&'a str> {
+    list.lines().skip_while(|line| *line != name).nth(1)
+}

@@ -69,6 +69,13 @@ impl Record {
         self.note(begun, what);
     }
 
+    /// Whether something was done that was asked for since then.
+    pub(crate) fn goes_on(&self, since: Instant) -> bool {
+        let events = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_done = |what: &What| matches!(what, What::Committed(_) | What::Read(_) | What::Watched(..));
+        events.iter().rev().take_while(|event| event.ended >= since).any(|event| is_done(&event.what))
+    }
+
     pub(crate) fn events(&self) -> Vec<Event> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

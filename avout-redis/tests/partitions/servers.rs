@@ -5,20 +5,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use avout_redis::redis::Value;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::sleep;
 
 use crate::case::{Case, Fault, Shape};
 use crate::net::{self, Place};
-use crate::raw::{ask, ask_all, ask_until};
+use crate::raw::{ask, ask_until, field};
+use crate::scout::{PROBE, SERVICE, Scout};
 
 /// The namespace of all clients.
-pub(crate) const NAMESPACE: &str = "shop";
-/// A key in the same slot, which avout does not know.
-const PROBE: &str = "probe{shop}";
-/// The name under which sentinels know the master.
-const SERVICE: &str = "main";
+const NAMESPACE: &str = "shop";
 
 type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;
 
@@ -173,7 +169,8 @@ impl Fleet {
             member.start_sentinel()?;
         }
         for member in &self.members {
-            let knows = |answer: &str| has(answer, "num-slaves", "2") && has(answer, "num-other-sentinels", "2");
+            let both = |answer: &str, name: &str| field(answer, name) == Some("2");
+            let knows = |answer: &str| both(answer, "num-slaves") && both(answer, "num-other-sentinels");
             ask_until(&member.sentinel_address(), &["SENTINEL", "MASTER", SERVICE], knows).await?;
         }
         Ok(())
@@ -221,7 +218,7 @@ impl Fleet {
     /// Asks who is the master, as those see it who decide, and whether a client could commit there now.
     pub(crate) fn scout(&self) -> Scout {
         let of = |address: fn(&Member) -> String| self.members.iter().map(address).collect();
-        Scout { case: self.case, servers: of(Member::address), sentinels: of(Member::sentinel_address) }
+        Scout::new(self.case, of(Member::address), of(Member::sentinel_address))
     }
 
     /// Begins the fault of the master.
@@ -289,80 +286,6 @@ impl Fleet {
     }
 }
 
-/// Looks for the master.
-#[derive(Clone, Debug)]
-pub(crate) struct Scout {
-    case: Case,
-    servers: Vec<String>,
-    sentinels: Vec<String>,
-}
-
-impl Scout {
-    /// The master, if a client could commit there now.
-    pub(crate) async fn master(&self) -> Option<usize> {
-        match self.case.shape {
-            Shape::Sentinel => {
-                let named = self.named().await?;
-                self.takes_commits(named).await.map(|_| named)
-            }
-            Shape::Cluster => {
-                let mut asked = tokio::task::JoinSet::new();
-                for index in 0..self.servers.len() {
-                    let scout = self.clone();
-                    asked.spawn(async move { scout.takes_commits(index).await.map(|epoch| (epoch, index)) });
-                }
-                asked.join_all().await.into_iter().flatten().max().map(|(_, index)| index)
-            }
-        }
-    }
-
-    /// Whom the sentinels name that know of the latest failover.
-    async fn named(&self) -> Option<usize> {
-        let mut asked = tokio::task::JoinSet::new();
-        for sentinel in self.sentinels.clone() {
-            asked.spawn(async move {
-                let answer = ask(&sentinel, &["SENTINEL", "MASTER", SERVICE]).await.ok()?;
-                Some((field(&answer, "config-epoch")?.parse::<u64>().ok()?, field(&answer, "ip")?.to_owned()))
-            });
-        }
-        let (_, ip) = asked.join_all().await.into_iter().flatten().max()?;
-        self.servers.iter().position(|server| server.starts_with(&format!("{ip}:")))
-    }
-
-    /// Whether a server takes a write, and enough replicas confirm it. Gives the number of its last promotion, in a cluster.
-    async fn takes_commits(&self, index: usize) -> Option<u64> {
-        let need = self.case.mode.replicas();
-        let commands: [&[&str]; 3] = [
-            &["SET", PROBE, "x"],
-            &["WAIT", &need.to_string(), "300"],
-            match self.case.shape {
-                Shape::Sentinel => &["PING"],
-                Shape::Cluster => &["CLUSTER", "INFO"],
-            },
-        ];
-        let commands = if need == 0 { vec![commands[0], commands[2]] } else { commands.to_vec() };
-        let answers = ask_all(&self.servers[index], &commands).await.ok()?;
-        if need > 0 && !matches!(answers[1], Value::Int(confirmed) if confirmed >= i64::try_from(need).ok()?) {
-            return None;
-        }
-        let info = match answers.last()? {
-            Value::BulkString(bytes) => String::from_utf8_lossy(bytes).into_owned(),
-            Value::VerbatimString { text, .. } => text.clone(),
-            _ => return Some(0),
-        };
-        info.lines().find_map(|line| line.strip_prefix("cluster_my_epoch:")).and_then(|epoch| epoch.trim().parse().ok())
-    }
-}
-
 async fn caught_up(address: &str) -> Result<(), String> {
     ask_until(address, &["INFO", "replication"], |info| info.contains("master_link_status:up")).await
-}
-
-/// What follows a name in a list of names and values, a line each.
-fn field<'a>(list: &'a str, name: &str) -> Option<&'a str> {
-    list.lines().skip_while(|line| *line != name).nth(1)
-}
-
-fn has(list: &str, name: &str, value: &str) -> bool {
-    field(list, name) == Some(value)
 }

@@ -115,6 +115,31 @@ pub(crate) async fn each_client_is_told_of_a_loss_once() -> Outcome {
     Ok(())
 }
 
+/// A lock that was given back in a history that is lost is free again, though the client that had it lives and holds others.
+pub(crate) async fn what_was_given_back_in_a_lost_history_is_free() -> Outcome {
+    let redis = forgetful().await?;
+    let url = redis.url(&namespace());
+    let (holds, waits) = (Client::open(&url, "holds").await?, Client::open(&url, "waits").await?);
+    let kept = within(SOON, holds.habit, holds.lock.acquire()).await?;
+    let shared = within(SOON, holds.habit, holds.stm.lock("/shared")?.acquire()).await?;
+    redis.command(0, &["SAVE"]).await?;
+    shared.release().await?;
+    forget(&redis).await?;
+    let lock = waits.stm.lock("/shared")?;
+    let acquire = async {
+        loop {
+            match lock.acquire().await {
+                Err(error) if lost(&error).is_some() => {}
+                other => return other,
+            }
+        }
+    };
+    drop(within(SOON, "the lock", acquire).await?);
+    // It may have been given back as well, for all that its client knows.
+    within(SOON, "the end of the others", kept.lost()).await;
+    Ok(())
+}
+
 /// After a loss each watch of a client is told of it once and goes on with the value that there is now, callbacks too.
 pub(crate) async fn every_watch_goes_on_after_a_loss() -> Outcome {
     let redis = forgetful().await?;

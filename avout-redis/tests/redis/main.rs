@@ -68,6 +68,7 @@ avout_conformance::server_tests![
     no_transaction_sees_two_histories,
     no_record_points_at_a_lost_value,
     each_client_is_told_of_a_loss_once,
+    what_was_given_back_in_a_lost_history_is_free,
     every_watch_goes_on_after_a_loss,
     a_loss_is_an_event,
     a_server_killed_under_load_keeps_what_it_acknowledged,

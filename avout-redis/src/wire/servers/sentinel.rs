@@ -1,5 +1,6 @@
 //! Sentinels: which server is the master, and being told when another one is.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -33,6 +34,19 @@ pub(crate) struct Named {
 }
 
 impl Named {
+    /// What a sentinel says of the master that it names.
+    fn read((host, port): (String, u16), more: &HashMap<String, String>) -> Self {
+        let number = |name: &str| more.get(name).and_then(|value| value.parse::<u64>().ok());
+        // Once a replica was made the master it is named, and the failover goes on with the other replicas.
+        let is_old = more.get("ip") == Some(&host) && number("port") == Some(port.into());
+        Self {
+            epoch: number("config-epoch"),
+            replicas: number("num-slaves").and_then(|replicas| u32::try_from(replicas).ok()),
+            fails_over: is_old && more.get("flags").is_some_and(|flags| flags.contains("failover_in_progress")),
+            master: Address { host, port },
+        }
+    }
+
     fn is_later_than(&self, other: Option<&Self>) -> bool {
         self.epoch > other.and_then(|other| other.epoch)
     }
@@ -46,6 +60,8 @@ pub(crate) struct Sentinels {
     service: String,
     limit: Duration,
     newest: Mutex<Option<Named>>,
+    /// The connections that listen, by address.
+    wires: Mutex<HashMap<Address, Arc<Wire>>>,
 }
 
 impl Sentinels {
@@ -56,7 +72,7 @@ impl Sentinels {
         service: String,
         limit: Duration,
     ) -> Self {
-        Self { dialer, credentials, addresses, service, limit, newest: Mutex::default() }
+        Self { dialer, credentials, addresses, service, limit, newest: Mutex::default(), wires: Mutex::default() }
     }
 
     /// The master.
@@ -134,6 +150,13 @@ impl Sentinels {
 
     async fn ask(&self, sentinel: &Address) -> Result<Named> {
         let ask = async {
+            // Many may ask, again and again: they need no connections of their own.
+            let kept = self.wires().get(sentinel).cloned();
+            if let Some(wire) = kept
+                && let Ok(named) = self.ask_with(&wire).await
+            {
+                return Ok(named);
+            }
             let wire = self.dialer.dial(sentinel, &self.credentials, 0, None).await?;
             self.ask_with(&wire).await.map_err(unreachable_at(sentinel))
         };
@@ -144,22 +167,28 @@ impl Sentinels {
         })
     }
 
+    fn wires(&self) -> MutexGuard<'_, HashMap<Address, Arc<Wire>>> {
+        self.wires.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn ask_with(&self, wire: &Wire) -> RedisResult<Option<Named>> {
         let command = |name: &str| {
             let mut command = redis::cmd("SENTINEL");
             command.arg(name).arg(&self.service);
             command
         };
-        let address = wire.ask::<Option<(String, u16)>>(&command("GET-MASTER-ADDR-BY-NAME")).await?;
-        let Some((host, port)) = address else { return Ok(None) };
-        let mut named = Named { master: Address { host, port }, epoch: None, replicas: None, fails_over: false };
-        // A user who may not ask for more goes on without.
-        let more = wire.ask::<std::collections::HashMap<String, String>>(&command("MASTER")).await.unwrap_or_default();
-        let number = |name: &str| more.get(name).and_then(|value| value.parse().ok());
-        named.epoch = number("config-epoch");
-        named.replicas = number("num-slaves").and_then(|replicas| u32::try_from(replicas).ok());
-        named.fails_over = more.get("flags").is_some_and(|flags| flags.contains("failover_in_progress"));
-        Ok(Some(named))
+        let address = async || wire.ask::<Option<(String, u16)>>(&command("GET-MASTER-ADDR-BY-NAME")).await;
+        let Some(mut before) = address().await? else { return Ok(None) };
+        loop {
+            // A user who may not ask for more goes on without.
+            let more = wire.ask::<HashMap<String, String>>(&command("MASTER")).await.unwrap_or_default();
+            let Some(after) = address().await? else { return Ok(None) };
+            // The number of a failover is not to be believed of the master before it: all that is said later would be no later than that.
+            if before == after {
+                return Ok(Some(Named::read(before, &more)));
+            }
+            before = after;
+        }
     }
 
     /// Listens to each sentinel, and says again and again which server is the master.
@@ -190,7 +219,8 @@ impl Sentinels {
                 wake.notify_one();
             }
         };
-        let wire = self.dialer.dial(sentinel, &self.credentials, 0, Some(Box::new(listener))).await?;
+        let wire = Arc::new(self.dialer.dial(sentinel, &self.credentials, 0, Some(Box::new(listener))).await?);
+        let _kept = Kept::keep(self, sentinel, &wire);
         // A user who may not do it asks now and then.
         let subscribed = wire.ask::<Value>(redis::cmd("SUBSCRIBE").arg("+switch-master")).await;
         if let Err(error) = subscribed {
@@ -209,6 +239,22 @@ impl Sentinels {
                 () = sleep(LOOK.mul_f64(0.75 + rand::random::<f64>() / 2.0)) => {}
             }
         }
+    }
+}
+
+/// A connection that others may ask with, until this is dropped.
+struct Kept<'a>(&'a Sentinels, &'a Address);
+
+impl<'a> Kept<'a> {
+    fn keep(sentinels: &'a Sentinels, sentinel: &'a Address, wire: &Arc<Wire>) -> Self {
+        sentinels.wires().insert(sentinel.clone(), Arc::clone(wire));
+        Self(sentinels, sentinel)
+    }
+}
+
+impl Drop for Kept<'_> {
+    fn drop(&mut self) {
+        self.0.wires().remove(self.1);
     }
 }
 
@@ -234,6 +280,21 @@ mod tests {
 
     fn port(master: Option<Address>) -> Option<u16> {
         master.map(|master| master.port)
+    }
+
+    /// A sentinel that fails over to the master that it names already has no other in mind.
+    #[test]
+    fn a_failover_is_over_when_the_new_master_is_named() {
+        let more = |flags: &str| {
+            let fields = [("ip", "old"), ("port", "1"), ("flags", flags), ("config-epoch", "7"), ("num-slaves", "2")];
+            fields.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+        };
+        let at = |host: &str| (host.to_owned(), 1);
+        let begun = Named::read(at("old"), &more("master,o_down,failover_in_progress"));
+        assert_eq!((begun.epoch, begun.replicas, begun.fails_over), (Some(7), Some(2), true));
+        assert!(!Named::read(at("new"), &more("master,o_down,failover_in_progress")).fails_over);
+        assert!(!Named::read(at("old"), &more("master")).fails_over);
+        assert_eq!(Named::read(at("old"), &HashMap::new()).epoch, None);
     }
 
     /// The latest failover is believed. A sentinel that was cut off with the old master leads nobody back; a majority does.
