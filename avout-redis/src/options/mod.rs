@@ -132,8 +132,8 @@ impl Options {
     /// those whose credentials are old.
     ///
     /// The provider has as long as connecting may take. Its error is told as it is: `Unavailable` is tried again, and any other ends the
-    /// operation that needed the connection. It is called within a task of the library's, for several connections at once too, and its
-    /// future may be dropped at any time.
+    /// operation that needed the connection. It is called within tasks of the caller's runtime and of the library's, for several
+    /// connections at once too, and its future may be dropped at any time.
     ///
     /// # Examples
     /// ```
@@ -231,8 +231,9 @@ impl Options {
 
     /// Acknowledges a commit when it is on the disks of the server and of as many replicas as commits wait for (`WAITAOF`).
     ///
-    /// No server is known yet that this works with: it needs Redis 7.2 or later, and is refused with `Unsupported` when the namespace
-    /// is opened. [`require_appendfsync_always`](Self::require_appendfsync_always) works with all.
+    /// It is not supported yet. Opening the namespace is refused with [`Unsupported`](avout_core::ErrorKind::Unsupported), and the message
+    /// says whether the server is too old for it (before Redis 7.2). [`require_appendfsync_always`](Self::require_appendfsync_always)
+    /// puts each commit on the master's disk.
     #[must_use]
     pub fn wait_aof(mut self) -> Self {
         self.wait_aof = true;

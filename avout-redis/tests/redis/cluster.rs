@@ -6,7 +6,7 @@ use avout_conformance::servers::Redis;
 use avout_core::backend::Coordinator as _;
 use avout_core::{ErrorKind, Key};
 
-use crate::support::{Load, Outcome, Pair, at_last, hasty, namespace, open, stm, within};
+use crate::support::{Load, Outcome, Pair, at_last, hasty, lost, namespace, open, stm, within};
 
 /// The namespace's master and its replica, and what else there is.
 struct Owner {
@@ -187,6 +187,40 @@ pub(crate) async fn a_slot_that_stays_half_moved_is_used() -> Outcome {
     moving.end().await?;
     assert_eq!(within(soon, "a read after the move", pair.read_at_last()).await, 8);
     assert_eq!((pair.bump().await?, sure.bump().await?), (9, 10));
+    Ok(())
+}
+
+/// A node that a slot is on its way to, and that comes back without the last commits, is noticed as any other server: clients that
+/// have seen what is lost are told once, and each number is granted once after that.
+pub(crate) async fn a_loss_in_the_middle_of_a_move_is_told() -> Outcome {
+    let redis = Redis::builder().cluster(3, 0).arguments(&["--appendonly", "no"]).start().await?;
+    let name = namespace();
+    let url = format!("redis+cluster://{}/{name}", redis.address());
+    let pairs = [Pair::open(open(&url).await?, "pair").await?, Pair::open(open(&url).await?, "pair").await?];
+    let moving = Moving::begin(&redis, &Owner::of(&redis, &name).await?).await?;
+    for key in [":meta", ":cells", ":names"] {
+        moving.take(key).await?;
+    }
+    assert_eq!((pairs[0].bump().await?, pairs[1].bump().await?), (1, 2));
+    assert_eq!(redis.command(moving.to, &["SAVE"]).await?, "OK");
+    assert_eq!((pairs[0].bump().await?, pairs[1].bump().await?, pairs[0].read().await?), (3, 4, 4));
+    redis.node(moving.to).kill().await?;
+    redis.node(moving.to).start().await?;
+    let mut granted = Vec::new();
+    for pair in &pairs {
+        let mut told = 0;
+        let number = loop {
+            match within(Duration::from_secs(30), "a commit after the loss", pair.bump()).await {
+                Ok(number) => break number,
+                Err(error) if lost(&error).is_some() => told += 1,
+                Err(error) if error.kind() == ErrorKind::Timeout => {}
+                Err(error) => return Err(error.into()),
+            }
+        };
+        assert_eq!(told, 1, "it is told once");
+        granted.push(number);
+    }
+    assert_eq!(granted, [3, 4]);
     Ok(())
 }
 

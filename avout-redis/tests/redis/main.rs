@@ -96,6 +96,7 @@ avout_conformance::server_tests![
     a_watch_alone_leaves_a_master_that_hangs,
     a_moving_slot_holds_up_nobody_longer_than_it_takes,
     a_slot_that_stays_half_moved_is_used,
+    a_loss_in_the_middle_of_a_move_is_told,
     a_socket_of_the_machine_is_used,
     waiting_for_the_log_is_refused,
     credentials_that_change_are_asked_for,

@@ -278,7 +278,7 @@ pub(crate) async fn a_socket_of_the_machine_is_used() -> Outcome {
     let path = folder.path().join("a server's socket");
     let path = path.to_str().expect("the path is text");
     let url = |path: &str| format!("redis+unix://{}?namespace=shop&db=2", path.replace(' ', "%20"));
-    let redis = Redis::with(&["--unixsocket", path]).await?;
+    let redis = Redis::with(&["--unixsocket", path, "--appendfsync", "always"]).await?;
     let pair = Pair::open(stm(avout_redis::connect(&url(path)).await?), "pair").await?;
     let mut changes = pair.a().watch().await?;
     assert_eq!(pair.bump().await?, 1);
