@@ -15,7 +15,7 @@ use crate::record::{Head, Record, What};
 /// How long a client does nothing between two operations.
 const PACE: Duration = Duration::from_millis(30);
 /// So many commits under a lock, then it is given back.
-const TURN: u32 = 10;
+const TURN: u32 = 3;
 /// How long a session lives without a sign of life. Who waits for a lock looks after its holder four times in it.
 const SESSION: Duration = Duration::from_secs(4);
 
