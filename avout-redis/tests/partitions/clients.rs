@@ -159,11 +159,10 @@ impl Client {
         while !self.stop.is_now() {
             let begun = Instant::now();
             let read = self.stm.dosync(async |tx| {
-                let mut seen = Vec::new();
-                for who in Who::all().into_iter().filter(|who| who.commits()) {
-                    seen.push((who.number, tx.get(&self.heads[who.number]).await?));
-                }
-                Ok(seen)
+                // All in one request.
+                let heads = tx.get_many(&self.heads[..]).await?;
+                let seen = Who::all().into_iter().zip(heads).filter(|(who, _)| who.commits());
+                Ok(seen.map(|(who, head)| (who.number, head)).collect())
             });
             match read.await {
                 Ok(seen) => self.record.note(begun, What::Read(seen)),
