@@ -20,25 +20,31 @@ const LAST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Follows up a client's doubts, and looks now and then at the servers that it uses. Runs as long as there is the client.
 pub(crate) async fn look_out(doubts: Arc<Notify>, client: Weak<Client>) {
-    let mut beats = HashMap::new();
+    // A look at a server that hangs is to hold up no doubt.
+    tokio::join!(follow_doubts(&doubts, &client), look_now_and_then(&client));
+}
+
+async fn follow_doubts(doubts: &Notify, client: &Weak<Client>) {
     let mut pause = FIRST_PAUSE;
     let mut doubted = Instant::now();
     loop {
-        let doubt = tokio::select! {
-            () = doubts.notified() => true,
-            () = sleep(LOOK.mul_f64(0.75 + rand::random::<f64>() / 2.0)) => false,
-        };
+        doubts.notified().await;
         let Some(client) = client.upgrade() else { return };
-        if doubt {
-            client.follow_up().await;
-            drop(client);
-            // Doubts may come with every request.
-            pause = if doubted.elapsed() > LAST_PAUSE * 2 { FIRST_PAUSE } else { (pause * 2).min(LAST_PAUSE) };
-            doubted = Instant::now();
-            sleep(pause.mul_f64(0.5 + rand::random::<f64>() / 2.0)).await;
-        } else {
-            client.look_at_servers(&mut beats).await;
-        }
+        client.follow_up().await;
+        drop(client);
+        // Doubts may come with every request.
+        pause = if doubted.elapsed() > LAST_PAUSE * 2 { FIRST_PAUSE } else { (pause * 2).min(LAST_PAUSE) };
+        doubted = Instant::now();
+        sleep(pause.mul_f64(0.5 + rand::random::<f64>() / 2.0)).await;
+    }
+}
+
+async fn look_now_and_then(client: &Weak<Client>) {
+    let mut beats = HashMap::new();
+    loop {
+        sleep(LOOK.mul_f64(0.75 + rand::random::<f64>() / 2.0)).await;
+        let Some(client) = client.upgrade() else { return };
+        client.look_at_servers(&mut beats).await;
     }
 }
 

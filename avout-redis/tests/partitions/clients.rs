@@ -15,7 +15,7 @@ use crate::record::{Head, Record, What};
 /// How long a client does nothing between two operations.
 const PACE: Duration = Duration::from_millis(30);
 /// So many commits under a lock, then it is given back.
-const TURN: u32 = 10;
+const TURN: u32 = 3;
 /// How long a session lives without a sign of life. Who waits for a lock looks after its holder four times in it.
 const SESSION: Duration = Duration::from_secs(4);
 
@@ -159,11 +159,10 @@ impl Client {
         while !self.stop.is_now() {
             let begun = Instant::now();
             let read = self.stm.dosync(async |tx| {
-                let mut seen = Vec::new();
-                for who in Who::all().into_iter().filter(|who| who.commits()) {
-                    seen.push((who.number, tx.get(&self.heads[who.number]).await?));
-                }
-                Ok(seen)
+                // All in one request.
+                let heads = tx.get_many(&self.heads[..]).await?;
+                let seen = Who::all().into_iter().zip(heads).filter(|(who, _)| who.commits());
+                Ok(seen.map(|(who, head)| (who.number, head)).collect())
             });
             match read.await {
                 Ok(seen) => self.record.note(begun, What::Read(seen)),

@@ -61,9 +61,11 @@ fn main() -> ExitCode {
 
 /// The process of one trial.
 fn inside_of(inside: &str) -> ExitCode {
-    // It ends with the process that began it.
-    std::thread::spawn(|| {
+    let folder = inside.split(' ').next().unwrap_or_default().to_owned();
+    // It ends with the process that began it, and all servers with it.
+    std::thread::spawn(move || {
         let _ = std::io::stdin().read(&mut [0]);
+        let _ = std::fs::remove_dir_all(folder);
         std::process::exit(3);
     });
     let run = || {

@@ -221,10 +221,12 @@ impl Sentinels {
         };
         let wire = Arc::new(self.dialer.dial(sentinel, &self.credentials, 0, Some(Box::new(listener))).await?);
         let _kept = Kept::keep(self, sentinel, &wire);
-        // A user who may not do it asks now and then.
-        let subscribed = wire.ask::<Value>(redis::cmd("SUBSCRIBE").arg("+switch-master")).await;
-        if let Err(error) = subscribed {
-            tracing::debug!(%error, %sentinel, "a sentinel does not tell of failovers");
+        // The sentinel that promotes a replica tells of that first, and the others of the new master. A user who may not hear of
+        // it asks now and then.
+        for channel in ["+switch-master", "+promoted-slave"] {
+            if let Err(error) = wire.ask::<Value>(redis::cmd("SUBSCRIBE").arg(channel)).await {
+                tracing::debug!(%error, %sentinel, channel, "a sentinel does not tell of failovers");
+            }
         }
         loop {
             // First what happened before it was listened to.
