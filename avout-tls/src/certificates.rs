@@ -1,5 +1,5 @@
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use avout_core::{Error, ErrorKind, Result};
@@ -12,7 +12,7 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKey
 use rustls::{ClientConfig, RootCertStore};
 
 use crate::key::read_key;
-use crate::tls::Tls;
+use crate::wrong::wrong;
 
 /// The cryptography of all backends.
 #[must_use]
@@ -20,7 +20,7 @@ pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
-/// What the files hold that [`Tls`] names.
+/// What the files hold that a [`Tls`](crate::Tls) names.
 pub struct Certificates {
     authorities: Vec<CertificateDer<'static>>,
     revoked: Vec<CertificateRevocationListDer<'static>>,
@@ -28,9 +28,16 @@ pub struct Certificates {
 }
 
 impl Certificates {
-    pub(crate) fn read(tls: &Tls) -> Result<Self> {
+    /// Reads the files of authorities, adds the system's if they are asked for, and reads the client's own certificate and key, which may
+    /// have a password.
+    pub(crate) fn read(
+        files: &[PathBuf],
+        system: bool,
+        own: Option<(&PathBuf, &PathBuf)>,
+        password: Option<&str>,
+    ) -> Result<Self> {
         let (mut authorities, mut revoked) = (Vec::new(), Vec::new());
-        for path in &tls.ca {
+        for path in files {
             let bytes = bytes_of(path)?;
             authorities.extend(certificates_of(path, &bytes)?);
             for list in CertificateRevocationListDer::pem_slice_iter(&bytes) {
@@ -39,13 +46,13 @@ impl Certificates {
                 );
             }
         }
-        if tls.trusts_system() {
+        if system {
             authorities.extend(of_system()?);
         }
-        let own = match tls.own_files() {
+        let own = match own {
             Some((certificate, key)) => {
                 let chain = certificates_of(certificate, &bytes_of(certificate)?)?;
-                Some((chain, read_key(key, &bytes_of(key)?, tls.key_password.as_deref())?))
+                Some((chain, read_key(key, &bytes_of(key)?, password)?))
             }
             None => None,
         };
@@ -118,11 +125,6 @@ impl fmt::Debug for Certificates {
 
 fn block(label: &str, bytes: &[u8]) -> String {
     pem::encode_string(label, LineEnding::LF, bytes).expect("a label without dashes, and a length that fits in memory")
-}
-
-/// The file is wrong, in these words.
-pub(crate) fn wrong(path: &Path, what: &str) -> Error {
-    Error::new(ErrorKind::InvalidInput, format!("the file {} {what}", path.display()))
 }
 
 fn bytes_of(path: &Path) -> Result<Vec<u8>> {

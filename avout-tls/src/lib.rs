@@ -28,6 +28,7 @@ mod certificates;
 mod key;
 mod refused;
 mod tls;
+mod wrong;
 
 pub use certificates::{Certificates, provider};
 pub use refused::Refused;

@@ -27,11 +27,11 @@ pub enum Roots {
 /// It reads no file before it is asked to, so that making one cannot fail. It prints no password.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Tls {
-    pub(crate) ca: Vec<PathBuf>,
+    ca: Vec<PathBuf>,
     roots: Option<Roots>,
     certificate: Option<PathBuf>,
     key: Option<PathBuf>,
-    pub(crate) key_password: Option<String>,
+    key_password: Option<String>,
     server_name: Option<String>,
     ready: Option<Ready>,
 }
@@ -166,7 +166,7 @@ impl Tls {
     /// what does not [go together](Self::check).
     pub fn read(&self) -> Result<Certificates> {
         self.check()?;
-        Certificates::read(self)
+        Certificates::read(&self.ca, self.trusts_system(), self.own_files(), self.key_password.as_deref())
     }
 
     /// What rustls takes: the configuration that was [passed in](Self::from_config), or one of the files, which are read now.
@@ -211,7 +211,7 @@ impl Tls {
         Err(Error::new(ErrorKind::Unsupported, message))
     }
 
-    pub(crate) fn trusts_system(&self) -> bool {
+    fn trusts_system(&self) -> bool {
         match self.roots {
             Some(roots) => roots != Roots::Ca,
             None => self.ca.is_empty(),
@@ -219,7 +219,7 @@ impl Tls {
     }
 
     /// The certificate's file and the key's.
-    pub(crate) fn own_files(&self) -> Option<(&PathBuf, &PathBuf)> {
+    fn own_files(&self) -> Option<(&PathBuf, &PathBuf)> {
         let certificate = self.certificate.as_ref()?;
         Some((certificate, self.key.as_ref().unwrap_or(certificate)))
     }
