@@ -24,7 +24,8 @@ pub(crate) enum Kept {
     Nowhere,
 }
 
-/// What this client's last commit wrote into a record that no other client writes in a healthy namespace.
+/// What this client's last commit wrote last into a record of the engine's own: that is its slot, which no other client writes unless it is
+/// in doubt.
 #[derive(Clone)]
 pub(crate) struct Own {
     pub(crate) era: Era,

@@ -83,7 +83,7 @@ impl Work {
                 shared.took(started.elapsed());
                 client.saw(point);
                 beat.into_iter().for_each(|era| client.progress.beat(era, self.bound.number()));
-                if let Some(put) = self.commit.puts.iter().find(|put| put.key.is_reserved()) {
+                if let Some(put) = self.commit.puts.iter().rfind(|put| put.key.is_reserved()) {
                     client.progress.committed(Own { era, bound: self.bound, key: put.key.clone() });
                 }
                 return Ok(CommitOutcome::Committed(Committed { point, revisions: self.revisions.clone() }));
