@@ -18,6 +18,9 @@
 //! A                                                                                                 reads: 5 < 7, a loss
 //! ```
 //!
+//! Of what came after the last beat an older copy tells nothing. So a client whose own last commit came after it looks for that one: if
+//! the record of its slot is older, the commit is lost.
+//!
 //! A server's process is asked for when a connection was made, and when the term of the primary changes. A connection that was
 //! there before leads to the process that it led to before.
 
@@ -33,7 +36,8 @@ use mongodb::bson::raw::cstr;
 use mongodb::bson::{Binary, Bson, Document, RawArrayBuf, RawDocumentBuf, rawdoc};
 
 use crate::current::{linearizable, saw_time, term};
-use crate::progress::Progress;
+use crate::progress::{Own, Progress};
+use crate::revisions::{bound, revision_of};
 use crate::schema::{self, Names, unavailable};
 use crate::wire::bson::{binary, majority, strange};
 use crate::wire::request::{Failure, Requests, WriteErrors};
@@ -168,6 +172,12 @@ pub(crate) async fn enter(
         let Some((found, term)) = current else { continue };
         let now = Beat::of(&found).ok_or_else(|| Failure::Other(strange()))?;
         let survived = survived(&found, asked.era, &now);
+        if let Some(Survived::UpTo(kept)) = survived
+            && let Some(own) = progress.last(asked.era).filter(|own| own.bound.number() > kept)
+            && is_lost(requests, names, &own).await?
+        {
+            progress.history.observe(own.era, own.bound.number());
+        }
         if progress.history.enter(asked, now.era, now.beat, survived) == Entered::Current {
             return Ok(term);
         }
@@ -240,6 +250,17 @@ async fn begin(
     let Ok(begun) = reply.get_document("value") else { return Ok(None) };
     saw_time(progress, &reply);
     Ok(Some((begun.clone(), term(&reply)?)))
+}
+
+/// Whether a commit of this client, which was after the last beat of its era, is surely lost: its record is older. Bounds of one record
+/// only grow.
+async fn is_lost(requests: &Requests<'_>, names: &Names, own: &Own) -> Result<bool, Failure> {
+    let reply = requests.run(rawdoc! {
+        "find": names.refs.as_str(), "filter": { "_id": own.key.as_str() }, "projection": { "r": 1 }, "limit": 1,
+        "singleBatch": true, "readConcern": { "level": "majority" },
+    });
+    let found = first_of(&reply.await?)?.as_ref().and_then(revision_of);
+    Ok(found.as_ref().and_then(bound).is_some_and(|found| found < own.bound))
 }
 
 /// How much of `era` is a part of the history that a document of eras tells; `None`: it is the current one, or nothing is known of it.

@@ -1,9 +1,9 @@
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
 use std::time::Duration;
 
 use avout_core::backend::history::{Era, History, Losses};
-use avout_core::protocol::{Point, Realm};
+use avout_core::protocol::{Key, Point, Realm};
 use mongodb::bson::oid::ObjectId;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -24,6 +24,15 @@ pub(crate) enum Kept {
     Nowhere,
 }
 
+/// What this client's last commit wrote last into a record of the engine's own: that is its slot, which no other client writes unless it is
+/// in doubt.
+#[derive(Clone)]
+pub(crate) struct Own {
+    pub(crate) era: Era,
+    pub(crate) bound: Point,
+    pub(crate) key: Key,
+}
+
 /// What a client knows of the servers' log and history.
 pub(crate) struct Progress {
     /// Of the namespace that was opened.
@@ -41,6 +50,7 @@ pub(crate) struct Progress {
     pub(crate) proven: AtomicU64,
     /// How many processes there were.
     changes: AtomicU64,
+    last: SyncMutex<Option<Own>>,
     begun: Instant,
     /// When the next beat is due, in microseconds.
     due: AtomicU64,
@@ -58,6 +68,7 @@ impl Progress {
             process: Mutex::new(None),
             proven: AtomicU64::new(0),
             changes: AtomicU64::new(0),
+            last: SyncMutex::default(),
             begun: Instant::now(),
             due: AtomicU64::new(0),
         }
@@ -96,6 +107,20 @@ impl Progress {
     /// Whether a request may have been answered by a process that nobody has asked for.
     pub(crate) fn is_unproven(&self) -> bool {
         self.kept == Kept::Refs && self.proven.load(Ordering::Acquire) != self.signs.connections()
+    }
+
+    /// This client has committed.
+    pub(crate) fn committed(&self, own: Own) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.as_ref().is_none_or(|last| last.era != own.era || last.bound < own.bound) {
+            *last = Some(own);
+        }
+    }
+
+    /// Its last commit in an era.
+    pub(crate) fn last(&self, era: Era) -> Option<Own> {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.clone().filter(|last| last.era == era)
     }
 
     fn now(&self) -> u64 {

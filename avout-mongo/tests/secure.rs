@@ -2,13 +2,16 @@
 
 use std::collections::HashSet;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use avout_conformance::servers::shared::{self, Slot};
 use avout_conformance::servers::{Error, Mongo, Protocol};
 use avout_mongo::mongodb::Client;
 use avout_mongo::mongodb::bson::{Document, doc};
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::OnceCell;
 
 use crate::rights::role;
 use crate::support::Access;
@@ -17,6 +20,12 @@ const PASSWORD: &str = "correct-horse";
 
 /// The user that the clients' certificate names.
 const CLERK: &str = "CN=clerk,OU=clients,O=avout tests";
+
+/// Laws open clients where there is no runtime, and on those whose clock is paused. The driver needs one.
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+    let mut runtime = Builder::new_multi_thread();
+    runtime.worker_threads(1).enable_all().build().expect("a runtime")
+});
 
 pub(crate) struct Secure;
 
@@ -36,12 +45,17 @@ async fn start() -> Result<Mongo, Error> {
     // Those who start it talk to it in the clear.
     let arguments = ["--tlsMode", "allowTLS", "--tlsCertificateKeyFile", &server, "--tlsCAFile", &ca];
     let mongo = Mongo::builder().replica_set(1).user("admin", PASSWORD).arguments(&arguments).start().await?;
-    let client = client(&admin_url(&mongo)).await?;
-    let clerk = doc! { "createUser": CLERK, "roles": [] };
-    run(&client, "$external", clerk).await?;
-    for mode in ["preferTLS", "requireTLS"] {
-        run(&client, "admin", doc! { "setParameter": 1, "tlsMode": mode }).await?;
-    }
+    let url = admin_url(&mongo);
+    let prepared = RUNTIME.spawn(async move {
+        let client = client(&url).await?;
+        let clerk = doc! { "createUser": CLERK, "roles": [] };
+        run(&client, "$external", clerk).await?;
+        for mode in ["preferTLS", "requireTLS"] {
+            run(&client, "admin", doc! { "setParameter": 1, "tlsMode": mode }).await?;
+        }
+        Ok(())
+    });
+    prepared.await.map_err(|error| Error::failed("mongo", error))??;
     Ok(mongo)
 }
 
@@ -60,6 +74,23 @@ async fn run(client: &Client, database: &str, command: Document) -> Result<(), E
 
 fn admitted<T>(change: impl FnOnce(&mut HashSet<String>) -> T) -> T {
     change(ADMITTED.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default())
+}
+
+/// One client for all.
+async fn admin_of(url: &str) -> Result<&'static Client, Error> {
+    static CLIENT: OnceCell<Client> = OnceCell::const_new();
+    CLIENT.get_or_try_init(|| client(url)).await
+}
+
+async fn admit(admin: String, namespace: String) -> Result<(), Error> {
+    let client = admin_of(&admin).await?;
+    match run(client, "laws", role(&namespace, "laws", &namespace)).await {
+        // Another client of the law was first.
+        Err(error) if error.to_string().contains("already exists") => {}
+        made => made?,
+    }
+    let grant = doc! { "grantRolesToUser": CLERK, "roles": [{ "role": &namespace, "db": "laws" }] };
+    run(client, "$external", grant).await
 }
 
 #[async_trait]
@@ -85,14 +116,8 @@ impl Access for Secure {
         if admitted(|all| all.contains(namespace)) {
             return Ok(());
         }
-        let client = client(&self.admin().await?).await?;
-        match run(&client, "laws", role(namespace, "laws", namespace)).await {
-            // Another client of the law was first.
-            Err(error) if error.to_string().contains("already exists") => {}
-            made => made?,
-        }
-        let grant = doc! { "grantRolesToUser": CLERK, "roles": [{ "role": namespace, "db": "laws" }] };
-        run(&client, "$external", grant).await?;
+        let admitting = RUNTIME.spawn(admit(self.admin().await?, namespace.to_owned()));
+        admitting.await.map_err(|error| Error::failed("mongo", error))??;
         admitted(|all| all.insert(namespace.to_owned()));
         Ok(())
     }
@@ -102,7 +127,8 @@ impl Access for Secure {
             return;
         }
         let admin = self.admin().await.expect("the set is there");
-        let client = client(&admin).await.expect("a client");
-        run(&client, "laws", doc! { "dropRole": namespace }).await.expect("there is such a role");
+        let drop = doc! { "dropRole": namespace };
+        let dropping = RUNTIME.spawn(async move { run(admin_of(&admin).await?, "laws", drop).await });
+        dropping.await.expect("it does not panic").expect("there is such a role");
     }
 }

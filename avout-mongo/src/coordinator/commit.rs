@@ -27,6 +27,7 @@ use super::read::read;
 use super::work::Work;
 use crate::client::Client;
 use crate::eras::{ERA, prove};
+use crate::progress::Own;
 use crate::schema::STRIPES;
 use crate::sessions::Session;
 use crate::wire::bson::{majority, point};
@@ -74,13 +75,17 @@ impl Work {
             let started = Instant::now();
             // What only checks or deletes writes none.
             let beats = tries == 0 && !self.commit.puts.is_empty() && client.progress.takes_beat();
-            let beat = beats.then(|| client.progress.history.known().era);
+            let era = client.progress.history.known().era;
+            let beat = beats.then_some(era);
             let ended = self.attempt(client, stripe.unwrap_or_else(|| rand::random_range(0..STRIPES)), beat).await;
             stripe.into_iter().for_each(|stripe| shared.stripes.give_back(stripe));
             if let Ended::Committed(point) = ended? {
                 shared.took(started.elapsed());
                 client.saw(point);
                 beat.into_iter().for_each(|era| client.progress.beat(era, self.bound.number()));
+                if let Some(put) = self.commit.puts.iter().rfind(|put| put.key.is_reserved()) {
+                    client.progress.committed(Own { era, bound: self.bound, key: put.key.clone() });
+                }
                 return Ok(CommitOutcome::Committed(Committed { point, revisions: self.revisions.clone() }));
             }
             // Whoever was in the way is probably committing. Until then a read does not show it.

@@ -27,13 +27,13 @@ use avout_core::{Error, ErrorKind, Result};
 use mongodb::bson::raw::{RawBson, cstr};
 use mongodb::bson::{Bson, Document, RawDocumentBuf, rawdoc};
 
-use super::chunks::{CHUNK, Chunks};
-use super::documents;
+use super::chunks::Chunks;
+use super::ready::{Ready, ours, owner};
 use crate::client::Client;
 use crate::hub::Table;
 use crate::marks::Outcome;
 use crate::revisions::{revision_bytes, revision_of};
-use crate::wire::bson::{binary, majority, strange};
+use crate::wire::bson::{majority, strange};
 use crate::wire::request::{Failure, WriteErrors};
 
 /// How often a state is read whose chunks were replaced meanwhile.
@@ -42,15 +42,6 @@ const LOOKS: u32 = 100;
 pub(crate) struct Atom {
     client: Arc<Client>,
     key: Key,
-}
-
-/// A state that is ready to be put into the atom's document.
-struct Ready {
-    revision: Revision,
-    fields: RawDocumentBuf,
-    chunks: Option<Chunks>,
-    /// The fence that there was before the chunks were written.
-    fence: Option<Bson>,
 }
 
 impl Atom {
@@ -87,25 +78,6 @@ impl Atom {
             }
         }
         Err(Error::new(ErrorKind::Corrupt, "parts of the state are missing"))
-    }
-
-    /// Writes the chunks of a state, if it has some.
-    async fn ready(&self, value: &State) -> Result<Ready> {
-        self.client.usable()?;
-        let bytes = self.client.stores.bytes_of(value.clone())?;
-        let revision = Revision::number(first_half(&self.client) | u128::from(rand::random::<u64>()));
-        let mut fields = rawdoc! { "r": revision_bytes(&revision) };
-        if bytes.len() <= CHUNK {
-            fields.append(cstr!("d"), binary(bytes.to_vec()));
-            documents::append(&mut fields, self.client.options.documents, &bytes)?;
-            return Ok(Ready { revision, fields, chunks: None, fence: None });
-        }
-        documents::check_size(self.client.options.documents)?;
-        let fence = self.document().await?.and_then(|document| document.get("f").cloned());
-        let chunks = Chunks::write(&self.client, owner(&self.key), &bytes).await?;
-        fields.append(cstr!("t"), binary(chunks.token.clone()));
-        fields.append(cstr!("c"), chunks.count);
-        Ok(Ready { revision, fields, chunks: Some(chunks), fence })
     }
 
     /// Puts a state in the place of one with this revision, and gives the document as it was, without the state; `None`: there is no
@@ -152,31 +124,24 @@ impl Atom {
         }
     }
 
-    /// After a write that surely did not happen.
-    async fn give_up(&self, ready: &Ready) {
-        if let Some(chunks) = &ready.chunks {
-            chunks.remove(&self.client).await;
-        }
-    }
-
     /// Writes a state, and gives its revision; `None`: the document is not as it is expected. The chunks of a state that was not
     /// written are removed, unless the outcome is open.
     async fn put(&self, value: State, expected: Expected) -> Result<Option<Revision>> {
-        let mut ready = self.ready(&value).await?;
+        let mut ready = Ready::new(&self.client, &self.key, &value).await?;
         loop {
             let done = match self.put_ready(&ready, &expected).await {
                 Ok(Put::Done) => return Ok(Some(ready.revision)),
                 Ok(Put::Again) => continue,
                 Ok(Put::Fenced) => {
-                    self.give_up(&ready).await;
-                    ready = self.ready(&value).await?;
+                    ready.give_up(&self.client).await;
+                    ready = Ready::new(&self.client, &self.key, &value).await?;
                     continue;
                 }
                 Ok(Put::Stale) => Ok(None),
                 Err(error) => Err(error),
             };
             if !done.as_ref().is_err_and(|error| error.kind() == ErrorKind::OutcomeUnknown) {
-                self.give_up(&ready).await;
+                ready.give_up(&self.client).await;
             }
             return done;
         }
@@ -198,7 +163,7 @@ impl Atom {
             return Ok(Put::Done);
         }
         let found = self.document().await?;
-        if ready.chunks.is_some() && found.as_ref().and_then(|found| found.get("f")) != ready.fence.as_ref() {
+        if ready.is_fenced(found.as_ref().and_then(|found| found.get("f"))) {
             return Ok(Put::Fenced);
         }
         let found = found.as_ref().and_then(revision_of);
@@ -258,36 +223,6 @@ impl Atom {
 /// A document with a fence alone.
 fn is_absent(document: &Document) -> bool {
     !document.contains_key("r")
-}
-
-/// What the chunks of an atom belong to.
-pub(super) fn owner(key: &Key) -> RawDocumentBuf {
-    rawdoc! { "a": key.as_str() }
-}
-
-fn first_half(client: &Client) -> u128 {
-    client.realm.number() >> 64 << 64
-}
-
-/// The revisions that are of this namespace.
-fn ours(client: &Client) -> RawBson {
-    let first = first_half(client);
-    let [least, most] = [first, first | u128::from(u64::MAX)].map(|number| revision_bytes(&Revision::number(number)));
-    RawBson::Document(rawdoc! { "$gte": least, "$lte": most })
-}
-
-impl Ready {
-    /// Chunks are named only as long as there is the fence that there was before they were written.
-    fn add_fence(&self, query: &mut RawDocumentBuf) -> Result<()> {
-        match (&self.chunks, &self.fence) {
-            (None, _) => {}
-            (Some(_), None) => query.append(cstr!("f"), rawdoc! { "$exists": false }),
-            (Some(_), Some(fence)) => {
-                query.append(cstr!("f"), RawBson::try_from(fence.clone()).map_err(|_| strange())?)
-            }
-        }
-        Ok(())
-    }
 }
 
 /// What a state is put in the place of.

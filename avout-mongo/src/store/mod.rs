@@ -3,6 +3,7 @@
 mod atoms;
 mod chunks;
 pub(crate) mod documents;
+mod ready;
 mod unfinished;
 mod values;
 

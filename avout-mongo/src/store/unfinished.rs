@@ -41,8 +41,8 @@ async fn remove_all(client: &Client) -> Result<usize> {
     Ok(removed)
 }
 
-fn is_named(atom: Option<&Document>, token: &Vec<u8>) -> bool {
-    atom.is_some_and(|atom| atom.get_binary_generic("t").is_ok_and(|named| named == token))
+fn is_named(atom: Option<&Document>, token: &[u8]) -> bool {
+    atom.is_some_and(|atom| atom.get_binary_generic("t").is_ok_and(|named| named.as_slice() == token))
 }
 
 /// Puts up a fence, after the chunks were listed: whoever has written one of them and has not named it yet finds it there, and writes

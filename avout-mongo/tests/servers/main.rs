@@ -28,8 +28,8 @@ use lost::{
     a_reset_while_opening_is_survived, a_transaction_of_others_is_waited_for,
 };
 use older_copy::{
-    a_commit_that_is_held_over_a_restore_is_not_made, an_older_copy_is_a_loss, failovers_are_no_losses,
-    what_was_read_in_a_lost_history_is_not_committed,
+    a_commit_that_is_held_over_a_restore_is_not_made, a_loss_after_the_last_beat_is_told_to_who_committed,
+    an_older_copy_is_a_loss, failovers_are_no_losses, what_was_read_in_a_lost_history_is_not_committed,
 };
 use restores::a_copy_is_restored_under_running_clients;
 use sanity::{
@@ -78,6 +78,7 @@ avout_conformance::server_tests![
     an_older_copy_is_a_loss,
     what_was_read_in_a_lost_history_is_not_committed,
     a_commit_that_is_held_over_a_restore_is_not_made,
+    a_loss_after_the_last_beat_is_told_to_who_committed,
     failovers_are_no_losses,
     a_copy_is_restored_under_running_clients,
 ];

@@ -9,9 +9,10 @@ use avout_core::backend::Coordinator as _;
 use avout_core::protocol::Key;
 use avout_core::{ErrorKind, Ref};
 use avout_mongo::Backend;
+use mongodb::bson::{Document, doc};
 use tokio::sync::Notify;
 
-use crate::support::{Outcome, open, stm, with};
+use crate::support::{Outcome, driver, open, stm, with};
 
 pub(crate) fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(to)?;
@@ -186,6 +187,42 @@ pub(crate) async fn a_commit_that_is_held_over_a_restore_is_not_made() -> Outcom
     assert_eq!(error.kind(), ErrorKind::StoreLost, "{error:?}");
     assert_eq!(r.get().await?, 30, "it is told once, and nothing was committed");
     assert_eq!(lost(&ours), 1);
+    Ok(())
+}
+
+/// A client whose own last commit is lost is told, though the copy has the last beat: it looks for that commit.
+pub(crate) async fn a_loss_after_the_last_beat_is_told_to_who_committed() -> Outcome {
+    let mongo = Mongo::replica_set(1).await?;
+    let url = with(&mongo.url("tests"), "namespace=short&timeout=5s");
+    let ours = open(&url).await?;
+    let r = stm(&ours).create_ref("/r", 0_i64).await?;
+    r.set(0).await?;
+    // The copy is of the same era.
+    let database = driver(&url).await?;
+    let (admin, refs) = (database.client().database("admin"), database.collection::<Document>("short.refs"));
+    let saved = tempfile::TempDir::new()?;
+    admin.run_command(doc! { "fsync": 1, "lock": true }).await?;
+    copy(mongo.node(0).folder(), saved.path())?;
+    admin.run_command(doc! { "fsyncUnlock": 1 }).await?;
+    let mut beat = 0;
+    let mut after_a_beat = false;
+    while !after_a_beat {
+        r.alter(|n| n + 1).await?;
+        let era = refs.find_one(doc! { "_id": -1 }).await?.expect("there is an era");
+        let written = refs.find_one(doc! { "_id": "/r" }).await?.expect("there is the ref");
+        let bound = written.get_binary_generic("r")?[..8].try_into().map(i64::from_be_bytes)?;
+        after_a_beat = beat == era.get_i64("beat")? && bound > beat;
+        beat = era.get_i64("beat")?;
+    }
+    mongo.node(0).kill().await?;
+    put_back(saved.path(), mongo.node(0).folder())?;
+    mongo.node(0).start().await?;
+    mongo.primary().await?;
+    // As if the copy had been taken right after the beat.
+    refs.update_one(doc! { "_id": -1 }, doc! { "$set": { "beat": beat } }).await?;
+    let error = r.alter(|n| n + 1).await.expect_err("its last commit is lost");
+    assert_eq!(error.kind(), ErrorKind::StoreLost, "{error:?}");
+    assert_eq!((r.alter(|n| n + 1).await?, lost(&ours)), (1, 1), "it is told once");
     Ok(())
 }
 
