@@ -55,7 +55,8 @@ impl Zk {
                 Err(error) => Err(Error::failed("zk", error)),
             }
         };
-        self.parent.get_or_try_init(make).await.map(|()| ())
+        self.parent.get_or_try_init(make).await?;
+        Ok(())
     }
 
     /// The addresses of the namespace's own proxies.

@@ -19,7 +19,7 @@ struct Servers {
 
 impl Restorable for Servers {
     async fn open(&self) -> avout_core::Result<Stm> {
-        let opened = avout_zk::connect(&format!("{}?session_timeout=2s", self.zk.url("restored"))).await?;
+        let opened = avout_zk::connect(&format!("{}?session_timeout=10s", self.zk.url("restored"))).await?;
         Ok(laws::stm(opened.coordinator, opened.store))
     }
 
