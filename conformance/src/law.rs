@@ -29,7 +29,7 @@ impl Law {
 }
 
 /// Makes a file's table of laws, `LAWS`, from its group and the names of its functions, which are `async fn(Ctx) -> Outcome`. Those
-/// after `timed` rest on signs of life that arrive in time.
+/// after `timed` rest on requests that are answered in time, signs of life most of all.
 macro_rules! laws {
     ($group:literal: $($law:ident),* $(,)? $(; timed: $($timed:ident),+ $(,)?)?) => {
         pub(crate) const LAWS: &[$crate::law::Law] = &[

@@ -14,11 +14,12 @@ use crate::stm::bench::{SOON, refused, roles};
 laws! { "lock":
     every_operation_of_a_closed_client_is_refused,
     what_a_closed_client_held_can_be_had_at_once,
-    every_wait_ends_with_its_client,
     a_transaction_at_a_close_ends_whole_or_not_at_all,
     a_close_that_is_dropped_or_repeated_is_one_close,
     a_close_in_an_outage_ends,
-    the_session_ends_with_the_client,
+    the_session_ends_with_the_client;
+    timed:
+    every_wait_ends_with_its_client,
 }
 
 /// What a client does, by name.

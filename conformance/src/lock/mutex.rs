@@ -13,7 +13,6 @@ laws! { "lock":
     one_holds_it_at_a_time,
     it_is_granted_in_the_order_of_requests,
     try_acquire_does_not_wait,
-    a_timeout_ends_the_wait_and_leaves_nothing,
     a_dropped_guard_is_released,
     a_dropped_request_leaves_nothing,
     a_dropped_release_goes_on,
@@ -21,7 +20,9 @@ laws! { "lock":
     it_is_not_destroyed_while_it_is_used,
     close_waits_for_releases,
     it_is_not_acquired_inside_a_body,
-    require_is_for_the_guards_of_its_own_client,
+    require_is_for_the_guards_of_its_own_client;
+    timed:
+    a_timeout_ends_the_wait_and_leaves_nothing,
 }
 
 /// However many tasks of several clients want it, each has it alone, and the tokens grow in the order in which they have it.

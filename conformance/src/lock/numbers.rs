@@ -14,10 +14,11 @@ laws! { "lock":
     another_number_is_refused_everywhere,
     permits_are_changed_while_they_are_used,
     permits_grow_and_shrink_under_load,
+    ids_are_remembered_when_their_number_changes,
+    ids_that_are_destroyed_are_forgotten;
+    timed:
     a_latch_is_changed_and_destroyed_while_it_is_waited_for,
     a_barrier_is_changed_while_it_is_waited_at,
-    ids_are_remembered_when_their_number_changes,
-    ids_that_are_destroyed_are_forgotten,
 }
 
 /// A handle with another number than the stored one is refused whatever it asks, with both numbers, and changes nothing.

@@ -21,12 +21,13 @@ laws! { "lock":
     a_wait_ends_with_its_time,
     a_leader_is_followed_and_terms_grow,
     a_barrier_opens_with_the_last,
+    a_queue_takes_part_in_transactions,
+    once_is_once,
+    once_forgets_no_recent_id;
+    timed:
     a_latch_opens_at_zero,
     a_queue_is_first_in_first_out,
-    a_queue_takes_part_in_transactions,
     what_is_not_acknowledged_is_handed_out_again,
-    once_is_once,
-    once_forgets_no_recent_id,
 }
 
 /// A wait was given up in time. A store that is slow may not have answered until then.

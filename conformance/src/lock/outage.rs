@@ -12,10 +12,10 @@ use crate::law::{Ctx, Outcome, laws, within};
 use crate::stm::bench::{SOON, refused, roles};
 use crate::stm::rig::{Rigged, Then};
 
-laws! { "lock":
-    requests_given_up_in_an_outage_are_not_made,
-    a_wait_given_up_in_an_outage_gives_the_lock_back;
+laws! { "lock":;
     timed:
+    requests_given_up_in_an_outage_are_not_made,
+    a_wait_given_up_in_an_outage_gives_the_lock_back,
     a_try_in_an_outage_does_not_say_that_it_is_not_free,
     leaders_are_followed_through_an_outage,
 }

@@ -20,9 +20,10 @@ laws! { "lock":
     those_who_wait_are_told_of_another_capacity,
     a_queue_is_destroyed_with_all_that_is_in_it,
     a_queue_is_destroyed_while_it_is_used,
-    an_unreadable_value_is_skipped_by_its_number,
     an_unreadable_value_is_taken_off_as_bytes,
-    a_queue_of_an_earlier_version_goes_on,
+    a_queue_of_an_earlier_version_goes_on;
+    timed:
+    an_unreadable_value_is_skipped_by_its_number,
 }
 
 /// Longer than any law.

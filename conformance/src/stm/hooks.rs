@@ -13,7 +13,8 @@ laws! { "stm":
     on_commit_of_a_reader_has_its_read_point,
     hooks_of_lost_attempts_say_abort,
     hooks_of_a_failed_transaction_say_abort,
-    hooks_of_a_refused_commit_say_abort,
+    hooks_of_a_refused_commit_say_abort;
+    timed:
     hooks_of_a_late_body_say_abort,
     no_hook_is_called_while_the_outcome_is_unknown,
 }

@@ -9,7 +9,8 @@ use super::rig::{Rigged, Then};
 use super::rig_store::RiggedStore;
 use crate::law::{Ctx, Outcome, laws, within};
 
-laws! { "stm":
+laws! { "stm":;
+    timed:
     a_deadline_ends_a_body_that_hangs,
     a_deadline_ends_a_transaction_that_is_always_lost,
     attempts_are_limited,

@@ -23,11 +23,12 @@ laws! { "stm":
     values_in_stores_survive_lost_replies,
     making_refs_survives_lost_replies,
     making_or_opening_looks_again_when_the_outcome_is_unknown,
+    slots_are_used_again,
+    a_slot_fenced_by_another_is_not_used_again;
+    timed:
     an_unknown_outcome_is_resolved_by_another_client,
     a_receipt_is_resolved_from_its_text,
     a_resolved_commit_can_never_take_effect,
-    slots_are_used_again,
-    a_slot_fenced_by_another_is_not_used_again,
     a_conflict_on_its_own_slot_that_nothing_decides_is_unknown,
 }
 

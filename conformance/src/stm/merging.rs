@@ -16,9 +16,10 @@ laws! { "stm":
     a_merged_commute_fails_alone,
     a_dropped_commute_holds_up_no_other,
     a_commute_dropped_before_its_commit_is_sent_is_not_in_it,
+    a_merged_commute_keeps_its_own_deadline;
+    timed:
     a_commute_that_waits_for_another_keeps_its_deadline,
     a_commute_that_was_not_sent_yet_keeps_its_deadline,
-    a_merged_commute_keeps_its_own_deadline,
 }
 
 const TASKS: u64 = 16;

@@ -16,7 +16,6 @@ laws! { "stm":
     a_retry_keeps_nothing_it_wrote,
     a_retry_of_nothing_is_refused,
     a_retry_ends_at_the_deadline,
-    a_retry_ends_at_the_deadline_though_watches_fail,
     a_retry_survives_lost_watches,
     a_retry_wakes_when_its_ref_is_destroyed,
     or_else_undoes_the_first_branch,
@@ -26,7 +25,9 @@ laws! { "stm":
     or_else_waits_for_both_branches,
     or_else_nests,
     or_else_protects_what_the_first_branch_read,
-    a_queue_hands_each_job_to_one_worker,
+    a_queue_hands_each_job_to_one_worker;
+    timed:
+    a_retry_ends_at_the_deadline_though_watches_fail,
 }
 
 /// Begins to wait in a task of its own until `r` is not zero; gives the number of runs and the value.
