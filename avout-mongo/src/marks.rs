@@ -36,21 +36,24 @@ const CONVERSION_FAILURE: i32 = 241;
 
 /// Marks the collections of a namespace, which was found to be of this realm. Any number of clients may do this at once.
 pub(crate) async fn mark_all(requests: &Requests<'_>, names: &Names, realm: Realm, coordinator: bool) -> Result<()> {
-    let stripes = async {
-        match coordinator {
-            true => mark(requests, names, &names.refs, STRIPES, realm).await,
-            false => Ok(()),
-        }
-    };
-    let (values, atoms) =
-        (mark(requests, names, &names.values, 1, realm), mark(requests, names, &names.atoms, 1, realm));
-    tokio::try_join!(stripes, values, atoms).map(drop)
+    // One after the other: a client that opens has one connection, and more would have to be made.
+    mark(requests, names, &names.values, 1, realm).await?;
+    mark(requests, names, &names.atoms, 1, realm).await?;
+    match coordinator {
+        true => mark(requests, names, &names.refs, STRIPES, realm).await,
+        false => Ok(()),
+    }
 }
 
 async fn mark(requests: &Requests<'_>, names: &Names, collection: &str, count: i32, realm: Realm) -> Result<()> {
     let ours = Bson::from(bytes_of(realm));
+    // They are made from the first to the last.
+    let ends = marks(requests, collection, rawdoc! { "$in": [0, count - 1] }).await?;
+    if ends.len() == usize::from(count > 1) + 1 && ends.iter().all(|mark| mark.get("of") == Some(&ours)) {
+        return Ok(());
+    }
     for _ in 0..TRIES {
-        let found = marks(requests, collection, count).await?;
+        let found = marks(requests, collection, rawdoc! { "$gte": 0, "$lt": count }).await?;
         let mut others: Vec<Option<Bson>> = Vec::new();
         for of in found.iter().map(|mark| mark.get("of").cloned()).filter(|of| of.as_ref() != Some(&ours)) {
             if !others.contains(&of) {
@@ -108,10 +111,9 @@ pub(crate) fn replaced(error: Error) -> Error {
     }
 }
 
-async fn marks(requests: &Requests<'_>, collection: &str, count: i32) -> Result<Vec<Document>> {
+async fn marks(requests: &Requests<'_>, collection: &str, ids: RawDocumentBuf) -> Result<Vec<Document>> {
     let find = rawdoc! {
-        "find": collection, "filter": { "_id": { "$gte": 0, "$lt": count } }, "projection": { "of": 1 },
-        "batchSize": count, "singleBatch": true, "readConcern": { "level": "majority" },
+        "find": collection, "filter": { "_id": ids }, "projection": { "of": 1 }, "batchSize": STRIPES, "singleBatch": true, "readConcern": { "level": "majority" },
     };
     let reply = requests.run(find).await.map_err(|failure| failure.unapplied())?;
     let batch =

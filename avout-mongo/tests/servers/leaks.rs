@@ -61,14 +61,18 @@ pub(crate) async fn a_sweep_removes_chunks_of_atoms_without_a_head() -> Outcome 
             other.create_atom(&path, vec![7_u8; 9]).await?;
         }
         let (proxy, url) = behind_proxy("atoms").await?;
-        let stm = client(&url, 2).await?;
+        let stm = client(&url, 60).await?;
         let seen = AtomicU32::new(0);
         proxy.cut_on_request(move |message| {
             command(message) == Some(name) && seen.fetch_add(1, Ordering::SeqCst) + 1 == last
         });
-        let atom = stm.create_or_open_atom(&path, vec![1_u8; 20 << 20]).await;
-        if let Ok(atom) = atom {
-            atom.reset(vec![1_u8; 20 << 20]).await.expect_err("the connection is cut for good");
+        let write = async {
+            let atom = stm.create_or_open_atom(&path, vec![1_u8; 20 << 20]).await?;
+            atom.reset(vec![1_u8; 20 << 20]).await
+        };
+        tokio::select! {
+            written = write => panic!("the connection is cut for good: {written:?}"),
+            () = proxy.is_cut() => {}
         }
         assert!(chunks().await? > 0, "it left something");
         drop(stm);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use avout_conformance::servers::Mongo;
 use avout_core::backend::Coordinator as _;
 use avout_core::protocol::Key;
-use avout_core::{ErrorKind, Ref};
+use avout_core::{ErrorKind, Ref, Stm};
 use avout_mongo::Backend;
 use mongodb::bson::{Document, doc};
 use tokio::sync::Notify;
@@ -82,6 +82,12 @@ pub(crate) async fn an_older_copy_is_a_loss() -> Outcome {
     Ok(())
 }
 
+/// Servers that stop and start take their time.
+fn patient(backend: &Backend) -> Stm {
+    let builder = Stm::builder(backend.coordinator.clone(), backend.store.clone());
+    builder.deadline(Some(Duration::from_secs(150))).build()
+}
+
 /// A server whose data was copied, and a client that has seen for longer than a moment what the copy lacks.
 struct Restored {
     mongo: Mongo,
@@ -130,7 +136,7 @@ pub(crate) async fn goes_on_for_a_moment(r: &Ref<i64>) -> Outcome {
 pub(crate) async fn what_was_read_in_a_lost_history_is_not_committed() -> Outcome {
     let restored = Restored::begin("read").await?;
     let ours = open(&restored.url).await?;
-    let one = stm(&ours);
+    let one = patient(&ours);
     let r = one.open_ref::<i64>("/r").await?;
     goes_on_for_a_moment(&r).await?;
     let (has_read, may_go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
@@ -163,7 +169,7 @@ pub(crate) async fn a_commit_that_is_held_over_a_restore_is_not_made() -> Outcom
     let proxy = restored.mongo.proxy(0).await?;
     let url = format!("mongodb://{}/tests?directConnection=true&namespace=held&timeout=20s", proxy.address());
     let ours = open(&url).await?;
-    let one = stm(&ours);
+    let one = patient(&ours);
     let r = one.open_ref::<i64>("/r").await?;
     goes_on_for_a_moment(&r).await?;
     let is_held = Arc::new(Notify::new());
