@@ -22,6 +22,11 @@ const USER: &str = "app:secret";
 /// What the server keeps of the user: the SHA-1 of the above, in Base64.
 const USER_ID: &str = "app:F6Y+U5gIoCbNNoLQExmvxRFeatA=";
 
+/// Who may read what the user makes, and nothing else.
+const READER: &str = "reader:secret";
+/// The same, percent-encoded.
+const READER_ID: &str = "reader:TwMYkJISsEPORbrSYGWeRLjeNEk%3D";
+
 /// A ZooKeeper that all laws share.
 pub(crate) struct Zk {
     start: fn() -> Starting,
@@ -81,16 +86,15 @@ impl Fixture for Zk {
     async fn open(&self, namespace: &str) -> avout_core::Result<Backend> {
         let addresses = self.addresses(namespace).await?;
         self.make_parent().await?;
-        let url = format!("zk://{USER}@{addresses}{PARENT}/{namespace}?acl=auth::cdrw");
+        let url = format!("zk://{USER}@{addresses}{PARENT}/{namespace}?acl=auth::cdrw,digest:{READER_ID}:r");
         let opened = avout_zk::connect(&url).await?;
         Ok(Backend { coordinator: Some(opened.coordinator), store: Some(opened.store) })
     }
 
     async fn open_readonly(&self, namespace: &str) -> Option<avout_core::Result<Backend>> {
-        let sign = if self.options.is_empty() { '?' } else { '&' };
         let opened = async {
             let addresses = self.addresses(namespace).await?;
-            let url = format!("zk://{addresses}/{namespace}{}{sign}readonly=true", self.options);
+            let url = format!("zk://{READER}@{addresses}{PARENT}/{namespace}?readonly=true");
             let opened = avout_zk::connect(&url).await?;
             Ok(Backend { coordinator: Some(opened.coordinator), store: Some(opened.store) })
         };
