@@ -160,7 +160,7 @@ impl Parts {
             values.push((Arc::clone(store), key.clone(), version, state));
             puts.push(Put { key: Key::new(format!("/part{key}"))?, revision: None, record });
         }
-        let slots = coordinator.list(&Key::from_stored("/.avout/slots")?).await?;
+        let slots = coordinator.list_all(&Key::from_stored("/.avout/slots")?).await?;
         let slot = slots.first().ok_or("no slot")?;
         let read = coordinator.read(&[slot.clone(), Floor::key()], None).await?;
         let [slot, floor] = &read.entries[..] else { return Err("two entries".into()) };

@@ -355,7 +355,7 @@ async fn slots_are_used_again(ctx: Ctx) -> Outcome {
         drop(dropped);
     }
     let own: avout_core::Key = avout_core::Key::from_stored("/.avout/slots")?;
-    let slots = stm.coordinator().list(&own).await?;
+    let slots = stm.coordinator().list_all(&own).await?;
     assert_eq!(slots.len(), 1, "{slots:?}");
     drop(rig);
     Ok(())
@@ -371,7 +371,7 @@ async fn a_slot_fenced_by_another_is_not_used_again(ctx: Ctx) -> Outcome {
     let coordinator = stm.coordinator();
     let fences = [1, 1, 2, 100, 1, 3];
     for ahead in fences {
-        for slot in coordinator.list(&own).await? {
+        for slot in coordinator.list_all(&own).await? {
             let entry = crate::sample::present(&*coordinator, &slot).await?;
             let sequence = SlotState::from_entry(&entry)?.sequence + ahead;
             let mut parts = slot.as_str().rsplit('/');

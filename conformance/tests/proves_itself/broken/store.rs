@@ -291,7 +291,7 @@ impl VersionedStateContainer for Container {
                 return Err(Error::new(ErrorKind::NotFound, "it is not there"));
             }
             Fault::DestroyTakesThoseUnder => {
-                for key in self.store.keys(Kind::Ref, &self.key).await? {
+                for key in self.store.all_keys(Kind::Ref, &self.key).await? {
                     self.store.versioned_state(&key).destroy().await?;
                 }
             }
