@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use avout_core::backend::{Coordinator, Store};
-use avout_core::{Error, ErrorKind, Key, Point, Stm};
+use avout_core::{Error, ErrorKind, Key, Revision, Stm};
 use futures_util::future::BoxFuture;
 
 use crate::Backend;
@@ -124,12 +124,16 @@ async fn all_is_refused(stm: &Stm) -> Outcome {
     Ok(())
 }
 
-/// What a namespace holds, and the point up to which it was written.
-async fn content(coordinator: &dyn Coordinator, store: &dyn Store) -> Result<(Point, Vec<Key>, Vec<Key>), Error> {
+/// The records and atoms that a namespace holds, and the revisions of the records.
+async fn content(
+    coordinator: &dyn Coordinator,
+    store: &dyn Store,
+) -> Result<(Vec<Key>, Vec<Option<Revision>>, Vec<Key>), Error> {
     let root = Key::root();
-    let point = coordinator.read(&[], None).await?.point;
-    let atoms = store.all_keys(avout_core::backend::Kind::Atom, &root).await?;
-    Ok((point, coordinator.list_all(&root).await?, atoms))
+    let records = coordinator.list_all(&root).await?;
+    let entries = coordinator.read(&records, None).await?.entries;
+    let revisions = entries.into_iter().map(|entry| entry.map(|entry| entry.revision)).collect();
+    Ok((records, revisions, store.all_keys(avout_core::backend::Kind::Atom, &root).await?))
 }
 
 /// Whatever it is asked to write it refuses, and leaves nothing behind: no record, no slot, no session, no value.

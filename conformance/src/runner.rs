@@ -190,10 +190,10 @@ fn fresh(fixture: &Arc<dyn Fixture>) -> Ctx {
     Ctx { fixture: Arc::clone(fixture), namespace, seed: seed() }
 }
 
-/// Looks at the store beside a law, in another namespace than the law's own; `None` if it cannot be opened.
+/// Commits beside a law, in another namespace than the law's own; `None` if it cannot be opened.
 async fn noise(ctx: &Ctx) -> Option<Noise> {
     let elsewhere = Ctx { namespace: format!("{}_n", ctx.namespace), ..ctx.clone() };
-    tokio::time::timeout(Duration::from_secs(10), Noise::new(&elsewhere)).await.ok()?.ok()
+    tokio::time::timeout(Duration::from_secs(10), Noise::of_commits(&elsewhere)).await.ok()?.ok()
 }
 
 /// Waits until no request stalls for a while, for half a minute at most.

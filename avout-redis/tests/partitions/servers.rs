@@ -250,8 +250,8 @@ impl Fleet {
     }
 
     fn around(&self, one: usize, each: fn(&Place, &Place) -> io::Result<()>) -> io::Result<()> {
-        let others = self.members.iter().enumerate().filter(|(other, _)| *other != one);
-        others.map(|(_, other)| each(&self.members[one].place, &other.place)).collect()
+        let mut others = self.members.iter().enumerate().filter(|(other, _)| *other != one);
+        others.try_for_each(|(_, other)| each(&self.members[one].place, &other.place))
     }
 
     async fn fail_over(&self, master: usize) -> Outcome {

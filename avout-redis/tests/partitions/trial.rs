@@ -106,10 +106,8 @@ fn come(
             sleep(Duration::from_millis(20)).await;
             let seen = watch.lock().unwrap_or_else(PoisonError::into_inner).last().copied();
             let is_ready = seen.is_some_and(|(at, master)| at >= harmed && master.is_some() && master != old);
-            if is_ready {
-                if let Ok(client) = Client::open(&url, who, record.clone(), stop.clone()).await {
-                    return client;
-                }
+            if is_ready && let Ok(client) = Client::open(&url, who, record.clone(), stop.clone()).await {
+                return client;
             }
         }
     }

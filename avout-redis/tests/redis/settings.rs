@@ -39,8 +39,6 @@ pub(crate) async fn credentials_are_checked_and_not_shown() -> Outcome {
     Ok(())
 }
 
-/// The rights that `docs/backends.md` lists.
-
 /// A user with no more than the listed rights can do everything, and only in its namespace.
 pub(crate) async fn the_listed_rights_are_enough() -> Outcome {
     let redis = Redis::single().await?;

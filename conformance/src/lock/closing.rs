@@ -52,6 +52,7 @@ async fn operations(stm: &Stm) -> Result<Operations, Failure> {
             "create_atom" => stm.create_atom("/other", 1_i64), "open_atom" => stm.open_atom::<i64>("/atom"),
             "create_or_open_atom" => stm.create_or_open_atom("/atom", 1_i64),
             "snapshot" => stm.snapshot(), "list" => stm.list("/"), "list_atoms" => stm.list_atoms("/"), "sweep" => stm.sweep(),
+            "ping" => stm.ping(),
             "dosync_once" => stm.dosync_once("id", async |_| Ok(1_u8)), "counter" => stm.counter("/counter"),
         }
         operations! { all, "ref", counted:

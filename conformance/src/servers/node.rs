@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::janitor::Janitor;
 use super::{Error, Spec};
+use avout_core::backend::tasks;
 
 /// How long a server may take to start, or to stop.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
@@ -153,7 +154,9 @@ pub(super) async fn blocking<T: Send + 'static>(
     server: &'static str,
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| Error::failed(server, error))?
+    // Also for a caller that runs on no runtime of tokio's.
+    let done = tasks::request(async { tokio::task::spawn_blocking(work).await });
+    done.await.map_err(|error| Error::failed(server, error))?
 }
 
 /// Asks `check` until it has an answer. At the end of `limit` the last refusal is the error.

@@ -100,7 +100,7 @@ impl Client {
         };
         let seen = self.history.seen(link.era).ok_or_else(changed)?;
         if line.as_ref().is_none_or(|line| line.era != link.era || line.address != link.address) {
-            let wire = self.finder.dial_beside(&link, None).await?;
+            let wire = self.finder.dial_beside(link, None).await?;
             let scripts = Loaded::load(&wire).await.map_err(|error| classify(error, ErrorKind::Unavailable))?;
             self.finder.set_name(&wire).await;
             *line = Some(Line { wire, scripts, era: link.era, address: link.address.clone() });
