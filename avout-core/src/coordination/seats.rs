@@ -41,6 +41,7 @@ impl Hub {
     /// Where sessions have no records nothing tells how many seats they had.
     async fn clear_all_seats(&self, session: SessionId) -> Result<()> {
         let (engine, prefix) = (&self.engine, Heartbeat::key(session));
+        // There are few: a session is one client's.
         let keys = engine.until(engine.deadline(), || engine.coordinator.list_all(&prefix)).await?;
         let is_seat = |key: &Key| SessionKey::of(key) == Some(SessionKey::Seat(session));
         self.clear(keys.into_iter().filter(is_seat).map(|key| Own::new(engine, key, "seat")).collect()).await

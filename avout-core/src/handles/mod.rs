@@ -7,6 +7,7 @@ mod codec;
 mod coder;
 mod events;
 mod item;
+mod list;
 mod msgpack;
 mod own;
 mod ping;

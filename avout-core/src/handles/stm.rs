@@ -9,12 +9,12 @@ use super::coder::{Tags, TypedCoder};
 use super::{AsStore, AtomBuilder, Body, Events, MessagePack, RefBuilder, Snapshot, Transaction};
 use crate::backend::tasks::Tasks;
 use crate::backend::time::timeout;
-use crate::backend::{Coordinator, Kind, Store};
+use crate::backend::{Coordinator, Store};
 use crate::engine::{Config, Engine, Last, Stats, SweepReport};
+use crate::error::Result;
 #[cfg(doc)]
-use crate::error::Error;
-use crate::error::{ErrorKind, Result};
-use crate::protocol::{Entry, Heartbeat, Key, Payload, Receipt, Resolution};
+use crate::error::{Error, ErrorKind};
+use crate::protocol::{Heartbeat, Receipt, Resolution};
 
 /// A client of shared state: makes refs and atoms, and runs transactions over them.
 ///
@@ -243,53 +243,6 @@ impl Stm {
     /// [`Unavailable`](ErrorKind::Unavailable); [`Nested`](ErrorKind::Nested).
     pub async fn snapshot(&self) -> Result<Snapshot> {
         Snapshot::take(&self.engine).await
-    }
-
-    /// The keys of the refs that exist and are `prefix` or lie under it, sorted; `"/"` for all.
-    ///
-    /// It is not one moment for all keys: refs made or destroyed meanwhile may be in it or not.
-    ///
-    /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput); [`Unavailable`](ErrorKind::Unavailable).
-    pub async fn list(&self, prefix: impl AsRef<str>) -> Result<Vec<Key>> {
-        const AT_ONCE: usize = 100;
-        self.engine.begin("list")?;
-        let prefix = Key::prefix(prefix)?;
-        let deadline = self.engine.deadline();
-        let all = self.engine.until(deadline, || self.engine.coordinator.list_all(&prefix)).await?;
-        let mut keys: Vec<Key> = all.into_iter().filter(|key| !key.is_reserved()).collect();
-        let mut alive = Vec::with_capacity(keys.len());
-        for chunk in keys.chunks(AT_ONCE.clamp(1, self.engine.capabilities.max_keys.saturating_sub(1).max(1))) {
-            let exists = |entry: Option<Entry>| entry.is_some_and(|e| !matches!(e.record.payload, Payload::Deleted));
-            match self.engine.read(chunk, deadline).await {
-                Ok(snapshot) => alive.extend(snapshot.entries.into_iter().map(exists)),
-                Err(error) if error.kind() == ErrorKind::Corrupt => {
-                    // One bad record hides no other; what it says of its own ref is found by opening it.
-                    for key in chunk {
-                        match self.engine.entry(key, deadline).await {
-                            Ok(entry) => alive.push(exists(entry)),
-                            Err(error) if error.kind() == ErrorKind::Corrupt => alive.push(true),
-                            Err(error) => return Err(error),
-                        }
-                    }
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        let mut alive = alive.into_iter();
-        keys.retain(|_| alive.next().unwrap_or(false));
-        Ok(keys)
-    }
-
-    /// The keys of the atoms in the client's own store that are `prefix` or lie under it, sorted; `"/"` for all.
-    ///
-    /// # Errors
-    /// As [`list`](Self::list).
-    pub async fn list_atoms(&self, prefix: impl AsRef<str>) -> Result<Vec<Key>> {
-        self.engine.begin("list")?;
-        let prefix = Key::prefix(prefix)?;
-        let deadline = self.engine.deadline();
-        self.engine.until(deadline, || self.engine.home.all_keys(Kind::Atom, &prefix)).await
     }
 
     /// Makes a store known, so that refs in it can be opened without naming it.
