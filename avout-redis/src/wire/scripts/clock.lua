@@ -24,3 +24,18 @@ local function tick(h, l)
   return pack('>I4I4', h, l)
 end
 
+-- The least number of commits with which one of the eras from `known` to the one before `number` ended: up to there the client's
+-- history, of the era `known`, is a part of the present one. That era must have ended.
+local function shortest(meta, known, number)
+  local least
+  for era = known, number - 1 do
+    local ended = call('HGET', meta, 'era:' .. era)
+    if ended then
+      local h, l = unpacked('>I4I4', ended, 9)
+      local count = h % 4096 * 4294967296 + l
+      least = math.min(least or count, count)
+    end
+  end
+  return string.format('%.0f', least)
+end
+

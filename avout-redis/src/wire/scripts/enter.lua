@@ -79,16 +79,7 @@ local survived = ''
 if known > 0 and known < number then
   local ended = call('HGET', meta, 'era:' .. known)
   if ended and sub(ended, 1, 8) == known_id then
-    local least
-    for era = known, number - 1 do
-      local e = call('HGET', meta, 'era:' .. era)
-      if e then
-        local eh, el = unpacked('>I4I4', e, 9)
-        local count = eh % 4096 * 4294967296 + el
-        least = math.min(least or count, count)
-      end
-    end
-    survived = string.format('%.0f', least)
+    survived = shortest(meta, known, number)
   else
     survived = 'nothing'
   end

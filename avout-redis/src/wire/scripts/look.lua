@@ -42,16 +42,7 @@ if known > 0 and (known ~= number or known_id ~= sub(clock, 1, 8)) then
   survived = 'nothing'
   local ended = known < number and call('HGET', meta, 'era:' .. known)
   if ended and sub(ended, 1, 8) == known_id then
-    local least
-    for era = known, number - 1 do
-      local e = call('HGET', meta, 'era:' .. era)
-      if e then
-        local eh, el = unpacked('>I4I4', e, 9)
-        local count = eh % 4096 * 4294967296 + el
-        least = math.min(least or count, count)
-      end
-    end
-    survived = string.format('%.0f', least)
+    survived = shortest(meta, known, number)
   end
 end
 return { 'ok', m[2], number, clock, survived }
