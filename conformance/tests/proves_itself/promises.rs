@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::broken::Fault;
-use crate::{Break, assert_broken, run_all};
+use crate::{Break, assert_broken, run, run_all};
 use avout_conformance::Verdict;
 use avout_core::Bug;
 
@@ -180,6 +180,6 @@ fn a_broken_promise_is_seen() {
 fn the_laws_of_promises_pass_where_none_is_broken() {
     let names: BTreeSet<&str> = cases().map(|(_, law)| law).collect();
     let cases: Vec<_> = names.into_iter().map(|law| (Break::Backend(Fault::Nothing), law)).collect();
-    let others = run_all(&cases, None, |verdict| *verdict != Verdict::Passed);
+    let others = run_all(&cases, run, |verdict| *verdict != Verdict::Passed);
     assert!(others.is_empty(), "{others:#?}");
 }

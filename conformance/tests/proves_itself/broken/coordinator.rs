@@ -1,7 +1,7 @@
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{Hash, Hasher as _};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::watch::Watch;
-use super::{Common, Fault, Watching};
+use super::{Common, Fault, Watching, is_users};
 
 pub(super) fn wrap(
     inner: Arc<avout_local::Coordinator>,
@@ -213,7 +213,7 @@ impl Coordinator {
         let checks = commit.checks.len();
         let puts = checks + commit.puts.len();
         match self.common.fault {
-            Fault::LostWrite if self.common.each(2) => {
+            Fault::LostWrite if is_users(commit) && self.common.each(2) => {
                 let point = self.inner.read(&[], None).await?.point;
                 let revisions = vec![Revision::number(u128::MAX); commit.puts.len()];
                 Ok(CommitOutcome::Committed(Committed { point: Point::new(point.number() + 1), revisions }))
@@ -460,7 +460,8 @@ impl backend::Coordinator for Coordinator {
     }
 
     async fn watch(&self, keys: &[Key]) -> Result<Box<dyn Watcher>> {
-        let id = hash((keys, rand_id()));
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let notify = Arc::new(Notify::new());
         let watching = Watching { client: self.client, keys: keys.to_vec(), notify: Arc::clone(&notify) };
         lock(&self.common.watchers).insert(id, watching);
@@ -493,9 +494,4 @@ impl backend::Coordinator for Coordinator {
         }
         Ok(self.common.page(all, after))
     }
-}
-
-fn rand_id() -> u64 {
-    static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-    NEXT.fetch_add(1, Ordering::SeqCst)
 }

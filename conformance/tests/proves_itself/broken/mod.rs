@@ -199,11 +199,6 @@ impl Broken {
     pub(crate) fn planted(self, bug: Bug) -> Self {
         Self { planted: Some(bug), limit: Duration::from_secs(4), ..self }
     }
-
-    /// The same, with another limit to what counts as hung.
-    pub(crate) fn limited(self, limit: Duration) -> Self {
-        Self { limit, ..self }
-    }
 }
 
 #[async_trait]
@@ -256,4 +251,12 @@ impl Fixture for Broken {
     fn configure(&self, client: StmBuilder) -> StmBuilder {
         self.planted.into_iter().fold(client, StmBuilder::planted)
     }
+}
+
+/// Whether a user's operation asked for it, and not the client's own time: signs of life, slots and the floor.
+pub(crate) fn is_users(commit: &Commit) -> bool {
+    let own = |key: &Key| {
+        ["floor", "sessions/", "slots/", "turn"].iter().any(|own| key.as_str()["/.avout/".len()..].starts_with(own))
+    };
+    commit.puts.iter().any(|put| !put.key.is_reserved() || !own(&put.key))
 }

@@ -9,13 +9,14 @@ mod store;
 mod world;
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use avout_conformance::{Backend, Fixture, Verdict, run_law};
+use avout_conformance::{Backend, Fixture, run_law};
 use avout_core::Result;
 
+use crate::run_all;
 use world::World;
 
 /// What is wrong.
@@ -201,38 +202,15 @@ impl Fixture for Mistaken {
     }
 }
 
-/// Runs these laws under a mistake each, and gives those for which `wrong` says so.
-fn run(
-    place: &Place,
-    cases: &[(Mistake, &'static str)],
-    wrong: fn(&Verdict) -> bool,
-) -> Vec<(Mistake, String, Verdict)> {
-    crate::silence_laws();
-    let (next, found) = (Mutex::new(cases.iter()), Mutex::new(Vec::new()));
-    std::thread::scope(|scope| {
-        for _ in 0..crate::AT_ONCE {
-            scope.spawn(|| {
-                loop {
-                    let Some((mistake, law)) = next.lock().expect("no panic under the lock").next() else { return };
-                    let verdict = run_law(Mistaken::new(place, *mistake), law);
-                    if wrong(&verdict) {
-                        found.lock().expect("no panic under the lock").push((*mistake, (*law).to_owned(), verdict));
-                    }
-                }
-            });
-        }
-    });
-    found.into_inner().expect("no panic under the lock")
-}
-
 /// Each mistake breaks each law that is named for it, and without one they all hold.
 fn prove(place: &Place) {
     let mistaken: Vec<_> = BREAKS.iter().flat_map(|(m, laws)| laws.iter().map(move |law| (*m, *law))).collect();
     let laws: BTreeSet<&str> = names().collect();
     let right: Vec<_> = laws.into_iter().map(|law| (Mistake::Nothing, law)).collect();
-    let broken = run(place, &right, |verdict| !verdict.is_passed());
+    let run = |(mistake, law): (Mistake, &'static str)| run_law(Mistaken::new(place, mistake), law);
+    let broken = run_all(&right, run, |verdict| !verdict.is_passed());
     assert!(broken.is_empty(), "laws that do not hold where nothing is wrong: {broken:#?}");
-    let kept = run(place, &mistaken, |verdict| verdict.failure().is_none());
+    let kept = run_all(&mistaken, run, |verdict| verdict.failure().is_none());
     assert!(kept.is_empty(), "laws that saw nothing: {kept:#?}");
 }
 
