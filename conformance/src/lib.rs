@@ -58,6 +58,7 @@ pub mod servers;
 mod sessions;
 mod state_container;
 mod stm;
+mod story;
 mod sweep;
 mod versioned_state_container;
 mod watch;

@@ -6,6 +6,7 @@ use tokio::runtime::Runtime;
 
 use crate::law::{Ctx, Failure, Law, Outcome, elsewhere};
 use crate::noise::Noise;
+use crate::story::Story;
 use crate::{Fixture, laws};
 
 /// How often a timed law is tried.
@@ -100,7 +101,7 @@ fn run_trials(fixtures: impl IntoIterator<Item = (String, Arc<dyn Fixture>)>, ru
 
 /// Ends what the fixtures have started.
 fn finish(fixtures: &[Arc<dyn Fixture>]) {
-    let runtime = runtime();
+    let runtime = runtime("around-laws");
     let all = async {
         for fixture in fixtures {
             fixture.finish().await;
@@ -127,16 +128,18 @@ pub(crate) fn absent(name: &str, why: &str, required: Option<&str>) -> Verdict {
 }
 
 fn availability(fixture: &Arc<dyn Fixture>) -> Result<(), String> {
-    let runtime = runtime();
+    let runtime = runtime("around-laws");
     let limit = Duration::from_secs(30);
     let answer = runtime.block_on(async { tokio::time::timeout(limit, fixture.available()).await });
     runtime.shutdown_background();
     answer.unwrap_or_else(|_| Err(format!("no answer within {limit:?}")))
 }
 
-pub(crate) fn runtime() -> Runtime {
+/// A runtime of a law, or of what is done around laws, with this name for its threads.
+pub(crate) fn runtime(threads: &str) -> Runtime {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
+        .thread_name(threads)
         .enable_all()
         .build()
         .expect("the operating system has two threads left")
@@ -163,7 +166,8 @@ fn try_law(fixture: &Arc<dyn Fixture>, law: &Law) -> Verdict {
 
 /// Gives the verdict, and how long a request took at most meanwhile.
 fn try_once(fixture: &Arc<dyn Fixture>, law: &Law) -> (Verdict, Duration) {
-    let runtime = runtime();
+    let story = Story::begin();
+    let runtime = runtime(story.threads());
     let ctx = fresh(fixture);
     let (namespace, seed) = (ctx.namespace.clone(), ctx.seed);
     let limit = fixture.time_limit();
@@ -182,7 +186,7 @@ fn try_once(fixture: &Arc<dyn Fixture>, law: &Law) -> (Verdict, Duration) {
     });
     remove(&runtime, fixture, &namespace);
     runtime.shutdown_background();
-    (verdict(outcome, seed), longest)
+    (verdict(outcome, story, seed), longest)
 }
 
 fn fresh(fixture: &Arc<dyn Fixture>) -> Ctx {
@@ -198,7 +202,7 @@ async fn noise(ctx: &Ctx) -> Option<Noise> {
 
 /// Waits until no request stalls for a while, for half a minute at most.
 fn until_quiet(fixture: &Arc<dyn Fixture>) {
-    let runtime = runtime();
+    let runtime = runtime("around-laws");
     let ctx = fresh(fixture);
     runtime.block_on(async {
         for _ in 0..15 {
@@ -225,11 +229,11 @@ fn remove(runtime: &Runtime, fixture: &Arc<dyn Fixture>, namespace: &str) {
     });
 }
 
-fn verdict(outcome: Outcome, seed: u64) -> Verdict {
+fn verdict(outcome: Outcome, story: Story, seed: u64) -> Verdict {
     match outcome {
         Ok(()) => Verdict::Passed,
         Err(Failure::Skipped(why)) => Verdict::Skipped(why),
-        Err(Failure::Broken(how)) => Verdict::Failed(format!("{how}\n(AVOUT_TEST_SEED={seed})")),
+        Err(Failure::Broken(how)) => Verdict::Failed(format!("{how}\n(AVOUT_TEST_SEED={seed}){}", story.told())),
     }
 }
 

@@ -21,7 +21,7 @@ impl ServerTest {
         F: Future<Output = Result<(), Box<dyn StdError>>>,
     {
         Self(Trial::ignorable_test(name, move || {
-            let runtime = crate::runner::runtime();
+            let runtime = crate::runner::runtime("servers");
             // Boxed: such a future is often large.
             let outcome = runtime.block_on(async { tokio::time::timeout(LIMIT, Box::pin(test())).await });
             runtime.shutdown_background();
