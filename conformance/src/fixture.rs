@@ -89,7 +89,7 @@ pub trait Fixture: Send + Sync + 'static {
         &[]
     }
 
-    /// How many laws run side by side; `None`: one for each processor. Laws that mostly wait for a server can be more.
+    /// How many laws run side by side; `None`: four for each processor, since laws mostly wait. Servers that are heavy want fewer.
     /// `--test-threads` on the command line counts more.
     fn side_by_side(&self) -> Option<usize> {
         None

@@ -9,6 +9,9 @@ use crate::noise::Noise;
 use crate::story::Story;
 use crate::{Fixture, laws};
 
+/// How many laws run side by side for each processor, unless the fixture says otherwise.
+const AT_ONCE: usize = 4;
+
 /// How often a timed law is tried.
 const TRIES: u32 = 6;
 
@@ -93,7 +96,8 @@ fn run_trials(fixtures: impl IntoIterator<Item = (String, Arc<dyn Fixture>)>, ru
         }
     }
     let mut arguments = Arguments::from_args();
-    arguments.test_threads = arguments.test_threads.or(side_by_side);
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    arguments.test_threads = arguments.test_threads.or(side_by_side).or(Some(processors * AT_ONCE));
     let conclusion = libtest_mimic::run(&arguments, trials);
     finish(&used);
     conclusion.exit()
