@@ -5,6 +5,7 @@
 //! no closures. `docs/backends.md` walks through writing one, and the crate `avout-conformance` tests it.
 
 mod bells;
+mod clock;
 mod connection;
 mod coordinator;
 pub mod history;

@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Handle, RuntimeFlavor};
 use tokio::task::JoinHandle;
 
-use super::time::{HeldClock, is_clock_paused};
+use super::clock::{HeldClock, is_clock_paused};
 
 /// How often the library's thread wakes up for nothing.
 const OFTEN: Duration = Duration::from_secs(5);
@@ -198,7 +198,7 @@ mod tests {
             spawn_near(async move {
                 begun.send(thread::current().id()).expect("somebody listens");
                 gone.await.expect("it is told");
-                super::super::time::sleep(Duration::from_millis(1)).await;
+                crate::backend::time::sleep(Duration::from_millis(1)).await;
                 done.send(thread::current().id()).expect("somebody listens");
             });
             assert_ne!(has_begun.await.expect("it begins"), thread::current().id());

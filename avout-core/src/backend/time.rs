@@ -4,12 +4,11 @@
 //! [`runtime`], so they work under any executor, and for a future that is moved from one runtime to another.
 
 use std::future::IntoFuture;
-use std::sync::mpsc::{Sender, channel};
-use std::time::{Duration, Instant as SystemInstant};
+use std::time::Duration;
 
-use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time::{Instant, Sleep, Timeout};
 
+pub use super::clock::{HeldClock, is_clock_paused};
 use super::tasks::runtime;
 
 /// How long others have by the system's clock before a paused one runs ahead.
@@ -40,45 +39,6 @@ pub fn timeout_at<F: IntoFuture>(deadline: Instant, future: F) -> Timeout<F::Int
     timeout(deadline.saturating_duration_since(Instant::now()), future)
 }
 
-/// Whether tokio's clock stands still here (`tokio::time::pause`, in tests): it does not move while the system's does.
-pub fn is_clock_paused() -> bool {
-    // No other flavor can be paused.
-    if !Handle::try_current().is_ok_and(|current| current.runtime_flavor() == RuntimeFlavor::CurrentThread) {
-        return false;
-    }
-    let before = Instant::now();
-    let system = SystemInstant::now();
-    while SystemInstant::now() == system {}
-    Instant::now() == before
-}
-
-/// Keeps a paused clock where it is, until it is dropped.
-///
-/// A paused clock runs ahead to the next timer whenever its runtime has nothing to do, even if it waits for the answer of another thread or
-/// of a server: every request would then be late.
-#[must_use]
-#[derive(Debug)]
-pub struct HeldClock {
-    _end: Option<Sender<()>>,
-}
-
-impl HeldClock {
-    /// Holds tokio's clock, if it is paused here.
-    pub fn here() -> Self {
-        Self::for_at_most(Duration::MAX)
-    }
-
-    fn for_at_most(limit: Duration) -> Self {
-        if !is_clock_paused() {
-            return Self { _end: None };
-        }
-        // The clock waits for what is done on a thread that may block.
-        let (end, ended) = channel::<()>();
-        runtime().spawn_blocking(move || ended.recv_timeout(limit));
-        Self { _end: Some(end) }
-    }
-}
-
 /// Waits for what may come from another client, at any time or never. It comes by the system's clock, so a paused one runs ahead only when
 /// nothing has come for a moment.
 pub async fn from_others<F: Future>(what: F) -> F::Output {
@@ -88,6 +48,8 @@ pub async fn from_others<F: Future>(what: F) -> F::Output {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant as SystemInstant;
+
     use super::*;
     use futures_util::future::pending;
     use tokio::runtime::Builder;

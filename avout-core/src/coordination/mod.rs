@@ -5,6 +5,7 @@
 //! of them, and `session` who is alive. Of queues `ring` decides, `records` is the records, and `receive` a request for a value. See `docs/protocol.md#sessions-and-locks`.
 
 mod barrier;
+mod buckets;
 mod claim;
 mod condition;
 mod counter;

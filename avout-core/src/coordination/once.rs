@@ -1,14 +1,14 @@
 use std::sync::Arc;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
+use super::buckets::{Bucket, Done, IN_BUCKET, Settings, bucket_of, buckets, some};
 use super::gate::own_key;
 use super::hub::Hub;
-use super::retention::{Settings, some};
 use crate::engine::planted::Bug;
 use crate::error::{Error, ErrorKind, Result};
-use crate::handles::{Body, Codec, MessagePack, Own, Stm, Value};
+use crate::handles::{Body, Codec, MessagePack, Own, Stm, Tx, Value};
 use crate::protocol::Key;
 
 /// Transactions that take effect at most once for each id; made by [`Stm::once`](crate::Stm::once).
@@ -48,65 +48,8 @@ pub struct Once {
 const KEEP: u64 = 65_536;
 /// How many ids a new one takes the place of at most.
 const FORGOTTEN_AT_ONCE: usize = 2;
-/// How many ids a bucket holds.
-const IN_BUCKET: usize = 64;
-/// How many of them there are after `keep` others, on average.
-const ON_AVERAGE: u64 = 32;
 /// The longest id, in bytes.
 const MAX_ID: usize = 256;
-
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct Bucket {
-    /// Oldest first.
-    pub(super) done: Vec<Done>,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Done {
-    pub(super) id: String,
-    #[serde(with = "bytes_as_bytes")]
-    pub(super) result: Vec<u8>,
-}
-
-/// Without this each byte would take up to two.
-mod bytes_as_bytes {
-    use serde::de::{Deserializer, SeqAccess, Visitor};
-    use serde::ser::Serializer;
-
-    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(bytes)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
-        struct Bytes;
-        impl<'de> Visitor<'de> for Bytes {
-            type Value = Vec<u8>;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("bytes")
-            }
-
-            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
-                Ok(bytes.to_vec())
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<u8>, A::Error> {
-                let mut bytes = Vec::new();
-                while let Some(byte) = seq.next_element()? {
-                    bytes.push(byte);
-                }
-                Ok(bytes)
-            }
-        }
-        deserializer.deserialize_byte_buf(Bytes)
-    }
-}
-
-impl Bucket {
-    fn find(&self, id: &str) -> Option<&Done> {
-        self.done.iter().find(|done| done.id == id)
-    }
-}
 
 impl Stm {
     /// Runs `body` as a transaction that takes effect at most once for this id, and gives its result to whoever comes with the
@@ -204,49 +147,36 @@ impl Once {
             .map_err(|error| error.during("dosync_once"))
     }
 
+    /// In a transaction that is to be done once: sees to it that the stored number is this handle's. Gives how many buckets there were
+    /// before, if ids may still be in those.
+    async fn use_settings(&self, tx: &Tx) -> Result<Vec<u64>> {
+        let Some(settings) = self.stored(tx).await? else {
+            self.settings.put(tx, Settings::Keep(self.keep)).await?;
+            return Ok(Vec::new());
+        };
+        settings.refuse_ending().map_err(|error| error.at(&self.key))?;
+        Ok(settings.past().to_vec())
+    }
+
+    /// What is stored, which must be this handle's number.
+    pub(super) async fn stored(&self, tx: &Tx) -> Result<Option<Settings>> {
+        let settings = self.settings.get(tx).await?;
+        match settings.as_ref().map(Settings::keep) {
+            Some(keep) if keep != self.keep => {
+                let message = format!("it remembers {keep} ids, and is used with {}", self.keep);
+                Err(Error::new(ErrorKind::Mismatch, message).at(&self.key))
+            }
+            _ => Ok(settings),
+        }
+    }
+
     pub(super) fn bucket(&self, number: u64) -> Result<Own<Bucket>> {
         Ok(Own::new(&self.hub.engine, own_key("once", &number.to_string(), &self.key)?, "once"))
     }
 }
 
-/// How many buckets it takes for each to be half full.
-pub(super) fn buckets(keep: u64) -> u64 {
-    keep.div_ceil(ON_AVERAGE).next_power_of_two()
-}
-
-/// The number of an id's bucket, of so many.
-pub(super) fn bucket_of(id: &str, buckets: u64) -> u64 {
-    hash(id) & (buckets - 1)
-}
-
-/// FNV-1a, mixed: it must stay the same for ever, in all processes.
-fn hash(id: &str) -> u64 {
-    let hash = id
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
-    let hash = (hash ^ (hash >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
-    hash ^ (hash >> 32)
-}
-
 impl std::fmt::Debug for Once {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Once").field("key", &self.key).field("keep", &self.keep).finish()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// An id stays in its bucket for ever, and ids are spread over the buckets: with as many as are to be kept none is full.
-    #[test]
-    fn spreads_ids() {
-        assert_eq!(hash("payment 17"), hash(&String::from("payment 17")));
-        let mut buckets = vec![0_usize; 2048];
-        for id in 0..KEEP {
-            buckets[(hash(&format!("request/{id}")) & 2047) as usize] += 1;
-        }
-        let fullest = buckets.into_iter().max().unwrap_or_default();
-        assert!(fullest <= IN_BUCKET, "{fullest} of {KEEP} ids in one bucket");
     }
 }

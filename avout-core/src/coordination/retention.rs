@@ -1,25 +1,11 @@
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-
-use super::once::{Bucket, Done, Once, bucket_of, buckets};
-use crate::error::{Error, ErrorKind, Result};
+use super::buckets::{Bucket, Done, Settings, bucket_of, buckets, some};
+use super::once::Once;
+#[cfg(doc)]
+use crate::error::ErrorKind;
+use crate::error::Result;
 use crate::handles::Tx;
-
-/// How many ids a [`Once`] remembers, and where they are.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub(super) enum Settings {
-    /// All ids are in the buckets that this number makes.
-    Keep(u64),
-    Moving {
-        keep: u64,
-        /// Ids may still be in the bucket that they had when there were so many.
-        past: Vec<u64>,
-        /// All is being removed.
-        ending: bool,
-    },
-}
 
 /// How many buckets are looked at in one transaction.
 const AT_ONCE: u64 = 16;
@@ -27,35 +13,6 @@ const AT_ONCE: u64 = 16;
 const TARGETS: usize = 8;
 /// How many ids a bucket holds at most while ids are moved into it. It comes down to 64 by use.
 const MOST: usize = 512;
-
-impl Settings {
-    fn keep(&self) -> u64 {
-        match self {
-            Self::Keep(keep) | Self::Moving { keep, .. } => *keep,
-        }
-    }
-
-    fn past(&self) -> &[u64] {
-        match self {
-            Self::Keep(_) => &[],
-            Self::Moving { past, .. } => past,
-        }
-    }
-
-    fn is_ending(&self) -> bool {
-        matches!(self, Self::Moving { ending: true, .. })
-    }
-
-    /// The same for another number.
-    fn changed(&self, keep: u64) -> Self {
-        let mut past = self.past().to_vec();
-        past.push(buckets(self.keep()));
-        past.sort_unstable();
-        past.dedup();
-        past.retain(|past| *past != buckets(keep));
-        if past.is_empty() { Self::Keep(keep) } else { Self::Moving { keep, past, ending: false } }
-    }
-}
 
 impl Once {
     /// Changes how many ids are remembered, while others use it, and gives the handle to go on with: this one and all others of the old
@@ -77,7 +34,7 @@ impl Once {
         some(keep).map_err(|error| error.at(&self.key).during("set_keep"))?;
         let change = self.hub.transact_soon(async |tx| {
             let settings = self.stored(&tx).await?.unwrap_or(Settings::Keep(self.keep));
-            refuse_ending(&settings).map_err(|error| error.at(&self.key))?;
+            settings.refuse_ending().map_err(|error| error.at(&self.key))?;
             self.settings.put(&tx, settings.changed(keep)).await
         });
         change.await.map_err(|error| error.during("set_keep"))?;
@@ -127,29 +84,6 @@ impl Once {
             _ => Ok(()),
         });
         end.await.map_err(|error| error.during("destroy"))
-    }
-
-    /// In a transaction that is to be done once: sees to it that the stored number is this handle's. Gives how many buckets there were
-    /// before, if ids may still be in those.
-    pub(super) async fn use_settings(&self, tx: &Tx) -> Result<Vec<u64>> {
-        let Some(settings) = self.stored(tx).await? else {
-            self.settings.put(tx, Settings::Keep(self.keep)).await?;
-            return Ok(Vec::new());
-        };
-        refuse_ending(&settings).map_err(|error| error.at(&self.key))?;
-        Ok(settings.past().to_vec())
-    }
-
-    /// What is stored, which must be this handle's number.
-    async fn stored(&self, tx: &Tx) -> Result<Option<Settings>> {
-        let settings = self.settings.get(tx).await?;
-        match settings.as_ref().map(Settings::keep) {
-            Some(keep) if keep != self.keep => {
-                let message = format!("it remembers {keep} ids, and is used with {}", self.keep);
-                Err(Error::new(ErrorKind::Mismatch, message).at(&self.key))
-            }
-            _ => Ok(settings),
-        }
     }
 
     /// Moves all ids to where they are looked for first.
@@ -234,40 +168,9 @@ fn merge(one: Vec<Done>, two: Vec<Done>) -> Vec<Done> {
     all.into_iter().map(|(_, done)| done).collect()
 }
 
-fn refuse_ending(settings: &Settings) -> Result<()> {
-    match settings.is_ending() {
-        true => Err(Error::new(ErrorKind::Contended, "it is being destroyed: if nobody does so, destroy it again")),
-        false => Ok(()),
-    }
-}
-
-pub(super) fn some(keep: u64) -> Result<()> {
-    match keep {
-        0 => Err(Error::new(ErrorKind::InvalidInput, "at least one id has to be remembered")),
-        _ => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::handles::{Codec, MessagePack};
-
-    /// Settings are the bare number that they were in the first format, but while ids are being moved.
-    #[test]
-    fn settings_are_a_number() {
-        let first = Codec::<u64>::encode(&MessagePack, &65_536).expect("a number");
-        assert_eq!(Codec::<Settings>::encode(&MessagePack, &Settings::Keep(65_536)).expect("a number"), first);
-        let read: Settings = MessagePack.decode(&first).expect("settings");
-        assert_eq!(read, Settings::Keep(65_536));
-        let moving = read.changed(32);
-        assert_eq!(moving, Settings::Moving { keep: 32, past: vec![2048], ending: false });
-        assert_eq!(moving.changed(65_536), Settings::Moving { keep: 65_536, past: vec![1], ending: false });
-        let bytes = Codec::<Settings>::encode(&MessagePack, &moving).expect("settings");
-        let again: Settings = MessagePack.decode(&bytes).expect("settings");
-        assert_eq!(again, moving);
-        assert_eq!(Settings::Keep(64).changed(40), Settings::Keep(40), "there are two buckets as before");
-    }
 
     /// Lists of one time are merged by the places in them, and all is kept.
     #[test]

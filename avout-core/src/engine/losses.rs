@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use futures_util::future::select_all;
 
 use super::Engine;
+use super::nested::refuse_nested;
 use super::planted::{self, Bug};
-use super::run::refuse_nested;
 use crate::backend::history::{Losses, LostCommits};
 use crate::error::{Error, ErrorKind, Result};
 

@@ -25,6 +25,7 @@ mod keymap;
 mod leases;
 mod losses;
 mod merge;
+mod nested;
 mod options;
 mod ping;
 mod plan;

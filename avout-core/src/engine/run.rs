@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::Engine;
 use super::attempt::{AbortHook, Attempt, Phase, Primed};
 use super::commit::{Ended, Standing};
+use super::nested::{in_body, refuse_nested};
 use super::options::Options;
 use super::planted::{self, Bug};
 use super::precedence::First;
@@ -17,21 +18,6 @@ use super::tx::TxInner;
 use super::wait::Awaited;
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Holder, Key, Point};
-
-tokio::task_local! {
-    /// Set while the body of a transaction is polled.
-    static IN_BODY: ();
-}
-
-/// Refuses an operation of its own inside the body of a transaction: it would neither see the
-/// transaction's writes nor be undone with them.
-pub(super) fn refuse_nested(operation: &'static str) -> Result<()> {
-    if IN_BODY.try_with(|()| ()).is_err() {
-        return Ok(());
-    }
-    let message = "called inside the body of a transaction: use the Tx that the body was given";
-    Err(Error::new(ErrorKind::Nested, message).during(operation))
-}
 
 /// Runs `body` until an attempt of it commits, or gives up.
 pub(crate) async fn run<T, E, F, Fut>(engine: &Arc<Engine>, options: Options, body: F) -> Result<T, E>
@@ -51,7 +37,7 @@ where
         }
         let tx = runner.begin();
         let done = {
-            let body = pin!(IN_BODY.scope((), body(Arc::clone(&tx))));
+            let body = pin!(in_body(body(Arc::clone(&tx))));
             by(runner.standing.deadline, body).await
         };
         let Ok(done) = done else {

@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::super::planted::{self, Bug};
+use super::found::Found;
 use super::sessions::Sessions;
 use super::{AT_ONCE, Engine, KnownFloor, SweepReport};
 use crate::backend::page::Walk;
@@ -27,14 +28,6 @@ pub(super) struct Look {
 pub(super) struct SeenTurn {
     pub(super) turn: Turn,
     pub(super) revision: Option<Revision>,
-}
-
-pub(super) struct Found {
-    pub(super) key: Key,
-    pub(super) revision: Revision,
-    pub(super) slot: bool,
-    /// The record of a session that ended, or a seat of it.
-    pub(super) session: bool,
 }
 
 impl Engine {
@@ -78,13 +71,14 @@ impl Engine {
         let mut seats = Vec::new();
         for (key, entry) in keys.iter().zip(self.entries_of(keys).await?) {
             match entry {
-                Ok(Some(entry)) if look.take_in_session(self, key, &entry, &mut seats) => {}
+                Ok(Some(entry)) if look.sessions.take_in(self, look.since, key, &entry, &mut seats) => {}
                 Ok(Some(entry)) => look.take_in(key, &entry, planted::is(&self.config, Bug::RecordsReadFirst)),
                 Ok(None) => {}
                 Err(error) => report.skip(key, error),
             }
         }
-        self.look_at_seats(look, seats).await
+        look.found.extend(self.look_at_seats(&mut look.sessions, seats).await?);
+        Ok(())
     }
 }
 

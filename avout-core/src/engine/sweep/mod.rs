@@ -5,6 +5,7 @@
 //! any number of sweeps may run at the same time.
 
 mod background;
+mod found;
 mod look;
 mod raise;
 mod remove;
@@ -113,7 +114,10 @@ impl Sweep {
                 Stage::Done
             }
             Stage::Sessions { mut look } => {
-                self.seen = engine.look_at_silent(&mut look, &mut self.report).await;
+                let sessions = std::mem::take(&mut look.sessions);
+                let (dead, seen) = engine.look_at_silent(sessions, &mut self.report).await;
+                look.found.extend(dead);
+                self.seen = seen;
                 Stage::Remove { look, last: true }
             }
             Stage::Done => Stage::Done,

@@ -1,5 +1,6 @@
 use super::super::planted::{self, Bug};
-use super::look::{Found, Look};
+use super::found::Found;
+use super::look::Look;
 use super::{AT_ONCE, Engine, SweepReport};
 use crate::error::ErrorKind;
 use crate::protocol::{Commit, CommitOutcome, Delete, Key, Put, Turn};

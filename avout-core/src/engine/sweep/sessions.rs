@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::look::{Found, Look};
+use super::found::Found;
 use super::{AT_ONCE, Engine, SweepReport};
 use crate::error::Result;
-use crate::protocol::{Entry, Heartbeat, Key, Payload, SessionId, SessionKey};
+use crate::protocol::{Entry, Heartbeat, Key, Payload, Point, SessionId, SessionKey};
 
 /// Where it takes longer a sweep does not wait to see whether a session is dead.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -45,11 +45,13 @@ impl Silent {
     }
 }
 
-impl Look {
-    /// Takes in what is a session's, and gives back what is not. Seats whose sessions are to be looked at go to `seats`.
-    pub(super) fn take_in_session(
+impl Sessions {
+    /// Takes in a session's record; `false`: it is none. The sweep before was at the point `since`. Seats whose sessions are to be looked
+    /// at go to `seats`.
+    pub(super) fn take_in(
         &mut self,
         engine: &Engine,
+        since: Option<Point>,
         key: &Key,
         entry: &Entry,
         seats: &mut Vec<(SessionId, Found)>,
@@ -61,12 +63,12 @@ impl Look {
             Some(_) if matches!(entry.record.payload, Payload::Deleted) => return false,
             Some(SessionKey::Seat(session)) => seats.push((session, found())),
             Some(SessionKey::Heartbeat(session)) => {
-                if self.since.is_some_and(|since| entry.point < since)
+                if since.is_some_and(|since| entry.point < since)
                     && let Some(heartbeat) = engine.heartbeat(entry)
                 {
-                    let seen = self.sessions.seen.get(&session).filter(|(before, _)| *before == heartbeat);
+                    let seen = self.seen.get(&session).filter(|(before, _)| *before == heartbeat);
                     let since = seen.map_or_else(Instant::now, |(_, since)| *since);
-                    self.sessions.silent.push(Silent { session, found: found(), heartbeat, since });
+                    self.silent.push(Silent { session, found: found(), heartbeat, since });
                 }
             }
         }
@@ -85,12 +87,16 @@ impl Engine {
     }
 
     /// Takes note of the seats whose sessions have ended: a session is there before any seat of it is, and never comes back, so one that is
-    /// not there now, after the seat was seen, has ended.
-    pub(super) async fn look_at_seats(&self, look: &mut Look, seats: Vec<(SessionId, Found)>) -> Result<()> {
+    /// not there now, after the seat was seen, has ended. Gives the seats of those.
+    pub(super) async fn look_at_seats(
+        &self,
+        seen: &mut Sessions,
+        seats: Vec<(SessionId, Found)>,
+    ) -> Result<Vec<Found>> {
         let sessions: BTreeSet<SessionId> = seats.iter().map(|(session, _)| *session).collect();
         let sessions: Vec<SessionId> = sessions.into_iter().collect();
         if sessions.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let mut alive = BTreeSet::new();
         match self.coordinator.sessions() {
@@ -112,19 +118,15 @@ impl Engine {
                 }
             }
         }
-        for (session, found) in seats {
-            match alive.contains(&session) {
-                true => look.sessions.seats.push((session, found)),
-                false => look.found.push_back(found),
-            }
-        }
-        Ok(())
+        let (there, ended): (Vec<_>, Vec<_>) = seats.into_iter().partition(|(session, _)| alive.contains(session));
+        seen.seats.extend(there);
+        Ok(ended.into_iter().map(|(_, found)| found).collect())
     }
 
-    /// Looks again at the sessions that have shown no sign of life for long, once their time to live has passed, and takes note of
-    /// those that are dead, and of their seats. Gives those that may be dead later.
-    pub(super) async fn look_at_silent(&self, look: &mut Look, report: &mut SweepReport) -> Seen {
-        let Sessions { silent, seats, .. } = std::mem::take(&mut look.sessions);
+    /// Looks again at the sessions that have shown no sign of life for long, once their time to live has passed, and gives
+    /// the records of those that are dead, with their seats, and those sessions that may be dead later.
+    pub(super) async fn look_at_silent(&self, sessions: Sessions, report: &mut SweepReport) -> (Vec<Found>, Seen) {
+        let Sessions { silent, seats, .. } = sessions;
         let (mut dead, mut seen) = (BTreeSet::new(), Seen::new());
         for some in silent.chunks(AT_ONCE) {
             let asked = Instant::now();
@@ -149,8 +151,8 @@ impl Engine {
             }
         }
         let records = silent.into_iter().map(|silent| (silent.session, silent.found));
-        look.found.extend(records.chain(seats).filter(|(session, _)| dead.contains(session)).map(|(_, found)| found));
-        seen
+        let dead = records.chain(seats).filter(|(session, _)| dead.contains(session)).map(|(_, found)| found).collect();
+        (dead, seen)
     }
 }
 
