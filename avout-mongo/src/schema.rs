@@ -148,13 +148,18 @@ fn check_version(meta: &Document) -> Result<()> {
     }
     match meta.get_i32("schema").map_err(|_| foreign())? {
         SCHEMA => Ok(()),
-        found => Err(Error::new(
-            ErrorKind::Unsupported,
-            format!(
-                "the namespace has schema version {found} and this library knows version {SCHEMA}; {} the library",
-                if found > SCHEMA { "upgrade" } else { "downgrade" }
-            ),
-        )),
+        // There was none before the first.
+        found if found < SCHEMA => {
+            let message =
+                format!("the namespace has schema version {found}, which no library has made: restore a backup");
+            Err(Error::new(ErrorKind::Corrupt, message))
+        }
+        found => {
+            let message = format!(
+                "the namespace has schema version {found} and this library knows version {SCHEMA}: upgrade the library"
+            );
+            Err(Error::new(ErrorKind::Unsupported, message))
+        }
     }
 }
 
