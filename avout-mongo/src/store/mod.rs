@@ -69,8 +69,9 @@ impl backend::Store for Store {
             Kind::Atom => listing::keys(&self.client, &self.client.names.atoms, prefix, after).await,
             Kind::Ref => values::keys(&self.client, prefix, after).await,
         };
-        // Whoever lists all values sweeps.
-        if kind == Kind::Ref && *prefix == Key::root() && keys.is_ok() {
+        // Whoever lists all values sweeps, if it may write.
+        let sweeps = kind == Kind::Ref && *prefix == Key::root() && !self.client.options.readonly;
+        if sweeps && keys.is_ok() {
             unfinished::sweep(&self.client).await;
         }
         keys.map_err(|error| error.during("keys"))

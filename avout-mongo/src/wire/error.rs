@@ -118,7 +118,8 @@ fn missing_right(message: &str) -> Cow<'static, str> {
     });
     match right {
         Some((database, command, Some(collection))) => {
-            format!("this user may not {command} {database}.{collection}: grant it readWrite on {database}").into()
+            let or = if ["find", "aggregate"].contains(&command) { ", or read if it only reads" } else { "" };
+            format!("this user may not {command} {database}.{collection}: grant it readWrite on {database}{or}").into()
         }
         Some((database, command, None)) => {
             format!("this user may not {command} on {database}: grant it readWrite on the namespace's database").into()
@@ -201,10 +202,8 @@ mod tests {
     fn missing_rights_are_named() {
         let message = "not authorized on shop to execute command { find: \"avout.refs\", filter: { _id: \"secret\" } }";
         let (kind, told) = meaning_of(13, message);
-        assert_eq!(
-            (kind, &*told),
-            (ErrorKind::Denied, "this user may not find shop.avout.refs: grant it readWrite on shop")
-        );
+        let help = "this user may not find shop.avout.refs: grant it readWrite on shop, or read if it only reads";
+        assert_eq!((kind, &*told), (ErrorKind::Denied, help));
         let (_, told) = meaning_of(13, "not authorized on admin to execute command { killSessions: [ { id: 1 } ] }");
         assert_eq!(told, "this user may not killSessions on admin: grant it readWrite on the namespace's database");
         assert_eq!(meaning_of(13, "whatever").1, RIGHTS);

@@ -48,8 +48,9 @@ async fn start() -> Result<Mongo, Error> {
     let url = admin_url(&mongo);
     let prepared = RUNTIME.spawn(async move {
         let client = client(&url).await?;
-        let clerk = doc! { "createUser": CLERK, "roles": [] };
-        run(&client, "$external", clerk).await?;
+        run(&client, "$external", doc! { "createUser": CLERK, "roles": [] }).await?;
+        run(&client, "laws", role("reader", "reader", "laws", "")).await?;
+        run(&client, "laws", doc! { "createUser": "reader", "pwd": PASSWORD, "roles": ["reader"] }).await?;
         for mode in ["preferTLS", "requireTLS"] {
             run(&client, "admin", doc! { "setParameter": 1, "tlsMode": mode }).await?;
         }
@@ -84,7 +85,7 @@ async fn admin_of(url: &str) -> Result<&'static Client, Error> {
 
 async fn admit(admin: String, namespace: String) -> Result<(), Error> {
     let client = admin_of(&admin).await?;
-    match run(client, "laws", role(&namespace, "laws", &namespace)).await {
+    match run(client, "laws", role("orders", &namespace, "laws", &namespace)).await {
         // Another client of the law was first.
         Err(error) if error.to_string().contains("already exists") => {}
         made => made?,
@@ -104,8 +105,14 @@ impl Access for Secure {
         Protocol::Any
     }
 
-    fn options(&self) -> String {
-        format!("{}&authMechanism=MONGODB-X509&authSource=%24external", tls("clerk.pem"))
+    /// One who only reads has a password.
+    fn user(&self, reads: bool) -> String {
+        if reads { format!("reader:{PASSWORD}@") } else { String::new() }
+    }
+
+    fn options(&self, reads: bool) -> String {
+        let user = if reads { "" } else { "&authMechanism=MONGODB-X509&authSource=%24external" };
+        format!("{}{user}", tls("clerk.pem"))
     }
 
     async fn admin(&self) -> Result<String, Error> {

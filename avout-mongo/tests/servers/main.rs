@@ -5,6 +5,7 @@ mod layout;
 mod leaks;
 mod lost;
 mod older_copy;
+mod readers;
 mod restores;
 mod sanity;
 mod step_downs;
@@ -30,6 +31,9 @@ use lost::{
 use older_copy::{
     a_commit_that_is_held_over_a_restore_is_not_made, a_loss_after_the_last_beat_is_told_to_who_committed,
     an_older_copy_is_a_loss, failovers_are_no_losses, what_was_read_in_a_lost_history_is_not_committed,
+};
+use readers::{
+    a_client_that_reads_makes_and_marks_nothing, a_client_that_reads_notices_an_older_copy, the_role_read_is_enough,
 };
 use restores::a_copy_is_restored_under_running_clients;
 use sanity::{
@@ -80,5 +84,8 @@ avout_conformance::server_tests![
     a_commit_that_is_held_over_a_restore_is_not_made,
     a_loss_after_the_last_beat_is_told_to_who_committed,
     failovers_are_no_losses,
+    a_client_that_reads_makes_and_marks_nothing,
+    the_role_read_is_enough,
+    a_client_that_reads_notices_an_older_copy,
     a_copy_is_restored_under_running_clients,
 ];
