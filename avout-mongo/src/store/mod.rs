@@ -12,7 +12,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use avout_core::Result;
 use avout_core::backend::history::Losses;
-use avout_core::backend::{self, Kind, Page, StateContainer, StoreCapabilities, VersionedStateContainer};
+use avout_core::backend::{self, Connection, Kind, Page, StateContainer, StoreCapabilities, VersionedStateContainer};
 use avout_core::protocol::{Key, Realm, Version};
 
 use self::atoms::Atom;
@@ -62,6 +62,10 @@ impl backend::Store for Store {
     /// It is the coordinator's, where there is one.
     fn losses(&self) -> Option<&Arc<Losses>> {
         Some(self.client.progress.history.losses())
+    }
+
+    fn connection(&self) -> Option<&Arc<Connection>> {
+        Some(&self.client.progress.signs.connection)
     }
 
     async fn keys(&self, kind: Kind, prefix: &Key, after: Option<&Key>) -> Result<Page> {

@@ -1,12 +1,13 @@
 //! The driver's client, and what its events tell.
 
 use std::fs;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use avout_core::backend::{LONGEST_TIME, tasks};
+use avout_core::backend::{Connection, LONGEST_TIME, Up, tasks};
 use avout_core::{Error, ErrorKind, Result};
+use mongodb::ServerType;
 use mongodb::event::EventHandler;
 use mongodb::event::cmap::CmapEvent;
 use mongodb::event::sdam::SdamEvent;
@@ -31,13 +32,21 @@ pub(crate) fn mark(options: &Options) -> String {
 pub(crate) struct Signs {
     /// How many connections for requests were made.
     connections: AtomicU64,
+    /// Up while there is a server that takes writes.
+    pub(crate) connection: Arc<Connection>,
+    up: Mutex<Option<Up>>,
     /// Why none of the servers can be talked to, where only another configuration helps.
     refused: watch::Sender<Option<&'static str>>,
 }
 
 impl Signs {
     fn new() -> Self {
-        Self { connections: AtomicU64::new(0), refused: watch::Sender::new(None) }
+        Self {
+            connections: AtomicU64::new(0),
+            connection: Connection::new(),
+            up: Mutex::default(),
+            refused: watch::Sender::new(None),
+        }
     }
 
     /// Each connection counts before the first request is sent on it. As long as there is no new one, requests go to the processes
@@ -60,6 +69,13 @@ impl Signs {
     fn take_in(&self, event: &SdamEvent) {
         let SdamEvent::TopologyDescriptionChanged(event) = event else { return };
         let servers = event.new_description.servers();
+        let takes_writes = |kind| matches!(kind, ServerType::RsPrimary | ServerType::Standalone);
+        let mut up = self.up.lock().unwrap_or_else(PoisonError::into_inner);
+        if servers.values().any(|server| takes_writes(server.server_type())) {
+            up.get_or_insert_with(|| self.connection.up());
+        } else {
+            *up = None;
+        }
         let mut whys = servers.values().map(|server| server.error().and_then(|error| untrusted(&error.to_string())));
         let first = whys.next().flatten();
         let all = first.filter(|_| whys.all(|why| why.is_some()));
