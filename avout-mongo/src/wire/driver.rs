@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use avout_core::backend::{Connection, LONGEST_TIME, Up, tasks};
 use avout_core::{Error, ErrorKind, Result};
+use avout_tls::Refused;
 use mongodb::ServerType;
 use mongodb::event::EventHandler;
 use mongodb::event::cmap::CmapEvent;
@@ -14,7 +15,7 @@ use mongodb::event::sdam::SdamEvent;
 use mongodb::options::{ClientOptions, DriverInfo, Tls};
 use tokio::sync::watch;
 
-use super::error::{classify, untrusted};
+use super::error::{classify, told};
 use crate::options::{Driver, Options, invalid};
 
 /// The name by which servers know that a session is one of ours. Its version is the [namespace](mark).
@@ -36,7 +37,7 @@ pub(crate) struct Signs {
     pub(crate) connection: Arc<Connection>,
     up: Mutex<Option<Up>>,
     /// Why none of the servers can be talked to, where only another configuration helps.
-    refused: watch::Sender<Option<&'static str>>,
+    refused: watch::Sender<Option<Refused>>,
 }
 
 impl Signs {
@@ -58,9 +59,9 @@ impl Signs {
     /// Waits until there is a reason why no server can be talked to.
     pub(crate) async fn refused(&self) -> Error {
         let mut refused = self.refused.subscribe();
-        let why = refused.wait_for(Option::is_some).await.ok().and_then(|why| *why);
+        let why = refused.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
         match why {
-            Some(why) => Error::new(ErrorKind::Denied, why),
+            Some(why) => told(&why),
             // The sender is a field of this.
             None => std::future::pending().await,
         }
@@ -76,10 +77,9 @@ impl Signs {
         } else {
             *up = None;
         }
-        let mut whys = servers.values().map(|server| server.error().and_then(|error| untrusted(&error.to_string())));
-        let first = whys.next().flatten();
-        let all = first.filter(|_| whys.all(|why| why.is_some()));
-        self.refused.send_replace(all);
+        let whys = servers.values().map(|server| server.error().and_then(|error| Refused::of_text(&error.to_string())));
+        let all: Option<Vec<Refused>> = whys.collect();
+        self.refused.send_replace(all.and_then(|all| all.into_iter().next()));
     }
 }
 
