@@ -5,6 +5,8 @@ mod layout;
 mod leaks;
 mod lost;
 mod older_copy;
+#[path = "../pairs/mod.rs"]
+mod pairs;
 mod readers;
 mod restores;
 mod sanity;

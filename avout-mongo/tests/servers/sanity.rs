@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use avout_conformance::servers::{Action, Direction, Mongo};
+use avout_conformance::servers::{Action, Certificates, Direction, Mongo};
 use avout_core::ErrorKind;
 use avout_core::backend::{Coordinator as _, Store as _};
 use avout_core::protocol::{Check, Commit, CommitOutcome, Floor, Key, Put, State};
@@ -16,6 +16,7 @@ use mongodb::event::cmap::CmapEvent;
 use mongodb::options::{ClientOptions, ReadPreference, ServerApi, ServerApiVersion, WriteConcern};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::pairs::pair;
 use crate::support::{Outcome, client, command, driver, open, shared_url, stm, with};
 
 /// What a server counts: queries of the refs, and transactions that it began and committed.
@@ -216,10 +217,9 @@ pub(crate) async fn nobody_there_is_unavailable() -> Outcome {
 
 /// With TLS a server is taken whose certificate is signed by a trusted one, and no other.
 pub(crate) async fn tls_checks_the_certificate() -> Outcome {
-    let file = |name: &str| format!("{}/../avout-redis/tests/tls/{name}", env!("CARGO_MANIFEST_DIR"));
-    let folder = tempfile::TempDir::new()?;
-    let pair = folder.path().join("pair.pem").display().to_string();
-    std::fs::write(&pair, [std::fs::read(file("server.key"))?, std::fs::read(file("server.pem"))?].concat())?;
+    let files = Certificates::make()?;
+    let file = |name: &str| files.file(name);
+    let pair = pair(&files, "server")?;
     // Those who start it talk to it in the clear.
     let tls = ["--tlsMode", "allowTLS", "--tlsCertificateKeyFile", &pair, "--tlsCAFile", &file("ca.pem")];
     let arguments = [&tls[..], &["--tlsAllowConnectionsWithoutCertificates"]].concat();

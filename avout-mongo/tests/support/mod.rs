@@ -24,8 +24,8 @@ pub(crate) trait Access: Send + Sync + 'static {
     }
 
     /// Options of the clients' URLs, after a question mark.
-    fn options(&self, _reads: bool) -> String {
-        String::new()
+    async fn options(&self, _reads: bool) -> Result<String, Error> {
+        Ok(String::new())
     }
 
     /// The URL of one who may do everything.
@@ -74,7 +74,7 @@ impl<A: Access> Set<A> {
         }
         let servers: Vec<_> = set.nodes().iter().map(Node::address).collect();
         let proxies = self.proxies.of(namespace, self.access.protocol(), &servers).await?;
-        let (user, options) = (self.access.user(reads), self.access.options(reads));
+        let (user, options) = (self.access.user(reads), self.access.options(reads).await?);
         Ok(format!("mongodb://{user}{}/laws?directConnection=true{options}", proxies[0].address()))
     }
 
