@@ -15,7 +15,7 @@ mod support;
 
 use failover::{
     a_killed_primary_loses_nothing, a_killed_server_loses_nothing, a_primary_that_steps_down_loses_nothing,
-    a_watch_goes_on_after_a_failover,
+    a_watch_goes_on_after_a_failover, the_loss_of_the_primary_is_told,
 };
 use layout::{
     a_dropped_namespace_is_lost, a_namespace_without_marks_is_marked, large_states_lie_in_chunks,
@@ -76,6 +76,7 @@ avout_conformance::server_tests![
     a_killed_primary_loses_nothing,
     a_primary_that_steps_down_loses_nothing,
     a_watch_goes_on_after_a_failover,
+    the_loss_of_the_primary_is_told,
     commits_are_as_quick_as_the_new_primary,
     a_sweep_removes_chunks_without_a_head,
     checks_of_absent_keys_leave_nothing,
