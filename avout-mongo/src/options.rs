@@ -161,6 +161,24 @@ impl Options {
     /// # let _ = backend;
     /// # Ok(()) }
     /// ```
+    /// With tokens of OIDC that the application gets itself:
+    /// ```no_run
+    /// use avout_mongo::Options;
+    /// use avout_mongo::mongodb::options::oidc::{Callback, IdpServerResponse};
+    /// use avout_mongo::mongodb::options::{AuthMechanism, ClientOptions, Credential};
+    ///
+    /// # async fn token() -> String { String::new() }
+    /// # async fn f() -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut driver = ClientOptions::parse("mongodb://db1,db2,db3/?replicaSet=rs0").await?;
+    /// let callback = Callback::machine(|_| {
+    ///     Box::pin(async { Ok(IdpServerResponse::builder().access_token(token().await).build()) })
+    /// });
+    /// let oidc = Credential::builder().mechanism(AuthMechanism::MongoDbOidc).oidc_callback(callback);
+    /// driver.credential = Some(oidc.build());
+    /// let backend = Options::from_driver(driver, "shop")?.open().await?;
+    /// # let _ = backend;
+    /// # Ok(()) }
+    /// ```
     pub fn from_driver(options: ClientOptions, database: &str) -> Result<Self> {
         check_database(database)?;
         if options.load_balanced == Some(true) {

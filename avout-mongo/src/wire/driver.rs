@@ -15,7 +15,7 @@ use mongodb::event::sdam::SdamEvent;
 use mongodb::options::{ClientOptions, DriverInfo, Tls};
 use tokio::sync::watch;
 
-use super::error::{classify, told};
+use super::error::{classify, missing_feature, told};
 use crate::options::{Driver, Options, invalid};
 
 /// The name by which servers know that a session is one of ours. Its version is the [namespace](mark).
@@ -160,13 +160,10 @@ async fn parse(options: &Options) -> Result<ClientOptions> {
             ErrorKind::Unavailable,
             "the names of the servers cannot be looked up: ask the name server for their SRV records",
         ),
-        // It names its feature, and nothing of the URL.
-        kind if kind.to_string().contains("feature") => invalid(
-            "the driver was built without what the URL asks for: add mongodb to the dependencies of your program, with the \
-             feature cert-key-password for tlsCertificateKeyFilePassword, aws-auth for MONGODB-AWS, gssapi-auth for GSSAPI",
-        ),
         // The driver's own message may show a part of the URL.
-        _ => invalid("the driver cannot read the servers, the user or the options: percent-encode them"),
+        _ => missing_feature(&error).unwrap_or_else(|| {
+            invalid("the driver cannot read the servers, the user or the options: percent-encode them")
+        }),
     })
 }
 

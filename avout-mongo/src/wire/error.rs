@@ -8,7 +8,7 @@ use mongodb::error::{ErrorKind as Driver, WriteFailure};
 ///
 /// A write whose reply was lost is [`lost_write`]'s.
 pub(crate) fn classify(error: mongodb::error::Error) -> Error {
-    let told = refused(&error).map(|refused| told(&refused)).unwrap_or_else(|| {
+    let told = refused(&error).map(|refused| told(&refused)).or_else(|| missing_feature(&error)).unwrap_or_else(|| {
         let (kind, message) = meaning(&error);
         Error::new(kind, message)
     });
@@ -71,6 +71,30 @@ fn refused(error: &mongodb::error::Error) -> Option<Refused> {
 /// The same in the words of the driver's options.
 pub(crate) fn told(refused: &Refused) -> Error {
     refused.told_as("tlsCAFile", "tlsCertificateKeyFile")
+}
+
+/// Features of the driver that avout does not switch on, and what needs them.
+const FEATURES: [(&str, &str); 5] = [
+    ("aws-auth", "authMechanism=MONGODB-AWS"),
+    ("azure-oidc", "ENVIRONMENT:azure"),
+    ("cert-key-password", "tlsCertificateKeyFilePassword"),
+    ("gcp-oidc", "ENVIRONMENT:gcp"),
+    ("gssapi-auth", "authMechanism=GSSAPI"),
+];
+
+/// What the driver was built without.
+pub(crate) fn missing_feature(error: &mongodb::error::Error) -> Option<Error> {
+    let (Driver::Authentication { message, .. } | Driver::InvalidArgument { message, .. }) = &*error.kind else {
+        return None;
+    };
+    let message = message.replace('`', "");
+    let missing = |(feature, _): &&(&str, &str)| message.contains(&format!("{feature} feature"));
+    let (feature, needs) = FEATURES.iter().find(missing)?;
+    let help = format!(
+        "{needs} needs the driver's feature {feature}: add mongodb to the dependencies of your program, with \
+         default-features = false and features = [\"{feature}\"]"
+    );
+    Some(Error::new(ErrorKind::InvalidInput, help))
 }
 
 /// What a server's error means, by its code and, where one code is used for many errors, by its message.

@@ -39,10 +39,11 @@ use readers::{
 };
 use restores::a_copy_is_restored_under_running_clients;
 use sanity::{
-    a_hello_is_three_requests, a_missing_right_is_named, a_small_pool_serves_a_watch_and_requests,
-    a_stand_alone_server_is_a_store, checks_and_writes_of_others_conflict, commits_of_different_keys_run_side_by_side,
-    credentials_are_needed_and_never_shown, names_that_are_not_found_are_unavailable, nobody_there_is_unavailable,
-    the_drivers_own_options_will_do, tls_checks_the_certificate,
+    a_hello_is_three_requests, a_missing_feature_is_named, a_missing_right_is_named,
+    a_small_pool_serves_a_watch_and_requests, a_stand_alone_server_is_a_store, checks_and_writes_of_others_conflict,
+    commits_of_different_keys_run_side_by_side, credentials_are_needed_and_never_shown,
+    names_that_are_not_found_are_unavailable, nobody_there_is_unavailable, the_drivers_own_options_will_do,
+    tls_checks_the_certificate, tokens_come_from_a_callback,
 };
 use step_downs::commits_are_as_quick_as_the_new_primary;
 
@@ -58,6 +59,8 @@ avout_conformance::server_tests![
     names_that_are_not_found_are_unavailable,
     tls_checks_the_certificate,
     the_drivers_own_options_will_do,
+    a_missing_feature_is_named,
+    tokens_come_from_a_callback,
     large_states_lie_in_chunks,
     other_layouts_are_refused,
     reads_are_of_any_moment_in_the_window,

@@ -13,7 +13,10 @@ use avout_mongo::Options;
 use mongodb::bson::{Bson, doc};
 use mongodb::event::EventHandler;
 use mongodb::event::cmap::CmapEvent;
-use mongodb::options::{ClientOptions, ReadPreference, ServerApi, ServerApiVersion, WriteConcern};
+use mongodb::options::oidc::{Callback, IdpServerResponse};
+use mongodb::options::{
+    AuthMechanism, ClientOptions, Credential, ReadPreference, ServerApi, ServerApiVersion, WriteConcern,
+};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::pairs::pair;
@@ -321,14 +324,44 @@ pub(crate) async fn the_drivers_own_options_will_do() -> Outcome {
     let r = stm(&backend).create_ref("/r", 1_i64).await?;
     assert_eq!(r.alter(|n| n + 1).await?, 2);
     assert!(made.load(Ordering::SeqCst) > 0, "the application's handler is called");
+    Ok(())
+}
 
-    let url = with(
-        &mongo_url_of_tests().await?,
-        "tls=true&tlsCertificateKeyFile=/k.pem&tlsCertificateKeyFilePassword=secret-word",
-    );
-    let error = open(&url).await.expect_err("it needs a feature of the driver");
-    assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error:?}");
-    assert!(error.to_string().contains("cert-key-password"), "{error:?}");
-    assert!(!format!("{error} {error:?}").contains("secret-word"));
+/// What the driver was built without is told at once, by the name of its feature.
+pub(crate) async fn a_missing_feature_is_named() -> Outcome {
+    let begun = Instant::now();
+    for (options, feature) in [
+        ("authMechanism=MONGODB-AWS", "aws-auth"),
+        ("authMechanism=GSSAPI", "gssapi-auth"),
+        ("authMechanism=MONGODB-OIDC&authMechanismProperties=ENVIRONMENT:azure,TOKEN_RESOURCE:x", "azure-oidc"),
+        ("authMechanism=MONGODB-OIDC&authMechanismProperties=ENVIRONMENT:gcp,TOKEN_RESOURCE:x", "gcp-oidc"),
+        ("tls=true&tlsCertificateKeyFile=/k.pem&tlsCertificateKeyFilePassword=secret-word", "cert-key-password"),
+    ] {
+        let url = mongo_url_of_tests().await?;
+        let url = if feature == "gssapi-auth" { url.replacen("://", "://secret-word@", 1) } else { url };
+        let error = open(&with(&url, &format!("timeout=30s&{options}"))).await.expect_err(feature);
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error:?}");
+        assert!(error.to_string().contains(feature), "{error:?}");
+        assert!(!format!("{error} {error:?}").contains("secret-word"), "{error:?}");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(10), "it tried again and again, for {:?}", begun.elapsed());
+    Ok(())
+}
+
+/// A callback of the application's gives the token of OIDC. The server, which knows no such, refuses it at once.
+pub(crate) async fn tokens_come_from_a_callback() -> Outcome {
+    let mut driver = ClientOptions::parse(mongo_url_of_tests().await?).await?;
+    let asked = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&asked);
+    let callback = Callback::machine(move |_| {
+        count.fetch_add(1, Ordering::SeqCst);
+        Box::pin(async { Ok(IdpServerResponse::builder().access_token("secret-word".to_owned()).build()) })
+    });
+    let oidc = Credential::builder().mechanism(AuthMechanism::MongoDbOidc).oidc_callback(callback);
+    driver.credential = Some(oidc.build());
+    let error = Options::from_driver(driver, "tests")?.open().await.expect_err("a server without OIDC");
+    assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
+    assert!(!format!("{error} {error:?}").contains("secret-word"), "{error:?}");
+    assert!(asked.load(Ordering::SeqCst) > 0, "the callback is asked");
     Ok(())
 }
