@@ -161,6 +161,7 @@ impl Options {
     /// # let _ = backend;
     /// # Ok(()) }
     /// ```
+    ///
     /// With tokens of OIDC that the application gets itself:
     /// ```no_run
     /// use avout_mongo::Options;
