@@ -21,6 +21,9 @@
 //! Of what came after the last beat an older copy tells nothing. So a client whose own last commit came after it looks for that one: if
 //! the record of its slot is older, the commit is lost.
 //!
+//! A client that only reads begins no era. It stays in the one that it finds until somebody who writes begins the next, and compares
+//! beats meanwhile, after a read that all acknowledged commits precede.
+//!
 //! A server's process is asked for when a connection was made, and when the term of the primary changes. A connection that was
 //! there before leads to the process that it led to before.
 
@@ -38,7 +41,7 @@ use mongodb::bson::{Binary, Bson, Document, RawArrayBuf, RawDocumentBuf, rawdoc}
 use crate::current::{linearizable, saw_time, term};
 use crate::progress::{Own, Progress};
 use crate::revisions::{bound, revision_of};
-use crate::schema::{self, Names, unavailable};
+use crate::schema::{self, Names, incomplete, unavailable};
 use crate::wire::bson::{binary, majority, strange};
 use crate::wire::request::{Failure, Requests, WriteErrors};
 
@@ -143,7 +146,7 @@ async fn ask(
     Ok(())
 }
 
-/// Reads the current era from a primary that knows all, begins one if need be, and tells the primary's term.
+/// Reads the current era from a primary that knows all, begins one if need be and the client may write, and tells the primary's term.
 pub(crate) async fn enter(
     requests: &Requests<'_>,
     progress: &Progress,
@@ -155,6 +158,9 @@ pub(crate) async fn enter(
         let Some(found) = look(requests, names).await? else {
             // Nobody begins another namespace in the place of one that was dropped.
             schema::check_realm(requests, names, progress.realm).await.map_err(Failure::Other)?;
+            if progress.readonly {
+                return Err(Failure::Other(incomplete()));
+            }
             first(requests, names, process).await?;
             continue;
         };
@@ -164,7 +170,7 @@ pub(crate) async fn enter(
             schema::check_realm(requests, names, progress.realm).await.map_err(Failure::Other)?;
         }
         let other = |process: &ObjectId| found.get_object_id("process").ok().as_ref() != Some(process);
-        let current = match process.filter(other) {
+        let current = match process.filter(|process| !progress.readonly && other(process)) {
             Some(process) => begin(requests, progress, names, &found, process).await?,
             None => current(requests, progress, names).await?.filter(|(found, _)| era_of(found) == looked),
         };

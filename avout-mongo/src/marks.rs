@@ -21,7 +21,7 @@ use mongodb::bson::raw::{RawBson, cstr};
 use mongodb::bson::{Bson, Document, RawArrayBuf, RawDocumentBuf, rawdoc};
 
 use crate::client::Client;
-use crate::schema::{self, Names, STRIPES, bytes_of, dropped, unavailable};
+use crate::schema::{self, Names, STRIPES, Use, bytes_of, dropped, incomplete, unavailable};
 use crate::wire::bson::{majority, strange};
 use crate::wire::request::{Failure, Requests, WriteErrors};
 
@@ -34,24 +34,33 @@ const TRIES: u32 = 16;
 const DUPLICATE_KEY: i32 = 11000;
 const CONVERSION_FAILURE: i32 = 241;
 
-/// Marks the collections of a namespace, which was found to be of this realm. Any number of clients may do this at once.
-pub(crate) async fn mark_all(requests: &Requests<'_>, names: &Names, realm: Realm, coordinator: bool) -> Result<()> {
+/// Marks the collections of a namespace, which was found to be of this realm, where they are not marked yet. Any number of clients may
+/// do this at once.
+pub(crate) async fn mark_all(requests: &Requests<'_>, names: &Names, realm: Realm, wanted: Use) -> Result<()> {
+    let refs = wanted.coordinator.then_some((&names.refs, STRIPES));
     // One after the other: a client that opens has one connection, and more would have to be made.
-    mark(requests, names, &names.values, 1, realm).await?;
-    mark(requests, names, &names.atoms, 1, realm).await?;
-    match coordinator {
-        true => mark(requests, names, &names.refs, STRIPES, realm).await,
-        false => Ok(()),
+    for (collection, count) in [(&names.values, 1), (&names.atoms, 1)].into_iter().chain(refs) {
+        if is_marked(requests, collection, count, realm).await? {
+            continue;
+        }
+        if wanted.readonly {
+            schema::check_realm(requests, names, realm).await.map_err(replaced)?;
+            return Err(incomplete());
+        }
+        mark(requests, names, collection, count, realm).await?;
     }
+    Ok(())
+}
+
+/// Marks are made from the first to the last.
+async fn is_marked(requests: &Requests<'_>, collection: &str, count: i32, realm: Realm) -> Result<bool> {
+    let ours = Bson::from(bytes_of(realm));
+    let ends = marks(requests, collection, rawdoc! { "$in": [0, count - 1] }).await?;
+    Ok(ends.len() == usize::from(count > 1) + 1 && ends.iter().all(|mark| mark.get("of") == Some(&ours)))
 }
 
 async fn mark(requests: &Requests<'_>, names: &Names, collection: &str, count: i32, realm: Realm) -> Result<()> {
     let ours = Bson::from(bytes_of(realm));
-    // They are made from the first to the last.
-    let ends = marks(requests, collection, rawdoc! { "$in": [0, count - 1] }).await?;
-    if ends.len() == usize::from(count > 1) + 1 && ends.iter().all(|mark| mark.get("of") == Some(&ours)) {
-        return Ok(());
-    }
     for _ in 0..TRIES {
         let found = marks(requests, collection, rawdoc! { "$gte": 0, "$lt": count }).await?;
         let mut others: Vec<Option<Bson>> = Vec::new();

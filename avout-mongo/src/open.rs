@@ -16,7 +16,7 @@ use crate::hub::Hub;
 use crate::marks::{mark_all, replaced};
 use crate::options::Options;
 use crate::progress::{Kept, Progress};
-use crate::schema::{self, Names, Server};
+use crate::schema::{self, Names, Server, Use};
 use crate::sessions::Transactions;
 use crate::store::Store;
 use crate::wire::driver::{self, Signs};
@@ -25,7 +25,8 @@ use crate::wire::request::{Failure, Requests};
 /// The longest pause until a namespace is opened again whose server did not answer.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
-/// Opens the namespace that a text names, as [`Options::from_url`] reads it, and makes it if it is not there.
+/// Opens the namespace that a text names, as [`Options::from_url`] reads it, and makes it if it is not there, unless the client
+/// [only reads](Options::readonly).
 ///
 /// # Errors
 /// [`InvalidInput`](avout_core::ErrorKind::InvalidInput): the URL, or its TLS options.
@@ -33,6 +34,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// [`Unavailable`](avout_core::ErrorKind::Unavailable): no primary answered within the timeout.
 /// [`Unsupported`](avout_core::ErrorKind::Unsupported): a stand-alone server, a sharded cluster, a server before MongoDB
 /// 5.0, or a namespace that a newer library made.
+/// [`NotFound`](avout_core::ErrorKind::NotFound): there is no such namespace, and the client only reads.
 ///
 /// # Cancel safety
 /// Safe: a namespace that was made, in part or whole, stays, and the next one to open it goes on from there.
@@ -124,10 +126,11 @@ async fn make(driver: mongodb::Client, signs: &Arc<Signs>, options: Options, coo
     let database = driver.database(&options.database);
     let names = Arc::new(Names::of(&options.namespace));
     let requests = Requests { database: &database, timeout: options.timeout };
+    let wanted = Use { coordinator, readonly: options.readonly };
     let (begun, mut pause) = (Instant::now(), Duration::from_millis(10));
     // All of it may be repeated, after a connection that was reset as well.
     let Found { realm, progress } = loop {
-        match find(&requests, &names, signs, coordinator).await {
+        match find(&requests, &names, signs, wanted).await {
             Err(error) if error.kind() == ErrorKind::Unavailable && begun.elapsed() + pause < options.timeout => {
                 tracing::debug!(%error, "the namespace cannot be opened now, trying again");
                 sleep(pause).await;
@@ -142,8 +145,8 @@ async fn make(driver: mongodb::Client, signs: &Arc<Signs>, options: Options, coo
         database,
         names,
         realm,
-        coordinates: coordinates(realm),
-        stores: stores(progress.kept != Kept::Nowhere),
+        coordinates: coordinates(realm, options.readonly),
+        stores: stores(progress.kept != Kept::Nowhere, options.readonly),
         transactions: Transactions::new(driver),
         hub,
         options,
@@ -152,27 +155,29 @@ async fn make(driver: mongodb::Client, signs: &Arc<Signs>, options: Options, coo
     }))
 }
 
-async fn find(requests: &Requests<'_>, names: &Arc<Names>, signs: &Arc<Signs>, coordinator: bool) -> Result<Found> {
+async fn find(requests: &Requests<'_>, names: &Arc<Names>, signs: &Arc<Signs>, wanted: Use) -> Result<Found> {
+    let Use { coordinator, readonly } = wanted;
     let server = schema::look(requests).await?;
     if coordinator {
         server.check_coordinator()?;
     }
-    let realm = schema::prepare(requests, names, coordinator).await?;
+    let realm = schema::prepare(requests, names, wanted).await?;
     let kept = match server {
         Server::Alone => Kept::Nowhere,
         Server::Replicated if coordinator => Kept::Refs,
         Server::Replicated => Kept::Meta,
     };
-    mark_all(requests, names, realm, coordinator).await?;
-    let progress = Arc::new(Progress::new(realm, kept, Arc::clone(signs)));
+    mark_all(requests, names, realm, wanted).await?;
+    let progress = Arc::new(Progress::new(realm, kept, readonly, Arc::clone(signs)));
     if coordinator {
         prove(requests, &progress, names, true).await.map_err(Failure::unapplied).map_err(replaced)?;
     }
     Ok(Found { realm, progress })
 }
 
-fn coordinates(realm: Realm) -> CoordinatorCapabilities {
+fn coordinates(realm: Realm, readonly: bool) -> CoordinatorCapabilities {
     let mut coordinates = CoordinatorCapabilities::new(realm);
+    coordinates.readonly = readonly;
     coordinates.durable = true;
     coordinates.shared_between_processes = true;
     coordinates.max_record = MAX_RECORD;
@@ -183,8 +188,9 @@ fn coordinates(realm: Realm) -> CoordinatorCapabilities {
     coordinates
 }
 
-fn stores(push: bool) -> StoreCapabilities {
+fn stores(push: bool, readonly: bool) -> StoreCapabilities {
     let mut stores = StoreCapabilities::default();
+    stores.readonly = readonly;
     stores.max_value = MAX_VALUE;
     stores.durable = true;
     stores.shared_between_processes = true;

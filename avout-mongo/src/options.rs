@@ -30,6 +30,7 @@ pub struct Options {
     pub(crate) namespace: String,
     pub(crate) timeout: Duration,
     pub(crate) documents: bool,
+    pub(crate) readonly: bool,
 }
 
 /// Where the driver's own options come from.
@@ -41,8 +42,8 @@ pub(crate) enum Driver {
 }
 
 const URL: UrlReader = UrlReader::new("mongodb url", KNOWN);
-const KNOWN: &str = "namespace=<name>, timeout=<number>ms|s, documents=true|false, and the driver's appName, authMechanism, \
-    authMechanismProperties, authSource, connectTimeoutMS, directConnection, heartbeatFrequencyMS, \
+const KNOWN: &str = "namespace=<name>, timeout=<number>ms|s, documents=true|false, readonly=true|false, and the driver's appName, \
+    authMechanism, authMechanismProperties, authSource, connectTimeoutMS, directConnection, heartbeatFrequencyMS, \
     localThresholdMS, maxConnecting, maxIdleTimeMS, maxPoolSize, minPoolSize, replicaSet, serverMonitoringMode, \
     serverSelectionTimeoutMS, srvMaxHosts, srvServiceName, ssl, tls, tlsAllowInvalidCertificates, \
     tlsAllowInvalidHostnames, tlsCAFile, tlsCertificateKeyFile, tlsCertificateKeyFilePassword, \
@@ -91,8 +92,8 @@ const FIXED: &[(&str, &[&str], &str)] = &[
 impl Options {
     /// Reads a MongoDB connection string: `mongodb://` or `mongodb+srv://`, servers, `/`, the name of the database, and
     /// options after a `?`. Its own options are `namespace` (`avout` unless set: the prefix of the collections' names),
-    /// `timeout` (of each request, `10s` unless set), and `documents` (`false` unless set: see
-    /// [`documents`](Self::documents)).
+    /// `timeout` (of each request, `10s` unless set), `documents` (`false` unless set: see [`documents`](Self::documents)), and
+    /// `readonly` (`false` unless set: see [`readonly`](Self::readonly)).
     ///
     /// # Errors
     /// [`InvalidInput`](avout_core::ErrorKind::InvalidInput) says what is wrong, and shows no part of the URL but the name of an
@@ -160,6 +161,25 @@ impl Options {
     /// # let _ = backend;
     /// # Ok(()) }
     /// ```
+    ///
+    /// With tokens of OIDC that the application gets itself:
+    /// ```no_run
+    /// use avout_mongo::Options;
+    /// use avout_mongo::mongodb::options::oidc::{Callback, IdpServerResponse};
+    /// use avout_mongo::mongodb::options::{AuthMechanism, ClientOptions, Credential};
+    ///
+    /// # async fn token() -> String { String::new() }
+    /// # async fn f() -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut driver = ClientOptions::parse("mongodb://db1,db2,db3/?replicaSet=rs0").await?;
+    /// let callback = Callback::machine(|_| {
+    ///     Box::pin(async { Ok(IdpServerResponse::builder().access_token(token().await).build()) })
+    /// });
+    /// let oidc = Credential::builder().mechanism(AuthMechanism::MongoDbOidc).oidc_callback(callback);
+    /// driver.credential = Some(oidc.build());
+    /// let backend = Options::from_driver(driver, "shop")?.open().await?;
+    /// # let _ = backend;
+    /// # Ok(()) }
+    /// ```
     pub fn from_driver(options: ClientOptions, database: &str) -> Result<Self> {
         check_database(database)?;
         if options.load_balanced == Some(true) {
@@ -172,14 +192,16 @@ impl Options {
     }
 
     fn of(driver: Driver, database: String) -> Self {
-        Self { driver, database, namespace: "avout".into(), timeout: Duration::from_secs(10), documents: false }
+        let timeout = Duration::from_secs(10);
+        Self { driver, database, namespace: "avout".into(), timeout, documents: false, readonly: false }
     }
 
     fn with(self, name: &str, value: &str) -> Result<Self> {
         Ok(match name {
             "namespace" => self.namespace(&URL.decode(value, "the namespace")?)?,
             "timeout" => self.timeout(URL.duration(name, value, Duration::from_millis(1)..=Duration::MAX)?),
-            "documents" => self.documents(URL.choice(name, value, &[("true", true), ("false", false)])?),
+            "documents" => self.documents(URL.flag(name, value)?),
+            "readonly" => self.readonly(URL.flag(name, value)?),
             _ => return Err(URL.unknown(name)),
         })
     }
@@ -217,6 +239,15 @@ impl Options {
         self.documents = documents;
         self
     }
+
+    /// The client only reads: it makes no collection, marks none and begins no era, so a user with the right to read will do. A
+    /// namespace that is not there is [`NotFound`](avout_core::ErrorKind::NotFound) when it is opened, and whatever would write is
+    /// [`Denied`](avout_core::ErrorKind::Denied). `false` unless set.
+    #[must_use]
+    pub fn readonly(mut self, readonly: bool) -> Self {
+        self.readonly = readonly;
+        self
+    }
 }
 
 impl fmt::Debug for Options {
@@ -226,6 +257,7 @@ impl fmt::Debug for Options {
             .field("namespace", &self.namespace)
             .field("timeout", &self.timeout)
             .field("documents", &self.documents)
+            .field("readonly", &self.readonly)
             .finish_non_exhaustive()
     }
 }
@@ -278,12 +310,13 @@ mod tests {
     fn reads_urls() {
         let plain = Options::from_url("mongodb://h/shop").expect("a URL");
         assert_eq!((url_of(&plain), &*plain.database, &*plain.namespace), ("mongodb://h/shop", "shop", "avout"));
-        let full = "mongodb://u:p@a:1,b:2/shop?replicaSet=rs0&namespace=n-1&w=majority&timeout=250ms&retryWrites=true";
+        let full = "mongodb://u:p@a:1,b:2/shop?replicaSet=rs0&namespace=n-1&w=majority&timeout=250ms&retryWrites=true\
+                    &readonly=true";
         let full = Options::from_url(full).expect("a URL");
         assert_eq!(url_of(&full), "mongodb://u:p@a:1,b:2/shop?replicaSet=rs0");
         assert_eq!((&*full.namespace, full.timeout), ("n-1", Duration::from_millis(250)));
         let again = Options::from_url("mongodb://u:p@a:1,b:2/shop?replicaSet=rs0").and_then(|o| o.namespace("n-1"));
-        assert!(again.expect("a URL").timeout(Duration::from_millis(250)) == full);
+        assert!(again.expect("a URL").timeout(Duration::from_millis(250)).readonly(true) == full);
         let unescaped = Options::from_url("mongodb://u:p@s:t@h/shop").expect("a URL");
         assert_eq!(url_of(&unescaped), "mongodb://u:p%40s%3At@h/shop");
         let cased = Options::from_url("mongodb+srv://h/a%2Bb?MAXPOOLSIZE=3&tls=true").expect("a URL");
@@ -312,6 +345,7 @@ mod tests {
             ("mongodb://user:secret@h/x?pool=3", "maxPoolSize"),
             ("mongodb://user:secret@h/x?pool=3", "namespace=<name>"),
             ("mongodb://user:secret@h/x?timeout=3", "<number>ms|s"),
+            ("mongodb://user:secret@h/x?readonly=yes", "readonly=true|false"),
             ("mongodb://user:secret@h/x?namespace=", "1 to 64"),
             ("mongodb://user:secret@h/x?namespace=a.b", "1 to 64"),
             ("mongodb://user:secret@h/x?namespace=$a", "1 to 64"),

@@ -38,6 +38,8 @@ pub(crate) struct Progress {
     /// Of the namespace that was opened.
     pub(crate) realm: Realm,
     pub(crate) kept: Kept,
+    /// The client begins no era.
+    pub(crate) readonly: bool,
     pub(crate) history: History,
     pub(crate) signs: Arc<Signs>,
     /// The latest point that this client has seen. Whatever it commits from now on has a later one.
@@ -57,10 +59,11 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    pub(crate) fn new(realm: Realm, kept: Kept, signs: Arc<Signs>) -> Self {
+    pub(crate) fn new(realm: Realm, kept: Kept, readonly: bool, signs: Arc<Signs>) -> Self {
         Self {
             realm,
             kept,
+            readonly,
             history: History::new(64, Arc::new(Losses::new())),
             signs,
             seen: AtomicU64::new(0),

@@ -80,13 +80,26 @@ fn server_of(hello: &Document) -> Result<Server> {
     Ok(Server::Replicated)
 }
 
+/// What a namespace is opened for.
+#[derive(Clone, Copy)]
+pub(crate) struct Use {
+    /// For a coordinator too, or for a store alone.
+    pub(crate) coordinator: bool,
+    /// Nothing is made.
+    pub(crate) readonly: bool,
+}
+
 /// Sees to it that the namespace is there, and gives its realm. Any number of clients may do this at once.
-pub(crate) async fn prepare(requests: &Requests<'_>, names: &Names, coordinator: bool) -> Result<Realm> {
+pub(crate) async fn prepare(requests: &Requests<'_>, names: &Names, wanted: Use) -> Result<Realm> {
+    let Use { coordinator, readonly } = wanted;
     if let Some(meta) = find(requests, names).await? {
         check_version(&meta)?;
         if meta.get_bool("coordinator").unwrap_or(false) || !coordinator {
             return realm(&meta);
         }
+    }
+    if readonly {
+        return Err(Error::new(ErrorKind::NotFound, "there is no such namespace, and readonly=true makes none"));
     }
     // Transactions cannot make a collection without making others wait, so all are made here. The meta document comes
     // after them: who finds it finds all, and then marks them as its own.
@@ -148,13 +161,18 @@ fn check_version(meta: &Document) -> Result<()> {
     }
     match meta.get_i32("schema").map_err(|_| foreign())? {
         SCHEMA => Ok(()),
-        found => Err(Error::new(
-            ErrorKind::Unsupported,
-            format!(
-                "the namespace has schema version {found} and this library knows version {SCHEMA}; {} the library",
-                if found > SCHEMA { "upgrade" } else { "downgrade" }
-            ),
-        )),
+        // There was none before the first.
+        found if found < SCHEMA => {
+            let message =
+                format!("the namespace has schema version {found}, which no library has made: restore a backup");
+            Err(Error::new(ErrorKind::Corrupt, message))
+        }
+        found => {
+            let message = format!(
+                "the namespace has schema version {found} and this library knows version {SCHEMA}: upgrade the library"
+            );
+            Err(Error::new(ErrorKind::Unsupported, message))
+        }
     }
 }
 
@@ -179,6 +197,13 @@ pub(crate) async fn check_realm(requests: &Requests<'_>, names: &Names, opened: 
 /// What is here is not what was opened.
 pub(crate) fn dropped() -> Error {
     Error::new(ErrorKind::StoreLost, "the namespace was dropped or replaced: bring it back, or open it anew")
+}
+
+/// A client that only reads does not make what is missing here.
+pub(crate) fn incomplete() -> Error {
+    let message = "the namespace is being made, or is of the version before, and readonly=true changes neither: open it once \
+                   to write";
+    Error::new(ErrorKind::Unsupported, message)
 }
 
 fn foreign() -> Error {

@@ -4,6 +4,7 @@
 //! the law's own namespace. What the fixture does itself goes by another user. Proxies pass TLS on as it is: they cut, hold and
 //! reset connections by what arrives at once, and know no replies.
 
+mod pairs;
 mod rights;
 mod secure;
 mod support;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use avout_core::Result;
 use avout_core::backend::history::Losses;
-use avout_core::backend::{self, CoordinatorCapabilities, Page, Watcher};
+use avout_core::backend::{self, Connection, CoordinatorCapabilities, Page, Watcher};
 use avout_core::protocol::{Commit, CommitOutcome, Committed, Key, Point, Revision, Snapshot};
 
 use self::read::read;
@@ -71,6 +71,10 @@ impl backend::Coordinator for Coordinator {
 
     fn losses(&self) -> Option<&Arc<Losses>> {
         Some(self.client.progress.history.losses())
+    }
+
+    fn connection(&self) -> Option<&Arc<Connection>> {
+        Some(&self.client.progress.signs.connection)
     }
 
     async fn list(&self, prefix: &Key, after: Option<&Key>) -> Result<Page> {

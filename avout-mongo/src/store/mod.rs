@@ -12,7 +12,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use avout_core::Result;
 use avout_core::backend::history::Losses;
-use avout_core::backend::{self, Kind, Page, StateContainer, StoreCapabilities, VersionedStateContainer};
+use avout_core::backend::{self, Connection, Kind, Page, StateContainer, StoreCapabilities, VersionedStateContainer};
 use avout_core::protocol::{Key, Realm, Version};
 
 use self::atoms::Atom;
@@ -64,13 +64,18 @@ impl backend::Store for Store {
         Some(self.client.progress.history.losses())
     }
 
+    fn connection(&self) -> Option<&Arc<Connection>> {
+        Some(&self.client.progress.signs.connection)
+    }
+
     async fn keys(&self, kind: Kind, prefix: &Key, after: Option<&Key>) -> Result<Page> {
         let keys = match kind {
             Kind::Atom => listing::keys(&self.client, &self.client.names.atoms, prefix, after).await,
             Kind::Ref => values::keys(&self.client, prefix, after).await,
         };
-        // Whoever lists all values sweeps.
-        if kind == Kind::Ref && *prefix == Key::root() && keys.is_ok() {
+        // Whoever lists all values sweeps, if it may write.
+        let sweeps = kind == Kind::Ref && *prefix == Key::root() && !self.client.options.readonly;
+        if sweeps && keys.is_ok() {
             unfinished::sweep(&self.client).await;
         }
         keys.map_err(|error| error.during("keys"))

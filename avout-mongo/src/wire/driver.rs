@@ -1,19 +1,21 @@
 //! The driver's client, and what its events tell.
 
 use std::fs;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use avout_core::backend::{LONGEST_TIME, tasks};
+use avout_core::backend::{Connection, LONGEST_TIME, Up, tasks};
 use avout_core::{Error, ErrorKind, Result};
+use avout_tls::Refused;
+use mongodb::ServerType;
 use mongodb::event::EventHandler;
 use mongodb::event::cmap::CmapEvent;
 use mongodb::event::sdam::SdamEvent;
 use mongodb::options::{ClientOptions, DriverInfo, Tls};
 use tokio::sync::watch;
 
-use super::error::{classify, untrusted};
+use super::error::{classify, missing_feature, told};
 use crate::options::{Driver, Options, invalid};
 
 /// The name by which servers know that a session is one of ours. Its version is the [namespace](mark).
@@ -31,13 +33,21 @@ pub(crate) fn mark(options: &Options) -> String {
 pub(crate) struct Signs {
     /// How many connections for requests were made.
     connections: AtomicU64,
+    /// Up while there is a server that takes writes.
+    pub(crate) connection: Arc<Connection>,
+    up: Mutex<Option<Up>>,
     /// Why none of the servers can be talked to, where only another configuration helps.
-    refused: watch::Sender<Option<&'static str>>,
+    refused: watch::Sender<Option<Refused>>,
 }
 
 impl Signs {
     fn new() -> Self {
-        Self { connections: AtomicU64::new(0), refused: watch::Sender::new(None) }
+        Self {
+            connections: AtomicU64::new(0),
+            connection: Connection::new(),
+            up: Mutex::default(),
+            refused: watch::Sender::new(None),
+        }
     }
 
     /// Each connection counts before the first request is sent on it. As long as there is no new one, requests go to the processes
@@ -49,9 +59,9 @@ impl Signs {
     /// Waits until there is a reason why no server can be talked to.
     pub(crate) async fn refused(&self) -> Error {
         let mut refused = self.refused.subscribe();
-        let why = refused.wait_for(Option::is_some).await.ok().and_then(|why| *why);
+        let why = refused.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
         match why {
-            Some(why) => Error::new(ErrorKind::Denied, why),
+            Some(why) => told(&why),
             // The sender is a field of this.
             None => std::future::pending().await,
         }
@@ -60,10 +70,16 @@ impl Signs {
     fn take_in(&self, event: &SdamEvent) {
         let SdamEvent::TopologyDescriptionChanged(event) = event else { return };
         let servers = event.new_description.servers();
-        let mut whys = servers.values().map(|server| server.error().and_then(|error| untrusted(&error.to_string())));
-        let first = whys.next().flatten();
-        let all = first.filter(|_| whys.all(|why| why.is_some()));
-        self.refused.send_replace(all);
+        let takes_writes = |kind| matches!(kind, ServerType::RsPrimary | ServerType::Standalone);
+        let mut up = self.up.lock().unwrap_or_else(PoisonError::into_inner);
+        if servers.values().any(|server| takes_writes(server.server_type())) {
+            up.get_or_insert_with(|| self.connection.up());
+        } else {
+            *up = None;
+        }
+        let whys = servers.values().map(|server| server.error().and_then(|error| Refused::of_text(&error.to_string())));
+        let all: Option<Vec<Refused>> = whys.collect();
+        self.refused.send_replace(all.and_then(|all| all.into_iter().next()));
     }
 }
 
@@ -144,13 +160,10 @@ async fn parse(options: &Options) -> Result<ClientOptions> {
             ErrorKind::Unavailable,
             "the names of the servers cannot be looked up: ask the name server for their SRV records",
         ),
-        // It names its feature, and nothing of the URL.
-        kind if kind.to_string().contains("feature") => invalid(
-            "the driver was built without what the URL asks for: add mongodb to the dependencies of your program, with the \
-             feature cert-key-password for tlsCertificateKeyFilePassword, aws-auth for MONGODB-AWS, gssapi-auth for GSSAPI",
-        ),
         // The driver's own message may show a part of the URL.
-        _ => invalid("the driver cannot read the servers, the user or the options: percent-encode them"),
+        _ => missing_feature(&error).unwrap_or_else(|| {
+            invalid("the driver cannot read the servers, the user or the options: percent-encode them")
+        }),
     })
 }
 

@@ -1,14 +1,18 @@
 use std::borrow::Cow;
 
 use avout_core::{Error, ErrorKind};
+use avout_tls::Refused;
 use mongodb::error::{ErrorKind as Driver, WriteFailure};
 
 /// What an error of the driver means to the caller, for reads and for writes that were surely not applied.
 ///
 /// A write whose reply was lost is [`lost_write`]'s.
 pub(crate) fn classify(error: mongodb::error::Error) -> Error {
-    let (kind, message) = meaning(&error);
-    Error::new(kind, message).with_source(error)
+    let told = refused(&error).map(|refused| told(&refused)).or_else(|| missing_feature(&error)).unwrap_or_else(|| {
+        let (kind, message) = meaning(&error);
+        Error::new(kind, message)
+    });
+    told.with_source(error)
 }
 
 /// The same for a write that takes effect by itself: where the request may have been sent and no reply tells of it, the
@@ -26,18 +30,16 @@ fn meaning(error: &mongodb::error::Error) -> (ErrorKind, Cow<'static, str>) {
         Driver::Authentication { .. } => fixed(ErrorKind::Denied, CREDENTIALS),
         Driver::InvalidTlsConfig { .. } => fixed(ErrorKind::InvalidInput, "the TLS options cannot be used"),
         Driver::InvalidArgument { .. } => fixed(ErrorKind::InvalidInput, "the driver refuses the options"),
-        Driver::ServerSelection { message, .. } => match untrusted(message) {
-            Some(why) => fixed(ErrorKind::Denied, why),
-            None if message.contains("SCRAM failure") || message.contains("Authentication") => {
-                fixed(ErrorKind::Denied, CREDENTIALS)
-            }
-            None => fixed(ErrorKind::Unavailable, "no primary was found in time"),
-        },
+        Driver::ServerSelection { message, .. }
+            if message.contains("SCRAM failure") || message.contains("Authentication") =>
+        {
+            fixed(ErrorKind::Denied, CREDENTIALS)
+        }
+        Driver::ServerSelection { .. } => fixed(ErrorKind::Unavailable, "no primary was found in time"),
         Driver::DnsResolve { .. } => fixed(ErrorKind::Unavailable, "the server's name cannot be resolved"),
-        Driver::Io(_) | Driver::ConnectionPoolCleared { .. } => match untrusted(&error.to_string()) {
-            Some(why) => fixed(ErrorKind::Denied, why),
-            None => fixed(ErrorKind::Unavailable, "the connection to the server was lost"),
-        },
+        Driver::Io(_) | Driver::ConnectionPoolCleared { .. } => {
+            fixed(ErrorKind::Unavailable, "the connection to the server was lost")
+        }
         Driver::Shutdown => fixed(ErrorKind::Closed, "the client was closed"),
         Driver::SessionsNotSupported | Driver::IncompatibleServer { .. } => {
             fixed(ErrorKind::Unsupported, "the server is too old: MongoDB 5.0 or later is needed")
@@ -57,26 +59,42 @@ fn meaning(error: &mongodb::error::Error) -> (ErrorKind, Cow<'static, str>) {
 const CREDENTIALS: &str = "the server refuses these credentials";
 const RIGHTS: &str = "this user may not: grant it readWrite on the database";
 
-/// Why a TLS connection is not made, however often it is tried, by what rustls says.
-pub(crate) fn untrusted(text: &str) -> Option<&'static str> {
-    let why = [
-        ("NotValidForName", "the server's certificate is for another host: use a name that is in it"),
-        ("certificate not valid for name", "the server's certificate is for another host: use a name that is in it"),
-        ("Expired", "the server's certificate has expired: renew it"),
-        ("certificate expired", "the server's certificate has expired: renew it"),
-        ("NotValidYet", "the server's certificate is not valid yet: look at the clocks"),
-        ("certificate not valid yet", "the server's certificate is not valid yet: look at the clocks"),
-        ("", "the server's certificate is not trusted: name the file of its authority as tlsCAFile"),
-    ];
-    if let Some((_, rest)) = text.split_once("invalid peer certificate") {
-        return why.iter().find(|(sign, _)| rest.contains(sign)).map(|(_, why)| *why);
+/// Why a TLS connection is not made, however often it is tried.
+fn refused(error: &mongodb::error::Error) -> Option<Refused> {
+    match &*error.kind {
+        Driver::ServerSelection { message, .. } => Refused::of_text(message),
+        Driver::Io(_) | Driver::ConnectionPoolCleared { .. } => Refused::of_text(&error.to_string()),
+        _ => None,
     }
-    let refused = ["CertificateRequired", "BadCertificate", "UnknownCA", "CertificateExpired", "CertificateUnknown"];
-    let (_, alert) = text.split_once("received fatal alert: ")?;
-    let alert = alert.replace("the peer ", "");
-    refused.iter().any(|refused| alert.starts_with(refused)).then_some(
-        "the server asks for another client certificate: name one that its authority has signed as tlsCertificateKeyFile",
-    )
+}
+
+/// The same in the words of the driver's options.
+pub(crate) fn told(refused: &Refused) -> Error {
+    refused.told_as("tlsCAFile", "tlsCertificateKeyFile")
+}
+
+/// Features of the driver that avout does not switch on, and what needs them.
+const FEATURES: [(&str, &str); 5] = [
+    ("aws-auth", "authMechanism=MONGODB-AWS"),
+    ("azure-oidc", "ENVIRONMENT:azure"),
+    ("cert-key-password", "tlsCertificateKeyFilePassword"),
+    ("gcp-oidc", "ENVIRONMENT:gcp"),
+    ("gssapi-auth", "authMechanism=GSSAPI"),
+];
+
+/// What the driver was built without.
+pub(crate) fn missing_feature(error: &mongodb::error::Error) -> Option<Error> {
+    let (Driver::Authentication { message, .. } | Driver::InvalidArgument { message, .. }) = &*error.kind else {
+        return None;
+    };
+    let message = message.replace('`', "");
+    let missing = |(feature, _): &&(&str, &str)| message.contains(&format!("{feature} feature"));
+    let (feature, needs) = FEATURES.iter().find(missing)?;
+    let help = format!(
+        "{needs} needs the driver's feature {feature}: add mongodb to the dependencies of your program, with \
+         default-features = false and features = [\"{feature}\"]"
+    );
+    Some(Error::new(ErrorKind::InvalidInput, help))
 }
 
 /// What a server's error means, by its code and, where one code is used for many errors, by its message.
@@ -118,7 +136,8 @@ fn missing_right(message: &str) -> Cow<'static, str> {
     });
     match right {
         Some((database, command, Some(collection))) => {
-            format!("this user may not {command} {database}.{collection}: grant it readWrite on {database}").into()
+            let or = if ["find", "aggregate"].contains(&command) { ", or read if it only reads" } else { "" };
+            format!("this user may not {command} {database}.{collection}: grant it readWrite on {database}{or}").into()
         }
         Some((database, command, None)) => {
             format!("this user may not {command} on {database}: grant it readWrite on the namespace's database").into()
@@ -201,26 +220,10 @@ mod tests {
     fn missing_rights_are_named() {
         let message = "not authorized on shop to execute command { find: \"avout.refs\", filter: { _id: \"secret\" } }";
         let (kind, told) = meaning_of(13, message);
-        assert_eq!(
-            (kind, &*told),
-            (ErrorKind::Denied, "this user may not find shop.avout.refs: grant it readWrite on shop")
-        );
+        let help = "this user may not find shop.avout.refs: grant it readWrite on shop, or read if it only reads";
+        assert_eq!((kind, &*told), (ErrorKind::Denied, help));
         let (_, told) = meaning_of(13, "not authorized on admin to execute command { killSessions: [ { id: 1 } ] }");
         assert_eq!(told, "this user may not killSessions on admin: grant it readWrite on the namespace's database");
         assert_eq!(meaning_of(13, "whatever").1, RIGHTS);
-    }
-
-    /// What TLS refuses for good is told apart from what may pass.
-    #[test]
-    fn certificates_that_are_refused_say_what_to_do() {
-        for (text, help) in [
-            ("I/O error: invalid peer certificate: UnknownIssuer", "tlsCAFile"),
-            ("invalid peer certificate: certificate not valid for name \"a\"", "another host"),
-            ("invalid peer certificate: certificate expired: verification time 2", "expired"),
-            ("I/O error: received fatal alert: CertificateRequired", "tlsCertificateKeyFile"),
-        ] {
-            assert!(untrusted(text).is_some_and(|why| why.contains(help)), "{text}");
-        }
-        assert_eq!(untrusted("I/O error: connection refused"), None);
     }
 }

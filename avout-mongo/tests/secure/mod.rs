@@ -1,25 +1,25 @@
 //! A server that takes TLS alone, and clients that may do little.
 
 use std::collections::HashSet;
-use std::path::Path;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use avout_conformance::servers::shared::{self, Slot};
-use avout_conformance::servers::{Error, Mongo, Protocol};
+use avout_conformance::servers::{Certificates, Error, Mongo, Protocol};
 use avout_mongo::mongodb::Client;
 use avout_mongo::mongodb::bson::{Document, doc};
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::OnceCell;
 
+use crate::pairs::pair;
 use crate::rights::role;
 use crate::support::Access;
 
 const PASSWORD: &str = "correct-horse";
 
 /// The user that the clients' certificate names.
-const CLERK: &str = "CN=clerk,OU=clients,O=avout tests";
+const CLERK: &str = "CN=client";
 
 /// Laws open clients where there is no runtime, and on those whose clock is paused. The driver needs one.
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
@@ -32,36 +32,44 @@ pub(crate) struct Secure;
 /// Namespaces to which the clients were let in.
 static ADMITTED: Mutex<Option<HashSet<String>>> = Mutex::new(None);
 
-fn file(name: &str) -> String {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls").join(name).display().to_string()
+struct Server {
+    mongo: Mongo,
+    /// What clients need to connect, as options of a URL.
+    tls: String,
+    _files: Certificates,
 }
 
-fn tls(certificate: &str) -> String {
-    format!("&tls=true&tlsCAFile={}&tlsCertificateKeyFile={}", file("ca.pem"), file(certificate))
+async fn server() -> Result<&'static Server, Error> {
+    static SLOT: Slot<Server> = Slot::const_new();
+    shared::once(&SLOT, start).await
 }
 
-async fn start() -> Result<Mongo, Error> {
-    let (server, ca) = (file("server.pem"), file("ca.pem"));
+async fn start() -> Result<Server, Error> {
+    let files = Certificates::make()?;
+    let (server, client_pair, ca) = (pair(&files, "server")?, pair(&files, "client")?, files.file("ca.pem"));
+    let tls = format!("&tls=true&tlsCAFile={ca}&tlsCertificateKeyFile={client_pair}");
     // Those who start it talk to it in the clear.
     let arguments = ["--tlsMode", "allowTLS", "--tlsCertificateKeyFile", &server, "--tlsCAFile", &ca];
     let mongo = Mongo::builder().replica_set(1).user("admin", PASSWORD).arguments(&arguments).start().await?;
-    let url = admin_url(&mongo);
+    let server = Server { mongo, tls, _files: files };
+    let url = admin_url(&server);
     let prepared = RUNTIME.spawn(async move {
         let client = client(&url).await?;
-        let clerk = doc! { "createUser": CLERK, "roles": [] };
-        run(&client, "$external", clerk).await?;
+        run(&client, "$external", doc! { "createUser": CLERK, "roles": [] }).await?;
+        run(&client, "laws", role("reader", "reader", "laws", "")).await?;
+        run(&client, "laws", doc! { "createUser": "reader", "pwd": PASSWORD, "roles": ["reader"] }).await?;
         for mode in ["preferTLS", "requireTLS"] {
             run(&client, "admin", doc! { "setParameter": 1, "tlsMode": mode }).await?;
         }
         Ok(())
     });
     prepared.await.map_err(|error| Error::failed("mongo", error))??;
-    Ok(mongo)
+    Ok(server)
 }
 
-fn admin_url(mongo: &Mongo) -> String {
-    let url = mongo.url("laws").replacen("://", &format!("://admin:{PASSWORD}@"), 1);
-    format!("{url}&authSource=admin{}", tls("admin.pem"))
+fn admin_url(server: &Server) -> String {
+    let url = server.mongo.url("laws").replacen("://", &format!("://admin:{PASSWORD}@"), 1);
+    format!("{url}&authSource=admin{}", server.tls)
 }
 
 async fn client(url: &str) -> Result<Client, Error> {
@@ -84,7 +92,7 @@ async fn admin_of(url: &str) -> Result<&'static Client, Error> {
 
 async fn admit(admin: String, namespace: String) -> Result<(), Error> {
     let client = admin_of(&admin).await?;
-    match run(client, "laws", role(&namespace, "laws", &namespace)).await {
+    match run(client, "laws", role("orders", &namespace, "laws", &namespace)).await {
         // Another client of the law was first.
         Err(error) if error.to_string().contains("already exists") => {}
         made => made?,
@@ -96,20 +104,25 @@ async fn admit(admin: String, namespace: String) -> Result<(), Error> {
 #[async_trait]
 impl Access for Secure {
     async fn set(&self) -> Result<&'static Mongo, Error> {
-        static SLOT: Slot<Mongo> = Slot::const_new();
-        shared::once(&SLOT, start).await
+        Ok(&server().await?.mongo)
     }
 
     fn protocol(&self) -> Protocol {
         Protocol::Any
     }
 
-    fn options(&self) -> String {
-        format!("{}&authMechanism=MONGODB-X509&authSource=%24external", tls("clerk.pem"))
+    /// One who only reads has a password.
+    fn user(&self, reads: bool) -> String {
+        if reads { format!("reader:{PASSWORD}@") } else { String::new() }
+    }
+
+    async fn options(&self, reads: bool) -> Result<String, Error> {
+        let user = if reads { "" } else { "&authMechanism=MONGODB-X509&authSource=%24external" };
+        Ok(format!("{}{user}", server().await?.tls))
     }
 
     async fn admin(&self) -> Result<String, Error> {
-        Ok(admin_url(self.set().await?))
+        Ok(admin_url(server().await?))
     }
 
     async fn admit(&self, namespace: &str) -> Result<(), Error> {

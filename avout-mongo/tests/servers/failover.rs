@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use avout_conformance::servers::Mongo;
+use avout_core::{Event, Events, Role};
 
 use crate::support::{Load, Outcome, client, with};
 
@@ -63,5 +64,32 @@ pub(crate) async fn a_watch_goes_on_after_a_failover() -> Outcome {
         let change = tokio::time::timeout(Duration::from_secs(40), changes.next()).await?.expect("it goes on")?;
         assert_eq!(change.new, Some(n), "{change:?}");
     }
+    Ok(())
+}
+
+async fn next(events: &mut Events) -> Event {
+    let next = tokio::time::timeout(Duration::from_secs(60), events.next()).await;
+    next.expect("an event within a minute").expect("the client is open")
+}
+
+/// A client that asks nothing is told when its primary ends, stops or answers no more, and when there is one again.
+pub(crate) async fn the_loss_of_the_primary_is_told() -> Outcome {
+    let told = [Event::Disconnected(Role::Coordinator), Event::Connected(Role::Coordinator)];
+    let mongo = Mongo::replica_set(3).await?;
+    let stm = client(&with(&mongo.url("tests"), "namespace=told"), 60).await?;
+    let mut events = stm.events();
+    let primary = mongo.primary().await?;
+    mongo.node(primary).kill().await?;
+    assert_eq!([next(&mut events).await, next(&mut events).await], told, "after a kill");
+    mongo.node(primary).start().await?;
+
+    let alone = Mongo::replica_set(1).await?;
+    let url = with(&alone.url("tests"), "namespace=told&heartbeatFrequencyMS=1000&connectTimeoutMS=1000");
+    let stm = client(&url, 60).await?;
+    let mut events = stm.events();
+    alone.node(0).pause().await?;
+    assert_eq!(next(&mut events).await, told[0], "while it is paused");
+    alone.node(0).resume().await?;
+    assert_eq!(next(&mut events).await, told[1], "when it goes on");
     Ok(())
 }

@@ -69,7 +69,7 @@ pub(crate) async fn other_layouts_are_refused() -> Outcome {
     let meta = driver(&url).await?.collection::<Document>("newer.meta");
     for (change, kind, help) in [
         (doc! { "$set": { "schema": 2 } }, ErrorKind::Unsupported, "upgrade"),
-        (doc! { "$set": { "schema": 0 } }, ErrorKind::Unsupported, "downgrade"),
+        (doc! { "$set": { "schema": 0 } }, ErrorKind::Corrupt, "restore a backup"),
         (doc! { "$unset": { "application": 1 } }, ErrorKind::Mismatch, "another application"),
     ] {
         meta.update_one(doc! {}, change).await?;

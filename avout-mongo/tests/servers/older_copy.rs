@@ -36,7 +36,7 @@ pub(crate) fn put_back(copy_of: &Path, folder: &Path) -> std::io::Result<()> {
     copy(copy_of, folder)
 }
 
-fn lost(backend: &Backend) -> u64 {
+pub(crate) fn lost(backend: &Backend) -> u64 {
     backend.coordinator.losses().map_or(0, |losses| losses.count())
 }
 

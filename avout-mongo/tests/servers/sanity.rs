@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use avout_conformance::servers::{Action, Direction, Mongo};
+use avout_conformance::servers::{Action, Certificates, Direction, Mongo};
 use avout_core::ErrorKind;
 use avout_core::backend::{Coordinator as _, Store as _};
 use avout_core::protocol::{Check, Commit, CommitOutcome, Floor, Key, Put, State};
@@ -13,9 +13,13 @@ use avout_mongo::Options;
 use mongodb::bson::{Bson, doc};
 use mongodb::event::EventHandler;
 use mongodb::event::cmap::CmapEvent;
-use mongodb::options::{ClientOptions, ReadPreference, ServerApi, ServerApiVersion, WriteConcern};
+use mongodb::options::oidc::{Callback, IdpServerResponse};
+use mongodb::options::{
+    AuthMechanism, ClientOptions, Credential, ReadPreference, ServerApi, ServerApiVersion, WriteConcern,
+};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::pairs::pair;
 use crate::support::{Outcome, client, command, driver, open, shared_url, stm, with};
 
 /// What a server counts: queries of the refs, and transactions that it began and committed.
@@ -216,10 +220,9 @@ pub(crate) async fn nobody_there_is_unavailable() -> Outcome {
 
 /// With TLS a server is taken whose certificate is signed by a trusted one, and no other.
 pub(crate) async fn tls_checks_the_certificate() -> Outcome {
-    let file = |name: &str| format!("{}/../avout-redis/tests/tls/{name}", env!("CARGO_MANIFEST_DIR"));
-    let folder = tempfile::TempDir::new()?;
-    let pair = folder.path().join("pair.pem").display().to_string();
-    std::fs::write(&pair, [std::fs::read(file("server.key"))?, std::fs::read(file("server.pem"))?].concat())?;
+    let files = Certificates::make()?;
+    let file = |name: &str| files.file(name);
+    let pair = pair(&files, "server")?;
     // Those who start it talk to it in the clear.
     let tls = ["--tlsMode", "allowTLS", "--tlsCertificateKeyFile", &pair, "--tlsCAFile", &file("ca.pem")];
     let arguments = [&tls[..], &["--tlsAllowConnectionsWithoutCertificates"]].concat();
@@ -321,14 +324,44 @@ pub(crate) async fn the_drivers_own_options_will_do() -> Outcome {
     let r = stm(&backend).create_ref("/r", 1_i64).await?;
     assert_eq!(r.alter(|n| n + 1).await?, 2);
     assert!(made.load(Ordering::SeqCst) > 0, "the application's handler is called");
+    Ok(())
+}
 
-    let url = with(
-        &mongo_url_of_tests().await?,
-        "tls=true&tlsCertificateKeyFile=/k.pem&tlsCertificateKeyFilePassword=secret-word",
-    );
-    let error = open(&url).await.expect_err("it needs a feature of the driver");
-    assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error:?}");
-    assert!(error.to_string().contains("cert-key-password"), "{error:?}");
-    assert!(!format!("{error} {error:?}").contains("secret-word"));
+/// What the driver was built without is told at once, by the name of its feature.
+pub(crate) async fn a_missing_feature_is_named() -> Outcome {
+    let begun = Instant::now();
+    for (options, feature) in [
+        ("authMechanism=MONGODB-AWS", "aws-auth"),
+        ("authMechanism=GSSAPI", "gssapi-auth"),
+        ("authMechanism=MONGODB-OIDC&authMechanismProperties=ENVIRONMENT:azure,TOKEN_RESOURCE:x", "azure-oidc"),
+        ("authMechanism=MONGODB-OIDC&authMechanismProperties=ENVIRONMENT:gcp,TOKEN_RESOURCE:x", "gcp-oidc"),
+        ("tls=true&tlsCertificateKeyFile=/k.pem&tlsCertificateKeyFilePassword=secret-word", "cert-key-password"),
+    ] {
+        let url = mongo_url_of_tests().await?;
+        let url = if feature == "gssapi-auth" { url.replacen("://", "://secret-word@", 1) } else { url };
+        let error = open(&with(&url, &format!("timeout=30s&{options}"))).await.expect_err(feature);
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error:?}");
+        assert!(error.to_string().contains(feature), "{error:?}");
+        assert!(!format!("{error} {error:?}").contains("secret-word"), "{error:?}");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(10), "it tried again and again, for {:?}", begun.elapsed());
+    Ok(())
+}
+
+/// A callback of the application's gives the token of OIDC. The server, which knows no such, refuses it at once.
+pub(crate) async fn tokens_come_from_a_callback() -> Outcome {
+    let mut driver = ClientOptions::parse(mongo_url_of_tests().await?).await?;
+    let asked = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&asked);
+    let callback = Callback::machine(move |_| {
+        count.fetch_add(1, Ordering::SeqCst);
+        Box::pin(async { Ok(IdpServerResponse::builder().access_token("secret-word".to_owned()).build()) })
+    });
+    let oidc = Credential::builder().mechanism(AuthMechanism::MongoDbOidc).oidc_callback(callback);
+    driver.credential = Some(oidc.build());
+    let error = Options::from_driver(driver, "tests")?.open().await.expect_err("a server without OIDC");
+    assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
+    assert!(!format!("{error} {error:?}").contains("secret-word"), "{error:?}");
+    assert!(asked.load(Ordering::SeqCst) > 0, "the callback is asked");
     Ok(())
 }

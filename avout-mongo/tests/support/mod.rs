@@ -18,9 +18,14 @@ pub(crate) trait Access: Send + Sync + 'static {
         Protocol::Mongo
     }
 
-    /// Options of the clients' URLs, after a question mark.
-    fn options(&self) -> String {
+    /// Who the clients are, in their URLs, before the host.
+    fn user(&self, _reads: bool) -> String {
         String::new()
+    }
+
+    /// Options of the clients' URLs, after a question mark.
+    async fn options(&self, _reads: bool) -> Result<String, Error> {
+        Ok(String::new())
     }
 
     /// The URL of one who may do everything.
@@ -57,7 +62,8 @@ impl<A: Access> Set<A> {
         std::env::var_os("AVOUT_MONGO_URL").is_some_and(|url| !url.is_empty())
     }
 
-    async fn url(&self, namespace: &str) -> Result<String, Error> {
+    /// The URL of clients, or of those that only read.
+    async fn url(&self, namespace: &str, reads: bool) -> Result<String, Error> {
         if self.is_given() {
             return shared::mongo_url("laws").await;
         }
@@ -68,8 +74,14 @@ impl<A: Access> Set<A> {
         }
         let servers: Vec<_> = set.nodes().iter().map(Node::address).collect();
         let proxies = self.proxies.of(namespace, self.access.protocol(), &servers).await?;
-        let options = self.access.options();
-        Ok(format!("mongodb://{}/laws?directConnection=true{options}", proxies[0].address()))
+        let (user, options) = (self.access.user(reads), self.access.options(reads).await?);
+        Ok(format!("mongodb://{user}{}/laws?directConnection=true{options}", proxies[0].address()))
+    }
+
+    async fn opened(&self, namespace: &str, reads: bool) -> avout_core::Result<Backend> {
+        let options = Options::from_url(&self.url(namespace, reads).await?)?;
+        let opened = options.namespace(namespace)?.readonly(reads).open().await?;
+        Ok(Backend { coordinator: Some(opened.coordinator), store: Some(opened.store) })
     }
 }
 
@@ -87,9 +99,11 @@ impl<A: Access> Fixture for Set<A> {
     }
 
     async fn open(&self, namespace: &str) -> avout_core::Result<Backend> {
-        let url = self.url(namespace).await?;
-        let opened = Options::from_url(&url)?.namespace(namespace)?.open().await?;
-        Ok(Backend { coordinator: Some(opened.coordinator), store: Some(opened.store) })
+        self.opened(namespace, false).await
+    }
+
+    async fn open_readonly(&self, namespace: &str) -> Option<avout_core::Result<Backend>> {
+        Some(self.opened(namespace, true).await)
     }
 
     fn side_by_side(&self) -> Option<usize> {
