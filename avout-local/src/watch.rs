@@ -68,11 +68,6 @@ impl Waiter {
         }
         Self { registry, id, keys: keys.into(), notify }
     }
-
-    /// Waits for a hint. Cancel-safe: a `Notify` hands a hint on that was not taken.
-    pub(crate) async fn woken(&self) {
-        self.notify.notified().await;
-    }
 }
 
 impl Drop for Waiter {
@@ -93,7 +88,8 @@ impl Drop for Waiter {
 #[async_trait]
 impl avout_core::backend::Watcher for Waiter {
     async fn changed(&mut self) -> Result<Wake> {
-        self.woken().await;
+        // Safe to drop: a `Notify` hands a hint on that was not taken.
+        self.notify.notified().await;
         Ok(Wake::Changed)
     }
 }

@@ -45,6 +45,7 @@ mod revisions;
 mod schema;
 mod sessions;
 mod store;
+mod watch;
 mod wire;
 
 pub use coordinator::Coordinator;

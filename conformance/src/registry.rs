@@ -10,10 +10,10 @@ use crate::{
 /// `pub(crate)` from the crate's root on, and one line here; its group is what its table says.
 const FILES: &[&[Law]] = &[
     state_container::LAWS,
-    state_container::changed::LAWS,
     state_container::keys::LAWS,
     state_container::lost_reply::LAWS,
     state_container::stalled::LAWS,
+    state_container::watch::LAWS,
     state_container::wiped::LAWS,
     versioned_state_container::LAWS,
     coordinator::LAWS,

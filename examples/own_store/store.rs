@@ -2,10 +2,11 @@
 //!
 //! It blocks its thread while the file system works; a store that is farther away would await the answers.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, future::ready, sync::Arc};
 
 use crate::folder::{Failed, Folder, Tagged};
-use avout::backend::{CasOutcome, Kind, Page, StateContainer, Store, StoreCapabilities, VersionedStateContainer};
+use avout::backend::{CasOutcome, Kind, Page, Polling, StateContainer, Store, StoreCapabilities};
+use avout::backend::{VersionedStateContainer, Watcher};
 use avout::{Error, ErrorKind, Key, Realm, Result, Revision, Version, protocol::State};
 
 pub(crate) struct Files(pub(crate) Folder);
@@ -44,6 +45,11 @@ impl StateContainer for Values {
     async fn compare_and_set_state(&self, expected: Option<Revision>, value: State) -> Result<CasOutcome> {
         let put = self.0.put_if(&self.1, bytes(&value), |tag| tag.map(Revision::number) == expected)?;
         Ok(put.map_or_else(|found| CasOutcome::Stale(found.map(state)), |tag| CasOutcome::Set(Revision::number(tag))))
+    }
+    async fn watch(&self) -> Result<Box<dyn Watcher>> {
+        let (folder, name) = (self.0.clone(), self.1.clone());
+        let look = move || ready(folder.get(&name).map(|it| it.map(|(tag, _)| Revision::number(tag))).map_err(Error::from));
+        Ok(Box::new(Polling::begin(look).await?))
     }
 }
 

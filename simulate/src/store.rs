@@ -3,7 +3,9 @@ use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use avout_core::backend::{CasOutcome, Kind, Page, StateContainer, Store, StoreCapabilities, VersionedStateContainer};
+use avout_core::backend::{
+    CasOutcome, Kind, Page, Polling, StateContainer, Store, StoreCapabilities, VersionedStateContainer, Watcher,
+};
 use avout_core::protocol::{Realm, State, Version};
 use avout_core::{Error, ErrorKind, Key, Result, Revision};
 
@@ -101,6 +103,7 @@ impl Store for SimStore {
     }
 }
 
+#[derive(Clone)]
 struct Container {
     values: Arc<Values>,
     link: Link,
@@ -170,6 +173,15 @@ impl StateContainer for Container {
     async fn compare_and_set_state(&self, expected: Option<Revision>, value: State) -> Result<CasOutcome> {
         let set = move |values: &Values, key: &Key| values.set(key, Some(expected.as_ref()), value.clone());
         self.write("compare and write the atom", set).await
+    }
+
+    async fn watch(&self) -> Result<Box<dyn Watcher>> {
+        let container = self.clone();
+        let look = move || {
+            let container = container.clone();
+            async move { Ok(container.state().await?.map(|(_, revision)| revision)) }
+        };
+        Ok(Box::new(Polling::begin(look).await?))
     }
 }
 

@@ -163,8 +163,8 @@ impl StateContainer for ReadOnly<dyn StateContainer> {
         refuse()
     }
 
-    async fn changed(&self, since: Option<Revision>) -> Result<()> {
-        self.0.changed(since).await
+    async fn watch(&self) -> Result<Box<dyn Watcher>> {
+        self.0.watch().await
     }
 }
 

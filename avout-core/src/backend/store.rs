@@ -1,5 +1,4 @@
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -7,8 +6,7 @@ use futures_util::future::join_all;
 
 use super::Connection;
 use super::history::Losses;
-use super::time::sleep;
-use super::{Page, page};
+use super::{Page, Watcher, page};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Floor, Key, Realm, Revision, State, Version};
 
@@ -24,7 +22,7 @@ pub struct StoreCapabilities {
     pub durable: bool,
     /// Other processes can have the same store open.
     pub shared_between_processes: bool,
-    /// [`StateContainer::changed`] is told of changes; else it polls.
+    /// A [`StateContainer::watch`] is told of changes; else it polls.
     pub push: bool,
     /// It was opened to read only: the engine sends it nothing that writes, and refuses what would.
     pub readonly: bool,
@@ -202,21 +200,16 @@ pub trait StateContainer: Send + Sync {
     /// Writes `value` if the current revision is `expected`; `None` expects no state.
     async fn compare_and_set_state(&self, expected: Option<Revision>, value: State) -> Result<CasOutcome>;
 
-    /// Waits until the current revision is not `since`; returns at once if it already is another. Like a
-    /// [`Watcher`](super::Watcher) it may also return without a change, so the caller reads again.
+    /// Watches the state, as [`Coordinator::watch`](super::Coordinator::watch) does records. The first state and a `destroy` are
+    /// changes too. A store that is told of nothing gives a [`Polling`](super::Polling).
     ///
-    /// The default polls, from 10 ms up to once a second.
+    /// # Contract
+    /// The watch is in place when this returns: every later change, by any client, wakes it. It ends when it is dropped, and with
+    /// an error when the client is closed.
     ///
     /// # Cancel safety
     /// Safe: it changes nothing.
-    async fn changed(&self, since: Option<Revision>) -> Result<()> {
-        let mut pause = Duration::from_millis(10);
-        while self.state().await?.map(|(_, revision)| revision) == since {
-            sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(1));
-        }
-        Ok(())
-    }
+    async fn watch(&self) -> Result<Box<dyn Watcher>>;
 }
 
 /// The values of one ref. A value never changes once it is written.

@@ -13,8 +13,7 @@ use super::gate::own_key;
 use super::hub::{Claim, Hub};
 use super::rules::{Claimant, Holders, Line, Waiting, observed, responsible};
 use super::session::{Dead, Session, record};
-use crate::backend::Watcher;
-use crate::backend::time::{sleep, sleep_until, timeout_at};
+use crate::backend::time::{sleep_until, timeout_at};
 use crate::engine::planted::Bug;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handles::{Own, Stm, Tx};
@@ -458,13 +457,9 @@ async fn wait_for_others(
 ) -> Result<Option<bool>> {
     let engine = &barrier.hub.engine;
     let keys = [barrier.passed.key().clone()];
-    let mut watcher: Option<Box<dyn Watcher>> = None;
+    let mut watcher = engine.watch(&keys, None).await?;
     let mut next_look = Instant::now();
     loop {
-        let mut watching = match watcher.take() {
-            Some(watcher) => watcher,
-            None => engine.watch(&keys, None).await?,
-        };
         match barrier.place(round, who).await? {
             Place::Passed => return Ok(Some(true)),
             Place::Evicted => return Ok(Some(false)),
@@ -478,12 +473,8 @@ async fn wait_for_others(
             biased;
             () = stop.called() => return Ok(None),
             () = session.lost() => return Ok(Some(false)),
-            hint = watching.changed() => match hint {
-                Ok(_) => watcher = Some(watching),
-                Err(error) if error.kind() == ErrorKind::Unavailable => sleep(barrier.hub.tick() / 8).await,
-                Err(error) => return Err(error),
-            },
-            () = sleep_until(next_look.max(Instant::now() + TURN)) => watcher = Some(watching),
+            hint = watcher.changed() => drop(hint?),
+            () = sleep_until(next_look.max(Instant::now() + TURN)) => {}
         }
     }
 }

@@ -12,8 +12,7 @@ use super::holdings::GiveBack;
 use super::hub::{Claim, gone};
 use super::rules::{Claimant, Line, Waiting};
 use super::session::{Session, seat};
-use crate::backend::Watcher;
-use crate::backend::time::{sleep, sleep_until, timeout_at};
+use crate::backend::time::{sleep_until, timeout_at};
 use crate::engine::closed;
 use crate::engine::planted::Bug;
 use crate::error::{Error, ErrorKind, Result};
@@ -295,13 +294,9 @@ pub(super) async fn wait_for_grant<T>(
 ) -> Result<Waited> {
     let engine = &gate.hub.engine;
     let keys: [Key; 1] = [seat(engine, session.id, own_seat).key().clone()];
-    let mut watcher: Option<Box<dyn Watcher>> = None;
+    let mut watcher = engine.watch(&keys, None).await?;
     let mut next_look = Instant::now();
     loop {
-        let mut watching = match watcher.take() {
-            Some(watcher) => watcher,
-            None => engine.watch(&keys, None).await?,
-        };
         match gate.place(who, parked).await? {
             Place::Parked if Instant::now() >= next_look => next_look = Instant::now() + gate.hub.tick(),
             Place::Parked => {}
@@ -315,7 +310,6 @@ pub(super) async fn wait_for_grant<T>(
                     let (changed, tick) = gate.look_after(who, &holders, &line).await?;
                     next_look = now + tick;
                     if changed {
-                        watcher = Some(watching);
                         continue;
                     }
                 }
@@ -325,12 +319,8 @@ pub(super) async fn wait_for_grant<T>(
             biased;
             () = stop.called() => return Ok(Waited::Stopped),
             () = session.lost() => return Ok(Waited::Ended),
-            hint = watching.changed() => match hint {
-                Ok(_) => watcher = Some(watching),
-                Err(error) if error.kind() == ErrorKind::Unavailable => sleep(gate.hub.tick() / 8).await,
-                Err(error) => return Err(error),
-            },
-            () = sleep_until(next_look.max(Instant::now() + TURN)) => watcher = Some(watching),
+            hint = watcher.changed() => drop(hint?),
+            () = sleep_until(next_look.max(Instant::now() + TURN)) => {}
         }
     }
 }

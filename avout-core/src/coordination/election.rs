@@ -159,9 +159,10 @@ impl Leaders {
         let engine = &self.gate.hub.engine;
         let keys = [self.gate.holders().key().clone()];
         loop {
-            if self.watcher.is_none() {
-                self.watcher = Some(engine.watch(&keys, None).await?);
-            }
+            let watcher = match &mut self.watcher {
+                Some(watcher) => watcher,
+                none => none.insert(engine.watch(&keys, None).await?),
+            };
             let now = leader(self.gate.hub.transact(async |tx| self.gate.holders().get(&tx).await).await?);
             if let Some(lost) = engine.losses.next(&mut self.losses) {
                 return Err(lost_commits(lost).at(&self.gate.key));
@@ -170,14 +171,7 @@ impl Leaders {
                 self.told = Some(now.clone());
                 return Ok(now);
             }
-            if let Some(watcher) = &mut self.watcher
-                && let Err(error) = watcher.changed().await
-            {
-                if error.kind() != ErrorKind::Unavailable {
-                    return Err(error);
-                }
-                self.watcher = None;
-            }
+            watcher.changed().await?;
         }
     }
 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::gate::own_key;
 use super::hub::Hub;
-use crate::backend::time::{sleep, timeout as within};
+use crate::backend::time::timeout as within;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handles::{Own, Stm, Tx};
 use crate::protocol::Key;
@@ -196,13 +196,9 @@ impl Latch {
 
     async fn wait_until_open(&self) -> Result<()> {
         let keys = [self.open.key().clone()];
-        let (mut watcher, mut of) = (None, None);
+        // Before the look, so that nothing that comes after it is missed.
+        let (mut watcher, mut of) = (self.hub.engine.watch(&keys, None).await?, None);
         loop {
-            // Before the look, so that nothing that comes after it is missed.
-            let mut watching = match watcher.take() {
-                Some(watching) => watching,
-                None => self.hub.engine.watch(&keys, None).await?,
-            };
             match self.hub.transact(async |tx| self.stands(&tx, of).await).await {
                 // It is made by then, or not.
                 Err(error) if error.kind() == ErrorKind::OutcomeUnknown => continue,
@@ -210,11 +206,7 @@ impl Latch {
                 Ok(Stands::Open) => return Ok(()),
                 Ok(Stands::Closed(made)) => of = Some(made),
             }
-            match watching.changed().await {
-                Ok(_) => watcher = Some(watching),
-                Err(error) if error.kind() == ErrorKind::Unavailable => sleep(self.hub.tick() / 8).await,
-                Err(error) => return Err(error),
-            }
+            watcher.changed().await?;
         }
     }
 

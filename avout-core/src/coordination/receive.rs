@@ -132,7 +132,7 @@ impl Request {
                 Ok(Taken::None(keys)) => keys,
             };
             watched = match wanted(reply, self.wait(watched, keys, look_again)).await? {
-                Ok(watched) => watched,
+                Ok(watched) => Some(watched),
                 Err(error) => return failed(error),
             };
         }
@@ -140,11 +140,10 @@ impl Request {
 
     /// Waits for a change of these keys, or until it is time to look. Where they were not watched before the last look it only begins
     /// to, so that nothing is missed that came since.
-    async fn wait(&self, watched: Option<Watched>, keys: Vec<Key>, until: Option<Instant>) -> Result<Option<Watched>> {
-        let hub = &self.records.hub;
+    async fn wait(&self, watched: Option<Watched>, keys: Vec<Key>, until: Option<Instant>) -> Result<Watched> {
         let Some(mut watched) = watched.filter(|watched| watched.keys == keys) else {
-            let watcher = hub.engine.watch(&keys, None).await?;
-            return Ok(Some(Watched { keys, watcher }));
+            let watcher = self.records.hub.engine.watch(&keys, None).await?;
+            return Ok(Watched { keys, watcher });
         };
         let look = async {
             match until {
@@ -154,16 +153,10 @@ impl Request {
         };
         tokio::select! {
             biased;
-            () = look => Ok(Some(watched)),
-            hint = watched.watcher.changed() => match hint {
-                Ok(_) => Ok(Some(watched)),
-                Err(error) if error.kind() == ErrorKind::Unavailable => {
-                    sleep_until(Instant::now() + hub.tick() / 8).await;
-                    Ok(None)
-                }
-                Err(error) => Err(error),
-            },
+            () = look => {}
+            hint = watched.watcher.changed() => drop(hint?),
         }
+        Ok(watched)
     }
 
     /// Tries once.

@@ -7,15 +7,14 @@ use super::read::{Loaded, lost_value};
 use super::run::run;
 use super::{Cell, Engine, Position, lost_commits};
 use crate::backend::Watcher;
-use crate::backend::time::sleep;
-use crate::error::{ErrorKind, Result};
+use crate::error::Result;
 use crate::protocol::{Entry, Payload, Point, Shared};
 
 /// Follows the committed values of one ref, in commit order.
 pub(crate) struct Follower {
     engine: Arc<Engine>,
     cell: Arc<Cell>,
-    watcher: Option<Box<dyn Watcher>>,
+    watcher: Box<dyn Watcher>,
     /// Where the last value that was told took effect.
     told: Point,
     last: Option<Shared>,
@@ -52,7 +51,7 @@ impl Follower {
         })
         .await?;
         let (waiting, skipped, look, anew) = (VecDeque::new(), false, false, false);
-        Ok(Self { engine, cell, watcher: Some(watcher), told, last, waiting, skipped, look, losses, anew })
+        Ok(Self { engine, cell, watcher, told, last, waiting, skipped, look, losses, anew })
     }
 
     /// The next step. Waits through outages. After a loss of commits, which is told once as an error, it goes on with the value
@@ -85,7 +84,7 @@ impl Follower {
                 return Ok(Followed { old, new, point, skipped });
             }
             if !self.look {
-                self.wait().await?;
+                self.watcher.changed().await?;
                 self.look = true;
             }
             let snapshot = self.engine.read(std::slice::from_ref(&self.cell.key), None).await;
@@ -133,25 +132,6 @@ impl Follower {
         }
         if !self.waiting.is_empty() && !joined {
             self.skipped = true;
-        }
-    }
-
-    async fn wait(&mut self) -> Result<()> {
-        let Some(watcher) = &mut self.watcher else {
-            let watcher = self.engine.watch(std::slice::from_ref(&self.cell.key), None).await?;
-            self.watcher = Some(watcher);
-            // What happened since the last look went by unseen.
-            return Ok(());
-        };
-        match watcher.changed().await {
-            Ok(_) => Ok(()),
-            Err(error) if error.kind() == ErrorKind::Unavailable => {
-                tracing::debug!(key = %self.cell.key, %error, "a watch was lost, watching again");
-                self.watcher = None;
-                sleep(self.engine.backoff.outage(0)).await;
-                Ok(())
-            }
-            Err(error) => Err(error),
         }
     }
 }

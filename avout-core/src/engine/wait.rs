@@ -9,8 +9,8 @@ use super::Engine;
 use super::attempt::{Attempt, Primed};
 use super::losses::Position;
 use super::planted::{self, Bug};
-use crate::backend::time::{sleep_until, timeout_at};
-use crate::backend::{Wake, Watcher};
+use crate::backend::time::{sleep, sleep_until, timeout_at};
+use crate::backend::{StateContainer, Wake, Watcher};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Key, Revision};
 
@@ -58,30 +58,38 @@ impl Engine {
             if now.ne(revisions.iter().map(Option::as_ref)) {
                 return Ok(Some(Primed::new(floor, snapshot.point, keys.into_iter().zip(snapshot.entries))));
             }
-            let woken = match deadline {
-                None => watcher.changed().await,
+            match deadline {
+                None => watcher.changed().await?,
                 Some(deadline) => timeout_at(deadline, watcher.changed()).await.map_err(|_| {
                     let message = "the deadline passed while waiting for a change of what was read";
                     Error::new(ErrorKind::Timeout, message).at(&keys[0])
-                })?,
+                })??,
             };
-            if let Err(error) = woken {
-                let pause = self.backoff.outage(0);
-                if error.kind() != ErrorKind::Unavailable || !self.pause(pause, deadline).await {
-                    return Err(error);
-                }
-                watcher = self.watch(&keys, deadline).await?;
-            }
         }
     }
 
     /// Begins to watch keys, as soon as the coordinator can be reached.
     pub(crate) async fn watch(&self, keys: &[Key], deadline: Option<Instant>) -> Result<Box<dyn Watcher>> {
+        self.watch_what(Watched::Records(keys.into()), &keys[0], deadline).await
+    }
+
+    /// Begins to watch an atom, as soon as its store can be reached.
+    pub(crate) async fn watch_atom(
+        &self,
+        key: &Key,
+        container: &Arc<dyn StateContainer>,
+        deadline: Option<Instant>,
+    ) -> Result<Box<dyn Watcher>> {
+        self.watch_what(Watched::Atom(Arc::clone(container)), key, deadline).await
+    }
+
+    async fn watch_what(&self, of: Watched, key: &Key, deadline: Option<Instant>) -> Result<Box<dyn Watcher>> {
         let losses = self.losses.now();
-        let watcher = self.until(deadline, || self.coordinator.watch(keys)).await?;
-        let look_every = self.look_every(&keys[0]);
+        let watcher = self.until(deadline, || of.begin(self)).await?;
+        let look_every = self.look_every(key);
         let engine = self.own.upgrade().expect("whoever calls has the engine");
-        Ok(Box::new(Watching { watcher, engine, losses, look_every, next_look: Instant::now() + look_every }))
+        let hints = Hints { of, watcher: Some(watcher), failures: 0 };
+        Ok(Box::new(Watching { hints, engine, losses, look_every, next_look: Instant::now() + look_every }))
     }
 
     /// How long whoever waits for a change of this key waits for a hint, before it looks by itself: a hint that was lost holds up
@@ -92,9 +100,60 @@ impl Engine {
     }
 }
 
-/// A watcher that ends with its client, and that never waits for long: for want of hints it says that they may be lost.
+/// What is watched.
+enum Watched {
+    Records(Box<[Key]>),
+    Atom(Arc<dyn StateContainer>),
+}
+
+impl Watched {
+    async fn begin(&self, engine: &Engine) -> Result<Box<dyn Watcher>> {
+        match self {
+            Self::Records(keys) => engine.coordinator.watch(keys).await,
+            Self::Atom(container) => container.watch().await,
+        }
+    }
+}
+
+/// The hints of a backend's watcher. One that fails is made again.
+struct Hints {
+    of: Watched,
+    /// `None` after an error.
+    watcher: Option<Box<dyn Watcher>>,
+    /// How many times in a row it was unavailable.
+    failures: u32,
+}
+
+impl Hints {
+    async fn next(&mut self, engine: &Engine) -> Result<Wake> {
+        loop {
+            let Some(watcher) = &mut self.watcher else {
+                self.watcher = Some(engine.until(None, || self.of.begin(engine)).await?);
+                return Ok(Wake::Lost);
+            };
+            let error = match watcher.changed().await {
+                Ok(wake) => {
+                    self.failures = 0;
+                    return Ok(wake);
+                }
+                Err(error) => error,
+            };
+            self.watcher = None;
+            if error.kind() != ErrorKind::Unavailable {
+                return Err(error);
+            }
+            tracing::debug!(%error, "a watch was lost, watching again");
+            let pause = engine.backoff.outage(self.failures);
+            self.failures += 1;
+            sleep(pause).await;
+        }
+    }
+}
+
+/// A watcher that ends with its client, waits through outages, and never waits for long: for want of hints it says that they may be
+/// lost.
 struct Watching {
-    watcher: Box<dyn Watcher>,
+    hints: Hints,
     engine: Arc<Engine>,
     losses: Position,
     look_every: Duration,
@@ -104,14 +163,14 @@ struct Watching {
 #[async_trait]
 impl Watcher for Watching {
     async fn changed(&mut self) -> Result<Wake> {
-        let Self { watcher, engine, losses, look_every, next_look } = self;
+        let Self { hints, engine, losses, look_every, next_look } = self;
         if planted::is(&engine.config, Bug::HintsTrusted) {
-            return engine.closing.race(watcher.changed()).await?;
+            return engine.closing.race(hints.next(engine)).await?;
         }
         let changed = async {
             tokio::select! {
                 biased;
-                hint = watcher.changed() => hint,
+                hint = hints.next(engine) => hint,
                 () = engine.losses.reported(losses) => {
                     *losses = engine.losses.now();
                     Ok(Wake::Lost)

@@ -7,8 +7,7 @@ use tokio::time::Instant;
 use super::change::{Changes, Source};
 use super::watches::Watches;
 use super::{Change, Value, Verdict, cloned, validate};
-use crate::backend::time::sleep;
-use crate::backend::{CasOutcome, StateContainer};
+use crate::backend::{CasOutcome, StateContainer, Watcher};
 use crate::engine::failpoints::{self, Failpoint};
 use crate::engine::planted::{self, Bug};
 use crate::engine::{Cell, Combiner, Engine, Fate, Part, Position, by, lost_commits};
@@ -176,10 +175,12 @@ impl<T: Value> Atom<T> {
     pub async fn watch(&self) -> Result<Changes<T>> {
         self.inner.core.engine.begin("watch")?;
         let core = self.inner.core.clone();
-        let losses = core.engine.losses.now();
-        let last = core.current(core.engine.deadline()).await?;
-        let (last, since) = last.unzip();
-        Ok(Changes::from_source(AtomSource { core, since, last, losses, anew: false }))
+        let (losses, deadline) = (core.engine.losses.now(), core.engine.deadline());
+        let watcher = core.engine.watch_atom(&core.cell.key, &core.container, deadline).await;
+        // Before the look: a change after it is hinted.
+        let watcher = watcher.map_err(|error| error.at(&core.cell.key).during("watch"))?;
+        let (last, since) = core.current(deadline).await?.unzip();
+        Ok(Changes::from_source(AtomSource { core, watcher, since, last, losses, anew: false, look: false }))
     }
 
     /// Calls `f` with changes from now on, one after the other, until [`remove_watch`](Self::remove_watch) or until the last
@@ -399,18 +400,6 @@ impl AtomCore {
 }
 
 impl AtomCore {
-    /// Waits for a hint that the revision is another one than this, or that writes were lost; or until it is time to look without
-    /// one.
-    async fn change(&self, since: Option<Revision>, losses: &Position) -> Result<()> {
-        let Self { engine, container, cell, .. } = self;
-        tokio::select! {
-            biased;
-            hint = engine.until(None, || container.changed(since.clone())) => hint,
-            () = engine.losses.reported(losses) => Ok(()),
-            () = sleep(engine.look_every(&cell.key)) => Ok(()),
-        }
-    }
-
     /// Tells a watch of a loss: what it has seen is of another history.
     fn tell_losses(&self, losses: &mut Position, anew: &mut bool) -> Result<()> {
         let Some(lost) = self.engine.losses.next(losses) else { return Ok(()) };
@@ -422,6 +411,7 @@ impl AtomCore {
 /// Follows an atom by its container's hints.
 struct AtomSource {
     core: AtomCore,
+    watcher: Box<dyn Watcher>,
     /// What was last seen, readable or not.
     since: Option<Revision>,
     last: Option<Shared>,
@@ -429,6 +419,8 @@ struct AtomSource {
     losses: Position,
     /// Writes were lost: the next value is told as it is found.
     anew: bool,
+    /// Look before waiting: something may have changed.
+    look: bool,
 }
 
 impl<T: Value> Source<T> for AtomSource {
@@ -436,11 +428,15 @@ impl<T: Value> Source<T> for AtomSource {
         loop {
             let AtomCore { engine, container, .. } = &self.core;
             self.core.tell_losses(&mut self.losses, &mut self.anew)?;
-            if !self.anew {
-                self.core.change(self.since.clone(), &self.losses).await?;
+            if !self.look && !self.anew {
+                self.watcher.changed().await?;
+                self.look = true;
             }
-            let now = engine.until(None, || container.state()).await?;
+            let now = engine.until(None, || container.state()).await;
+            // A state that cannot be read is told once, and looked at again when it changes.
+            self.look = false;
             self.core.tell_losses(&mut self.losses, &mut self.anew)?;
+            let now = now?;
             let revision = now.as_ref().map(|(_, revision)| revision.clone());
             if !std::mem::take(&mut self.anew) && revision == self.since {
                 continue;

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use avout_core::backend::{CasOutcome, StateContainer, VersionedStateContainer};
+use avout_core::backend::{CasOutcome, StateContainer, VersionedStateContainer, Watcher};
 use avout_core::protocol::{State, Version};
 use avout_core::{Key, Result, Revision};
 
@@ -42,14 +42,8 @@ impl StateContainer for Container {
         })
     }
 
-    async fn changed(&self, since: Option<Revision>) -> Result<()> {
-        let values = &self.namespace.values;
-        // Registered before the look at the state: a change after the look is then not missed.
-        let waiter = Waiter::new(Arc::clone(&values.registry), std::slice::from_ref(&self.key));
-        while values.state(&self.key).map(|(_, revision)| revision) == since {
-            waiter.woken().await;
-        }
-        Ok(())
+    async fn watch(&self) -> Result<Box<dyn Watcher>> {
+        Ok(Box::new(Waiter::new(Arc::clone(&self.namespace.values.registry), std::slice::from_ref(&self.key))))
     }
 }
 

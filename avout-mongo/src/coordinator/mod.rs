@@ -3,7 +3,6 @@
 mod abandoned;
 mod commit;
 mod read;
-mod watch;
 mod work;
 
 use std::sync::Arc;
@@ -15,10 +14,11 @@ use avout_core::backend::{self, Connection, CoordinatorCapabilities, Page, Watch
 use avout_core::protocol::{Commit, CommitOutcome, Committed, Key, Point, Revision, Snapshot};
 
 use self::read::read;
-use self::watch::RefWatcher;
 use crate::client::Client;
+use crate::hub::Table;
 use crate::listing;
 use crate::revisions::bound;
+use crate::watch::Watch;
 
 /// Orders commits by MongoDB's log.
 ///
@@ -65,8 +65,8 @@ impl backend::Coordinator for Coordinator {
     }
 
     async fn watch(&self, keys: &[Key]) -> Result<Box<dyn Watcher>> {
-        let watcher = RefWatcher::begin(&self.client, keys).await.map_err(|error| error.during("watch"))?;
-        Ok(Box::new(watcher))
+        let spots = keys.iter().map(|key| (Table::Refs, key.clone())).collect();
+        Ok(Box::new(Watch::begin(&self.client, spots).await.map_err(|error| error.during("watch"))?))
     }
 
     fn losses(&self) -> Option<&Arc<Losses>> {

@@ -20,8 +20,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use avout_core::backend::time::sleep;
-use avout_core::backend::{CasOutcome, StateContainer};
+use avout_core::backend::{CasOutcome, Polling, StateContainer, Watcher};
 use avout_core::protocol::{Key, Revision, State};
 use avout_core::{Error, ErrorKind, Result};
 use mongodb::bson::raw::{RawBson, cstr};
@@ -33,6 +32,7 @@ use crate::client::Client;
 use crate::hub::Table;
 use crate::marks::Outcome;
 use crate::revisions::{revision_bytes, revision_of};
+use crate::watch::Watch;
 use crate::wire::bson::{majority, strange};
 use crate::wire::request::{Failure, WriteErrors};
 
@@ -268,29 +268,17 @@ impl StateContainer for Atom {
         self.compare_and_set(expected, value).await.map_err(self.at("compare and set state"))
     }
 
-    async fn changed(&self, since: Option<Revision>) -> Result<()> {
-        let at = self.at("changed");
-        let look = || async {
-            let document = self.document().await?;
-            Ok(document.as_ref().and_then(revision_of) != since)
-        };
+    async fn watch(&self) -> Result<Box<dyn Watcher>> {
+        let at = self.at("watch");
         if self.client.stores.push {
-            return atom_changed(&self.client, &self.key, look()).await.map_err(at);
+            let spots = vec![(Table::Atoms, self.key.clone())];
+            return Ok(Box::new(Watch::begin(&self.client, spots).await.map_err(at)?));
         }
-        let mut pause = std::time::Duration::from_millis(10);
-        while !look().await.map_err(&at)? {
-            sleep(pause).await;
-            pause = (pause * 2).min(std::time::Duration::from_secs(1));
-        }
-        Ok(())
+        let (client, key) = (Arc::clone(&self.client), self.key.clone());
+        let look = move || {
+            let atom = Self::new(&client, &key);
+            async move { Ok(atom.document().await?.as_ref().and_then(revision_of)) }
+        };
+        Ok(Box::new(Polling::begin(look).await.map_err(at)?))
     }
-}
-
-/// Waits for a change of an atom that comes after `look` was called, unless that says that there was one already.
-async fn atom_changed(client: &Arc<Client>, key: &Key, look: impl Future<Output = Result<bool>>) -> Result<()> {
-    let bell = client.hub.listen(vec![(Table::Atoms, key.clone())], client.options.timeout).await?;
-    if !look.await? {
-        bell.rung().await?;
-    }
-    Ok(())
 }

@@ -138,11 +138,10 @@ pub(crate) async fn a_stand_alone_server_is_a_store() -> Outcome {
     assert!(!store.capabilities().push);
     assert_eq!(Options::from_url(&url)?.open_store().await?.realm(), store.realm());
     let atom = store.state(&Key::new("/a")?);
-    let revision = atom.set_state(State::Bytes("one".into())).await?;
-    let other = store.state(&Key::new("/a")?);
-    let changed = tokio::spawn(async move { atom.changed(Some(revision)).await });
-    other.set_state(State::Bytes("two".into())).await?;
-    tokio::time::timeout(Duration::from_secs(5), changed).await???;
+    atom.set_state(State::Bytes("one".into())).await?;
+    let mut watcher = store.state(&Key::new("/a")?).watch().await?;
+    atom.set_state(State::Bytes("two".into())).await?;
+    tokio::time::timeout(Duration::from_secs(5), watcher.changed()).await??;
 
     // Its values can be those of refs that another coordinator keeps.
     let main = client(&shared_url("beside").await?, 10).await?;

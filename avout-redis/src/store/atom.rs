@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use avout_core::backend::{CasOutcome, StateContainer, StoreCapabilities};
+use avout_core::backend::{CasOutcome, StateContainer, StoreCapabilities, Watcher};
 use avout_core::protocol::{Key, Revision, State};
 use avout_core::{Error, ErrorKind, Result};
 use bytes::Bytes;
@@ -118,16 +118,8 @@ impl StateContainer for Atom {
         })
     }
 
-    /// Told of each change by the server, and returns after a lost connection too.
-    async fn changed(&self, since: Option<Revision>) -> Result<()> {
-        let changed = async {
-            let watch = self.hub.watch(vec![self.client.names.channel(&self.field)]).await?;
-            // The watch comes before the look: a change after the look rings.
-            if self.found().await?.map(|(_, revision)| revision) != since {
-                return Ok(());
-            }
-            watch.rung().await.map(drop)
-        };
-        changed.await.map_err(self.named("changed"))
+    async fn watch(&self) -> Result<Box<dyn Watcher>> {
+        let watch = self.hub.watch(vec![self.client.names.channel(&self.field)]).await;
+        Ok(Box::new(watch.map_err(self.named("watch"))?))
     }
 }

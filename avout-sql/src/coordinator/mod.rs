@@ -5,7 +5,6 @@ pub(crate) mod history;
 pub(crate) mod known;
 pub(crate) mod outcome;
 pub(crate) mod read;
-mod watch;
 
 use std::sync::Arc;
 
@@ -18,11 +17,10 @@ use bytes::Bytes;
 use rusqlite::Connection;
 
 use crate::client::Client;
+use crate::watch::Registration;
 use crate::watch::hub::Table;
-use crate::watch::{Registration, poller};
 use outcome::Receipt;
 use read::{Keys, SMALL_READ};
-use watch::RefWatcher;
 
 /// Orders commits with SQLite's write lock.
 ///
@@ -92,16 +90,8 @@ impl backend::Coordinator for Coordinator {
     }
 
     async fn watch(&self, keys: &[Key]) -> Result<Box<dyn Watcher>> {
-        self.client.usable()?;
-        let spots: Vec<_> = keys.iter().map(|key| (Table::Refs, key.clone())).collect();
-        let registration = Registration::new(&self.client, spots.clone());
-        if self.client.shared.file.is_some() {
-            // What the keys have now is what changes by others are compared with.
-            let read = self.client.read(keys.len() <= SMALL_READ, move |c, _| read::stamps(c, &spots).map(Some));
-            self.client.shared.hub.observe(read.await.map_err(|error| error.during("watch"))?);
-            poller::start(&self.client.shared)?;
-        }
-        Ok(Box::new(RefWatcher(registration)))
+        let spots = keys.iter().map(|key| (Table::Refs, key.clone())).collect();
+        Ok(Box::new(Registration::begin(&self.client, spots).await.map_err(|error| error.during("watch"))?))
     }
 
     async fn list(&self, prefix: &Key, after: Option<&Key>) -> Result<Page> {

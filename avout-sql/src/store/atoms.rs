@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use avout_core::Result;
-use avout_core::backend::{CasOutcome, StateContainer};
+use avout_core::backend::{CasOutcome, StateContainer, Watcher};
 use avout_core::protocol::{Key, Revision, State};
 use bytes::Bytes;
 use rusqlite::{Connection, params};
@@ -11,8 +11,8 @@ use super::bytes::limited;
 use crate::client::Client;
 use crate::coordinator::read;
 use crate::schema::clock::Stamp;
+use crate::watch::Registration;
 use crate::watch::hub::Table;
-use crate::watch::{Registration, poller};
 use crate::wire::error::classify;
 use crate::writer::work::{Batch, Work};
 
@@ -72,26 +72,9 @@ impl StateContainer for Atom {
         })
     }
 
-    /// Returns within about 10 ms of a change.
-    async fn changed(&self, since: Option<Revision>) -> Result<()> {
-        let spots = vec![(Table::Atoms, self.key.clone())];
-        let registration = Registration::new(&self.client, spots.clone());
-        // The watch comes before the look: a change after the look rings.
-        let shared = Arc::clone(&self.client.shared);
-        let read = self.client.read(true, move |c, _| {
-            let known = shared.history.known();
-            let found = read::stamps(c, &spots)?;
-            shared.look(c, known)?;
-            Ok(Some(found))
-        });
-        let now = read.await.map_err(|error| error.at(&self.key).during("changed"))?;
-        let stamp = now.first().and_then(|change| change.stamp);
-        if stamp != since.as_ref().map(Stamp::expected) {
-            return Ok(());
-        }
-        self.client.shared.hub.observe(now);
-        poller::start(&self.client.shared)?;
-        registration.changed().await.map(|_| ())
+    async fn watch(&self) -> Result<Box<dyn Watcher>> {
+        let watch = Registration::begin(&self.client, vec![(Table::Atoms, self.key.clone())]);
+        Ok(Box::new(watch.await.map_err(|error| error.at(&self.key).during("watch"))?))
     }
 }
 

@@ -1,10 +1,13 @@
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use avout_core::Result;
-use avout_core::backend::{Bell, Wake};
+use avout_core::backend::{Bell, Wake, Watcher};
 
 use super::hub::Spot;
+use super::poller;
 use crate::client::Client;
+use crate::coordinator::read::{self, SMALL_READ};
 
 /// Keys that are watched, until it is dropped.
 pub(crate) struct Registration {
@@ -14,14 +17,23 @@ pub(crate) struct Registration {
 }
 
 impl Registration {
-    /// Watches these keys. Changes of this client are seen from now on, those of others from the next
-    /// [`Hub::observe`](super::hub::Hub::observe) on.
-    pub(crate) fn new(client: &Arc<Client>, spots: Vec<Spot>) -> Self {
-        Self { client: Arc::clone(client), bell: Some(client.shared.hub.add(spots)) }
+    /// Watches these keys: later changes, by this client and by others, are seen.
+    pub(crate) async fn begin(client: &Arc<Client>, spots: Vec<Spot>) -> Result<Self> {
+        client.usable()?;
+        let registration = Self { client: Arc::clone(client), bell: Some(client.shared.hub.add(spots.clone())) };
+        if client.shared.file.is_some() {
+            // What the keys have now is what changes by others are compared with.
+            let read = client.read(spots.len() <= SMALL_READ, move |c, _| read::stamps(c, &spots).map(Some));
+            client.shared.hub.observe(read.await?);
+            poller::start(&client.shared)?;
+        }
+        Ok(registration)
     }
+}
 
-    /// Waits for the next change, as [`Bell::rung`].
-    pub(crate) async fn changed(&self) -> Result<Wake> {
+#[async_trait]
+impl Watcher for Registration {
+    async fn changed(&mut self) -> Result<Wake> {
         self.bell.as_ref().expect("it is taken when this is dropped").rung().await
     }
 }

@@ -209,13 +209,12 @@ async fn watches() {
         assert_eq!(wake, Wake::Changed);
 
         let atom = backend.store.state(&a);
-        let revision = atom.set_state(state("1")).await.expect("set");
-        atom.changed(None).await.expect("at once: there is a state");
-        let mut waiting = atom.changed(Some(revision.clone()));
-        let quiet = tokio::time::timeout(Duration::from_millis(20), &mut waiting).await;
+        atom.set_state(state("1")).await.expect("set");
+        let mut of_atom = atom.watch().await.expect("a watcher");
+        let quiet = tokio::time::timeout(Duration::from_millis(20), of_atom.changed()).await;
         assert!(quiet.is_err(), "woken without a change");
         atom.set_state(state("2")).await.expect("set");
-        tokio::time::timeout(PATIENCE, waiting).await.expect("a wake").expect("no error");
+        tokio::time::timeout(PATIENCE, of_atom.changed()).await.expect("a wake").expect("no error");
         let error: Error = {
             backend.close().await;
             watcher.changed().await.expect_err("closed")

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use avout_core::backend::{CasOutcome, StateContainer, Watcher as _};
+use avout_core::backend::{CasOutcome, StateContainer, Watcher};
 use avout_core::protocol::{Key, Revision, State};
 use avout_core::{Error, ErrorKind, Result};
 use bytes::Bytes;
@@ -303,18 +303,9 @@ impl StateContainer for Atom {
         set.await.map_err(|error| self.wrong(error, "compare and set state"))
     }
 
-    async fn changed(&self, since: Option<Revision>) -> Result<()> {
-        let changed = async {
-            let mut registration = Registration::new(&self.client, &self.hub, vec![self.path.clone()]);
-            registration.arm().await?;
-            // The watch comes before the look: a change after the look rings.
-            let generation = self.client.generation();
-            let now = self.stat().await?.filter(|stat| stat.data_length > 0);
-            if now.map(|stat| revision(&stat, generation)) == since {
-                registration.changed().await?;
-            }
-            Ok(())
-        };
-        changed.await.map_err(|error| self.wrong(error, "changed"))
+    async fn watch(&self) -> Result<Box<dyn Watcher>> {
+        let registration = Registration::new(&self.client, &self.hub, vec![self.path.clone()]);
+        registration.arm().await.map_err(|error| self.wrong(error, "watch"))?;
+        Ok(Box::new(registration))
     }
 }

@@ -14,7 +14,7 @@ laws! { "coordinator":
     a_watch_outlives_a_cut,
 }
 
-async fn cut(ctx: &Ctx) -> Outcome {
+pub(crate) async fn cut(ctx: &Ctx) -> Outcome {
     needs(ctx.fixture.cut_connections(&ctx.namespace).await, "the fixture cannot cut connections")
 }
 

@@ -163,8 +163,8 @@ pub struct StoreCounts {
     pub state_reads: u64,
     /// Calls of `set_state` and `compare_and_set_state`.
     pub state_writes: u64,
-    /// Calls of `changed`.
-    pub waits: u64,
+    /// Calls of `watch`.
+    pub watches: u64,
     /// Calls of `state_at`.
     pub value_reads: u64,
     /// Calls of `set_state_at`.
@@ -180,7 +180,7 @@ pub struct StoreCounts {
 }
 
 tally! { StoreTally -> StoreCounts {
-    inits, destroys, state_reads, state_writes, waits, value_reads, value_writes, value_deletes, lists,
+    inits, destroys, state_reads, state_writes, watches, value_reads, value_writes, value_deletes, lists,
     bytes_sent, bytes_received,
 } }
 
@@ -280,9 +280,9 @@ impl StateContainer for Container<dyn StateContainer> {
         Ok(outcome)
     }
 
-    async fn changed(&self, since: Option<Revision>) -> Result<()> {
-        add(&self.tally.waits, 1);
-        self.inner.changed(since).await
+    async fn watch(&self) -> Result<Box<dyn Watcher>> {
+        add(&self.tally.watches, 1);
+        self.inner.watch().await
     }
 }
 

@@ -262,8 +262,9 @@ impl StateContainer for Container<dyn StateContainer> {
         self.point.call(self.inner.compare_and_set_state(expected, value)).await
     }
 
-    async fn changed(&self, since: Option<Revision>) -> Result<()> {
-        self.point.call(self.inner.changed(since)).await
+    async fn watch(&self) -> Result<Box<dyn Watcher>> {
+        let inner = self.point.call(self.inner.watch()).await?;
+        Ok(Box::new(CrashingWatcher { inner, point: self.point.clone() }))
     }
 }
 

@@ -1,10 +1,10 @@
 //! Group `state_container`: the contracts of [`StateContainer`], and of
 //! [`Store`](avout_core::backend::Store) as far as it makes them.
 
-pub(crate) mod changed;
 pub(crate) mod keys;
 pub(crate) mod lost_reply;
 pub(crate) mod stalled;
+pub(crate) mod watch;
 pub(crate) mod wiped;
 
 use std::sync::Arc;

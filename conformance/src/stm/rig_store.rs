@@ -3,7 +3,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use avout_core::backend::history::Losses;
-use avout_core::backend::{CasOutcome, Kind, Page, StateContainer, Store, StoreCapabilities, VersionedStateContainer};
+use avout_core::backend::{
+    CasOutcome, Kind, Page, StateContainer, Store, StoreCapabilities, VersionedStateContainer, Wake, Watcher,
+};
 use avout_core::protocol::{Realm, State, Version};
 use avout_core::{Key, Result, Revision};
 use futures_util::future::BoxFuture;
@@ -195,11 +197,18 @@ impl StateContainer for Container<dyn StateContainer> {
         self.call(self.rules().atom_writes, self.inner.compare_and_set_state(expected, value)).await
     }
 
-    async fn changed(&self, since: Option<Revision>) -> Result<()> {
-        if self.deaf {
-            return std::future::pending().await;
-        }
-        self.inner.changed(since).await
+    async fn watch(&self) -> Result<Box<dyn Watcher>> {
+        if self.deaf { Ok(Box::new(Deaf)) } else { self.inner.watch().await }
+    }
+}
+
+/// A watcher that hears of nothing.
+struct Deaf;
+
+#[async_trait]
+impl Watcher for Deaf {
+    async fn changed(&mut self) -> Result<Wake> {
+        std::future::pending().await
     }
 }
 

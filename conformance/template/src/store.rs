@@ -1,7 +1,9 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use avout_core::backend::{self, CasOutcome, Kind, Page, StateContainer, StoreCapabilities, VersionedStateContainer};
+use avout_core::backend::{
+    self, CasOutcome, Kind, Page, StateContainer, StoreCapabilities, VersionedStateContainer, Watcher,
+};
 use avout_core::protocol::{Realm, State, Version};
 use avout_core::{Key, Result, Revision};
 
@@ -66,6 +68,10 @@ impl StateContainer for Container {
 
     async fn compare_and_set_state(&self, _expected: Option<Revision>, _value: State) -> Result<CasOutcome> {
         not_written("compare_and_set_state")
+    }
+
+    async fn watch(&self) -> Result<Box<dyn Watcher>> {
+        not_written("watch of an atom")
     }
 }
 

@@ -173,7 +173,10 @@ const BREAKS: &[(Fault, &[&str])] = &[
         &["coordinator::a_watch_sees_each_of_its_keys", "coordinator::a_watch_sees_another_clients_commit"],
     ),
     (Fault::PutsOnly, &["coordinator::a_watch_sees_a_record_made_and_deleted"]),
-    (Fault::HintTakenByDroppedWait, &["coordinator::a_dropped_wait_loses_no_hint"]),
+    (
+        Fault::HintTakenByDroppedWait,
+        &["coordinator::a_dropped_wait_loses_no_hint", "state_container::a_dropped_wait_loses_no_hint"],
+    ),
     (Fault::DroppedWatcherEndsAll, &["coordinator::dropped_watchers_disturb_no_others"]),
     (
         Fault::ListedByText,
@@ -250,18 +253,22 @@ const BREAKS: &[(Fault, &[&str])] = &[
         ],
     ),
     (
-        Fault::ChangedNever,
+        Fault::AtomWatchDeaf,
         &[
-            "state_container::changed_sees_the_first_state_and_a_destroy",
-            "state_container::changed_is_woken_by_any_client",
+            "state_container::a_watch_sees_the_first_state_and_a_destroy",
+            "state_container::a_watch_sees_the_writes_of_any_client",
         ],
     ),
-    (Fault::ChangedByOwnOnly, &["state_container::changed_is_woken_by_any_client"]),
+    (Fault::AtomWatchHearsOwnOnly, &["state_container::a_watch_sees_the_writes_of_any_client"]),
     (
-        Fault::ChangedWaitsForTheNext,
-        &["state_container::changed_returns_at_once_when_it_has", "state_container::a_dropped_wait_loses_no_change"],
+        Fault::AtomWatchBeginsLate,
+        &[
+            "state_container::a_watch_is_in_place_when_it_is_given",
+            "state_container::a_change_before_the_first_wait_is_not_lost",
+        ],
     ),
-    (Fault::ChangedForOneOnly, &["state_container::many_waits_all_end"]),
+    (Fault::AtomWatchWakesOneOnly, &["state_container::many_watchers_of_one_state_are_all_woken"]),
+    (Fault::AtomHintEarly, &["state_container::no_hint_comes_before_its_change"]),
     (
         Fault::KindsMixed,
         &[

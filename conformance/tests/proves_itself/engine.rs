@@ -346,7 +346,7 @@ const BREAKS: &[(Break, &[&str])] = &[
     (Break::Engine(Bug::SkippedUnsaid), &["watch::what_history_no_longer_holds_is_said_to_be_skipped"]),
     (Break::Backend(Fault::EarlyWatchOnly), &["watch::a_change_can_be_read_when_it_is_told"]),
     (
-        Break::Backend(Fault::ChangedNever),
+        Break::Backend(Fault::AtomWatchDeaf),
         &[
             "watch::an_atoms_last_value_is_always_told",
             "watch::an_atoms_values_never_go_back",

@@ -76,16 +76,9 @@ pub(crate) struct Watch {
     _hub: Arc<Hub>,
 }
 
-impl Watch {
-    /// As [`Bell::rung`].
-    pub(crate) async fn rung(&self) -> Result<Wake> {
-        self.bell.rung().await
-    }
-}
-
 #[async_trait]
 impl Watcher for Watch {
     async fn changed(&mut self) -> Result<Wake> {
-        self.rung().await
+        self.bell.rung().await
     }
 }

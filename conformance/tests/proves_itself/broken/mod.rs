@@ -101,10 +101,11 @@ pub(crate) enum Fault {
     DestroyRefusesTwice,
     StatesCut,
     LimitNotKept,
-    ChangedNever,
-    ChangedByOwnOnly,
-    ChangedWaitsForTheNext,
-    ChangedForOneOnly,
+    AtomWatchDeaf,
+    AtomWatchHearsOwnOnly,
+    AtomWatchBeginsLate,
+    AtomWatchWakesOneOnly,
+    AtomHintEarly,
     KindsMixed,
     OverwrittenValue,
     RepeatRefused,
@@ -135,6 +136,8 @@ pub(crate) struct Common {
     /// Ticks with whatever the fault counts.
     pub(crate) count: AtomicU64,
     pub(crate) watchers: Mutex<HashMap<u64, Watching>>,
+    /// Notified of each write of an atom.
+    pub(crate) atoms: Notify,
     pub(crate) revisions: Mutex<HashMap<Key, u128>>,
     pub(crate) last: Mutex<Option<Commit>>,
     pub(crate) cut: AtomicBool,
@@ -185,6 +188,7 @@ impl Broken {
             gate: tokio::sync::Mutex::default(),
             count: AtomicU64::new(0),
             watchers: Mutex::default(),
+            atoms: Notify::new(),
             revisions: Mutex::default(),
             last: Mutex::default(),
             cut: AtomicBool::new(false),
@@ -213,7 +217,7 @@ impl Fixture for Broken {
         let client = self.common.clients.fetch_add(1, Ordering::SeqCst);
         Ok(Backend {
             coordinator: Some(coordinator::wrap(local.coordinator(), Arc::clone(&self.common), client)),
-            store: Some(store::wrap(local.store(), Arc::clone(&self.common), client)),
+            store: Some(store::wrap(local.store(), Arc::clone(&self.common))),
         })
     }
 
@@ -223,9 +227,8 @@ impl Fixture for Broken {
     }
 
     async fn beside(&self, namespace: &str) -> Result<Vec<Arc<dyn Store>>> {
-        let client = self.common.clients.fetch_add(1, Ordering::SeqCst);
         let local = |part| Local::named(&format!("{namespace}_{part}")).store();
-        Ok(["one", "two"].map(|part| store::wrap(local(part), Arc::clone(&self.common), client)).to_vec())
+        Ok(["one", "two"].map(|part| store::wrap(local(part), Arc::clone(&self.common))).to_vec())
     }
 
     async fn cut_connections(&self, _: &str) -> bool {

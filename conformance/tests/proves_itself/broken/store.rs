@@ -1,27 +1,30 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use avout_core::backend::history::Losses;
-use avout_core::backend::{self, CasOutcome, Kind, Page, StateContainer, StoreCapabilities, VersionedStateContainer};
+use avout_core::backend::{
+    self, CasOutcome, Kind, Page, StateContainer, StoreCapabilities, VersionedStateContainer, Watcher,
+};
 use avout_core::protocol::{Realm, State, Version};
 use avout_core::{Error, ErrorKind, Key, Result, Revision};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::coordinator::lock;
+use super::watch::AtomWatch;
 use super::{Common, Fault};
 
-pub(super) fn wrap(inner: Arc<avout_local::Store>, common: Arc<Common>, client: u64) -> Arc<dyn backend::Store> {
+pub(super) fn wrap(inner: Arc<avout_local::Store>, common: Arc<Common>) -> Arc<dyn backend::Store> {
     let realm = if common.is(Fault::NewRealmForEachClient) { Realm::random() } else { backend::Store::realm(&*inner) };
-    let own = Arc::new(Own { client, notify: Notify::new(), written: Mutex::default() });
+    let own = Arc::new(Own { notify: Arc::default(), written: Mutex::default() });
     Arc::new(Store { inner, common, own, realm })
 }
 
 /// What one client keeps for itself.
 struct Own {
-    client: u64,
-    notify: Notify,
+    notify: Arc<Notify>,
     written: Mutex<HashSet<u128>>,
 }
 
@@ -124,10 +127,7 @@ impl Container {
     /// The number of a write, where numbers begin again with each life of the container.
     fn written(&self, revision: Revision) -> Revision {
         lock(&self.own.written).insert(revision.as_number().expect("the memory's revisions are numbers"));
-        self.own.notify.notify_waiters();
-        if let Some(watching) = lock(&self.common.watchers).values().next() {
-            watching.notify.notify_one();
-        }
+        self.hint();
         if !self.is(Fault::StateRevisionsBeginAgain) {
             return revision;
         }
@@ -135,6 +135,11 @@ impl Container {
         let count = revisions.entry(self.key.clone()).or_default();
         *count += 1;
         Revision::number(*count)
+    }
+
+    fn hint(&self) {
+        self.own.notify.notify_one();
+        self.common.atoms.notify_one();
     }
 
     fn lost(&self) -> Revision {
@@ -160,6 +165,10 @@ impl Container {
 
     async fn set(&self, value: State) -> Result<Revision> {
         let value = self.stored(value);
+        if self.is(Fault::AtomHintEarly) {
+            self.hint();
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         self.atom.set_state(value).await.map(|revision| self.written(revision))
     }
 }
@@ -243,38 +252,13 @@ impl StateContainer for Container {
         })
     }
 
-    async fn changed(&self, since: Option<Revision>) -> Result<()> {
-        match self.common.fault {
-            Fault::ChangedNever => std::future::pending().await,
-            Fault::ChangedByOwnOnly => {
-                let notified = self.own.notify.notified();
-                if self.current().await?.map(|(_, revision)| revision) == since {
-                    notified.await;
-                }
-                Ok(())
-            }
-            Fault::ChangedWaitsForTheNext => {
-                let now = self.current().await?.map(|(_, revision)| revision);
-                self.atom.changed(now).await
-            }
-            Fault::ChangedForOneOnly => {
-                if self.current().await?.map(|(_, revision)| revision) != since {
-                    return Ok(());
-                }
-                let notify = {
-                    let mut watchers = lock(&self.common.watchers);
-                    let watching = watchers.entry(0).or_insert_with(|| super::Watching {
-                        client: self.own.client,
-                        keys: Vec::new(),
-                        notify: Arc::default(),
-                    });
-                    Arc::clone(&watching.notify)
-                };
-                notify.notified().await;
-                Ok(())
-            }
-            _ => self.atom.changed(since).await,
-        }
+    async fn watch(&self) -> Result<Box<dyn Watcher>> {
+        let inner = match self.common.fault {
+            Fault::AtomWatchBeginsLate => None,
+            _ => Some(self.atom.watch().await?),
+        };
+        let (common, atom) = (Arc::clone(&self.common), Arc::clone(&self.atom));
+        Ok(Box::new(AtomWatch { common, own: Arc::clone(&self.own.notify), atom, inner }))
     }
 }
 

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use avout_core::Result;
-use avout_core::backend::{Wake, Watcher};
+use avout_core::backend::{StateContainer, Wake, Watcher};
 use tokio::sync::Notify;
 
 use super::coordinator::lock;
@@ -41,5 +41,37 @@ impl Drop for Watch {
         {
             watchers.retain(|_, other| !other.keys.iter().any(|key| gone.keys.contains(key)));
         }
+    }
+}
+
+/// The same for an atom.
+pub(super) struct AtomWatch {
+    pub(super) common: Arc<Common>,
+    /// Notified of this client's writes, as the one in common is of everybody's.
+    pub(super) own: Arc<Notify>,
+    pub(super) atom: Arc<dyn StateContainer>,
+    /// `None`: it is yet to begin.
+    pub(super) inner: Option<Box<dyn Watcher>>,
+}
+
+#[async_trait]
+impl Watcher for AtomWatch {
+    async fn changed(&mut self) -> Result<Wake> {
+        match self.common.fault {
+            Fault::AtomWatchDeaf => std::future::pending().await,
+            Fault::AtomWatchHearsOwnOnly => self.own.notified().await,
+            Fault::AtomWatchWakesOneOnly | Fault::AtomHintEarly => self.common.atoms.notified().await,
+            _ => {
+                let inner = match &mut self.inner {
+                    Some(inner) => inner,
+                    none => none.insert(self.atom.watch().await?),
+                };
+                inner.changed().await?;
+            }
+        }
+        if self.common.is(Fault::HintTakenByDroppedWait) {
+            tokio::time::sleep(Duration::from_micros(400)).await;
+        }
+        Ok(Wake::Changed)
     }
 }

@@ -229,17 +229,8 @@ impl Coordinator for Layer {
     }
 
     async fn watch(&self, keys: &[Key]) -> Result<Box<dyn Watcher>> {
-        let cuts = self.world().cuts();
-        if self.world().is(Mistake::LateWatch) {
-            let (inner, keys) = (Arc::clone(&self.inner), keys.to_vec());
-            let begun = tokio::spawn(async move {
-                tokio::time::sleep(LATE).await;
-                inner.watch(&keys).await
-            });
-            return Ok(Box::new(Watch { begun: Some(begun), inner: None, client: self.client.clone(), cuts }));
-        }
-        let inner = Some(self.client.read(self.inner.watch(keys)).await?);
-        Ok(Box::new(Watch { begun: None, inner, client: self.client.clone(), cuts }))
+        let (inner, keys) = (Arc::clone(&self.inner), keys.to_vec());
+        Watch::begin(&self.client, async move { inner.watch(&keys).await }).await
     }
 
     fn sessions(&self) -> Option<&dyn Sessions> {
@@ -261,11 +252,30 @@ impl Coordinator for Layer {
 }
 
 /// A watch, which may not have begun yet, or was made anew without a word.
-struct Watch {
+pub(super) struct Watch {
     begun: Option<tokio::task::JoinHandle<Result<Box<dyn Watcher>>>>,
     inner: Option<Box<dyn Watcher>>,
     client: Client,
     cuts: u64,
+}
+
+impl Watch {
+    pub(super) async fn begin(
+        client: &Client,
+        watch: impl Future<Output = Result<Box<dyn Watcher>>> + Send + 'static,
+    ) -> Result<Box<dyn Watcher>> {
+        let cuts = client.world.cuts();
+        let (begun, inner) = if client.world.is(Mistake::LateWatch) {
+            let begun = tokio::spawn(async move {
+                tokio::time::sleep(LATE).await;
+                watch.await
+            });
+            (Some(begun), None)
+        } else {
+            (None, Some(client.read(watch).await?))
+        };
+        Ok(Box::new(Self { begun, inner, client: client.clone(), cuts }))
+    }
 }
 
 #[async_trait]

@@ -89,10 +89,17 @@ const BREAKS: &[(Mistake, &[&str])] = &[
     ),
     (Mistake::ReceiveLimit, &["coordinator::a_read_of_many_large_records_is_answered"]),
     (Mistake::ChecksOfAFollower, &["coordinator::a_commit_that_only_checks_passes_on_nothing_old"]),
-    (Mistake::LateWatch, &["coordinator::a_watch_is_in_place_when_it_is_given"]),
+    (
+        Mistake::LateWatch,
+        &["coordinator::a_watch_is_in_place_when_it_is_given", "state_container::a_watch_is_in_place_when_it_is_given"],
+    ),
     (
         Mistake::SilentReconnect,
-        &["coordinator::a_watch_outlives_a_cut", "coordinator::a_watch_outlives_a_stalled_server"],
+        &[
+            "coordinator::a_watch_outlives_a_cut",
+            "coordinator::a_watch_outlives_a_stalled_server",
+            "state_container::a_watch_outlives_a_cut",
+        ],
     ),
     (Mistake::ReadInParts, &["coordinator::a_snapshot_never_shows_half_a_commit"]),
     (

