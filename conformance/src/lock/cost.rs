@@ -9,7 +9,8 @@ use crate::law::{Ctx, Failure, Outcome, laws, within};
 use crate::stm::bench::{SOON, eventually};
 
 laws! { "lock":
-    alone_it_is_two_commits,
+    alone_it_is_two_commits;
+    timed:
     a_handover_costs_the_same_for_any_number_of_waiters,
     a_request_costs_the_same_for_any_number_of_waiters,
     a_wait_for_a_notification_makes_no_requests,
