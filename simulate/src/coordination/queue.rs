@@ -230,18 +230,19 @@ impl Queue {
     /// Notes that somebody has a value, and checks that nobody else has it whose time is not over.
     fn note(&self, actor: &Actor, begun: Instant, probe: &Arc<LockGuard>, value: u64) {
         let now = Instant::now();
+        // It may have been handed out at any time since it was asked for, long ago if the client was stopped.
+        let until = begun + self.hidden;
         let mut seen = self.seen();
         seen.held.retain(|held| held.until > now && held.alive.strong_count() > 0);
         let has = |held: &&Holding| held.value == value && held.alive.upgrade().is_some_and(|probe| probe.is_held());
         if let Some(other) = seen.held.iter().find(has)
             && probe.is_held()
+            && until > now
             && !actor.world().has_clocks_ahead()
         {
             let what = format!("client {} and client {} have {value}", other.client + 1, actor.client + 1);
             actor.world().violation(format!("hidden: {what}, and neither's time is over"));
         }
-        // It may have been handed out at any time since it was asked for.
-        let until = begun + self.hidden;
         seen.held.push(Holding { value, client: actor.client, until, alive: Arc::downgrade(probe) });
     }
 
