@@ -5,7 +5,7 @@ use std::time::Duration;
 use avout_conformance::servers::{Redis, SENTINEL_SERVICE};
 use avout_core::ErrorKind;
 
-use crate::support::{Load, Outcome, Pair, Switch, at_last, hasty, lost, namespace, open};
+use crate::support::{Load, Outcome, Pair, Switch, at_last, hasty, lost, namespace, open, replicated};
 
 /// A replica is promoted that lacks the last commits: who has seen them is told once, who has not goes on, and
 /// nobody sees both histories.
@@ -17,16 +17,7 @@ pub(crate) async fn a_promotion_that_lost_commits_is_told_once() -> Outcome {
     let other = Pair::open(open(&url).await?, "pair").await?;
     assert_eq!(one.bump().await?, 1);
     assert_eq!(other.read().await?, 1);
-    redis.caught_up(1).await?;
-    at_last("the replica", async || {
-        let offset = async |node| {
-            let info = redis.command(node, &["INFO", "replication"]).await.ok()?;
-            let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)).map(|v| v.trim().to_owned());
-            field("master_repl_offset:")
-        };
-        (offset(0).await? == offset(1).await?).then_some(())
-    })
-    .await;
+    replicated(&redis, 1).await;
     // From here on the master is alone, and does not know.
     redis.promote(1).await?;
     for value in 2..=5 {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use avout_conformance::servers::{Redis, SENTINEL_SERVICE};
 use avout_core::{ErrorKind, Stm};
 
-use crate::support::{Outcome, Pair, Switch, at_last, estrange, hasty, namespace, open, within};
+use crate::support::{Outcome, Pair, Switch, at_last, estrange, hasty, namespace, open, replicated, within};
 
 /// How long a client may stay behind when the new master is ready.
 const BEHIND: Duration = Duration::from_secs(3);
@@ -77,6 +77,7 @@ pub(crate) async fn a_server_that_hangs_is_left_without_a_word() -> Outcome {
     let switch = Switch::to(redis.node(0).address()).await?;
     let pair = Pair::open(impatient(avout_redis::connect(&switch.url("timeout=1s")).await?), "pair").await?;
     assert_eq!(pair.bump().await?, 1);
+    replicated(&redis, 1).await;
     redis.node(0).pause().await?;
     redis.promote(1).await?;
     switch.lead(redis.node(1).address());
@@ -91,6 +92,7 @@ pub(crate) async fn a_master_without_replicas_is_left() -> Outcome {
     let switch = Switch::to(redis.node(0).address()).await?;
     let pair = Pair::open(hasty(avout_redis::connect(&switch.url("")).await?), "pair").await?;
     assert_eq!(pair.bump().await?, 1);
+    replicated(&redis, 1).await;
     redis.promote(1).await?;
     redis.replicate(2, 1).await?;
     let refused = pair.bump().await.expect_err("no replica is there");

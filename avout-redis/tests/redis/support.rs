@@ -261,6 +261,20 @@ pub(crate) async fn within<T>(limit: Duration, what: &str, future: impl Future<O
     }
 }
 
+/// Waits until a replica has all that the master, node 0, has.
+pub(crate) async fn replicated(redis: &Redis, replica: usize) {
+    at_last("the replica", async || {
+        let offset = async |node, name: &str| {
+            let info = redis.command(node, &["INFO", "replication"]).await.ok()?;
+            info.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok())
+        };
+        redis.caught_up(replica).await.ok()?;
+        let master = offset(0, "master_repl_offset:").await?;
+        (offset(replica, "slave_repl_offset:").await? >= master).then_some(())
+    })
+    .await;
+}
+
 /// Cuts a master from its replicas and sentinels, for ever, and from new clients. Clients that are connected stay so.
 pub(crate) async fn estrange(redis: &Redis, node: usize) -> Outcome {
     let free = avout_conformance::servers::free_port().to_string();
