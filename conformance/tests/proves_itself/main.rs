@@ -6,12 +6,13 @@ mod broken;
 mod engine;
 mod locks;
 mod mistakes;
+mod not_shown;
 mod promises;
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, RwLock};
 
 use avout_conformance::{Verdict, laws, run_law};
 use avout_core::Bug;
@@ -38,41 +39,33 @@ impl Break {
 /// How many laws are run at once: most of those that fail wait for what does not come.
 const AT_ONCE: usize = 8;
 
-/// How often what came out wrong is run again.
-const TRIES: usize = 3;
-
-/// Held by those who run many laws at once, and alone by who runs one by itself.
-static MACHINE: RwLock<()> = RwLock::new(());
-
-/// Runs each case, and gives those for which `wrong` says so, with how they ended. Many run at once, on a machine that may be slow: what
-/// came out wrong among them is run again by itself, and is wrong if it comes out so each time.
-fn run_all<C: Copy + Debug + Sync + Send>(
+/// Runs each case, many at once, and gives those for which `wrong` says so, with how they ended.
+fn run_all<C: Copy + Sync + Send>(
     cases: &[C],
     run: impl Fn(C) -> Verdict + Sync,
     wrong: impl Fn(&Verdict) -> bool + Sync,
 ) -> Vec<(C, Verdict)> {
-    let (next, suspects) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-    let shared = MACHINE.read().expect("no panic under the lock");
+    let (next, found) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
                 while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let verdict = run(*case);
                     if wrong(&verdict) {
-                        eprintln!("{case:?} is run again by itself: {verdict:?}");
-                        suspects.lock().expect("no panic under the lock").push(*case);
+                        found.lock().expect("no panic under the lock").push((*case, verdict));
                     }
                 }
             });
         }
     });
-    drop(shared);
-    let suspects = suspects.into_inner().expect("no panic under the lock");
-    let alone = |case| {
-        let _machine = MACHINE.write().expect("no panic under the lock");
-        (0..TRIES).map(|_| run(case)).take_while(|verdict| wrong(verdict)).nth(TRIES - 1).map(|verdict| (case, verdict))
-    };
-    suspects.into_iter().filter_map(alone).collect()
+    found.into_inner().expect("no panic under the lock")
+}
+
+/// Each case breaks its law.
+#[track_caller]
+fn assert_all_broken<C: Copy + Debug + Sync + Send>(cases: &[C], run: impl Fn(C) -> Verdict + Sync) {
+    let kept = run_all(cases, run, |verdict| verdict.failure().is_none());
+    assert!(kept.is_empty(), "laws that saw nothing: {kept:#?}");
 }
 
 /// Runs a law over what is broken.
@@ -83,8 +76,7 @@ fn run((broken, law): (Break, &str)) -> Verdict {
 /// Each of these breaks its law.
 #[track_caller]
 fn assert_broken(cases: &[(Break, &str)]) {
-    let kept = run_all(cases, run, |verdict| verdict.failure().is_none());
-    assert!(kept.is_empty(), "laws that saw nothing: {kept:#?}");
+    assert_all_broken(cases, run);
 }
 
 /// The wrapper without a fault keeps all laws: what breaks one is the fault.
@@ -103,5 +95,5 @@ fn each_law_is_broken_by_something() {
     let shown: BTreeSet<&str> = cases.chain(mistakes::names()).collect();
     let names: BTreeSet<String> = laws().map(|law| law.name()).collect();
     let idle: BTreeSet<&str> = names.iter().map(|name| &**name).filter(|name| !shown.contains(name)).collect();
-    assert_eq!(idle, engine::NOT_SHOWN.iter().copied().collect(), "what nothing breaks, and what is named as that");
+    assert_eq!(idle, not_shown::NOT_SHOWN.iter().copied().collect(), "what nothing breaks, and what is named as that");
 }
