@@ -8,6 +8,7 @@ use avout_core::{Error, ErrorKind, Key, Payload, Point, Realm, Result};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use crate::ahead;
 use crate::knobs::CoordinatorKnobs;
 use crate::link::{Link, Reply};
 use crate::records::Records;
@@ -43,7 +44,10 @@ impl SimCoordinator {
     }
 
     /// What a reply tells of an outcome: not always all that it could.
-    fn told(&self, outcome: CommitOutcome) -> CommitOutcome {
+    fn told(&self, mut outcome: CommitOutcome) -> CommitOutcome {
+        if self.link.is_ahead() {
+            ahead::outcome(&mut outcome);
+        }
         let CommitOutcome::Conflict(mut conflict) = outcome else {
             return outcome;
         };
@@ -134,7 +138,11 @@ impl Coordinator for SimCoordinator {
             });
             snapshot
         };
-        self.ask(|| format!("read of {}", names(keys)), apply).await?
+        let mut snapshot = self.ask(|| format!("read of {}", names(keys)), apply).await??;
+        if self.link.is_ahead() {
+            ahead::snapshot(keys, &mut snapshot);
+        }
+        Ok(snapshot)
     }
 
     /// Some requests of a client in the same process are answered at once.

@@ -52,6 +52,7 @@
 //! });
 //! ```
 
+mod ahead;
 mod coordination;
 mod coordinator;
 pub mod history;

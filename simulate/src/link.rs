@@ -13,6 +13,8 @@ pub(crate) struct Link {
     world: World,
     /// `None`: nothing goes wrong on it, and nothing takes time.
     client: Option<usize>,
+    /// The client's clock runs ahead.
+    ahead: bool,
 }
 
 /// What a caller learns of a request.
@@ -38,11 +40,20 @@ enum Fate {
 
 impl Link {
     pub(crate) fn sure(world: World) -> Self {
-        Self { world, client: None }
+        Self { world, client: None, ahead: false }
     }
 
     pub(crate) fn of(world: World, client: usize) -> Self {
-        Self { world, client: Some(client) }
+        Self { world, client: Some(client), ahead: false }
+    }
+
+    /// The way of a client whose clock runs ahead.
+    pub(crate) fn with_clock_ahead(self) -> Self {
+        Self { ahead: true, ..self }
+    }
+
+    pub(crate) fn is_ahead(&self) -> bool {
+        self.ahead
     }
 
     pub(crate) fn is_sure(&self) -> bool {

@@ -27,6 +27,7 @@ const LONGEST: Duration = Duration::from_secs(24 * 3600);
 #[derive(Clone)]
 #[must_use = "a simulation does nothing until it is run"]
 pub struct Simulation {
+    first: u64,
     schedules: u64,
     threads: usize,
     only: Option<String>,
@@ -59,9 +60,15 @@ impl fmt::Display for Failure {
 }
 
 impl Simulation {
-    /// This many schedules, with the seeds from 0 on.
+    /// This many schedules, with the seeds from 0 on, or from [`first_seed`](Self::first_seed).
     pub fn new(schedules: u64) -> Self {
-        Self { schedules, threads: 1, only: None, changes: Changes::default() }
+        Self { first: 0, schedules, threads: 1, only: None, changes: Changes::default() }
+    }
+
+    /// Begins with this seed.
+    pub fn first_seed(mut self, seed: u64) -> Self {
+        self.first = seed;
+        self
     }
 
     /// Spreads the schedules over this many threads. Each schedule has one.
@@ -76,10 +83,10 @@ impl Simulation {
         self
     }
 
-    /// Sets up those clients whose clocks run ahead, in schedules that have such: they take the living for dead, as one does that
-    /// sees others stand still. They end with the faults.
-    pub fn clocks_ahead(mut self, f: impl Fn(StmBuilder) -> StmBuilder + Send + Sync + 'static) -> Self {
-        self.changes.ahead = Some(Arc::new(f));
+    /// Has the clocks of some clients run ahead, in some schedules: they take the living for dead, as one does that sees others stand
+    /// still. They end with the faults.
+    pub fn clocks_ahead(mut self) -> Self {
+        self.changes.clocks_ahead = true;
         self
     }
 
@@ -111,7 +118,7 @@ impl Simulation {
         }
         let failed = match from_env("AVOUT_SEED") {
             Some(seed) => self.find_among(seed..seed + 1, &test),
-            None => self.find_among(0..self.schedules, &test),
+            None => self.find(&test),
         };
         if let Some(failure) = failed {
             panic!("{failure}");
@@ -124,7 +131,7 @@ impl Simulation {
         F: Fn(World) -> Fut + Send + Sync,
         Fut: Future<Output = Result<()>>,
     {
-        self.find_among(0..self.schedules, &test)
+        self.find_among(self.first..self.first + self.schedules, &test)
     }
 
     /// The story of one schedule, whether it fails or not.

@@ -9,6 +9,7 @@ use avout_core::backend::{
 use avout_core::protocol::{Realm, State, Version};
 use avout_core::{Error, ErrorKind, Key, Result, Revision};
 
+use crate::ahead;
 use crate::link::{Link, Reply};
 
 /// A store's server.
@@ -198,7 +199,10 @@ impl VersionedStateContainer for Container {
     async fn state_at(&self, version: &Version) -> Result<Option<State>> {
         let version = *version;
         let read = move |values: &Values, key: &Key| values.held().refs.get(key)?.get(&version).cloned();
-        self.ask("read a value of", read).await
+        Ok(match self.ask("read a value of", read).await? {
+            Some(State::Bytes(bytes)) if self.link.is_ahead() => Some(State::Bytes(ahead::value(&self.key, &bytes))),
+            state => state,
+        })
     }
 
     async fn set_state_at(&self, version: &Version, value: State) -> Result<()> {

@@ -31,7 +31,7 @@ pub(crate) type Configure = Arc<dyn Fn(StmBuilder) -> StmBuilder + Send + Sync>;
 #[derive(Clone, Default)]
 pub(crate) struct Changes {
     pub(crate) configure: Option<Configure>,
-    pub(crate) ahead: Option<Configure>,
+    pub(crate) clocks_ahead: bool,
     pub(crate) wrap: Option<Wrap>,
 }
 
@@ -201,8 +201,17 @@ impl World {
         Arc::new(SimStore::new(Arc::clone(&self.0.stores[number]), link.clone()))
     }
 
-    fn client(&self, link: Link, process: Option<&Process>) -> Stm {
+    fn client(&self, mut link: Link, process: Option<&Process>) -> Stm {
         let Inner { records, sessions, knobs, changes, .. } = &*self.0;
+        let (seed, id) = (self.draw(u64::MAX), u128::from(self.draw(u64::MAX)));
+        if let Some(process) = process
+            && changes.clocks_ahead
+            && self.fault(knobs.clocks_ahead)
+        {
+            process.tell("has a clock that runs ahead");
+            lock(&self.0.ahead).push(process.clone());
+            link = link.with_clock_ahead();
+        }
         let servers = (Arc::clone(records), Arc::clone(sessions));
         let mut coordinator: Arc<dyn Coordinator> =
             Arc::new(SimCoordinator::new(servers, &knobs.coordinator, link.clone()));
@@ -213,8 +222,8 @@ impl World {
         let mut builder = Stm::builder(coordinator, self.store(0, &link))
             // Hints are not lost here, and to look without one would only make a schedule longer.
             .look_every(Duration::from_secs(24 * 3600))
-            .seed(self.draw(u64::MAX))
-            .client_id(u128::from(self.draw(u64::MAX)))
+            .seed(seed)
+            .client_id(id)
             .cache_bytes(knobs.cache_bytes)
             .session_ttl(knobs.session_ttl)
             .deadline(knobs.deadline.filter(|_| !link.is_sure()));
@@ -224,13 +233,6 @@ impl World {
         if let Some(configure) = &changes.configure {
             builder = configure(builder);
         }
-        if let (Some(process), Some(ahead)) = (process, &changes.ahead)
-            && self.fault(knobs.clocks_ahead)
-        {
-            process.tell("has a clock that runs ahead");
-            lock(&self.0.ahead).push(process.clone());
-            builder = ahead(builder);
-        }
         let stm = builder.build();
         stm.attach(&second);
         stm
@@ -238,7 +240,7 @@ impl World {
 
     /// Whether a client's clock may have run ahead of those of the others.
     pub(crate) fn has_clocks_ahead(&self) -> bool {
-        self.0.changes.ahead.is_some() && self.0.knobs.clocks_ahead > 0.0
+        self.0.changes.clocks_ahead && self.0.knobs.clocks_ahead > 0.0
     }
 
     /// Starts a client in a process of its own, which may be killed at any await: all it has is dropped, and `life` is
