@@ -16,9 +16,6 @@ pub mod protocol;
 
 pub use backend::{Coordinator, LostCommits, Store};
 pub use coordination::*;
-#[cfg(feature = "planted-bugs")]
-#[doc(hidden)]
-pub use engine::Bug;
 #[cfg(feature = "failpoints")]
 pub use engine::failpoints;
 pub use engine::{Config, Isolation, Role, Skipped, Stats, SweepReport};

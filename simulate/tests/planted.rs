@@ -1,4 +1,5 @@
-//! The simulation finds mistakes: each of these is planted, and found in time.
+//! The simulation finds mistakes of what is between the engine and its coordinator: each of these is made, and found in time. Mistakes
+//! of the engine are beside, in `mutants.rs`.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,8 +10,8 @@ use async_trait::async_trait;
 use avout_core::backend::history::Losses;
 use avout_core::backend::{Coordinator, CoordinatorCapabilities, Page, Sessions, Wake, Watcher};
 use avout_core::protocol::{Commit, CommitOutcome, Entry, Floor, Record, Resolution, Snapshot};
-use avout_core::{Bug, Error, ErrorKind, Key, Point, Result, Revision};
-use avout_simulate::{Failure, Simulation, World, workload};
+use avout_core::{Error, ErrorKind, Key, Point, Result, Revision};
+use avout_simulate::{Failure, Simulation, workload};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
@@ -19,17 +20,8 @@ const SCHEDULES: u64 = 5_000;
 
 /// Looks for a mistake, which must be told as this, whatever else it may be told as before.
 fn found(simulation: Simulation, kind: &str) {
-    found_by(workload, simulation, kind);
-}
-
-/// The same with another test than the usual one.
-fn found_by<F, Fut>(test: F, simulation: Simulation, kind: &str)
-where
-    F: Fn(World) -> Fut + Copy + Send + Sync,
-    Fut: Future<Output = Result<()>>,
-{
-    let first = simulation.find(test).unwrap_or_else(|| panic!("it was not found"));
-    let found = simulation.only(kind).find(test).unwrap_or_else(|| panic!("it was not found as {kind}"));
+    let first = simulation.find(workload).unwrap_or_else(|| panic!("it was not found"));
+    let found = simulation.only(kind).find(workload).unwrap_or_else(|| panic!("it was not found as {kind}"));
     let Failure { seed, message, shortest, story } = found;
     println!("schedule {}: {}", first.seed, first.message);
     println!("schedule {seed}: {message}");
@@ -37,12 +29,8 @@ where
     assert!(shortest.starts_with(kind), "{shortest}");
 }
 
-fn simulation() -> Simulation {
-    Simulation::new(SCHEDULES)
-}
-
 fn wrapped<C: Coordinator>(wrapper: impl Fn(Arc<dyn Coordinator>) -> C + Send + Sync + 'static) -> Simulation {
-    simulation().wrap(move |inner| Arc::new(wrapper(inner)))
+    Simulation::new(SCHEDULES).wrap(move |inner| Arc::new(wrapper(inner)))
 }
 
 /// A commit without its checks: what was read and not written may have changed.
@@ -76,20 +64,6 @@ fn history_with_a_gap() {
     found(simulation, "G-single in an attempt");
 }
 
-/// An entry newer than the read point, used with no look at what was read before: a body sees two moments.
-#[test]
-fn snapshot_not_extended() {
-    let simulation = simulation().configure(|stm| stm.planted(Bug::SnapshotNotExtended));
-    found(simulation, "G-single");
-}
-
-/// A key that was commuted and read, and is not checked: the body relied on a value that has changed.
-#[test]
-fn commute_unchecked_though_read() {
-    let simulation = simulation().configure(|stm| stm.planted(Bug::CommuteUnchecked));
-    found(simulation, "G-single");
-}
-
 /// A watch that is told of a commit before it is made: it tells what is never committed, or forgets what is.
 #[test]
 fn watch_told_before_the_commit() {
@@ -101,72 +75,6 @@ fn watch_told_before_the_commit() {
 fn floor_unchecked() {
     let unchecked: fn(&mut Commit) = |commit| commit.checks.retain(|check| check.key != Floor::key());
     found(wrapped(move |inner| Changed { inner, change: unchecked, known: false }), "dangling");
-}
-
-/// A sweep that deletes values without having raised the floor: an attempt that wrote one commits.
-#[test]
-fn floor_not_raised() {
-    found(simulation().configure(|stm| stm.planted(Bug::FloorNotRaised)), "dangling");
-}
-
-/// A sweep that goes by records which it read before it raised the floor: one may point at the value by then.
-#[test]
-fn records_read_before_the_floor_was_raised() {
-    found(simulation().configure(|stm| stm.planted(Bug::RecordsReadFirst)), "dangling");
-}
-
-/// A sweep that removes a tombstone whatever there is by then: it may be a ref that was made again.
-#[test]
-fn tombstone_removed_as_it_is() {
-    found(simulation().configure(|stm| stm.planted(Bug::RemovedAsIs)), "removed");
-}
-
-/// Removals that do not take turns: one that is late removes a ref that was made again, and has the revision that the
-/// tombstone had.
-#[test]
-fn removals_without_turns() {
-    found_by(one_ref_again_and_again, simulation().configure(|stm| stm.planted(Bug::TurnIgnored)), "removed");
-}
-
-/// The same with turns breaks nothing.
-#[test]
-fn removals_with_turns() {
-    assert!(simulation().find(one_ref_again_and_again).is_none());
-}
-
-/// One client makes a ref, changes it and destroys it, again and again, and three sweep.
-async fn one_ref_again_and_again(world: World) -> Result<()> {
-    let pause = async |world: &World| tokio::time::sleep(Duration::from_millis(world.draw(30))).await;
-    for _ in 0..3 {
-        let own = world.clone();
-        world.spawn(move |stm| {
-            let world = own.clone();
-            async move {
-                for _ in 0..10 {
-                    pause(&world).await;
-                    let _ = stm.sweep().await;
-                }
-            }
-        });
-    }
-    let own = world.clone();
-    world.spawn(move |stm| {
-        let world = own.clone();
-        async move {
-            for n in 0..16_u64 {
-                // What fails is made up for by the next round.
-                let Ok(r) = stm.create_or_open_ref("/v", n).await else { continue };
-                for _ in 0..world.draw(3) {
-                    pause(&world).await;
-                    let _ = r.alter(|n| n + 1).await;
-                }
-                pause(&world).await;
-                let _ = r.destroy().await;
-            }
-        }
-    });
-    world.finish().await;
-    Ok(())
 }
 
 /// Changes commits on their way, and may claim to know how a commit ended whose reply was lost.

@@ -14,7 +14,6 @@ use super::hub::{Claim, Hub};
 use super::rules::{Claimant, Holders, Line, Waiting, observed, responsible};
 use super::session::{Dead, Session, record};
 use crate::backend::time::{sleep_until, timeout_at};
-use crate::engine::planted::Bug;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handles::{Own, Stm, Tx};
 use crate::protocol::{Heartbeat, Key, SessionId};
@@ -255,8 +254,7 @@ impl Barrier {
                 }
                 here.line.waiting.push(Waiting { who, take: 0, seat: 0, label: String::new() });
                 let round = here.round;
-                let early = usize::from(self.hub.makes(Bug::BarrierEarly));
-                let last = (here.line.waiting.len() + early) as u64 >= u64::from(here.parties);
+                let last = here.line.waiting.len() as u64 >= u64::from(here.parties);
                 if last {
                     self.passed.put(&tx, round).await?;
                     here.round += 1;

@@ -14,7 +14,6 @@ use super::rules::{Claimant, Line, Waiting};
 use super::session::{Session, seat};
 use crate::backend::time::{sleep_until, timeout_at};
 use crate::engine::closed;
-use crate::engine::planted::Bug;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handles::Own;
 use crate::protocol::{Key, SessionId};
@@ -54,9 +53,7 @@ impl Gate {
     /// # Cancel safety
     /// The request is a task of its own: whoever asked may go away at any time, and what was granted meanwhile is given back.
     pub(super) async fn acquire(&self, request: Request, patience: Patience) -> Result<Option<Hold>> {
-        if !self.hub.makes(Bug::AcquireNested) {
-            self.hub.engine.begin("acquire")?;
-        }
+        self.hub.engine.begin("acquire")?;
         let wait = !matches!(patience, Patience::Now);
         let (reply, granted) = oneshot::channel();
         let (stop, stopped) = watch::channel(());
@@ -225,9 +222,6 @@ async fn obtain(
                         Confirmed::No => before = Some(who),
                         Confirmed::Stopped => return Ok(None),
                     },
-                    Ok(Waited::Granted(_) | Waited::Ended) if hub.makes(Bug::RequestLostWithSession) => {
-                        return Err(lost(&gate.key));
-                    }
                     // A grant that comes after the session has ended is none.
                     Ok(Waited::Granted(_) | Waited::Ended) => {
                         hub.lose(&session);
@@ -360,12 +354,7 @@ impl Hold {
     /// Gives it back, and waits until that is done.
     pub(super) async fn release(self) -> Result<()> {
         self.gate().hub.engine.begin("release")?;
-        let Inner { gate, claim, .. } = &*self.inner;
-        if gate.hub.makes(Bug::ReleaseDropped) {
-            let kept = self.inner.claim().take();
-            tokio::task::yield_now().await;
-            *claim.lock().unwrap_or_else(PoisonError::into_inner) = kept;
-        }
+        let gate = &self.inner.gate;
         let Some(task) = self.inner.give_back() else {
             // Only a close gives back what has a guard.
             return Err(closed().at(&gate.key).during("release"));
@@ -459,9 +448,6 @@ impl GiveBack for Inner {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        if self.gate().hub.makes(Bug::DropKeeps) {
-            std::mem::forget(self.inner.claim().take());
-        }
         drop(self.inner.give_back());
     }
 }

@@ -11,7 +11,6 @@ use super::lock::{Lock, LockGuard};
 use super::rules::{Claimant, Holders, Line, Waiting};
 use super::session::{Dead, Session};
 use crate::backend::time::timeout_at;
-use crate::engine::planted::Bug;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handles::{Own, Tx};
 use crate::protocol::{Heartbeat, Key, SessionId};
@@ -159,10 +158,7 @@ impl Condition {
             let before = parked.waiting.len();
             let notified: Vec<Waiting> = parked.waiting.drain(..parked.waiting.len().min(most)).collect();
             let count = notified.len();
-            match hub.makes(Bug::NotifiedStay) {
-                true => parked.waiting.extend(notified),
-                false => open.line.waiting.extend(notified),
-            }
+            open.line.waiting.extend(notified);
             if parked.waiting.len() < before {
                 self.put(&tx, parked).await?;
             }
@@ -178,7 +174,6 @@ impl Condition {
         self.check(&guard)?;
         let (reply, done) = oneshot::channel();
         let (stop, stopped) = watch::channel(());
-        let deadline = deadline.filter(|_| !self.gate.hub.makes(Bug::WaitEndless));
         let task = task::try_id();
         self.gate.hub.spawn(drive(self.clone(), guard.0, task, deadline, Stop { reply, stopped }));
         let done = self.gate.hub.wait_for(done, |waited| self.tell(task, waited)).await;

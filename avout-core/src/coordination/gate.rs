@@ -6,7 +6,6 @@ use tokio::task;
 use super::hub::Hub;
 use super::rules::{Claimant, Held, Holders, Line, Waiting, advance, evict, observed, responsible};
 use super::session::{Dead, Session, seat};
-use crate::engine::planted::Bug;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handles::{Own, Tx};
 use crate::protocol::{Heartbeat, Key, SessionId};
@@ -359,7 +358,7 @@ impl Gate {
             .transact_soon(async |tx| {
                 let open = self.open(&tx, &[]).await?;
                 let used = !open.holders.held.is_empty() || !open.line.waiting.is_empty();
-                if used && !self.hub.makes(Bug::DestroyAnyway) {
+                if used {
                     let message = "it is held or waited for: destroy it when nobody uses it";
                     return Err(Error::new(ErrorKind::Contended, message).at(&self.key));
                 }
@@ -379,49 +378,21 @@ impl Open<'_> {
 
     /// Grants what is free to those first in the line.
     pub(super) fn advance(&mut self) -> Vec<Waiting> {
-        let hub = &self.gate.hub;
-        if hub.makes(Bug::LockForAll) {
-            return self.advance_all();
-        }
-        if hub.makes(Bug::LastFirst) {
-            self.line.waiting.reverse();
-        }
         let before = self.holders.grants;
         // Whatever was granted before was granted by an earlier commit, by a number that was not larger than its point. So numbers
         // grow though the record was removed in between, and though the store has lost the last commits.
-        if !hub.makes(Bug::TokensBeginAgain) {
-            self.holders.grants = before.max(self.tx.0.attempt().read_point.unwrap_or_default().number());
-        }
-        if hub.makes(Bug::TokensStand) {
-            self.holders.grants = 0;
-        }
-        let granted = advance(&mut self.holders, &mut self.line, hub.at_once(GRANTED_AT_ONCE));
+        self.holders.grants = before.max(self.tx.0.attempt().read_point.unwrap_or_default().number());
+        let granted = advance(&mut self.holders, &mut self.line, self.gate.hub.at_once(GRANTED_AT_ONCE));
         if granted.is_empty() {
             self.holders.grants = before;
         }
-        if hub.makes(Bug::LastFirst) {
-            self.line.waiting.reverse();
-        }
-        granted
-    }
-
-    /// Grants what all in the line have asked for, whoever holds it: the mistake of a lock that is none.
-    fn advance_all(&mut self) -> Vec<Waiting> {
-        let (mut held, mut granted) = (std::mem::take(&mut self.holders.held), Vec::new());
-        while !self.line.waiting.is_empty() {
-            granted.append(&mut advance(&mut self.holders, &mut self.line, 1));
-            held.append(&mut self.holders.held);
-        }
-        self.holders.held = held;
         granted
     }
 
     /// Writes what has changed, and wakes those who were granted something.
     pub(super) async fn close(self, granted: Vec<Waiting>) -> Result<()> {
         let engine = &self.gate.hub.engine;
-        let untold = self.gate.hub.makes(Bug::GrantUntold);
-        let told = granted.iter().filter(|_| !untold);
-        let seats: Vec<_> = told.map(|to| (seat(engine, to.who.session(), to.seat), to.who)).collect();
+        let seats: Vec<_> = granted.iter().map(|to| (seat(engine, to.who.session(), to.seat), to.who)).collect();
         if !seats.is_empty() {
             self.tx.0.see(&seats.iter().map(|(seat, _)| seat.key()).collect::<Vec<_>>()).await?;
         }

@@ -1,5 +1,4 @@
 use super::claim::{Hold, lost};
-use crate::engine::planted::Bug;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handles::Tx;
 
@@ -47,9 +46,6 @@ impl Tx {
     pub async fn require<G: Guard>(&self, guard: &G) -> Result<()> {
         let hold = guard.held().0;
         let gate = hold.gate();
-        if gate.hub.makes(Bug::RequireIgnored) {
-            return Ok(());
-        }
         if gate.hub.engine.client != self.0.engine.client {
             let message = "the guard was acquired with another client than the one that runs the transaction";
             return Err(Error::new(ErrorKind::Misuse, message).at(&gate.key).during("require"));

@@ -10,7 +10,6 @@ use super::holdings::{Holdings, told};
 use super::session::{Dead, Observer, Session, record};
 use super::sights::Sights;
 use crate::backend::time::{sleep, sleep_until, timeout, timeout_at};
-use crate::engine::planted::{self, Bug};
 use crate::engine::{Engine, Options, run};
 use crate::error::{Error, ErrorKind, Result};
 use crate::handles::{Companion, Stm, Tx};
@@ -106,11 +105,6 @@ impl Hub {
             state.seats - 1
         });
         Claim { hub: Arc::clone(self), ticket: self.tickets.fetch_add(1, Ordering::Relaxed), seat }
-    }
-
-    /// Whether this client makes this mistake.
-    pub(super) fn makes(&self, bug: Bug) -> bool {
-        planted::is(&self.engine.config, bug)
     }
 
     /// Runs a transaction for as long as it takes.
@@ -230,7 +224,6 @@ impl Hub {
         let turns = self.turns();
         if let Some(native) = self.engine.coordinator.sessions()
             && session.is_doubtful(turns)
-            && !self.makes(Bug::SessionUndoubted)
         {
             if !self.engine.until(None, || native.renew(session.id, session.ttl)).await? {
                 return Ok(false);
@@ -243,7 +236,6 @@ impl Hub {
     /// Enters a session in a transaction that will rely on it. `false`: it has ended. `begun`: what
     /// [`has_begun`](Session::has_begun) said before the transaction.
     pub(super) async fn enter(&self, session: &Session, begun: bool, tx: &Tx) -> Result<bool> {
-        let begun = begun || (self.makes(Bug::BegunMeanwhile) && session.has_begun());
         match self.engine.coordinator.sessions() {
             Some(_) => Ok(session.is_alive()),
             None => session.enter(begun, tx).await,
@@ -315,9 +307,6 @@ impl Hub {
     pub(super) async fn look_at(&self, sessions: &[SessionId]) -> Result<(Vec<Dead>, Duration)> {
         const AT_ONCE: usize = 256;
         let (mut dead, mut tick) = (Vec::new(), self.tick());
-        if self.makes(Bug::DeadStay) {
-            return Ok((dead, tick));
-        }
         for some in sessions.chunks(self.at_once(AT_ONCE)) {
             let (mut found, shortest) = self.look_at_some(some).await?;
             dead.append(&mut found);
@@ -344,8 +333,7 @@ impl Hub {
                 Ok(found)
             })
             .await?;
-        let hours = Duration::from_secs(if self.makes(Bug::LivingTakenForDead) { 36_000 } else { 0 });
-        Ok(self.observer.judge(asked + hours, found, self.tick() * 8))
+        Ok(self.observer.judge(asked, found, self.tick() * 8))
     }
 
     /// Runs a task that goes on when the runtime ends from which it was started.
@@ -404,9 +392,6 @@ impl Hub {
 impl Companion for Hub {
     fn close(&self) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(async move {
-            if self.makes(Bug::CloseAtOnce) {
-                return;
-            }
             self.holdings.give_back();
             // The sender is in `self`, so it is not gone.
             let _ = self.busy.subscribe().wait_for(|busy| *busy == 0).await;
@@ -427,11 +412,7 @@ impl Companion for Hub {
 
 /// Keeps a session alive while anything is claimed in it, and notices when it is not. `due`: when the first sign of life is to be sent.
 async fn beat(hub: Arc<Hub>, session: Arc<Session>, mut due: Instant) {
-    let lose = || {
-        if !hub.makes(Bug::LossUnnoticed) {
-            hub.lose(&session);
-        }
-    };
+    let lose = || hub.lose(&session);
     loop {
         tokio::select! {
             biased;

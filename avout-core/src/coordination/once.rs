@@ -6,7 +6,6 @@ use serde::de::DeserializeOwned;
 use super::buckets::{Bucket, Done, IN_BUCKET, Settings, bucket_of, buckets, some};
 use super::gate::own_key;
 use super::hub::Hub;
-use crate::engine::planted::Bug;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handles::{Body, Codec, MessagePack, Own, Stm, Tx, Value};
 use crate::protocol::Key;
@@ -137,9 +136,7 @@ impl Once {
                 // One that holds more, since there were more buckets before, comes to that little by little.
                 let beyond = (done.done.len() + 1).saturating_sub(IN_BUCKET).min(FORGOTTEN_AT_ONCE);
                 done.done.drain(..beyond);
-                if !self.hub.makes(Bug::OnceForgotten) {
-                    done.done.push(Done { id: id.clone(), result: encoded });
-                }
+                done.done.push(Done { id: id.clone(), result: encoded });
                 bucket.put(&tx, done).await?;
                 Ok(result)
             })

@@ -232,12 +232,6 @@ impl Attempt {
         if let Some((write, known)) = touched.write.as_ref().and_then(|write| Some((write, write.known()?))) {
             return write.shown_to(cell, known.ok_or_else(|| absent(&cell.key))?);
         }
-        self.show_seen(cell, read)
-    }
-
-    /// The same, whatever the body has set.
-    pub(crate) fn show_seen(&mut self, cell: &Cell, read: bool) -> Result<Shown> {
-        let touched = self.keys.entry(&cell.key);
         touched.read |= read;
         if let Some(write @ Write { action: Action::Commute { provisional, .. }, .. }) = &touched.write {
             return write.shown_to(cell, provisional);

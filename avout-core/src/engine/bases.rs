@@ -7,7 +7,6 @@ use super::attempt::Action;
 use super::floor::KnownFloor;
 use super::options::Isolation;
 use super::plan::Plan;
-use super::planted::{self, Bug};
 use super::prepare::apply;
 use super::read::{Loaded, lost_value};
 use crate::error::{ErrorKind, Result};
@@ -16,7 +15,7 @@ use crate::protocol::{Key, Payload, Point};
 impl Engine {
     /// Takes away bases that were assumed and not read: an error may not rest on them. Whether there were any.
     pub(super) fn doubts_bases(&self, plan: &mut Plan) -> bool {
-        !planted::is(&self.config, Bug::BasesUndoubted) && plan.doubt_bases()
+        plan.doubt_bases()
     }
 
     /// Reads the records that are written without having been read, and the floor along with them if it is not known. Gives the

@@ -12,7 +12,6 @@ use super::floor::KnownFloor;
 use super::merge::{Entered, Merged, Told};
 use super::options::Isolation;
 use super::plan::Plan;
-use super::planted::{self, Bug};
 use super::precedence::First;
 use super::prepare::{Prewritten, validate};
 use super::queue::{Ticket, leave};
@@ -84,18 +83,11 @@ impl Engine {
         isolation: Isolation,
         run: &mut Standing,
     ) -> Result<Ended> {
-        let isolation = match planted::is(&self.config, Bug::SnapshotChecksReads) {
-            true => Isolation::Serializable,
-            false => isolation,
-        };
-        let mut plan = match Plan::of(attempt, isolation) {
+        let plan = match Plan::of(attempt, isolation) {
             Ok(plan) if plan.writes.is_empty() => return Ok(Ended::Committed(None)),
             Ok(plan) => self.check_writes().map(|()| plan)?,
             Err(key) => return Ok(Ended::Lost { key, primed: None }),
         };
-        if planted::is(&self.config, Bug::CommuteUnchecked) {
-            plan.uncheck_commutes();
-        }
         match self.commit_at_once(plan, attempt, run) {
             Ok(ended) => Ok(ended),
             Err(plan) => self.commit_merged_or_alone(plan, attempt, isolation, run).await,
@@ -163,7 +155,7 @@ impl Engine {
         // In memory a commit is shorter than what it takes to merge it with others. And an error of one that has read something is
         // to be held against that.
         let alone = self.capabilities.in_process || attempt.known().next().is_some();
-        if alone || planted::is(&self.config, Bug::Apart) {
+        if alone {
             return Box::pin(self.commit_plan(plan, attempt, isolation, run));
         }
         match self.merger.enter(&plan, run.deadline) {
@@ -203,12 +195,9 @@ impl Engine {
         // What is seen from here on is seen under this one: should it be raised meanwhile, the commit must not go by a later one.
         let mut floor = attempt.floor.take().or_else(|| self.floor.get());
         if !plan.has_bases()
-            && !planted::is(&self.config, Bug::LeftForgotten)
             && let Some(floor) = &floor
         {
-            plan.assume_bases(|left, history| {
-                (left == floor && history == attempt.history) || planted::is(&self.config, Bug::LeftOutlivesFloor)
-            });
+            plan.assume_bases(|left, history| left == floor && history == attempt.history);
         }
         for repeated in 0.. {
             if !plan.has_bases()
@@ -233,13 +222,8 @@ impl Engine {
                 return Ok(Ended::Lost { key, primed: None });
             }
             let valid = valued.and_then(|_| validate(&plan));
-            if let Err(error) = valid
-                && !planted::is(&self.config, Bug::ValidatorsSkipped)
-            {
+            if let Err(error) = valid {
                 return Box::pin(self.refuse(error, &plan, attempt, floor.as_ref(), deadline)).await;
-            }
-            if planted::is(&self.config, Bug::FloorTakenLate) {
-                floor = self.floor.get();
             }
             // A read brought it along, if nothing before did: at the latest that of the bases.
             let floor = floor.clone().unwrap_or(KnownFloor { epoch: 0, revision: None });
@@ -266,9 +250,7 @@ impl Engine {
             let mut commit = Commit { checks: plan.checks(), puts: prepared.puts, deletes: Vec::new() };
             // Of a slot that was never written only the floor tells that it was not retired meanwhile.
             let new_slot = lease.as_ref().is_some_and(Lease::is_new);
-            if (version.is_some() || new_slot || !self.capabilities.unique_revisions)
-                && !planted::is(&self.config, Bug::FloorUnchecked)
-            {
+            if version.is_some() || new_slot || !self.capabilities.unique_revisions {
                 commit.checks.push(Check { key: Floor::key(), revision: floor.revision.clone() });
             }
             commit.puts.extend(lease.as_ref().map(Lease::put));
@@ -321,7 +303,7 @@ impl Engine {
                     if repeated == 0 && !self.capabilities.in_process {
                         plan.leave_bases((&floor, attempt.history), &commit, &done, &*self.coordinator);
                     }
-                    if let Some(sent) = sent.filter(|_| !planted::is(&self.config, Bug::HandOverLost)) {
+                    if let Some(sent) = sent {
                         leave(
                             &run.tickets,
                             plan.left((sent, attempt.history), floor, commit, done, &*self.coordinator),

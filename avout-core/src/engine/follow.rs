@@ -2,7 +2,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::options::Options;
-use super::planted::{self, Bug};
 use super::read::{Loaded, lost_value};
 use super::run::run;
 use super::{Cell, Engine, Position, lost_commits};
@@ -66,9 +65,7 @@ impl Follower {
                 let loaded = load(&self.engine, &self.cell, &payload).await;
                 self.tell_losses()?;
                 self.waiting.pop_front();
-                if !planted::is(&self.engine.config, Bug::ToldAgain) {
-                    self.told = point;
-                }
+                self.told = point;
                 let new = match loaded? {
                     Loaded::Value(value) => Some(value),
                     Loaded::Absent => None,
@@ -79,8 +76,7 @@ impl Follower {
                     }
                 };
                 let old = std::mem::replace(&mut self.last, new.clone());
-                let skipped =
-                    std::mem::take(&mut self.skipped) && !planted::is(&self.engine.config, Bug::SkippedUnsaid);
+                let skipped = std::mem::take(&mut self.skipped);
                 return Ok(Followed { old, new, point, skipped });
             }
             if !self.look {

@@ -13,7 +13,6 @@ use super::attempt::{Action, Attempt, Write};
 use super::commit::{Ended, Standing};
 use super::options::Isolation;
 use super::plan::Plan;
-use super::planted::{self, Bug};
 use super::send::GRACE;
 use super::time::latest;
 use super::{Cell, Engine, Function};
@@ -238,9 +237,6 @@ impl Lead {
     /// The lead's own commit is over: those who wait are committed in a task of its own, since it is many
     /// transactions' business and must not end with one of them.
     pub(super) fn done(self, engine: &Arc<Engine>) {
-        if planted::is(&engine.config, Bug::WaitersForgotten) {
-            return std::mem::forget(self);
-        }
         let waiting = self.take();
         if !waiting.is_empty() {
             let tasks = &engine.config.tasks;
@@ -281,10 +277,6 @@ impl Engine {
                 (Operation { cell, functions, stage }, told)
             })
             .unzip();
-        let operations = match planted::is(&self.config, Bug::MergedTwice) {
-            true => [&operations[..], &operations[..]].concat(),
-            false => operations,
-        };
         let merged = Arc::new(Merged { operations, steps: Mutex::default() });
         let function: Function = Arc::new({
             let merged = Arc::clone(&merged);
@@ -296,12 +288,7 @@ impl Engine {
         let mut standing = Standing { merged: Some(Arc::clone(&merged)), ..Standing::new(deadline) };
         let ended = self.commit_plan(plan, &mut Attempt::default(), Isolation::Serializable, &mut standing).await;
 
-        let mut steps = std::mem::take(&mut *merged.steps());
-        if planted::is(&self.config, Bug::RefusalShared) && steps.iter().any(|step| matches!(step, Step::Refused(_))) {
-            let refused = || Step::Refused(Error::new(ErrorKind::Rejected, "the error of another one"));
-            steps.iter_mut().for_each(|step| *step = refused());
-        }
-        let mut steps = steps.into_iter();
+        let mut steps = std::mem::take(&mut *merged.steps()).into_iter();
         for told in told {
             let tell = match (&ended, steps.next()) {
                 (Ok(Ended::Committed(Some(point))), Some(Step::Applied)) => Told::Committed(*point),

@@ -29,7 +29,6 @@ mod nested;
 mod options;
 mod ping;
 mod plan;
-pub(crate) mod planted;
 mod precedence;
 mod prepare;
 mod queue;
@@ -64,8 +63,6 @@ pub(crate) use follow::{Followed, Follower};
 pub(crate) use losses::{Position, lost_commits, tells_of_lost_commits};
 pub(crate) use options::Options;
 pub use options::{Config, Isolation};
-#[cfg(feature = "planted-bugs")]
-pub use planted::Bug;
 pub(crate) use read::{Loaded, absent, lost_value};
 pub(crate) use run::run;
 pub use stats::Stats;
@@ -86,7 +83,6 @@ use janitor::Janitor;
 use leases::Leases;
 use losses::LossLog;
 use merge::Merger;
-use planted::Bug as Planted;
 use precedence::Precedence;
 use queue::Queues;
 use slots::Slots;
@@ -142,7 +138,7 @@ impl Engine {
         heartbeats: Arc<dyn Coder>,
     ) -> Arc<Self> {
         let capabilities = coordinator.capabilities().clone();
-        let readonly = (config.readonly || capabilities.readonly) && !planted::is(&config, Planted::ReadonlyForgotten);
+        let readonly = config.readonly || capabilities.readonly;
         let coordinator: Arc<dyn Coordinator> = if readonly { Arc::new(ReadOnly(coordinator)) } else { coordinator };
         let home = readable(home, readonly);
         // Memory is copied by a fork; connections and threads are not.
@@ -249,9 +245,6 @@ impl Engine {
             let message = format!("{} keys are read at once, and the coordinator takes {limit}", keys.len());
             return Err(Error::new(ErrorKind::TooLarge, message));
         }
-        if planted::is(&self.config, Planted::ReadsTwice) {
-            self.coordinator.read(keys, at).await?;
-        }
         self.until(deadline, || {
             self.stats.read();
             self.coordinator.read(keys, at)
@@ -317,7 +310,7 @@ impl Engine {
     /// Whether something whose outcome is unknown is to be done once more: what begins by looking whether it is done. Pauses
     /// before that.
     pub(crate) async fn looks_again(&self, error: &Error, tries: u32, deadline: Option<Instant>) -> bool {
-        if error.kind() != ErrorKind::OutcomeUnknown || planted::is(&self.config, Planted::OpeningNotRepeated) {
+        if error.kind() != ErrorKind::OutcomeUnknown {
             return false;
         }
         tracing::debug!(%error, tries, "the outcome is unknown, looking again");
@@ -334,7 +327,6 @@ impl Engine {
 
     /// The deadline of an operation on a handle.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let deadline = self.config.deadline.filter(|_| !planted::is(&self.config, Planted::DeadlineIgnored));
-        time::deadline(Instant::now(), deadline)
+        time::deadline(Instant::now(), self.config.deadline)
     }
 }

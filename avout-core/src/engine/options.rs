@@ -51,10 +51,6 @@ pub struct Config {
     /// How what goes on in the background is run.
     #[doc(hidden)]
     pub tasks: Tasks,
-    /// A mistake to make, for tests that must find it.
-    #[cfg(feature = "planted-bugs")]
-    #[doc(hidden)]
-    pub planted: Option<super::planted::Bug>,
 }
 
 impl Default for Config {
@@ -72,8 +68,6 @@ impl Default for Config {
             client: None,
             look_every: Duration::from_secs(5),
             tasks: Tasks::default(),
-            #[cfg(feature = "planted-bugs")]
-            planted: None,
         }
     }
 }

@@ -6,7 +6,6 @@ use tokio::time::Instant;
 
 use super::janitor::Garbage;
 use super::plan::{Plan, Planned};
-use super::planted::{self, Bug};
 use super::{Action, Cell, Engine};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Commit, Key, Payload, Put, Record, Shared, State, Succession, Version};
@@ -181,13 +180,7 @@ impl Engine {
                 error.at(&value.cell.key)
             })
         };
-        if planted::is(&self.config, Bug::StoresInTurn) {
-            for value in &prewritten.values {
-                write(value).await?;
-            }
-        } else {
-            try_join_all(prewritten.values.iter().map(write)).await?;
-        }
+        try_join_all(prewritten.values.iter().map(write)).await?;
         Ok(prewritten)
     }
 }

@@ -17,7 +17,6 @@ use super::attempt::Primed;
 use super::commit::{Ended, Standing};
 use super::floor::KnownFloor;
 use super::plan::Plan;
-use super::planted::{self, Bug};
 use crate::backend::time::timeout_at;
 use crate::protocol::{Entry, Key, Point};
 
@@ -166,10 +165,7 @@ impl Engine {
                 Err(_) => {
                     let ahead = u32::try_from(ticket.queue.users.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
                     let patience = self.backoff.commit_time().saturating_mul(COMMITS_EACH.saturating_mul(ahead));
-                    let mut until = Instant::now() + patience.clamp(LEAST_PATIENCE, MOST_PATIENCE);
-                    if planted::is(&self.config, Bug::QueueEndless) || planted::is(&self.config, Bug::TurnKept) {
-                        until += planted::ENDLESS;
-                    }
+                    let until = Instant::now() + patience.clamp(LEAST_PATIENCE, MOST_PATIENCE);
                     let until = deadline.map_or(until, |deadline| until.min(deadline));
                     let turn = timeout_at(until, Arc::clone(&ticket.queue.turn).lock_owned());
                     match self.closing.race(turn).await {
@@ -178,10 +174,6 @@ impl Engine {
                     }
                 }
             };
-            if planted::is(&self.config, Bug::TurnKept) {
-                std::mem::forget(turn);
-                continue;
-            }
             ticket.turn = Some(turn);
             tickets.push(ticket);
         }

@@ -5,7 +5,6 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::attempt::{Attempt, Plan, Shown};
-use super::planted::{self, Bug};
 use super::tx::TxInner;
 use super::{Cell, Engine};
 use crate::error::{Error, ErrorKind, Result};
@@ -117,15 +116,6 @@ impl TxInner {
                 return Err(attempt.doom(&asked[0]));
             }
             attempt.floor.get_or_insert(floor);
-            if planted::is(&self.engine.config, Bug::SnapshotNotExtended) {
-                attempt.read_point = None;
-            }
-            if planted::is(&self.engine.config, Bug::HistoryUnused)
-                && let Some(read) = attempt.read_point
-                && snapshot.entries.iter().flatten().any(|entry| entry.point > read)
-            {
-                return Err(attempt.doom(&asked[0]));
-            }
             let admitted = match self.engine.capabilities.native_snapshots {
                 true => attempt.admit_native(asked, wanted, generation, snapshot),
                 false => attempt.admit(asked, wanted, generation, snapshot, &mut extend)?,
@@ -154,9 +144,6 @@ impl TxInner {
                 return Ok(false);
             };
             self.engine.stats.read();
-            if planted::is(&self.engine.config, Bug::SnapshotNotExtended) {
-                attempt.read_point = None;
-            }
             if attempt.admit(asked, wanted, generation, snapshot, &mut extend)? {
                 return Ok(true);
             }
@@ -172,12 +159,12 @@ impl TxInner {
         let unwritten: SmallVec<[&Key; 16]> = {
             let mut attempt = self.attempt();
             attempt.check_running()?;
-            let written = |key: &Key| self.has_written(&attempt, key);
-            let unwritten: SmallVec<_> = cells.iter().map(|cell| &cell.key).filter(|key| !written(key)).collect();
+            let keys = cells.iter().map(|cell| &cell.key);
+            let unwritten: SmallVec<_> = keys.filter(|key| !attempt.is_written(key)).collect();
             if self.engine.capabilities.in_process && self.see_now(&mut attempt, unwritten.iter().copied())? {
                 let mut shown = Vec::with_capacity(cells.len());
                 for cell in cells {
-                    match self.show(&mut attempt, cell, read)? {
+                    match attempt.show(cell, read)? {
                         Shown::Value(value) => shown.push(value),
                         Shown::Payload(_) => break,
                     }
@@ -210,26 +197,14 @@ impl TxInner {
         .await
     }
 
-    /// Whether the body has set this key, or destroyed it.
-    fn has_written(&self, attempt: &Attempt, key: &Key) -> bool {
-        attempt.is_written(key) && !planted::is(&self.engine.config, Bug::OwnWritesUnseen)
-    }
-
-    fn show(&self, attempt: &mut Attempt, cell: &Cell, read: bool) -> Result<Shown> {
-        match planted::is(&self.engine.config, Bug::OwnWritesUnseen) {
-            true => attempt.show_seen(cell, read),
-            false => attempt.show(cell, read),
-        }
-    }
-
     /// The value of one cell as the body sees it, which it comes to know.
     pub(crate) async fn one(&self, cell: &Arc<Cell>) -> Result<Shared> {
         self.check_own(cell)?;
         if self.engine.capabilities.in_process {
             let mut attempt = self.attempt();
             attempt.check_running()?;
-            if (self.has_written(&attempt, &cell.key) || self.see_now(&mut attempt, std::iter::once(&cell.key))?)
-                && let Shown::Value(value) = self.show(&mut attempt, cell, true)?
+            if (attempt.is_written(&cell.key) || self.see_now(&mut attempt, std::iter::once(&cell.key))?)
+                && let Shown::Value(value) = attempt.show(cell, true)?
             {
                 return Ok(value);
             }
@@ -243,7 +218,7 @@ impl TxInner {
         let shown = {
             let mut attempt = self.attempt();
             attempt.check_running()?;
-            self.show(&mut attempt, cell, read)?
+            attempt.show(cell, read)?
         };
         match shown {
             Shown::Payload(Payload::Inline(bytes)) => {
@@ -320,7 +295,7 @@ impl TxInner {
 
     /// Refuses a cell that another client made.
     pub(crate) fn check_own(&self, cell: &Cell) -> Result<()> {
-        if cell.client == self.engine.client || planted::is(&self.engine.config, Bug::OthersRefsTaken) {
+        if cell.client == self.engine.client {
             return Ok(());
         }
         let message = "this ref was opened with another client: open it with the one that runs the transaction";

@@ -13,7 +13,6 @@ use super::commit::{Ended, Standing};
 use super::floor::KnownFloor;
 use super::leases::LONGEST_LEASE;
 use super::plan::Plan;
-use super::planted::{self, Bug};
 use super::queue::Left;
 use super::time::by;
 use crate::backend::time::timeout_at;
@@ -276,9 +275,6 @@ impl Engine {
     /// Waits if others have reserved what the plan is about to write: until it changes, or the lease passes. `Some`: it
     /// changed, and the plan is lost. What is only checked is not waited for: that takes nothing away from who has reserved it.
     pub(super) async fn yield_to_reservations(&self, plan: &mut Plan, run: &mut Standing) -> Result<Option<Ended>> {
-        if [Bug::ReservationIgnored, Bug::Unfair].iter().any(|bug| planted::is(&self.config, *bug)) {
-            return Ok(None);
-        }
         let mut before = Vec::new();
         loop {
             let (mut awaited, mut until) = (Vec::new(), Instant::now());
@@ -293,9 +289,6 @@ impl Engine {
             }
             before.clone_from(&awaited);
             tracing::debug!(key = %awaited[0].0, "reserved by another transaction, waiting");
-            if planted::is(&self.config, Bug::ReservationEndless) {
-                until += planted::ENDLESS;
-            }
             let until = run.deadline.map_or(until, |deadline| until.min(deadline));
             let Some(left) = self.changed_by(awaited, until, run.deadline).await? else { return Ok(None) };
             if let Some(key) = plan.stale_by(&left) {

@@ -10,14 +10,13 @@ use super::attempt::{AbortHook, Attempt, Phase, Primed};
 use super::commit::{Ended, Standing};
 use super::nested::{in_body, refuse_nested};
 use super::options::Options;
-use super::planted::{self, Bug};
 use super::precedence::First;
 use super::queue::{find_left, hand_over, hold_all};
 use super::time::{by, deadline};
 use super::tx::TxInner;
 use super::wait::Awaited;
 use crate::error::{Error, ErrorKind, Result};
-use crate::protocol::{Holder, Key, Point};
+use crate::protocol::{Holder, Key};
 
 /// Runs `body` until an attempt of it commits, or gives up.
 pub(crate) async fn run<T, E, F, Fut>(engine: &Arc<Engine>, options: Options, body: F) -> Result<T, E>
@@ -94,12 +93,6 @@ impl<'a> Runner<'a> {
     fn new(engine: &'a Arc<Engine>, options: Options) -> Self {
         let mut standing = Standing::new(None);
         let mut options = options;
-        if planted::is(&engine.config, Bug::DeadlineIgnored) {
-            options.deadline = None;
-        }
-        if planted::is(&engine.config, Bug::AttemptsUnlimited) {
-            options.max_attempts = None;
-        }
         standing.wanted = options.wanted.take();
         standing.deadline = deadline(standing.begun, options.deadline);
         let (lost_on, longest) = (Vec::new(), Duration::ZERO);
@@ -141,16 +134,12 @@ impl<'a> Runner<'a> {
             return Ok(self.again(attempt));
         }
         match std::mem::replace(&mut attempt.phase, Phase::Ended) {
-            Phase::Doomed { .. } if ok && self.makes(Bug::DoomForgotten) => self.commit(&mut attempt).await,
             Phase::Doomed { key } => {
                 let wrote = attempt.keys.iter().any(|(_, touched)| touched.write.is_some());
                 Box::pin(self.lost(attempt, key, None, wrote)).await
             }
             Phase::Retry => Box::pin(self.wait(attempt)).await,
             Phase::Running | Phase::Ended if !ok => {
-                if self.makes(Bug::CommitHooksAnyway) {
-                    std::mem::take(&mut attempt.on_commit).into_iter().for_each(|hook| hook(Point::default()));
-                }
                 self.abort(attempt);
                 self.abort_all();
                 self.release(&[]).await;
@@ -161,11 +150,6 @@ impl<'a> Runner<'a> {
     }
 
     async fn commit(&mut self, attempt: &mut Attempt) -> Result<Next> {
-        let wasted = self.attempts == 1 && self.makes(Bug::AttemptWasted);
-        let first = attempt.keys.iter().next().filter(|_| wasted).map(|(key, _)| key.clone());
-        if let Some(key) = first {
-            return Box::pin(self.lost(std::mem::take(attempt), key, None, true)).await;
-        }
         let written = match self.standing.reserved.is_empty() {
             true => Vec::new(),
             false => attempt.written().cloned().collect(),
@@ -186,11 +170,7 @@ impl<'a> Runner<'a> {
             }
             Ok(Ended::Lost { .. }) if self.is_outlived() => Ok(self.again(std::mem::take(attempt))),
             Ok(Ended::Lost { key, primed }) => Box::pin(self.lost(std::mem::take(attempt), key, primed, true)).await,
-            Err(_) if self.makes(Bug::ErrorSwallowed) => Ok(Next::Return),
-            Err(mut error) => {
-                if error.kind() == ErrorKind::OutcomeUnknown && self.makes(Bug::UnknownToldAsFailure) {
-                    error = Error::new(ErrorKind::Unavailable, "taken for a failure");
-                }
+            Err(error) => {
                 if error.kind() != ErrorKind::OutcomeUnknown {
                     self.abort(std::mem::take(attempt));
                 }
@@ -291,7 +271,7 @@ impl<'a> Runner<'a> {
     /// and others came first all the same.
     async fn queue(&mut self, keys: Vec<Key>) -> bool {
         let engine = self.engine;
-        if self.makes(Bug::QueueSkipped) || self.makes(Bug::Unfair) || hold_all(&self.standing.tickets, keys.iter()) {
+        if hold_all(&self.standing.tickets, keys.iter()) {
             return false;
         }
         self.standing.tickets.clear();
@@ -312,9 +292,6 @@ impl<'a> Runner<'a> {
         self.standing.first = None;
         self.abort(attempt);
         self.release(&[]).await;
-        if self.makes(Bug::RetryAtOnce) {
-            return Ok(Next::RunAgain);
-        }
         let changed = self.engine.wait_for_change(awaited, self.standing.deadline).await;
         match changed {
             Ok(primed) => {
@@ -349,20 +326,12 @@ impl<'a> Runner<'a> {
 
     /// Gives an attempt up.
     fn abort(&self, attempt: Attempt) {
-        if !self.makes(Bug::AbortHooksSkipped) {
-            run_all(attempt.on_abort);
-        }
+        run_all(attempt.on_abort);
     }
 
     fn abort_all(&mut self) {
         let hooks = std::mem::take(&mut self.options.on_abort);
-        if !self.makes(Bug::AbortHooksSkipped) {
-            run_all(hooks);
-        }
-    }
-
-    fn makes(&self, bug: Bug) -> bool {
-        planted::is(&self.engine.config, bug)
+        run_all(hooks);
     }
 
     fn timeout(&self) -> Error {

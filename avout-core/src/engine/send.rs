@@ -3,7 +3,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::floor::KnownFloor;
-use super::planted::{self, Bug};
 use super::prepare::unknown_outcome;
 use super::slots::Lease;
 use super::{Engine, failpoints};
@@ -78,10 +77,6 @@ impl Engine {
             }
             Err(error) if error.kind() == ErrorKind::OutcomeUnknown => {
                 tracing::warn!(%error, "the reply to a commit was lost, finding out");
-                if planted::is(&self.config, Bug::FenceSkipped) {
-                    lease.into_iter().for_each(Lease::abandon);
-                    return Ok(Sent::NotCommitted(error));
-                }
                 // As long again, if the reply itself was waited for till now.
                 let late = late.map(|late| late.max(Instant::now() + GRACE));
                 Box::pin(self.closing.last_work(self.find_out(error, lease, floor, late))).await

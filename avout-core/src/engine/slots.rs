@@ -6,7 +6,6 @@ use std::sync::{Mutex, PoisonError};
 use tokio::time::Instant;
 
 use super::Engine;
-use super::planted::{self, Bug};
 use super::time::by;
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{
@@ -64,10 +63,10 @@ impl Slots {
         Lease { slots: self, slot: Some(slot) }
     }
 
-    /// Takes out the free slots whose commits were all answered; with `doubted` those too where a reply was lost.
-    fn take_answered(&self, doubted: bool) -> Vec<Delete> {
+    /// Takes out the free slots whose commits were all answered.
+    fn take_answered(&self) -> Vec<Delete> {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let (answered, other) = free.drain(..).partition(|slot| slot.open.is_none() && (doubted || !slot.doubted));
+        let (answered, other) = free.drain(..).partition(|slot| slot.open.is_none() && !slot.doubted);
         *free = other;
         let answered: Vec<Slot> = answered;
         answered.into_iter().filter_map(|slot| Some(Delete { key: slot.key, revision: slot.revision? })).collect()
@@ -172,7 +171,7 @@ impl Engine {
                 lease.abandon();
                 continue;
             }
-            if slot.epoch != epoch && !planted::is(&self.config, Bug::SlotKept) {
+            if slot.epoch != epoch {
                 lease.abandon();
                 continue;
             }
@@ -227,7 +226,7 @@ impl Engine {
     /// Removes the slots that this client needs no more. One in which a reply was lost is left to the sweeper: its first
     /// commit expected the key to be absent, and may come late.
     pub(super) async fn give_back_slots(&self) {
-        let mut slots = self.slots.take_answered(planted::is(&self.config, Bug::LateForgotten));
+        let mut slots = self.slots.take_answered();
         while !slots.is_empty() {
             let some = slots.split_off(slots.len() - slots.len().min(self.capabilities.max_keys.max(1)));
             let commit = Commit { deletes: some, ..Commit::default() };

@@ -8,7 +8,6 @@ use tokio::time::Instant;
 use super::Engine;
 use super::attempt::{Attempt, Primed};
 use super::losses::Position;
-use super::planted::{self, Bug};
 use crate::backend::time::{sleep, sleep_until, timeout_at};
 use crate::backend::{StateContainer, Wake, Watcher};
 use crate::error::{Error, ErrorKind, Result};
@@ -164,9 +163,6 @@ struct Watching {
 impl Watcher for Watching {
     async fn changed(&mut self) -> Result<Wake> {
         let Self { hints, engine, losses, look_every, next_look } = self;
-        if planted::is(&engine.config, Bug::HintsTrusted) {
-            return engine.closing.race(hints.next(engine)).await?;
-        }
         let changed = async {
             tokio::select! {
                 biased;

@@ -9,7 +9,6 @@ use super::watches::Watches;
 use super::{Change, Value, Verdict, cloned, validate};
 use crate::backend::{CasOutcome, StateContainer, Watcher};
 use crate::engine::failpoints::{self, Failpoint};
-use crate::engine::planted::{self, Bug};
 use crate::engine::{Cell, Combiner, Engine, Fate, Part, Position, by, lost_commits};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Key, Revision, Shared, State};
@@ -270,7 +269,7 @@ impl AtomCore {
             error.with_effort(lost + 1, begun.elapsed())
         };
         // In memory a write is shorter than what it takes to combine it with others.
-        let mut alone = self.cell.store.capabilities().in_process || self.makes(Bug::Apart);
+        let mut alone = self.cell.store.capabilities().in_process;
         for lost in 0.. {
             let written = match alone {
                 true => self.write_alone(&decide, deadline).await?,
@@ -325,9 +324,6 @@ impl AtomCore {
                     own = Some(lead);
                 }
                 Part::Write { lead, revision, new, out } => {
-                    if self.makes(Bug::SwapOnOldValue) {
-                        lead.publish(&self.existing(deadline).await?.0);
-                    }
                     return Ok(match self.set_if(Some(revision), &new, deadline).await? {
                         CasOutcome::Set(revision) => {
                             lead.done(&self.engine.config.tasks, revision, &self.cell, &self.container);
@@ -340,12 +336,8 @@ impl AtomCore {
                 Part::Joined { out, place } => {
                     match closing.last_work(closing.race(place.fate(deadline))).await.unwrap_or(Fate::Unknown) {
                         Fate::Done => return out.map(Together::Written),
-                        Fate::Lost if self.makes(Bug::SwapLossHidden) => return out.map(Together::Written),
                         Fate::Lost => {}
                         Fate::Late => return Ok(Together::Late),
-                        Fate::Failed if self.makes(Bug::SwapFailureShared) => {
-                            return Err(Error::new(ErrorKind::Unavailable, "the error of another one"));
-                        }
                         Fate::Failed => return Ok(Together::Failed),
                         Fate::Unknown => {
                             let message = "it was written together with others, and the reply to that did not come";
@@ -365,10 +357,6 @@ impl AtomCore {
             }
         }
         unreachable!("the loop above has no end but a return")
-    }
-
-    fn makes(&self, bug: Bug) -> bool {
-        planted::is(&self.engine.config, bug)
     }
 
     /// Reads, decides and writes by compare-and-set; `None`: another process came between.

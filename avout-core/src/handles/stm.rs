@@ -454,14 +454,6 @@ impl StmBuilder {
         self
     }
 
-    /// Has the client make a mistake, for tests that must find it.
-    #[cfg(feature = "planted-bugs")]
-    #[doc(hidden)]
-    pub fn planted(mut self, bug: crate::engine::Bug) -> Self {
-        self.config.planted = Some(bug);
-        self
-    }
-
     /// The client. It makes no request.
     pub fn build(self) -> Stm {
         let heartbeats =

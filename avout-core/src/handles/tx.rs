@@ -2,7 +2,6 @@ use std::sync::Arc;
 
 use super::refs::{cells, values};
 use super::{Ref, Refs, Value, cloned, typed};
-use crate::engine::planted::{self, Bug};
 use crate::engine::{Action, Function, TxInner};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Point, Shared};
@@ -155,11 +154,8 @@ impl Tx {
         A: Future<Output = Result<T>>,
         B: Future<Output = Result<T>>,
     {
-        let mut saved = self.0.attempt().save();
+        let saved = self.0.attempt().save();
         let done = first(self.clone()).await;
-        if planted::is(&self.0.engine.config, Bug::BranchKept) {
-            saved = self.0.attempt().save();
-        }
         let resumed = self.0.attempt().resume(saved);
         let Some(on_abort) = resumed else {
             return done;

@@ -1,7 +1,7 @@
 //! Laws of backends, and the faults that break them.
 
+use crate::assert_broken;
 use crate::broken::Fault;
-use crate::{Break, assert_broken};
 
 /// Each fault with the laws that it must break.
 const BREAKS: &[(Fault, &[&str])] = &[
@@ -312,8 +312,8 @@ const BREAKS: &[(Fault, &[&str])] = &[
 ];
 
 /// Each fault with each of its laws.
-pub(crate) fn cases() -> impl Iterator<Item = (Break, &'static str)> {
-    BREAKS.iter().flat_map(|(fault, names)| names.iter().map(|name| (Break::Backend(*fault), *name)))
+pub(crate) fn cases() -> impl Iterator<Item = (Fault, &'static str)> {
+    BREAKS.iter().flat_map(|(fault, names)| names.iter().map(|name| (*fault, *name)))
 }
 
 /// Each fault breaks each law that is named for it.

@@ -1,11 +1,12 @@
-//! The suite proves itself: each broken backend, and each mistake that is planted in the engine, breaks the laws that are named
-//! for it, and each law is broken by something. So are the mistakes that authors of backends make, over real backends.
+//! The suite proves itself: each broken backend breaks the laws that are named for it, and each law is broken by something. So are the
+//! mistakes that authors of backends make, over real backends. Mistakes of the engine are `mutants/*.patch`, for `scripts/mutants`.
 
 mod backends;
 mod broken;
 mod engine;
 mod locks;
 mod mistakes;
+mod mutants;
 mod not_shown;
 mod promises;
 
@@ -15,26 +16,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use avout_conformance::{Verdict, laws, run_law};
-use avout_core::Bug;
 use broken::{Broken, Fault};
-
-/// What is broken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Break {
-    /// The backend, in this way.
-    Backend(Fault),
-    /// The engine, in this way.
-    Engine(Bug),
-}
-
-impl Break {
-    fn fixture(self) -> Broken {
-        match self {
-            Self::Backend(fault) => Broken::new(fault),
-            Self::Engine(bug) => Broken::new(Fault::Nothing).planted(bug),
-        }
-    }
-}
 
 /// How many laws are run at once: most of those that fail wait for what does not come.
 const AT_ONCE: usize = 8;
@@ -68,14 +50,14 @@ fn assert_all_broken<C: Copy + Debug + Sync + Send>(cases: &[C], run: impl Fn(C)
     assert!(kept.is_empty(), "laws that saw nothing: {kept:#?}");
 }
 
-/// Runs a law over what is broken.
-fn run((broken, law): (Break, &str)) -> Verdict {
-    run_law(broken.fixture(), law)
+/// Runs a law over a backend with this fault.
+fn run((fault, law): (Fault, &str)) -> Verdict {
+    run_law(Broken::new(fault), law)
 }
 
 /// Each of these breaks its law.
 #[track_caller]
-fn assert_broken(cases: &[(Break, &str)]) {
+fn assert_broken(cases: &[(Fault, &str)]) {
     assert_all_broken(cases, run);
 }
 
@@ -83,7 +65,7 @@ fn assert_broken(cases: &[(Break, &str)]) {
 #[test]
 fn no_fault_breaks_no_law() {
     let names: Vec<String> = laws().map(|law| law.name()).collect();
-    let cases: Vec<_> = names.iter().map(|name| (Break::Backend(Fault::Nothing), &**name)).collect();
+    let cases: Vec<_> = names.iter().map(|name| (Fault::Nothing, &**name)).collect();
     let broken = run_all(&cases, run, |verdict| matches!(verdict, Verdict::Failed(_)));
     assert!(broken.is_empty(), "{broken:#?}");
 }
@@ -92,8 +74,10 @@ fn no_fault_breaks_no_law() {
 #[test]
 fn each_law_is_broken_by_something() {
     let cases = backends::cases().chain(promises::cases()).chain(engine::cases()).map(|case| case.1);
-    let shown: BTreeSet<&str> = cases.chain(mistakes::names()).collect();
+    let shown: BTreeSet<String> = cases.chain(mistakes::names()).map(str::to_owned).chain(mutants::laws()).collect();
     let names: BTreeSet<String> = laws().map(|law| law.name()).collect();
-    let idle: BTreeSet<&str> = names.iter().map(|name| &**name).filter(|name| !shown.contains(name)).collect();
+    let unknown: Vec<_> = shown.difference(&names).collect();
+    assert!(unknown.is_empty(), "no laws: {unknown:?}");
+    let idle: BTreeSet<&str> = names.difference(&shown).map(|name| &**name).collect();
     assert_eq!(idle, not_shown::NOT_SHOWN.iter().copied().collect(), "what nothing breaks, and what is named as that");
 }

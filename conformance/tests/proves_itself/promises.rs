@@ -3,14 +3,13 @@
 use std::collections::BTreeSet;
 
 use crate::broken::Fault;
-use crate::{Break, assert_broken, run, run_all};
+use crate::{assert_broken, run, run_all};
 use avout_conformance::Verdict;
-use avout_core::Bug;
 
 /// A promise, what breaks it, and who sees that.
 struct Promise {
     name: &'static str,
-    broken: Break,
+    broken: Fault,
     /// Each law, and why it sees it.
     seen_by: &'static [(&'static str, &'static str)],
 }
@@ -18,7 +17,7 @@ struct Promise {
 const PROMISES: &[Promise] = &[
     Promise {
         name: "lost write: each second commit is acknowledged and not made",
-        broken: Break::Backend(Fault::LostWrite),
+        broken: Fault::LostWrite,
         seen_by: &[
             ("coordinator::an_acknowledged_commit_is_read_by_all", "it reads each key back after its commit"),
             ("coordinator::no_increment_is_lost", "it compares the count with the number of acknowledged increments"),
@@ -28,7 +27,7 @@ const PROMISES: &[Promise] = &[
     },
     Promise {
         name: "stale read: each second read of the same keys gives what the client has read before",
-        broken: Break::Backend(Fault::StaleRead),
+        broken: Fault::StaleRead,
         seen_by: &[
             ("coordinator::an_acknowledged_commit_is_read_by_all", "it reads the same key again after each commit"),
             ("state_container::what_is_set_is_read_by_all", "it reads the state again after each set"),
@@ -40,7 +39,7 @@ const PROMISES: &[Promise] = &[
     },
     Promise {
         name: "unchecked read set: a commit compares what it writes, and not what was only read",
-        broken: Break::Backend(Fault::ChecksIgnored),
+        broken: Fault::ChecksIgnored,
         seen_by: &[
             ("coordinator::a_failing_check_alone_conflicts", "its commit has a check that must fail, and nothing else"),
             ("coordinator::write_skew_is_impossible_with_checks", "both commits check what the other one writes"),
@@ -54,7 +53,7 @@ const PROMISES: &[Promise] = &[
     },
     Promise {
         name: "torn commit: the first put can be seen, and kept, without the others",
-        broken: Break::Backend(Fault::TornCommit),
+        broken: Fault::TornCommit,
         seen_by: &[
             (
                 "coordinator::a_snapshot_never_shows_half_a_commit",
@@ -70,7 +69,7 @@ const PROMISES: &[Promise] = &[
     },
     Promise {
         name: "repeated commit: the commit before this one arrives a second time, whatever is there",
-        broken: Break::Backend(Fault::RepeatedCommit),
+        broken: Fault::RepeatedCommit,
         seen_by: &[
             ("coordinator::no_increment_is_lost", "an old count comes back over a newer one"),
             ("coordinator::each_put_changes_the_revision", "the record changes with no put of the law's"),
@@ -79,7 +78,7 @@ const PROMISES: &[Promise] = &[
     },
     Promise {
         name: "early watch: the hint comes before the commit is made, and none after it",
-        broken: Break::Backend(Fault::EarlyWatchOnly),
+        broken: Fault::EarlyWatchOnly,
         seen_by: &[
             ("coordinator::no_hint_comes_before_its_change", "it reads when it is told, and the change must be there"),
             (
@@ -91,7 +90,7 @@ const PROMISES: &[Promise] = &[
     },
     Promise {
         name: "lost watch: no hint comes",
-        broken: Break::Backend(Fault::LostWatch),
+        broken: Fault::LostWatch,
         seen_by: &[
             ("coordinator::a_watch_sees_another_clients_commit", "it waits for the hint of one commit"),
             ("coordinator::the_last_of_many_changes_is_seen", "it waits for a hint after the last commit"),
@@ -101,7 +100,7 @@ const PROMISES: &[Promise] = &[
     },
     Promise {
         name: "reused version: a client's values all have one name, and each takes the place of the one before",
-        broken: Break::Backend(Fault::VersionReused),
+        broken: Fault::VersionReused,
         seen_by: &[
             (
                 "versioned_state_container::versions_that_differ_in_one_part_are_kept_apart",
@@ -115,12 +114,12 @@ const PROMISES: &[Promise] = &[
     },
     Promise {
         name: "reused revision: a record that is as it was before has the revision of then",
-        broken: Break::Backend(Fault::RevisionsByContent),
+        broken: Fault::RevisionsByContent,
         seen_by: &[("coordinator::each_put_changes_the_revision", "it puts the same record twice")],
     },
     Promise {
         name: "forgotten slot: a commit is kept without the slot that would tell of it",
-        broken: Break::Backend(Fault::SlotForgotten),
+        broken: Fault::SlotForgotten,
         seen_by: &[
             (
                 "stm::a_commit_lost_after_it_took_effect_is_not_repeated",
@@ -136,7 +135,7 @@ const PROMISES: &[Promise] = &[
     },
     Promise {
         name: "swallowed error: what the store refused is answered as done",
-        broken: Break::Backend(Fault::ConflictSwallowed),
+        broken: Fault::ConflictSwallowed,
         seen_by: &[
             ("coordinator::a_put_on_an_old_revision_conflicts", "its commit must be refused"),
             (
@@ -150,21 +149,10 @@ const PROMISES: &[Promise] = &[
             ("stm::attempts_are_limited", "a transaction that loses each attempt returns as if it had committed"),
         ],
     },
-    Promise {
-        name: "swallowed error: the client takes a commit's error for success, as the original did",
-        broken: Break::Engine(Bug::ErrorSwallowed),
-        seen_by: &[
-            (
-                "stm::a_refusal_of_the_coordinator_comes_back",
-                "the coordinator refuses each commit, with an error that must come back",
-            ),
-            ("stm::a_refused_value_is_rejected_with_all_else", "a validator's refusal must come back"),
-        ],
-    },
 ];
 
 /// Each broken promise with each of its laws.
-pub(crate) fn cases() -> impl Iterator<Item = (Break, &'static str)> {
+pub(crate) fn cases() -> impl Iterator<Item = (Fault, &'static str)> {
     PROMISES.iter().flat_map(|promise| promise.seen_by.iter().map(|(law, _)| (promise.broken, *law)))
 }
 
@@ -179,7 +167,7 @@ fn a_broken_promise_is_seen() {
 #[test]
 fn the_laws_of_promises_pass_where_none_is_broken() {
     let names: BTreeSet<&str> = cases().map(|(_, law)| law).collect();
-    let cases: Vec<_> = names.into_iter().map(|law| (Break::Backend(Fault::Nothing), law)).collect();
+    let cases: Vec<_> = names.into_iter().map(|law| (Fault::Nothing, law)).collect();
     let others = run_all(&cases, run, |verdict| *verdict != Verdict::Passed);
     assert!(others.is_empty(), "{others:#?}");
 }

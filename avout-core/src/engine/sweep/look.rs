@@ -1,12 +1,11 @@
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
-use super::super::planted::{self, Bug};
 use super::found::Found;
 use super::sessions::Sessions;
 use super::{AT_ONCE, Engine, KnownFloor, SweepReport};
 use crate::backend::page::Walk;
 use crate::error::Result;
-use crate::protocol::{Entry, Floor, Key, Payload, Point, Realm, Revision, SlotState, Turn, Version};
+use crate::protocol::{Entry, Floor, Key, Payload, Point, Realm, Revision, SlotState, Turn};
 
 /// What a sweep saw before it raised the floor.
 pub(super) struct Look {
@@ -19,8 +18,6 @@ pub(super) struct Look {
     pub(super) found: VecDeque<Found>,
     /// The stores that records point into.
     pub(super) realms: BTreeSet<Realm>,
-    /// What records pointed at, for the mistake of going by that.
-    pub(super) pointed: BTreeMap<Key, BTreeSet<(Realm, Version)>>,
     pub(super) sessions: Sessions,
 }
 
@@ -45,7 +42,6 @@ impl Engine {
             },
             found: VecDeque::new(),
             realms: BTreeSet::new(),
-            pointed: BTreeMap::new(),
             sessions: Sessions::default(),
         })
     }
@@ -72,7 +68,7 @@ impl Engine {
         for (key, entry) in keys.iter().zip(self.entries_of(keys).await?) {
             match entry {
                 Ok(Some(entry)) if look.sessions.take_in(self, look.since, key, &entry, &mut seats) => {}
-                Ok(Some(entry)) => look.take_in(key, &entry, planted::is(&self.config, Bug::RecordsReadFirst)),
+                Ok(Some(entry)) => look.take_in(key, &entry),
                 Ok(None) => {}
                 Err(error) => report.skip(key, error),
             }
@@ -83,11 +79,8 @@ impl Engine {
 }
 
 impl Look {
-    fn take_in(&mut self, key: &Key, entry: &Entry, keeps_pointers: bool) {
+    fn take_in(&mut self, key: &Key, entry: &Entry) {
         self.realms.extend(entry.record.stored().map(|(realm, _)| realm));
-        if keeps_pointers {
-            self.pointed.insert(key.clone(), entry.record.stored().collect());
-        }
         let slot = key.is_under(&SlotState::prefix());
         let unused = self.since.is_some_and(|since| entry.point < since);
         // A commit uses a slot only under the epoch in which it was first written, so one that was not used since the floor

@@ -103,7 +103,7 @@ impl Sweep {
             },
             Stage::Values { look, store, mut keys, left } => {
                 let some = engine.next_values(&*store, &mut keys, &mut self.report).await;
-                let goes_on = !some.is_empty() && engine.sweep_some(&*store, &some, &look, &mut self.report).await;
+                let goes_on = !some.is_empty() && engine.sweep_some(&*store, &some, &mut self.report).await;
                 match goes_on {
                     true => Stage::Values { look, store, keys, left },
                     false => Stage::Stores { look, left },

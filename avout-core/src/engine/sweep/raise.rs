@@ -1,4 +1,3 @@
-use super::super::planted::{self, Bug};
 use super::look::Look;
 use super::{Engine, KnownFloor};
 use crate::backend::time::sleep;
@@ -25,9 +24,6 @@ impl Engine {
     /// Safe: a floor that is raised for nothing costs some attempts another run.
     pub(super) async fn raise(&self, look: &Look) -> Result<Raised> {
         let floor = Floor { epoch: look.floor.epoch + 1 };
-        if planted::is(&self.config, Bug::FloorNotRaised) {
-            return Ok(Raised::Own(KnownFloor { epoch: floor.epoch, revision: None }));
-        }
         let mut commit = Commit::default();
         commit.puts.push(Put {
             key: Floor::key(),
@@ -66,6 +62,6 @@ impl Engine {
 
     /// Whether a removed record's revision may come again, so that removals take turns.
     pub(super) fn takes_turns(&self) -> bool {
-        !self.capabilities.unique_revisions && !planted::is(&self.config, Bug::TurnIgnored)
+        !self.capabilities.unique_revisions
     }
 }

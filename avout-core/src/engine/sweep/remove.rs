@@ -1,9 +1,8 @@
-use super::super::planted::{self, Bug};
 use super::found::Found;
 use super::look::Look;
 use super::{AT_ONCE, Engine, SweepReport};
 use crate::error::ErrorKind;
-use crate::protocol::{Commit, CommitOutcome, Delete, Key, Put, Turn};
+use crate::protocol::{Commit, CommitOutcome, Delete, Put, Turn};
 
 impl Engine {
     /// Removes some of the records that were found, for good. What cannot be removed now is left.
@@ -14,13 +13,7 @@ impl Engine {
     /// Safe: a removal that is under way takes effect as if it had been waited for, or not at all.
     pub(super) async fn remove_some(&self, look: &mut Look, report: &mut SweepReport) {
         let count = AT_ONCE.min(self.capabilities.max_keys.saturating_sub(1)).max(1);
-        if planted::is(&self.config, Bug::RecordsKept) {
-            look.found.clear();
-        }
         let mut some: Vec<Found> = look.found.drain(..look.found.len().min(count)).collect();
-        if planted::is(&self.config, Bug::RemovedAsIs) {
-            self.take_as_is(&mut some).await;
-        }
         while !some.is_empty() {
             let commit = self.removal(look, &some);
             let commits = self.until_or(self.deadline(), ErrorKind::OutcomeUnknown, || {
@@ -68,19 +61,5 @@ impl Engine {
             commit.puts.push(Put { key: Turn::key(), revision, record });
         }
         commit
-    }
-
-    /// Expects records as they are now.
-    async fn take_as_is(&self, some: &mut Vec<Found>) {
-        let keys: Vec<Key> = some.iter().map(|found| found.key.clone()).collect();
-        let Ok(snapshot) = self.read(&keys, self.deadline()).await else { return };
-        let mut entries = snapshot.entries.into_iter();
-        some.retain_mut(|found| match entries.next().flatten() {
-            Some(entry) => {
-                found.revision = entry.revision;
-                true
-            }
-            None => false,
-        });
     }
 }

@@ -3,7 +3,6 @@ use std::sync::{Arc, PoisonError};
 
 use futures_util::future::join_all;
 
-use super::super::planted::{self, Bug};
 use super::look::Look;
 use super::{AT_ONCE, Engine, SweepReport};
 use crate::backend::page::Walk;
@@ -25,9 +24,6 @@ impl Engine {
         let stores = self.stores.read().unwrap_or_else(PoisonError::into_inner);
         for realm in look.realms.iter().filter(|realm| !stores.contains_key(realm)) {
             report.skip(store_name(*realm), "it is not attached to this client");
-        }
-        if planted::is(&self.config, Bug::ValuesKept) {
-            return VecDeque::new();
         }
         let mut sorted: Vec<&Arc<dyn Store>> = stores.values().collect();
         sorted.sort_unstable_by_key(|store| store.realm());
@@ -52,13 +48,7 @@ impl Engine {
     ///
     /// # Cancel safety
     /// Safe: all that it deletes is garbage.
-    pub(super) async fn sweep_some(
-        &self,
-        store: &dyn Store,
-        keys: &[Key],
-        look: &Look,
-        report: &mut SweepReport,
-    ) -> bool {
+    pub(super) async fn sweep_some(&self, store: &dyn Store, keys: &[Key], report: &mut SweepReport) -> bool {
         let realm = store.realm();
         let found = join_all(keys.iter().map(|key| self.old_versions(store, key, report.epoch))).await;
         let mut old = Vec::new();
@@ -85,17 +75,13 @@ impl Engine {
         };
         let floor = entries.pop().and_then(|floor| Floor::from_entry(floor.ok()?.as_ref()).ok());
         let raised = floor.is_some_and(|floor| floor.epoch >= report.epoch);
-        if !raised && !planted::is(&self.config, Bug::FloorNotRaised) {
+        if !raised {
             // A coordinator that loses its last commits in a failover may lose a raise.
             report.skip(store_name(realm), "the floor is not raised any more: the coordinator has lost commits");
             return false;
         }
         for (mut old, entry) in old.into_iter().zip(entries) {
             let pointed: BTreeSet<(Realm, Version)> = match entry {
-                _ if planted::is(&self.config, Bug::RecordsReadFirst) => {
-                    look.pointed.get(&old.key).cloned().unwrap_or_default()
-                }
-                _ if planted::is(&self.config, Bug::PointersIgnored) => BTreeSet::new(),
                 Ok(entry) => entry.iter().flat_map(|entry: &Entry| entry.record.stored()).collect(),
                 // Nobody knows what it points at.
                 Err(error) => {
@@ -118,8 +104,7 @@ impl Engine {
         let mut versions = self.until(self.deadline(), || container.versions()).await?;
         let coordinator = self.capabilities.realm;
         let count = versions.len();
-        let takes_all = planted::is(&self.config, Bug::OthersValuesTaken);
-        versions.retain(|version| version.epoch < epoch && (version.client.is_of(coordinator) || takes_all));
+        versions.retain(|version| version.epoch < epoch && version.client.is_of(coordinator));
         let all = versions.len() == count;
         Ok((count > 0).then(|| Old { key: key.clone(), versions, all }))
     }

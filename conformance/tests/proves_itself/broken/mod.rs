@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use avout_conformance::{Backend, Fixture};
 use avout_core::backend::{Page, Store};
 use avout_core::protocol::Commit;
-use avout_core::{Bug, Key, Result, StmBuilder};
+use avout_core::{Key, Result};
 use avout_local::Local;
 use tokio::sync::Notify;
 
@@ -123,8 +123,6 @@ pub(crate) enum Fault {
 #[derive(Clone)]
 pub(crate) struct Broken {
     common: Arc<Common>,
-    /// A mistake of all clients.
-    planted: Option<Bug>,
     limit: Duration,
 }
 
@@ -196,12 +194,12 @@ impl Broken {
         });
         // A hang is a failure, and soon one where a fault is expected to make it.
         let limit = Duration::from_secs(if fault == Fault::Nothing { 120 } else { 4 });
-        Self { common, planted: None, limit }
+        Self { common, limit }
     }
 
-    /// The same, with clients that make this mistake.
-    pub(crate) fn planted(self, bug: Bug) -> Self {
-        Self { planted: Some(bug), limit: Duration::from_secs(4), ..self }
+    /// The same, where a law that takes longer than this hangs.
+    pub(crate) fn within(self, limit: Duration) -> Self {
+        Self { limit, ..self }
     }
 }
 
@@ -249,10 +247,6 @@ impl Fixture for Broken {
 
     fn time_limit(&self) -> Duration {
         self.limit
-    }
-
-    fn configure(&self, client: StmBuilder) -> StmBuilder {
-        self.planted.into_iter().fold(client, StmBuilder::planted)
     }
 }
 
