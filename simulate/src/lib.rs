@@ -52,6 +52,7 @@
 //! });
 //! ```
 
+mod clients;
 mod coordination;
 mod coordinator;
 pub mod history;
@@ -64,6 +65,7 @@ mod run;
 mod sessions;
 mod shrink;
 mod store;
+mod values;
 mod workload;
 mod world;
 
