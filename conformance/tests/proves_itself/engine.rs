@@ -3,7 +3,8 @@
 use avout_core::Bug;
 
 use crate::broken::Fault;
-use crate::{Break, assert_broken, locks};
+use crate::locks;
+use crate::prove::{Break, assert_broken};
 
 /// What breaks which laws of transactions and watches.
 const BREAKS: &[(Break, &[&str])] = &[

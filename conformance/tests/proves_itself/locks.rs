@@ -2,8 +2,8 @@
 
 use avout_core::Bug;
 
-use crate::Break;
 use crate::broken::Fault;
+use crate::prove::Break;
 
 /// Each break, and laws that it breaks.
 pub(crate) const BREAKS: &[(Break, &[&str])] = &[

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::broken::Fault;
-use crate::{Break, assert_broken, run, run_all};
+use crate::prove::{Break, assert_broken, run, run_all};
 use avout_conformance::Verdict;
 use avout_core::Bug;
 
