@@ -15,7 +15,7 @@ use crate::protocol::{Key, Point};
 ///
 /// # Errors
 /// Of the methods here: [`NotFound`](crate::ErrorKind::NotFound) if it was destroyed;
-/// [`Nested`](crate::ErrorKind::Nested) inside the body of a transaction, which has its [`Tx`] for that;
+/// [`Nested`](crate::ErrorKind::Nested) inside the body of a transaction, which has its [`Tx`](crate::Tx) for that;
 /// [`Unavailable`](crate::ErrorKind::Unavailable) if the store stays so for the client's deadline; and those of
 /// [`Stm::dosync`](crate::Stm::dosync) for the ones that write.
 pub struct Ref<T> {
