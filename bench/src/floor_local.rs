@@ -1,6 +1,7 @@
 //! The workloads with other libraries for transactional memory, in threads.
 
-use crate::contest::{Run, Spec, Workload};
+use crate::measure::Run;
+use crate::spec::{Spec, Workload};
 use crate::values::{Page, Small};
 
 /// Both libraries have the same interface.
@@ -11,8 +12,8 @@ macro_rules! contender {
 
             use $library::{TVar, atomically};
 
-            use crate::contest::{Run, Spec};
-            use crate::measure::{Meter, Round, threads};
+            use crate::measure::{Meter, Round, Run, threads};
+            use crate::spec::Spec;
             use crate::values::{Sample, Small};
 
             fn alter_two<V: Sample>(a: &TVar<V>, b: &TVar<V>, meter: &mut Meter) {

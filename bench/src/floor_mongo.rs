@@ -7,8 +7,9 @@ use mongodb::bson::{Binary, Bson, Document, doc};
 use mongodb::options::{Acknowledgment, ClientOptions, ReadConcern, WriteConcern};
 use mongodb::{Client, Database};
 
-use crate::contest::{Env, Run, Spec, Workload};
-use crate::measure::{Failure, Meter, tasks};
+use crate::env::Env;
+use crate::measure::{Failure, Meter, Run, tasks};
+use crate::spec::{Spec, Workload};
 use crate::values::{blob, bump_blob};
 
 /// A client like the one that avout makes of a URL, and its documents.

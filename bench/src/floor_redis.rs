@@ -12,8 +12,9 @@ use avout::redis::redis::aio::MultiplexedConnection;
 use avout::redis::redis::io::tcp::TcpSettings;
 use avout::redis::redis::{Client, Cmd, IntoConnectionInfo, cmd};
 
-use crate::contest::{Env, Run, Spec, Workload};
-use crate::measure::{Effort, Failure, Meter, tasks};
+use crate::env::Env;
+use crate::measure::{Effort, Failure, Meter, Run, tasks};
+use crate::spec::{Spec, Workload};
 use crate::values::{blob, bump_blob};
 
 const SCRIPT: &str = "#!lua

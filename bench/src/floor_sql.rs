@@ -15,8 +15,9 @@ use std::time::Duration;
 use rusqlite::{Connection, params, params_from_iter};
 use tokio::sync::oneshot;
 
-use crate::contest::{Env, Run, Spec, Workload};
-use crate::measure::{Effort, Failure, Meter, Pace, Round, alone, tasks};
+use crate::env::Env;
+use crate::measure::{Effort, Failure, Meter, Pace, Round, Run, alone, tasks};
+use crate::spec::{Spec, Workload};
 use crate::values::{blob, bump_blob};
 
 const PRAGMAS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA journal_size_limit = 67108864;";

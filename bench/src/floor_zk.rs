@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use avout::zk::zookeeper::{Acls, Client, CreateMode, MultiReadResult};
 
-use crate::contest::{Env, Run, Spec, Workload};
-use crate::measure::{Failure, Meter, tasks};
+use crate::env::Env;
+use crate::measure::{Failure, Meter, Run, tasks};
+use crate::spec::{Spec, Workload};
 use crate::values::{blob, bump_blob};
 
 /// Requests of many tasks are spread over as many connections as avout has.

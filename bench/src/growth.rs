@@ -7,10 +7,11 @@ use avout::{Ref, Stm};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
-use crate::contest::{Env, Store, workers};
+use crate::env::{Env, workers};
 use crate::library;
 use crate::measure::Failure;
 use crate::processes::{Process, serve};
+use crate::spec::Store;
 use crate::values::{Sample, Small};
 
 /// The name of this among workloads, and the second argument of the child.

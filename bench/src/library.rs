@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use avout::{Atom, ErrorKind, Lock, Ref, Stats, Stm};
 use tokio::runtime::Runtime;
 
-use crate::contest::{Env, Run, Spec, Store, Workload};
-use crate::measure::{Effort, Failure, Meter, Pace, Round, tasks};
+use crate::env::Env;
+use crate::measure::{Effort, Failure, Meter, Pace, Round, Run, tasks};
+use crate::spec::{Spec, Store, Workload};
 use crate::values::{Page, Sample, Small};
 
 /// How long a transaction over fifty refs may try to commit.

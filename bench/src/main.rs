@@ -5,6 +5,7 @@
 
 mod args;
 mod contest;
+mod env;
 mod floor_local;
 mod floor_mongo;
 mod floor_redis;
@@ -17,6 +18,7 @@ mod mixed;
 mod page;
 mod processes;
 mod report;
+mod spec;
 mod svg;
 mod targets;
 mod values;
@@ -25,9 +27,11 @@ use std::path::Path;
 use std::rc::Rc;
 
 use args::Args;
-use contest::{Env, Spec, Store, compete, contenders, contests};
+use contest::{compete, contenders, contests};
+use env::Env;
 use measure::Failure;
 use report::{Report, Row};
+use spec::{Spec, Store};
 
 fn main() -> Result<(), Failure> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -123,6 +123,9 @@ pub(crate) struct Effort {
     pub(crate) requests: Option<f64>,
 }
 
+/// Runs one round.
+pub(crate) type Run = Box<dyn FnMut(Pace) -> Result<Round, Failure>>;
+
 impl Round {
     fn new(meters: impl IntoIterator<Item = Meter>, time: Duration) -> Self {
         let mut round = Self { histogram: histogram(), count: 0.0, time, effort: None, beside: None };

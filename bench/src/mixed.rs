@@ -14,9 +14,10 @@ use avout::protocol::{Check, Commit, CommitOutcome, Floor, Put, State, Version};
 use avout::{Coordinator, Key, Payload, Ref, Stm};
 use futures_util::future::try_join_all;
 
-use crate::contest::{Env, Run, Spec, Store};
+use crate::env::Env;
 use crate::library::{effort, new_url};
-use crate::measure::{Failure, Meter, tasks};
+use crate::measure::{Failure, Meter, Run, tasks};
+use crate::spec::{Spec, Store};
 use crate::values::{Page, Sample, Small};
 
 pub(crate) const SIZES: [usize; 2] = [16, 4 << 10];

@@ -4,9 +4,9 @@ use std::fmt::Write;
 use std::path::Path;
 
 use crate::args::Args;
-use crate::contest::{Store, Workload};
 use crate::measure::Failure;
 use crate::report::{COLUMNS, Report, Row, bytes, cells, rate, time};
+use crate::spec::{Store, Workload};
 use crate::svg::{Bar, Group, chart};
 use crate::targets::{Target, title};
 

@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::contest::{Env, Run, Spec, workers};
+use crate::env::{Env, workers};
 use crate::floor_sql::{self, Group};
 use crate::library;
-use crate::measure::{Effort, Failure, Pace, Round};
+use crate::measure::{Effort, Failure, Pace, Round, Run};
+use crate::spec::Spec;
 use crate::values::Small;
 
 /// The first argument of a child.

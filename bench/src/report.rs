@@ -4,10 +4,11 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use crate::contest::{Contender, Spec, Store, Workload};
+use crate::contest::Contender;
 use crate::growth::Size;
 use crate::measure::{Failure, Round};
 use crate::mixed;
+use crate::spec::{Spec, Store, Workload};
 
 /// All that was measured.
 #[derive(Default, Serialize)]

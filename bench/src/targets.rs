@@ -1,8 +1,8 @@
 //! What avout sets itself, and whether it holds.
 
-use crate::contest::{Spec, Store, Workload};
 use crate::mixed;
 use crate::report::{Report, Row, bytes, to_parts};
+use crate::spec::{Spec, Store, Workload};
 
 /// One goal. `measured` is `None` where its rows were not run, or failed.
 pub(crate) struct Target {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use crate::Failure;
+use crate::failure::Failure;
 
 pub(crate) const HELP: &str = "\
 Applies a file of transfers between accounts, each exactly once.

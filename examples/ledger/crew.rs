@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 use tokio::task::JoinSet;
 
-use crate::Failure;
 use crate::args::Args;
+use crate::failure::Failure;
 use crate::ledger::Ledger;
 use crate::plan::Transfer;
 

@@ -5,7 +5,7 @@ use std::io::{BufWriter, Write, stdout};
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
 
-use crate::Failure;
+use crate::failure::Failure;
 use crate::plan::account_name;
 
 /// Writes `lines` lines to the standard output, the same ones for the same seed.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use avout::{Ref, Result, Stats, Stm};
 use serde::{Deserialize, Serialize};
 
-use crate::Failure;
+use crate::failure::Failure;
 use crate::plan::{Plan, Transfer, account_name};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -41,21 +41,19 @@
 
 mod args;
 mod crew;
+mod failure;
 mod generate;
 mod ledger;
 mod plan;
 mod report;
 
-use std::error::Error;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use args::Args;
+use failure::Failure;
 use ledger::Ledger;
 use plan::Plan;
-
-/// An error that is only ever shown.
-type Failure = Box<dyn Error + Send + Sync>;
 
 #[tokio::main]
 async fn main() -> ExitCode {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use csv::{ByteRecord, ReaderBuilder, Trim};
 
-use crate::Failure;
+use crate::failure::Failure;
 
 /// The file's transfers in the order of its lines, and what else was in it.
 pub(crate) struct Plan {

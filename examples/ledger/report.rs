@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::Failure;
 use crate::crew::Done;
+use crate::failure::Failure;
 use crate::ledger::Account;
 use crate::plan::{Plan, account_name};
 

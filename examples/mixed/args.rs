@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use crate::Failure;
+use crate::failure::Failure;
 
 pub(crate) const HELP: &str = "\
 Places orders that change stock, quotas and an audit list, each in a store of its own, in one transaction.

@@ -18,21 +18,19 @@
 //! moment. A process may be killed, and `--check` of another one finds the sums as they must be.
 
 mod args;
+mod failure;
 mod shop;
 
-use std::error::Error;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use args::Args;
+use failure::Failure;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use shop::{CUSTOMERS, ITEMS, Order, Refusal, Shop};
 use tokio::task::JoinSet;
-
-/// An error that is only ever shown.
-type Failure = Box<dyn Error + Send + Sync>;
 
 #[tokio::main]
 async fn main() -> ExitCode {

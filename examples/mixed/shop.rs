@@ -7,8 +7,8 @@ use avout::backend::Store;
 use avout::{Error, Ref, Result, Stm};
 use serde::{Deserialize, Serialize};
 
-use crate::Failure;
 use crate::args::Args;
+use crate::failure::Failure;
 
 pub(crate) const ITEMS: [&str; 3] = ["chair", "desk", "lamp"];
 pub(crate) const CUSTOMERS: [&str; 4] = ["ann", "bob", "cy", "dot"];

@@ -53,6 +53,7 @@
 //! ```
 
 mod ahead;
+mod clients;
 mod coordination;
 mod coordinator;
 pub mod history;
@@ -65,6 +66,7 @@ mod run;
 mod sessions;
 mod shrink;
 mod store;
+mod values;
 mod workload;
 mod world;
 

@@ -1,6 +1,5 @@
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use avout_core::backend::{
@@ -11,52 +10,7 @@ use avout_core::{Error, ErrorKind, Key, Result, Revision};
 
 use crate::ahead;
 use crate::link::{Link, Reply};
-
-/// A store's server.
-pub(crate) struct Values {
-    realm: Realm,
-    held: Mutex<Held>,
-}
-
-#[derive(Default)]
-struct Held {
-    revision: u128,
-    atoms: BTreeMap<Key, (State, Revision)>,
-    refs: BTreeMap<Key, BTreeMap<Version, State>>,
-}
-
-impl Values {
-    pub(crate) fn new(realm: Realm) -> Self {
-        Self { realm, held: Mutex::default() }
-    }
-
-    fn held(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Writes an atom if its revision is as expected; `None`: whatever it is.
-    fn set(&self, key: &Key, expected: Option<Option<&Revision>>, value: State) -> CasOutcome {
-        let mut held = self.held();
-        let current = held.atoms.get(key);
-        if expected.is_some_and(|expected| current.map(|(_, revision)| revision) != expected) {
-            return CasOutcome::Stale(current.cloned());
-        }
-        held.revision += 1;
-        let revision = Revision::number(held.revision);
-        held.atoms.insert(key.clone(), (value, revision.clone()));
-        CasOutcome::Set(revision)
-    }
-
-    /// All values of refs.
-    pub(crate) fn versions(&self) -> Vec<(Key, Version)> {
-        let held = self.held();
-        held.refs.iter().flat_map(|(key, values)| values.keys().map(|version| (key.clone(), *version))).collect()
-    }
-
-    pub(crate) fn realm(&self) -> Realm {
-        self.realm
-    }
-}
+use crate::values::Values;
 
 /// One client's view of a simulated store.
 pub(crate) struct SimStore {
@@ -77,7 +31,7 @@ impl SimStore {
 #[async_trait]
 impl Store for SimStore {
     fn realm(&self) -> Realm {
-        self.values.realm
+        self.values.realm()
     }
 
     fn capabilities(&self) -> StoreCapabilities {
@@ -141,7 +95,7 @@ impl Container {
     {
         let (values, key, link) = (Arc::clone(&self.values), self.key.clone(), self.link.clone());
         let apply = move || {
-            link.tell(|| format!("{what} {key} in store {}", values.realm.number()));
+            link.tell(|| format!("{what} {key} in store {}", values.realm().number()));
             apply(&values, &key)
         };
         self.link.call(|| format!("{what} {}", self.key), apply).await

@@ -5,21 +5,18 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use avout_core::backend::{Coordinator, Store};
+use avout_core::StmBuilder;
+use avout_core::backend::Coordinator;
 use avout_core::protocol::Realm;
-use avout_core::{Stm, StmBuilder};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
-use crate::coordinator::SimCoordinator;
 use crate::knobs::Knobs;
-use crate::link::Link;
-use crate::process::{End, Part, Process};
 use crate::records::Records;
 use crate::sessions::Alive;
-use crate::store::{SimStore, Values};
+use crate::values::Values;
 
 /// How long faults go on while clients still run.
 const FAULTY: Duration = Duration::from_secs(30);
@@ -51,7 +48,7 @@ pub(crate) struct Limits {
 ///
 /// It is a cheap handle.
 #[derive(Clone)]
-pub struct World(Arc<Inner>);
+pub struct World(pub(crate) Arc<Inner>);
 
 pub(crate) struct Inner {
     seed: u64,
@@ -60,16 +57,16 @@ pub(crate) struct Inner {
     begun: Instant,
     healed: AtomicBool,
     ids: AtomicU64,
-    clients: AtomicUsize,
+    pub(crate) clients: AtomicUsize,
     troubles: AtomicUsize,
     chance: Mutex<Chance>,
     pub(crate) records: Arc<Records>,
     pub(crate) stores: [Arc<Values>; 2],
-    sessions: Arc<Alive>,
-    changes: Changes,
-    /// Clients that run ahead of time.
-    ahead: Mutex<Vec<Process>>,
-    tasks: Mutex<JoinSet<()>>,
+    pub(crate) sessions: Arc<Alive>,
+    pub(crate) changes: Changes,
+    /// What ends the clients that run ahead of time.
+    pub(crate) ahead: Mutex<Vec<Box<dyn FnOnce() + Send>>>,
+    pub(crate) tasks: Mutex<JoinSet<()>>,
     late: Mutex<JoinSet<()>>,
 }
 
@@ -92,7 +89,7 @@ pub(crate) struct Course {
     pub(crate) story: Vec<String>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -187,93 +184,9 @@ impl World {
         self.0.begun.elapsed()
     }
 
-    /// A client that meets no fault and no delay, for preparing a test and for looking at what became of it.
-    pub fn stm(&self) -> Stm {
-        self.client(Link::sure(self.clone()), None)
-    }
-
-    /// The second store. The first one is each client's own.
-    pub fn second_store(&self) -> Arc<dyn Store> {
-        self.store(1, &Link::sure(self.clone()))
-    }
-
-    fn store(&self, number: usize, link: &Link) -> Arc<dyn Store> {
-        Arc::new(SimStore::new(Arc::clone(&self.0.stores[number]), link.clone()))
-    }
-
-    fn client(&self, mut link: Link, process: Option<&Process>) -> Stm {
-        let Inner { records, sessions, knobs, changes, .. } = &*self.0;
-        let (seed, id) = (self.draw(u64::MAX), u128::from(self.draw(u64::MAX)));
-        if let Some(process) = process
-            && changes.clocks_ahead
-            && self.fault(knobs.clocks_ahead)
-        {
-            process.tell("has a clock that runs ahead");
-            lock(&self.0.ahead).push(process.clone());
-            link = link.with_clock_ahead();
-        }
-        let servers = (Arc::clone(records), Arc::clone(sessions));
-        let mut coordinator: Arc<dyn Coordinator> =
-            Arc::new(SimCoordinator::new(servers, &knobs.coordinator, link.clone()));
-        if let Some(wrap) = &changes.wrap {
-            coordinator = wrap(coordinator);
-        }
-        let second = self.store(1, &link);
-        let mut builder = Stm::builder(coordinator, self.store(0, &link))
-            // Hints are not lost here, and to look without one would only make a schedule longer.
-            .look_every(Duration::from_secs(24 * 3600))
-            .seed(seed)
-            .client_id(id)
-            .cache_bytes(knobs.cache_bytes)
-            .session_ttl(knobs.session_ttl)
-            .deadline(knobs.deadline.filter(|_| !link.is_sure()));
-        if let Some(process) = process {
-            builder = builder.tasks(process.tasks());
-        }
-        if let Some(configure) = &changes.configure {
-            builder = configure(builder);
-        }
-        let stm = builder.build();
-        stm.attach(&second);
-        stm
-    }
-
     /// Whether a client's clock may have run ahead of those of the others.
     pub(crate) fn has_clocks_ahead(&self) -> bool {
         self.0.changes.clocks_ahead && self.0.knobs.clocks_ahead > 0.0
-    }
-
-    /// Starts a client in a process of its own, which may be killed at any await: all it has is dropped, and `life` is
-    /// called again with a new client. What the library does for it in the background ends with it.
-    ///
-    /// What must not be done twice, such as counting what was acknowledged, `life` keeps outside itself.
-    pub fn spawn<F, Fut>(&self, life: F)
-    where
-        F: Fn(Stm) -> Fut + Send + 'static,
-        Fut: Future<Output = ()> + Send + 'static,
-    {
-        self.spawn_process(move |stm, _| life(stm));
-    }
-
-    /// The same with the process, which can be given tasks of its own.
-    pub(crate) fn spawn_process<F, Fut>(&self, life: F)
-    where
-        F: Fn(Stm, Process) -> Fut + Send + 'static,
-        Fut: Future<Output = ()> + Send + 'static,
-    {
-        let number = self.0.clients.fetch_add(1, Ordering::Relaxed) + 1;
-        let world = self.clone();
-        lock(&self.0.tasks).spawn(async move {
-            loop {
-                let killed_at = world.chance(world.0.knobs.crashes).then(|| world.draw(300));
-                let process = Process::new(&world, number, killed_at);
-                let stm = world.client(Link::of(world.clone(), number), Some(&process));
-                match process.run(Part::Body, life(stm, process.clone())).await {
-                    End::Done => break,
-                    End::Killed => {}
-                }
-            }
-        });
     }
 
     /// Whether faults are over.
@@ -286,8 +199,8 @@ impl World {
     pub fn heal(&self) {
         if !self.0.healed.swap(true, Ordering::Relaxed) {
             self.tell(|| "all faults are over".to_owned());
-            for process in std::mem::take(&mut *lock(&self.0.ahead)) {
-                process.kill();
+            for end in std::mem::take(&mut *lock(&self.0.ahead)) {
+                end();
             }
         }
     }

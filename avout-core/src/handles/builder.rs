@@ -8,7 +8,7 @@ use super::coder::{Migration, Tags, TypedCoder};
 use super::stage::Stage;
 use super::tag::MAX_TYPE_TAG;
 use super::validate::validator;
-use super::{Atom, Codec, Ref, Stm, Value, Verdict};
+use super::{Atom, Codec, Ref, Value, Verdict};
 use crate::backend::{Kind, Store};
 use crate::engine::{Action, Cell, Coder, Engine, Options, Validator, run};
 use crate::error::{Error, ErrorKind, Result};
@@ -43,7 +43,7 @@ enum Intent<T> {
 
 /// What refs and atoms have in common while they are made.
 struct Settings<T, C> {
-    stm: Stm,
+    engine: Arc<Engine>,
     key: Result<Key>,
     intent: Intent<T>,
     store: Option<Arc<dyn Store>>,
@@ -69,7 +69,7 @@ struct Settings<T, C> {
 /// transaction; [`Mismatch`](ErrorKind::Mismatch) if the ref was made with another type, codec or store;
 /// [`Rejected`](ErrorKind::Rejected) if the validator refuses the first value;
 /// [`Unsupported`](ErrorKind::Unsupported) for the in-process codec in a store outside the process; and those of
-/// [`Stm::dosync`].
+/// [`Stm::dosync`](crate::Stm::dosync).
 #[must_use = "a builder does nothing until it is awaited"]
 pub struct RefBuilder<T, C>(Stage<Settings<T, C>, Ref<T>>);
 
@@ -84,12 +84,12 @@ pub struct AtomBuilder<T, C>(Stage<Settings<T, C>, Atom<T>>);
 macro_rules! builder {
     ($name:ident, $what:literal) => {
         impl<T> $name<T, super::MessagePack> {
-            pub(super) fn open(stm: &Stm, key: &str) -> Self {
-                Self(Stage::Building(Settings::new(stm, key, Intent::Open)))
+            pub(super) fn open(engine: &Arc<Engine>, key: &str) -> Self {
+                Self(Stage::Building(Settings::new(engine, key, Intent::Open)))
             }
 
-            pub(super) fn create(stm: &Stm, key: &str, value: T, or_open: bool) -> Self {
-                Self(Stage::Building(Settings::new(stm, key, Intent::Create { value, or_open })))
+            pub(super) fn create(engine: &Arc<Engine>, key: &str, value: T, or_open: bool) -> Self {
+                Self(Stage::Building(Settings::new(engine, key, Intent::Create { value, or_open })))
             }
         }
 
@@ -192,9 +192,9 @@ impl<T: Value, C: Codec<T>> Future for AtomBuilder<T, C> {
 }
 
 impl<T> Settings<T, super::MessagePack> {
-    fn new(stm: &Stm, key: &str, intent: Intent<T>) -> Self {
+    fn new(engine: &Arc<Engine>, key: &str, intent: Intent<T>) -> Self {
         Self {
-            stm: stm.clone(),
+            engine: Arc::clone(engine),
             key: Key::new(key),
             intent,
             store: None,
@@ -211,10 +211,10 @@ impl<T> Settings<T, super::MessagePack> {
 
 impl<T, C> Settings<T, C> {
     fn with_codec<D>(self, codec: D) -> Settings<T, D> {
-        let Self { stm, key, intent, store, validator, type_tag, was, history, .. } = self;
+        let Self { engine, key, intent, store, validator, type_tag, was, history, .. } = self;
         let codec_too_late = self.codec_too_late || !self.migrations.is_empty();
         let migrations = Vec::new();
-        Settings { stm, key, intent, store, validator, codec, type_tag, was, migrations, codec_too_late, history }
+        Settings { engine, key, intent, store, validator, codec, type_tag, was, migrations, codec_too_late, history }
     }
 }
 
@@ -251,7 +251,7 @@ impl<T: Value, C: Codec<T>> Settings<T, C> {
             return Err(Error::new(ErrorKind::InvalidInput, "a record keeps at most 256 earlier values").at(&key));
         }
         let codec = self.codec.id();
-        let engine = self.stm.engine;
+        let engine = self.engine;
         let store = match of {
             Kind::Ref => self.store.map(|store| engine.attach(store)),
             Kind::Atom => self.store.map(|store| engine.usable(store)),
@@ -271,7 +271,7 @@ impl<T: Value, C: Codec<T>> Settings<T, C> {
     }
 
     async fn into_ref(self) -> Result<Ref<T>> {
-        self.stm.engine.begin("open ref")?;
+        self.engine.begin("open ref")?;
         let (blueprint, intent) = self.check(Kind::Ref)?;
         let (value, or_open): (Option<Shared>, bool) = match intent {
             Intent::Open => (None, true),
@@ -284,7 +284,7 @@ impl<T: Value, C: Codec<T>> Settings<T, C> {
     }
 
     async fn into_atom(self) -> Result<Atom<T>> {
-        self.stm.engine.begin("open atom")?;
+        self.engine.begin("open atom")?;
         let (blueprint, intent) = self.check(Kind::Atom)?;
         let cell = blueprint.cell(None)?;
         let atom = Atom::new(Arc::clone(&blueprint.engine), cell);

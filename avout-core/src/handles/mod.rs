@@ -15,6 +15,7 @@ mod reference;
 mod refs;
 mod rust_types;
 mod setup;
+mod single;
 mod snapshot;
 mod stage;
 mod stm;
@@ -23,6 +24,7 @@ mod transaction;
 mod tree;
 mod tx;
 mod validate;
+mod value;
 mod watches;
 
 pub use atom::Atom;
@@ -40,34 +42,5 @@ pub use stm::{Stm, StmBuilder};
 pub use transaction::{Body, Transaction};
 pub use tx::Tx;
 pub use validate::Verdict;
-
-use std::sync::Arc;
-
-use crate::error::{Error, ErrorKind, Result};
-use crate::protocol::Shared;
-
-/// A type that refs and atoms can hold: any that can be cloned and shared among threads.
-///
-/// How it is stored is up to the [`Codec`]; with the default one it must also be serde's `Serialize` and
-/// `DeserializeOwned`.
-pub trait Value: Clone + Send + Sync + 'static {}
-
-impl<T: Clone + Send + Sync + 'static> Value for T {}
-
-/// The value of a type that was checked when the value was decoded.
-fn typed<T: Value>(value: Shared) -> Result<Arc<T>> {
-    value.downcast().map_err(|_| {
-        let own = std::any::type_name::<T>();
-        let message =
-            format!("the value here is of another Rust type than {own}, with which its ref or atom was opened");
-        Error::new(ErrorKind::Mismatch, message)
-    })
-}
-
-fn cloned<T: Value>(value: Shared) -> Result<T> {
-    match value.downcast_ref::<T>() {
-        // Most often somebody else has it too. Whether one can have it to oneself is not asked then: that would be a write.
-        Some(shared) if Arc::strong_count(&value) > 1 => Ok(shared.clone()),
-        _ => typed(value).map(Arc::unwrap_or_clone),
-    }
-}
+pub use value::Value;
+use value::{cloned, typed};

@@ -3,9 +3,9 @@ use std::sync::Arc;
 
 use super::change::Changes;
 use super::watches::Watches;
-use super::{Change, Tx, Value, Verdict, cloned, validate};
-use crate::engine::{Cell, Engine, Follower, Options, run};
-use crate::error::{Error, Result};
+use super::{Change, Value, Verdict, validate};
+use crate::engine::{Cell, Engine, Follower};
+use crate::error::Result;
 use crate::protocol::{Key, Point};
 
 /// A named, typed, durable cell that is changed in transactions.
@@ -15,7 +15,7 @@ use crate::protocol::{Key, Point};
 ///
 /// # Errors
 /// Of the methods here: [`NotFound`](crate::ErrorKind::NotFound) if it was destroyed;
-/// [`Nested`](crate::ErrorKind::Nested) inside the body of a transaction, which has its [`Tx`] for that;
+/// [`Nested`](crate::ErrorKind::Nested) inside the body of a transaction, which has its [`Tx`](crate::Tx) for that;
 /// [`Unavailable`](crate::ErrorKind::Unavailable) if the store stays so for the client's deadline; and those of
 /// [`Stm::dosync`](crate::Stm::dosync) for the ones that write.
 pub struct Ref<T> {
@@ -24,7 +24,7 @@ pub struct Ref<T> {
 }
 
 pub(super) struct RefInner {
-    engine: Arc<Engine>,
+    pub(super) engine: Arc<Engine>,
     pub(super) cell: Arc<Cell>,
     watches: Watches,
 }
@@ -47,61 +47,6 @@ impl<T: Value> Ref<T> {
     /// The ref's key.
     pub fn key(&self) -> &Key {
         &self.inner.cell.key
-    }
-
-    /// The current value: one that no earlier acknowledged commit has replaced.
-    ///
-    /// # Cancel safety
-    /// Safe.
-    #[doc(alias = "deref")]
-    pub async fn get(&self) -> Result<T> {
-        self.inner.engine.begin("get")?;
-        self.transact(async |tx| tx.get(self).await).await
-    }
-
-    /// Sets the value, whatever it was.
-    ///
-    /// # Cancel safety
-    /// As [`Stm::dosync`](crate::Stm::dosync).
-    pub async fn set(&self, value: T) -> Result<()> {
-        self.transact(async |tx| tx.set(self, value.clone()).await).await
-    }
-
-    /// Sets the value to what `f` makes of it, and gives the new one. `f` may be called several times.
-    ///
-    /// # Cancel safety
-    /// As [`Stm::dosync`](crate::Stm::dosync).
-    pub async fn alter(&self, f: impl Fn(T) -> T) -> Result<T> {
-        self.transact(async |tx| tx.alter(self, &f).await).await
-    }
-
-    /// Changes the value in place, and gives what `f` returns. `f` may be called several times.
-    ///
-    /// # Cancel safety
-    /// As [`Stm::dosync`](crate::Stm::dosync).
-    pub async fn update<O>(&self, f: impl Fn(&mut T) -> O) -> Result<O> {
-        self.transact(async |tx| tx.update(self, &f).await).await
-    }
-
-    /// Destroys the ref. It can be created again. Its record stays as a tombstone, with its history.
-    ///
-    /// # Cancel safety
-    /// As [`Stm::dosync`](crate::Stm::dosync).
-    pub async fn destroy(&self) -> Result<()> {
-        self.transact(async |tx| tx.destroy(self).await).await
-    }
-
-    /// The values that the record still holds, newest first, beginning with the current one.
-    ///
-    /// # Cancel safety
-    /// Safe.
-    pub async fn history(&self) -> Result<Vec<Past<T>>> {
-        self.inner.engine.begin("history")?;
-        let past = self.transact(async |tx| tx.0.past(&self.inner.cell).await).await?;
-        let past = past
-            .into_iter()
-            .map(|(point, value)| -> Result<Past<T>> { Ok(Past { point, value: value.map(cloned).transpose()? }) });
-        past.collect()
     }
 
     /// Replaces this handle's validator, which clones share. Other handles keep theirs.
@@ -149,15 +94,6 @@ impl<T: Value> Ref<T> {
     #[doc(alias = "remove-watch!!")]
     pub fn remove_watch(&self, name: &str) -> bool {
         self.inner.watches.remove(name)
-    }
-
-    async fn transact<O, F, Fut>(&self, body: F) -> Result<O>
-    where
-        F: Fn(Tx) -> Fut,
-        Fut: Future<Output = Result<O, Error>>,
-    {
-        let engine = &self.inner.engine;
-        run(engine, Options::new(&engine.config), |tx| body(Tx(tx))).await
     }
 }
 

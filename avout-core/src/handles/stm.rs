@@ -181,7 +181,7 @@ impl Stm {
 
     /// A transaction with options of its own: isolation, deadline, attempts, error type, hooks.
     pub fn transaction(&self) -> Transaction<'_> {
-        Transaction::new(self)
+        Transaction::new(&self.engine)
     }
 
     /// Makes a ref that must not exist yet.
@@ -191,7 +191,7 @@ impl Stm {
     /// # Errors
     /// When awaited: [`AlreadyExists`](ErrorKind::AlreadyExists), and see [`RefBuilder`].
     pub fn create_ref<T>(&self, key: impl AsRef<str>, value: T) -> RefBuilder<T, MessagePack> {
-        RefBuilder::create(self, key.as_ref(), value, false)
+        RefBuilder::create(&self.engine, key.as_ref(), value, false)
     }
 
     /// Opens a ref that must exist.
@@ -200,7 +200,7 @@ impl Stm {
     /// When awaited: [`NotFound`](ErrorKind::NotFound), [`Mismatch`](ErrorKind::Mismatch) if it was made with another type,
     /// codec or store, and see [`RefBuilder`].
     pub fn open_ref<T>(&self, key: impl AsRef<str>) -> RefBuilder<T, MessagePack> {
-        RefBuilder::open(self, key.as_ref())
+        RefBuilder::open(&self.engine, key.as_ref())
     }
 
     /// Opens a ref, or makes it with `value` if there is none. A value that is there is left as it is.
@@ -209,7 +209,7 @@ impl Stm {
     /// When awaited: as [`open_ref`](Self::open_ref), but for `NotFound`.
     #[doc(alias = "zk-ref")]
     pub fn create_or_open_ref<T>(&self, key: impl AsRef<str>, value: T) -> RefBuilder<T, MessagePack> {
-        RefBuilder::create(self, key.as_ref(), value, true)
+        RefBuilder::create(&self.engine, key.as_ref(), value, true)
     }
 
     /// Makes an atom that must not exist yet.
@@ -217,7 +217,7 @@ impl Stm {
     /// # Errors
     /// When awaited: [`AlreadyExists`](ErrorKind::AlreadyExists), and see [`AtomBuilder`].
     pub fn create_atom<T>(&self, key: impl AsRef<str>, value: T) -> AtomBuilder<T, MessagePack> {
-        AtomBuilder::create(self, key.as_ref(), value, false)
+        AtomBuilder::create(&self.engine, key.as_ref(), value, false)
     }
 
     /// Opens an atom that must exist.
@@ -225,7 +225,7 @@ impl Stm {
     /// # Errors
     /// When awaited: [`NotFound`](ErrorKind::NotFound), [`Mismatch`](ErrorKind::Mismatch), and see [`AtomBuilder`].
     pub fn open_atom<T>(&self, key: impl AsRef<str>) -> AtomBuilder<T, MessagePack> {
-        AtomBuilder::open(self, key.as_ref())
+        AtomBuilder::open(&self.engine, key.as_ref())
     }
 
     /// Opens an atom, or makes it with `value` if there is none. A value that is there is left as it is.
@@ -234,7 +234,7 @@ impl Stm {
     /// When awaited: as [`open_atom`](Self::open_atom), but for `NotFound`.
     #[doc(alias = "zk-atom")]
     pub fn create_or_open_atom<T>(&self, key: impl AsRef<str>, value: T) -> AtomBuilder<T, MessagePack> {
-        AtomBuilder::create(self, key.as_ref(), value, true)
+        AtomBuilder::create(&self.engine, key.as_ref(), value, true)
     }
 
     /// All refs as of this moment, to read from at leisure, outside a transaction.

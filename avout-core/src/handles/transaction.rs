@@ -1,14 +1,15 @@
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::Instrument;
 
-use super::{Stm, Tx};
-use crate::engine::{Isolation, Options, run};
+use super::Tx;
+use crate::engine::{Engine, Isolation, Options, run};
 use crate::error::{Error, Result};
 use crate::protocol::Point;
 
-/// What [`Stm::dosync`] takes as a body: `async |tx| ..`, or `|tx| async move { .. }` with clones of what that needs.
+/// What [`Stm::dosync`](crate::Stm::dosync) takes as a body: `async |tx| ..`, or `|tx| async move { .. }` with clones of what that needs.
 ///
 /// It is every function that can be called many times, from a [`Tx`] to a future, since a body runs again when its attempt was lost.
 #[diagnostic::on_unimplemented(
@@ -21,7 +22,7 @@ pub trait Body<Fut>: Fn(Tx) -> Fut {}
 #[diagnostic::do_not_recommend]
 impl<F: Fn(Tx) -> Fut, Fut> Body<Fut> for F {}
 
-/// A transaction with options of its own, made by [`Stm::transaction`].
+/// A transaction with options of its own, made by [`Stm::transaction`](crate::Stm::transaction).
 ///
 /// # Examples
 /// An application's own error type, and a deadline:
@@ -59,13 +60,13 @@ impl<F: Fn(Tx) -> Fut, Fut> Body<Fut> for F {}
 /// ```
 #[must_use = "a transaction does nothing until dosync is called"]
 pub struct Transaction<'a> {
-    stm: &'a Stm,
+    engine: &'a Arc<Engine>,
     options: Options,
 }
 
 impl<'a> Transaction<'a> {
-    pub(super) fn new(stm: &'a Stm) -> Self {
-        Self { stm, options: Options::new(&stm.engine.config) }
+    pub(super) fn new(engine: &'a Arc<Engine>) -> Self {
+        Self { engine, options: Options::new(&engine.config) }
     }
 
     /// What it is protected from; [`Isolation::Serializable`] by default.
@@ -110,13 +111,13 @@ impl<'a> Transaction<'a> {
         self
     }
 
-    /// Runs it, as [`Stm::dosync`] does, with any error type that an [`Error`] can become.
+    /// Runs it, as [`Stm::dosync`](crate::Stm::dosync) does, with any error type that an [`Error`] can become.
     ///
     /// An `Err` of the body ends the transaction with nothing written, unless the attempt was lost: then the body
     /// is run again.
     ///
     /// # Errors
-    /// The body's own, and those of [`Stm::dosync`].
+    /// The body's own, and those of [`Stm::dosync`](crate::Stm::dosync).
     pub async fn dosync<T, E, F, Fut>(self, body: F) -> Result<T, E>
     where
         E: From<Error>,
@@ -124,7 +125,7 @@ impl<'a> Transaction<'a> {
         Fut: Future<Output = Result<T, E>>,
     {
         let span = tracing::debug_span!("dosync", label = %self.options.label);
-        run(&self.stm.engine, self.options, |tx| body(Tx(tx))).instrument(span).await
+        run(self.engine, self.options, |tx| body(Tx(tx))).instrument(span).await
     }
 }
 

@@ -3,8 +3,6 @@ use std::fmt;
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::{Arc, LazyLock};
 
-use crate::error::{Error, ErrorKind, Result};
-
 /// The most bytes that a key may have.
 pub const MAX_KEY_BYTES: usize = 512;
 
@@ -49,40 +47,9 @@ pub struct Key {
 static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 impl Key {
-    fn of(text: Arc<str>) -> Self {
+    /// The key with this text, which is known to break no rule.
+    pub(super) fn of(text: Arc<str>) -> Self {
         Self { hash: HASHER.hash_one(&*text), text }
-    }
-
-    /// Checks a name that a user gives.
-    ///
-    /// # Errors
-    /// [`ErrorKind::InvalidInput`] says which rule it breaks.
-    pub fn new(name: impl AsRef<str>) -> Result<Self> {
-        let key = Self::from_stored(name)?;
-        if key.is_reserved() {
-            return Err(invalid(&key.text, "names under /.avout are kept for avout itself"));
-        }
-        Ok(key)
-    }
-
-    /// Checks a name that was read from a store, where the engine's own keys occur too.
-    ///
-    /// # Errors
-    /// [`ErrorKind::InvalidInput`] says which rule it breaks.
-    pub fn from_stored(name: impl AsRef<str>) -> Result<Self> {
-        let name = name.as_ref();
-        match broken_rule(name) {
-            Some(rule) => Err(invalid(name, rule)),
-            None => Ok(Self::of(name.into())),
-        }
-    }
-
-    /// Checks a name to list under: a key, or `/` for all.
-    ///
-    /// # Errors
-    /// [`ErrorKind::InvalidInput`] says which rule it breaks.
-    pub fn prefix(name: impl AsRef<str>) -> Result<Self> {
-        if name.as_ref() == "/" { Ok(Self::root()) } else { Self::new(name) }
     }
 
     /// `/`, which holds all keys and is none itself.
@@ -126,32 +93,6 @@ impl Key {
     pub fn as_str(&self) -> &str {
         &self.text
     }
-}
-
-fn broken_rule(name: &str) -> Option<&'static str> {
-    let Some(rest) = name.strip_prefix('/') else {
-        return Some("a key starts with /");
-    };
-    if name.len() > MAX_KEY_BYTES {
-        return Some("a key has at most 512 bytes");
-    }
-    if name.chars().any(char::is_control) {
-        return Some("a key has no control characters");
-    }
-    for part in rest.split('/') {
-        match part {
-            "" => return Some("a key has no empty part"),
-            "." | ".." => return Some("a key has no part . or .."),
-            _ => {}
-        }
-    }
-    None
-}
-
-fn invalid(name: &str, rule: &'static str) -> Error {
-    let shown: String = name.chars().take(80).flat_map(char::escape_debug).collect();
-    let dots = if name.chars().count() > 80 { "…" } else { "" };
-    Error::new(ErrorKind::InvalidInput, format!("\"{shown}{dots}\" is no key: {rule}"))
 }
 
 impl PartialEq for Key {
@@ -200,33 +141,7 @@ impl fmt::Debug for Key {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    /// A name that breaks a rule is refused, with the rule named.
-    #[test]
-    fn refuses_names_that_break_a_rule() {
-        let long = format!("/{}", "x".repeat(512));
-        for (name, rule) in [
-            ("", "starts with /"),
-            ("a", "starts with /"),
-            ("/", "empty part"),
-            ("/a/", "empty part"),
-            ("/a//b", "empty part"),
-            ("/../a", ". or .."),
-            ("/a/.", ". or .."),
-            ("/a\0b", "control characters"),
-            ("/a\r\nb", "control characters"),
-            (&long, "512 bytes"),
-            ("/.avout/floor", "kept for avout"),
-        ] {
-            let error = Key::new(name).expect_err(name);
-            assert_eq!(error.kind(), ErrorKind::InvalidInput);
-            assert!(error.to_string().contains(rule), "{name:?}: {error}");
-        }
-        for name in ["/a", "/a/b.c", "/...", "/$where", "/{}", "/'; --", "/ü", "/.avout2"] {
-            assert!(Key::new(name).is_ok(), "{name:?}");
-        }
-    }
+    use crate::protocol::Key;
 
     /// A key lies under a prefix by whole parts.
     #[test]

@@ -5,8 +5,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::{BufMut, Bytes};
 
 use super::bytes::{Reader, put_varint};
-use super::record::{MAX_HISTORY_BYTES, Meta};
-use super::{Envelope, Payload, Point, Realm, Version};
+use super::{Envelope, MAX_HISTORY_BYTES, Meta, Payload, Point, Realm, Version};
 use crate::error::{Error, ErrorKind, Result};
 
 const DELETED: u64 = 0;

@@ -1,11 +1,9 @@
-use std::fmt;
-use std::str::FromStr;
 use std::sync::{Arc, LazyLock};
 
 use bytes::{BufMut, Bytes};
 
 use super::bytes::Reader;
-use super::{ClientId, CodecId, Entry, Key, Meta, Payload, Point, Realm, Record};
+use super::{ClientId, CodecId, Entry, Key, Meta, Payload, Realm, Record, Resolution};
 use crate::error::{Error, ErrorKind, Result};
 
 const FORMAT: u8 = 1;
@@ -156,35 +154,6 @@ fn number(entry: Option<&Entry>, what: &'static str) -> Result<u64> {
     Ok(number)
 }
 
-/// What it takes to find out the outcome of a commit whose reply was lost.
-///
-/// It has a text form, so that it can be logged and resolved by another process.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Receipt {
-    /// A slot decides.
-    Slot {
-        /// The slot's client.
-        client: ClientId,
-        /// The client's slot.
-        slot: u32,
-        /// The commit's number in the slot.
-        sequence: u64,
-        /// The floor's epoch when the commit was sent.
-        epoch: u64,
-    },
-    /// The coordinator itself decides; the bytes are its own.
-    Native(Bytes),
-}
-
-/// How a commit whose reply was lost ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Resolution {
-    /// It took effect, at this point.
-    Committed(Point),
-    /// It did not and never will.
-    NotCommitted,
-}
-
 /// What to do next to find out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlotDecision {
@@ -219,51 +188,10 @@ impl SlotState {
     }
 }
 
-impl fmt::Display for Receipt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Slot { client, slot, sequence, epoch } => write!(f, "slot:{client}:{slot}:{sequence}:{epoch}"),
-            Self::Native(bytes) => {
-                f.write_str("native:")?;
-                bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-            }
-        }
-    }
-}
-
-impl FromStr for Receipt {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let parse = || -> Option<Self> {
-            let mut parts = text.split(':');
-            let receipt = match parts.next()? {
-                "slot" => Self::Slot {
-                    client: parts.next()?.parse().ok()?,
-                    slot: parts.next()?.parse().ok()?,
-                    sequence: parts.next()?.parse().ok()?,
-                    epoch: parts.next()?.parse().ok()?,
-                },
-                "native" => {
-                    let digits = parts.next()?.as_bytes();
-                    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-                    if digits.len() % 2 != 0 {
-                        return None;
-                    }
-                    Self::Native(digits.chunks(2).map(byte).collect::<Option<Vec<u8>>>()?.into())
-                }
-                _ => return None,
-            };
-            parts.next().is_none().then_some(receipt)
-        };
-        parse().ok_or_else(|| Error::new(ErrorKind::InvalidInput, "not the text of a receipt"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::Revision;
+    use crate::protocol::{Point, Revision};
 
     fn entry(record: Record) -> Entry {
         Entry { revision: Revision::number(1), point: Point::new(9), record: Arc::new(record) }
@@ -285,17 +213,5 @@ mod tests {
         let raised = entry(Floor { epoch: 1 }.to_record());
         assert_eq!(decide(None, Some(&raised)), SlotDecision::Lost);
         assert_eq!(decide(Some(&slot(5, true)), Some(&raised)), committed);
-    }
-
-    /// A receipt comes back from its text; other text is refused.
-    #[test]
-    fn a_receipt_has_a_text() {
-        let slot = Receipt::Slot { client: ClientId::new(3), slot: 1, sequence: 77, epoch: 2 };
-        for receipt in [slot, Receipt::Native(Bytes::from_static(&[0, 255])), Receipt::Native(Bytes::new())] {
-            assert_eq!(receipt.to_string().parse::<Receipt>().expect("its text"), receipt);
-        }
-        for text in ["", "slot:1:2:3:4", "native:0", "native:zz", "native:00:", "other:"] {
-            assert!(text.parse::<Receipt>().is_err(), "{text}");
-        }
     }
 }

@@ -2,84 +2,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::bytes::Reader;
+use super::id::ClientId;
 use crate::error::{Error, ErrorKind, Result};
-
-/// A random id kept inside a store's namespace, so that a pointer to a value names the physical
-/// store and not a name that may be given to another one.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Realm(u128);
-
-/// The random id of one client, new for each connection and never used again.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ClientId(u128);
-
-/// The random id of one session of a client. A session that has ended never comes back.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SessionId(u128);
-
-macro_rules! id {
-    ($name:ident) => {
-        impl $name {
-            /// The id with this number.
-            pub const fn new(number: u128) -> Self {
-                Self(number)
-            }
-
-            /// An id drawn from the operating system's generator.
-            pub fn random() -> Self {
-                Self(rand::random())
-            }
-
-            /// The id's number.
-            pub const fn number(self) -> u128 {
-                self.0
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{:032x}", self.0)
-            }
-        }
-
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{}({self})", stringify!($name))
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = Error;
-
-            fn from_str(text: &str) -> Result<Self> {
-                match u128::from_str_radix(text, 16) {
-                    Ok(number) if text.len() == 32 && !text.starts_with('+') => Ok(Self(number)),
-                    _ => Err(Error::new(ErrorKind::InvalidInput, "an id has 32 hexadecimal digits")),
-                }
-            }
-        }
-    };
-}
-
-id!(Realm);
-id!(ClientId);
-id!(SessionId);
-
-impl ClientId {
-    /// The bits that tell the coordinator.
-    const MARK: u128 = (1 << 48) - 1;
-
-    /// The id for a client of this coordinator, from 80 random bits. The other 48 are the coordinator's: where several
-    /// coordinators keep values in one store, the sweeper of each knows its own.
-    pub fn of(coordinator: Realm, random: u128) -> Self {
-        Self(random << 48 | coordinator.0 & Self::MARK)
-    }
-
-    /// Whether it was made for a client of this coordinator.
-    pub fn is_of(self, coordinator: Realm) -> bool {
-        self.0 & Self::MARK == coordinator.0 & Self::MARK
-    }
-}
 
 /// The name of one value in a container: unique for ever.
 ///
@@ -106,7 +30,7 @@ impl Version {
     pub fn encode(&self) -> [u8; Self::ENCODED_BYTES] {
         let mut bytes = [0; Self::ENCODED_BYTES];
         bytes[..8].copy_from_slice(&self.epoch.to_be_bytes());
-        bytes[8..24].copy_from_slice(&self.client.0.to_be_bytes());
+        bytes[8..24].copy_from_slice(&self.client.number().to_be_bytes());
         bytes[24..28].copy_from_slice(&self.slot.to_be_bytes());
         bytes[28..].copy_from_slice(&self.sequence.to_be_bytes());
         bytes
@@ -126,7 +50,7 @@ impl Version {
     pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self> {
         Ok(Self {
             epoch: u64::from_be_bytes(reader.array()?),
-            client: ClientId(u128::from_be_bytes(reader.array()?)),
+            client: ClientId::new(u128::from_be_bytes(reader.array()?)),
             slot: u32::from_be_bytes(reader.array()?),
             sequence: u64::from_be_bytes(reader.array()?),
         })
@@ -158,7 +82,7 @@ impl FromStr for Version {
             let mut parts = text.split('-');
             let version = Self {
                 epoch: u64::from_str_radix(part(&mut parts, 16)?, 16).ok()?,
-                client: ClientId(u128::from_str_radix(part(&mut parts, 32)?, 16).ok()?),
+                client: ClientId::new(u128::from_str_radix(part(&mut parts, 32)?, 16).ok()?),
                 slot: u32::from_str_radix(part(&mut parts, 8)?, 16).ok()?,
                 sequence: u64::from_str_radix(part(&mut parts, 16)?, 16).ok()?,
             };
@@ -171,14 +95,6 @@ impl FromStr for Version {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// A client's id tells its coordinator from others, and clients from each other.
-    #[test]
-    fn a_client_is_of_its_coordinator() {
-        let (one, other) = (Realm::random(), Realm::random());
-        let (a, b) = (ClientId::of(one, 1), ClientId::of(one, 2));
-        assert!(a != b && a.is_of(one) && b.is_of(one) && !a.is_of(other));
-    }
 
     /// A version comes back from its text and its bytes, and both sort as it does.
     #[test]

@@ -1,6 +1,7 @@
 //! Orders commits.
 
 mod commit;
+mod read;
 mod sessions;
 mod watch;
 
@@ -11,9 +12,7 @@ use avout_core::Result;
 use avout_core::backend::history::Losses;
 use avout_core::backend::{self, Connection, CoordinatorCapabilities, Page, Sessions, Watcher};
 use avout_core::protocol::{Commit, CommitOutcome, Key, Point, Snapshot};
-use redis::Value;
 
-use crate::schema::cell::{self, Clock};
 use crate::schema::mark;
 use crate::wire::Client;
 
@@ -58,13 +57,13 @@ impl backend::Coordinator for Coordinator {
     async fn read(&self, keys: &[Key], _at: Option<Point>) -> Result<Snapshot> {
         let read = async {
             let (clock, cells) = self.client.read(keys.iter().map(Key::as_str)).await?;
-            self.snapshot(&clock, keys.iter().zip(cells))
+            read::snapshot(&self.client, &clock, keys.iter().zip(cells))
         };
         read.await.map_err(|error| error.during("read"))
     }
 
     async fn commit(&self, commit: &Commit) -> Result<CommitOutcome> {
-        self.send(commit).await.map_err(|error| error.during("commit"))
+        commit::send(&self.client, commit).await.map_err(|error| error.during("commit"))
     }
 
     async fn watch(&self, keys: &[Key]) -> Result<Box<dyn Watcher>> {
@@ -87,13 +86,5 @@ impl backend::Coordinator for Coordinator {
 
     async fn list(&self, prefix: &Key, after: Option<&Key>) -> Result<Page> {
         self.client.list(mark(None), prefix, after).await.map_err(|error| error.during("list"))
-    }
-}
-
-impl Coordinator {
-    fn snapshot<'a>(&self, clock: &Clock, cells: impl Iterator<Item = (&'a Key, Value)>) -> Result<Snapshot> {
-        let boundary = self.client.history.boundary();
-        let entries = cells.map(|(key, cell)| cell::entry(cell, boundary).map_err(|error| error.at(key)));
-        Ok(Snapshot { point: Point::new(clock.point), entries: entries.collect::<Result<_>>()? })
     }
 }

@@ -9,7 +9,6 @@ use avout_core::{Error, ErrorKind, Result};
 use bytes::Bytes;
 use redis::Value;
 
-use super::Store;
 use crate::coordinator::Hub;
 use crate::schema::atom_field;
 use crate::schema::cell::{self, Clock, expected, revision};
@@ -35,11 +34,11 @@ enum Written {
 }
 
 impl Atom {
-    pub(super) fn new(store: &Store, key: &Key) -> Self {
+    pub(super) fn new(client: &Arc<Client>, hub: &Arc<Hub>, capabilities: &StoreCapabilities, key: &Key) -> Self {
         Self {
-            client: Arc::clone(&store.client),
-            hub: Arc::clone(&store.hub),
-            capabilities: store.capabilities.clone(),
+            client: Arc::clone(client),
+            hub: Arc::clone(hub),
+            capabilities: capabilities.clone(),
             key: key.clone(),
             field: atom_field(key),
         }

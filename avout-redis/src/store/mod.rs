@@ -53,11 +53,11 @@ impl backend::Store for Store {
     }
 
     fn state(&self, key: &Key) -> Arc<dyn StateContainer> {
-        Arc::new(Atom::new(self, key))
+        Arc::new(Atom::new(&self.client, &self.hub, &self.capabilities, key))
     }
 
     fn versioned_state(&self, key: &Key) -> Arc<dyn VersionedStateContainer> {
-        Arc::new(Values::new(self, key))
+        Arc::new(Values::new(&self.client, &self.capabilities, key))
     }
 
     fn losses(&self) -> Option<&Arc<Losses>> {

@@ -8,7 +8,6 @@ use avout_core::protocol::{Key, State, Version};
 use avout_core::{Error, ErrorKind, Result};
 use redis::{Cmd, Value};
 
-use super::Store;
 use crate::schema::values_member;
 use crate::wire::{Client, Script, foreign};
 
@@ -21,12 +20,12 @@ pub(super) struct Values {
 }
 
 impl Values {
-    pub(super) fn new(store: &Store, key: &Key) -> Self {
+    pub(super) fn new(client: &Arc<Client>, capabilities: &StoreCapabilities, key: &Key) -> Self {
         Self {
-            client: Arc::clone(&store.client),
-            capabilities: store.capabilities.clone(),
+            client: Arc::clone(client),
+            capabilities: capabilities.clone(),
             key: key.clone(),
-            hash: store.client.names.values(key),
+            hash: client.names.values(key),
             member: values_member(key),
         }
     }

@@ -126,3 +126,23 @@ impl FromStr for Case {
         Self::all().find(|case| case.to_string() == text).ok_or_else(|| format!("there is no case {text:?}"))
     }
 }
+
+/// How thorough it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Length {
+    /// A test, which has to hold on a machine that does much else: no client stays behind for ever.
+    Short,
+    Long,
+}
+
+impl Length {
+    /// How long all is well before the fault, and how long clients are looked at after it.
+    pub(crate) fn around(self) -> (Duration, Duration) {
+        let seconds = if self == Self::Short { (1, 2) } else { (2, 6) };
+        (Duration::from_secs(seconds.0), Duration::from_secs(seconds.1))
+    }
+
+    pub(crate) fn lasts(self, case: Case) -> Duration {
+        if self == Self::Short { case.fault.lasts().min(Duration::from_secs(6)) } else { case.fault.lasts() }
+    }
+}

@@ -6,11 +6,10 @@ use std::time::Duration;
 use avout_core::ErrorKind;
 use tokio::time::Instant;
 
-use crate::case::{Case, Fault, Mode, Shape};
+use crate::case::{Case, Fault, Length, Mode, Shape};
 use crate::clients::{Habit, Who};
 use crate::log::Entry;
 use crate::record::{Event, Head, What};
-use crate::trial::Length;
 
 /// How long a client may stay behind.
 const BEHIND: Duration = Duration::from_secs(2);

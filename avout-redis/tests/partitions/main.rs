@@ -31,9 +31,8 @@ use std::process::{ExitCode, Stdio};
 use std::sync::{Mutex, PoisonError};
 
 use avout_conformance::servers::{Error, ServerTest, Spec, run_tests};
-use case::Case;
+use case::{Case, Length};
 use tokio::task::LocalSet;
-use trial::Length;
 
 /// Set in the process of a trial: the folder for its servers, its length and its case.
 const INSIDE: &str = "AVOUT_PARTITIONS_INSIDE";

@@ -8,7 +8,7 @@ use avout_core::{Result, Stm};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-use crate::case::Case;
+use crate::case::{Case, Length};
 use crate::clients::{Client, Habit, Who};
 use crate::crowd::Crowd;
 use crate::judge::Evidence;
@@ -21,26 +21,6 @@ use crate::servers::Fleet;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 type Outcome<T> = std::result::Result<T, Box<dyn std::error::Error>>;
-
-/// How thorough it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Length {
-    /// A test, which has to hold on a machine that does much else: no client stays behind for ever.
-    Short,
-    Long,
-}
-
-impl Length {
-    /// How long all is well before the fault, and how long clients are looked at after it.
-    fn around(self) -> (Duration, Duration) {
-        let seconds = if self == Self::Short { (1, 2) } else { (2, 6) };
-        (Duration::from_secs(seconds.0), Duration::from_secs(seconds.1))
-    }
-
-    fn lasts(self, case: Case) -> Duration {
-        if self == Self::Short { case.fault.lasts().min(Duration::from_secs(6)) } else { case.fault.lasts() }
-    }
-}
 
 /// Runs it, in namespaces of its own.
 pub(crate) async fn run(case: Case, length: Length, folder: &Path) -> Outcome<Evidence> {

@@ -3,7 +3,7 @@ use avout_core::backend::{self, CoordinatorCapabilities, Page, Watcher};
 use avout_core::protocol::{Commit, CommitOutcome, Realm, Snapshot};
 use avout_core::{Key, Point, Result};
 
-use crate::not_written;
+use crate::not_written::not_written;
 
 /// Orders the commits of a namespace.
 pub struct Coordinator {

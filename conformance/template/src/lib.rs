@@ -14,6 +14,7 @@
 //! [`avout_core::backend`], and `docs/backends.md` of avout's repository goes through them.
 
 mod coordinator;
+mod not_written;
 mod store;
 
 pub use coordinator::Coordinator;
@@ -21,9 +22,9 @@ pub use store::Store;
 
 use std::sync::Arc;
 
+use avout_core::Result;
 use avout_core::backend::Backend;
 use avout_core::protocol::Realm;
-use avout_core::{Error, ErrorKind, Result};
 
 /// Opens a namespace, which is made if it is not there.
 ///
@@ -34,9 +35,4 @@ pub async fn open(namespace: &str) -> Result<Backend> {
     // Drawn when the namespace is made, kept in it, and read whenever it is opened: two clients of one namespace have one realm.
     let realm = Realm::random();
     Ok(Backend { coordinator: Arc::new(Coordinator::new(realm)), store: Arc::new(Store::new(realm)) })
-}
-
-/// What a method answers until it is written.
-fn not_written<T>(method: &'static str) -> Result<T> {
-    Err(Error::new(ErrorKind::Unsupported, "it is not written yet").during(method))
 }

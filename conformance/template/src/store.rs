@@ -7,7 +7,7 @@ use avout_core::backend::{
 use avout_core::protocol::{Realm, State, Version};
 use avout_core::{Key, Result, Revision};
 
-use crate::not_written;
+use crate::not_written::not_written;
 
 /// Holds atoms, and the values of refs that are too large for the coordinator.
 pub struct Store {

@@ -1,7 +1,7 @@
 //! Laws of backends, and the faults that break them.
 
-use crate::assert_broken;
 use crate::broken::Fault;
+use crate::prove::assert_broken;
 
 /// Each fault with the laws that it must break.
 const BREAKS: &[(Fault, &[&str])] = &[

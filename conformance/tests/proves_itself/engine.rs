@@ -1,7 +1,8 @@
 //! Laws of transactions and watches, and what breaks them; those of locks are beside.
 
 use crate::broken::Fault;
-use crate::{assert_broken, locks};
+use crate::locks;
+use crate::prove::assert_broken;
 
 /// What breaks which laws of transactions and watches.
 const BREAKS: &[(Fault, &[&str])] = &[

@@ -7,7 +7,7 @@ use std::time::Duration;
 use avout_conformance::run_law;
 
 use crate::broken::{Broken, Fault};
-use crate::run_all;
+use crate::prove::run_all;
 
 /// All laws that a mutant breaks.
 pub(crate) fn laws() -> BTreeSet<String> {

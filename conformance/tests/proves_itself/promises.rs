@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use crate::broken::Fault;
-use crate::{assert_broken, run, run_all};
 use avout_conformance::Verdict;
+
+use crate::broken::Fault;
+use crate::prove::{assert_broken, run, run_all};
 
 /// A promise, what breaks it, and who sees that.
 struct Promise {

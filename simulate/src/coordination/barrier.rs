@@ -8,9 +8,8 @@ use avout_core::{ErrorKind, Passed, Result, Stm};
 use futures_util::future::try_join_all;
 use tokio::time::{sleep, timeout};
 
-use super::actor::Actor;
 use super::known::ROUNDS_ARE_EXACT;
-use super::{Scene, Test, lock};
+use super::stage::{Actor, Scene, Test, lock};
 use crate::World;
 
 /// How long those wait at most, again and again, who are there for the others only.

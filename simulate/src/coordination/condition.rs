@@ -5,9 +5,8 @@ use async_trait::async_trait;
 use avout_core::{ErrorKind, Lock, LockGuard, Ref, Result, Stm};
 use tokio::time::{sleep, timeout};
 
-use super::actor::Actor;
 use super::known::HANDS_ON_WHAT_IT_HAS;
-use super::{Scene, Test, lock};
+use super::stage::{Actor, Scene, Test, lock};
 use crate::World;
 
 /// A lock with a condition: some put things in and notify, others wait until there is one.

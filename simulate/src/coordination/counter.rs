@@ -3,8 +3,7 @@ use std::sync::Mutex;
 use async_trait::async_trait;
 use avout_core::{ErrorKind, Result, Stm};
 
-use super::actor::Actor;
-use super::{Scene, Test, lock};
+use super::stage::{Actor, Scene, Test, lock};
 
 /// A counter to which all add.
 pub(super) struct Counter {

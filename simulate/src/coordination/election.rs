@@ -6,10 +6,9 @@ use async_trait::async_trait;
 use avout_core::{Leader, Leadership, Result, Stm};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::actor::Actor;
 use super::holds::Holds;
 use super::known::OUTAGES_UNSEEN;
-use super::{Scene, Test, lock};
+use super::stage::{Actor, Scene, Test, lock};
 use crate::World;
 
 /// How often a leader's end is looked for.

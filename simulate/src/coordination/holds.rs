@@ -6,8 +6,7 @@ use std::sync::{Arc, Mutex, Weak};
 use avout_core::{ErrorKind, Guard, Leadership, LockGuard, Permit, ReadGuard, Result, Status, Stm, WriteGuard};
 use tokio::time::timeout;
 
-use super::actor::Actor;
-use super::{Test, lock};
+use super::stage::{Actor, Test, lock};
 
 /// All guards.
 pub(super) trait Held: Guard + Send + Sync + Sized + 'static {

@@ -6,8 +6,7 @@ use async_trait::async_trait;
 use avout_core::{ErrorKind, Result, Stm};
 use tokio::time::{sleep, timeout};
 
-use super::actor::Actor;
-use super::{Scene, Test, lock};
+use super::stage::{Actor, Scene, Test, lock};
 use crate::World;
 
 /// One latch: some count it down, some wait.

@@ -3,7 +3,6 @@
 //! A [`Scene`] is one primitive, or some that belong together: what a client does with it, and what must hold. `holds` is what all
 //! that can be held have in common.
 
-mod actor;
 mod barrier;
 mod condition;
 mod counter;
@@ -16,13 +15,12 @@ mod once;
 mod queue;
 mod rw_lock;
 mod semaphore;
+mod stage;
 
-use std::collections::BTreeMap;
 use std::panic::resume_unwind;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use avout_core::{Result, Stm};
 use futures_util::future::{Either, join_all, select};
 use tokio::time::{Instant, sleep, timeout};
@@ -30,7 +28,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::World;
 use crate::process::Process;
 use crate::progress::Progress;
-use actor::{Actor, Doing};
+use stage::{Actor, Lane, Scene, Test, lock};
 
 /// How long faults go on while clients still work.
 const FAULTY: Duration = Duration::from_secs(8);
@@ -38,49 +36,6 @@ const FAULTY: Duration = Duration::from_secs(8);
 const HEALED: Duration = Duration::from_secs(4 * 3600);
 /// How often is looked whether somebody waits for too long.
 const LOOKS: Duration = Duration::from_millis(500);
-
-/// Something to be coordinated.
-#[async_trait]
-trait Scene: Send + Sync {
-    /// One thing that a client does with it.
-    async fn step(&self, actor: &Actor);
-
-    /// Gives those what they wait for who only can have it from others. It begins with the end of all faults, and is stopped when
-    /// all clients have done their steps.
-    async fn help(&self, _test: &Test, _sure: &Stm) -> Result<()> {
-        Ok(())
-    }
-
-    /// What must hold when all steps are done and no request is on its way. The clients are still there.
-    async fn check(&self, test: &Test, sure: &Stm) -> Result<()>;
-}
-
-/// What all clients of one schedule share.
-struct Test {
-    world: World,
-    scenes: Vec<Arc<dyn Scene>>,
-    lanes: Mutex<Vec<Lane>>,
-    doing: Mutex<Doings>,
-    /// Which clients have done all steps.
-    done: Progress<Vec<bool>>,
-    stopped: Progress<bool>,
-}
-
-/// What one client does one after the other.
-#[derive(Clone)]
-struct Lane {
-    client: usize,
-    scene: Arc<dyn Scene>,
-    /// A step in which the client dies is not done again.
-    steps: u64,
-}
-
-/// What everybody is about to do.
-#[derive(Default)]
-struct Doings {
-    next: u64,
-    now: BTreeMap<u64, Doing>,
-}
 
 /// avout's own test of what there is beside transactions: locks, conditions, semaphores, barriers, latches, queues, elections,
 /// counters and transactions that happen once.
@@ -197,10 +152,6 @@ async fn life(test: Arc<Test>, client: usize, stm: Stm, process: Process) {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Test {
     /// Leads a schedule from its first fault to its last check.
     async fn conduct(&self, sure: &Stm) -> Result<()> {
@@ -242,31 +193,5 @@ impl Test {
         self.stopped.change(|stopped| *stopped = true);
         self.world.finish().await;
         Ok(())
-    }
-
-    fn takes_step(&self, lane: usize) -> bool {
-        let steps = &mut lock(&self.lanes)[lane].steps;
-        let left = *steps > 0;
-        *steps = steps.saturating_sub(1);
-        left
-    }
-
-    /// Who has waited for too long since all faults were over.
-    fn stuck(&self, healed: Instant) -> Option<String> {
-        let now = Instant::now();
-        let doing = lock(&self.doing);
-        let late = doing.now.values().find(|doing| now > doing.since.max(healed) + doing.limit)?;
-        Some(format!(
-            "client {} {} for more than {:?}, and all faults are over",
-            late.client + 1,
-            late.what,
-            late.limit
-        ))
-    }
-
-    /// How long anybody may wait after the last fault for what others have to let go of or to take over: some of them stand still
-    /// for twice a time to live, or died.
-    fn patience(&self) -> Duration {
-        self.world.knobs().session_ttl * 6 + Duration::from_secs(15)
     }
 }

@@ -4,8 +4,7 @@ use std::sync::Mutex;
 use async_trait::async_trait;
 use avout_core::{Result, Stm};
 
-use super::actor::Actor;
-use super::{Scene, Test, lock};
+use super::stage::{Actor, Scene, Test, lock};
 
 /// How many ids there are.
 const IDS: u64 = 4;

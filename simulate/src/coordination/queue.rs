@@ -6,9 +6,8 @@ use async_trait::async_trait;
 use avout_core::{Delivery, ErrorKind, LockGuard, Result, Stm};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::actor::Actor;
 use super::known::{DROPPED_COMES_BACK, OUT_COUNTS_ONCE};
-use super::{Scene, Test, lock};
+use super::stage::{Actor, Scene, Test, lock};
 use crate::World;
 
 /// How values are taken off.

@@ -2,9 +2,8 @@ use async_trait::async_trait;
 use avout_core::{ErrorKind, ReadGuard, Result, Stm, WriteGuard};
 use tokio::time::timeout;
 
-use super::actor::Actor;
 use super::holds::Holds;
-use super::{Scene, Test};
+use super::stage::{Actor, Scene, Test};
 use crate::World;
 
 /// What a writer takes.

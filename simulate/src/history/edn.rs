@@ -12,8 +12,8 @@ pub(super) enum Kind {
 /// Each transaction gives two events: its call, and its end where it has one.
 pub(super) fn write(history: &History, kind: Kind) -> String {
     let mut events: Vec<(u64, bool, &Transaction)> = Vec::new();
-    let last = history.transactions.iter().filter_map(|transaction| transaction.completed).max().unwrap_or(0);
-    for transaction in &history.transactions {
+    let last = history.transactions().iter().filter_map(|transaction| transaction.completed).max().unwrap_or(0);
+    for transaction in history.transactions() {
         if !transaction.operations.iter().any(|operation| is_of(operation, kind)) {
             continue;
         }

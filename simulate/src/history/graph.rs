@@ -82,7 +82,7 @@ impl Graph {
     pub(super) fn check_points(&self, view: &View<'_>, found: &mut Vec<Anomaly>) {
         let point = |node: NodeIndex| {
             let node = &view.nodes[node.index()];
-            view.history.transactions[node.transaction].point.filter(|_| !node.is_attempt)
+            view.history.transactions()[node.transaction].point.filter(|_| !node.is_attempt)
         };
         for edge in self.edges.edge_indices() {
             let kind = self.edges[edge];

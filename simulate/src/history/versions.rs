@@ -131,7 +131,7 @@ fn check_value(
             let text = format!("{} read {value} in {key} before it wrote it", view.name(node));
             push(Phenomenon::Duplicate, vec![transaction], text);
         }
-        Some(&writer) if view.history.transactions[writer].outcome == Outcome::Aborted => {
+        Some(&writer) if view.history.transactions()[writer].outcome == Outcome::Aborted => {
             let text = format!("{} read {value} in {key}, of transaction {writer}", view.name(node));
             push(Phenomenon::G1a, vec![writer, transaction], text);
         }

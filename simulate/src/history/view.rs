@@ -45,7 +45,7 @@ pub(super) struct View<'a> {
 
 impl<'a> View<'a> {
     pub(super) fn of(history: &'a History) -> Self {
-        let count = history.transactions.len();
+        let count = history.transactions().len();
         let mut view = Self {
             history,
             nodes: Vec::with_capacity(count),
@@ -55,7 +55,7 @@ impl<'a> View<'a> {
             node_of: vec![None; count],
             anomalies: Vec::new(),
         };
-        for (place, transaction) in history.transactions.iter().enumerate() {
+        for (place, transaction) in history.transactions().iter().enumerate() {
             view.take_writes(place, &transaction.operations);
             view.in_effect[place] = transaction.outcome == Outcome::Committed;
             for attempt in &transaction.attempts {
@@ -150,7 +150,7 @@ impl<'a> View<'a> {
 
     /// Finds the transactions of unknown outcome that somebody saw.
     fn find_effects(&mut self) {
-        let transactions = &self.history.transactions;
+        let transactions = self.history.transactions();
         let mut seen = Vec::new();
         for node in &self.nodes {
             let mut see = |key: &'a str, value: u64| {
@@ -185,7 +185,7 @@ impl<'a> View<'a> {
     /// How a node is told of.
     pub(super) fn name(&self, node: usize) -> String {
         let node = &self.nodes[node];
-        let process = self.history.transactions[node.transaction].process;
+        let process = self.history.transactions()[node.transaction].process;
         let attempt = if node.is_attempt { " (an attempt)" } else { "" };
         format!("transaction {} of client {process}{attempt}", node.transaction)
     }

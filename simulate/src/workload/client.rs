@@ -8,7 +8,7 @@ use futures_util::future::{Either, join_all, select};
 use super::body::{Body, Refs};
 use super::program::{Step, Task};
 use super::record::Handle;
-use super::{Phase, Test, Told};
+use super::test::{Phase, Test, Told};
 use crate::history::Operation;
 use crate::process::{End, Part, Process};
 

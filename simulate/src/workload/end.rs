@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use avout_core::protocol::{Floor, Resolution, Turn, Version};
 use avout_core::{Isolation, Key, Payload, Point, Result, Stm};
 
-use super::{Test, Watch, lock};
+use super::test::{Test, Watch, lock};
 use crate::history::{History, Level, Operation, Outcome};
 
 /// How many values may be left over for each fault.

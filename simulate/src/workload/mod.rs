@@ -3,19 +3,20 @@ mod client;
 mod end;
 mod program;
 mod record;
+mod test;
 
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use avout_core::{Key, Point, Result, Stm};
+use avout_core::{Result, Stm};
 use tokio::time::timeout;
 
 use super::World;
 use crate::progress::Progress;
 use program::{Setting, Task};
 use record::Recorder;
+use test::{Phase, Test};
 
 /// How long faults go on while clients still work.
 const FAULTY: Duration = Duration::from_secs(30);
@@ -25,49 +26,6 @@ const HEALED: Duration = Duration::from_secs(600);
 const QUIET: Duration = Duration::from_secs(20);
 /// As many elements as no transaction waits for.
 const ENOUGH: usize = 6;
-
-/// How far a schedule is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Phase {
-    Faulty,
-    /// Faults are over.
-    Healed,
-    /// Watches end.
-    Stopped,
-}
-
-/// What all clients of one schedule share.
-struct Test {
-    world: World,
-    setting: Setting,
-    recorder: Recorder,
-    tasks: Mutex<Vec<VecDeque<Task>>>,
-    /// Which lists each client watches.
-    watched: Vec<Vec<usize>>,
-    watches: Mutex<Vec<Watch>>,
-    /// How many lives each client has had.
-    lives: Vec<AtomicU64>,
-    phase: Progress<Phase>,
-    /// Which clients have done all tasks, and which have ended.
-    done: Progress<Vec<(bool, bool)>>,
-}
-
-/// What one watch was told.
-struct Watch {
-    key: Key,
-    /// The last change before it began, or a later one.
-    since: Option<Point>,
-    told: Vec<Told>,
-    /// It was not cut short by its client's death.
-    to_the_end: bool,
-}
-
-struct Told {
-    old: Option<Vec<u64>>,
-    new: Option<Vec<u64>>,
-    point: Option<Point>,
-    skipped: bool,
-}
 
 /// avout's own test: random transactions of all kinds over lists and registers in two stores, and atoms, snapshots and watches
 /// beside them.
@@ -146,10 +104,6 @@ async fn make(world: &World, setting: &Setting, stm: &Stm) -> Result<()> {
     Ok(())
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Test {
     /// Starts a client that sweeps now and then, in some schedules.
     fn start_sweeper(&self) {
@@ -203,48 +157,5 @@ impl Test {
             }
         }
         Ok(())
-    }
-
-    /// Waits until this holds of all clients.
-    async fn all(&self, of: impl Fn(&(bool, bool)) -> bool) {
-        self.done.until(|clients| clients.iter().all(&of)).await;
-    }
-
-    async fn reach(&self, phase: Phase) {
-        self.phase.until(|now| *now >= phase).await;
-    }
-
-    /// A number for a life of a client: 1, 1001, 2001 and so on for the first one.
-    fn next_process(&self, client: usize) -> u64 {
-        let lives = self.lives[client].fetch_add(1, Ordering::Relaxed);
-        lives * 1000 + client as u64 + 1
-    }
-
-    /// The next task of a client. One that it dies in is not done again.
-    fn next_task(&self, client: usize) -> Option<Task> {
-        lock(&self.tasks)[client].pop_front()
-    }
-
-    fn is_done(&self, client: usize) {
-        self.done.change(|clients| clients[client].0 = true);
-    }
-
-    fn has_ended(&self, client: usize) {
-        self.done.change(|clients| clients[client].1 = true);
-    }
-
-    fn new_watch(&self, key: &Key) -> usize {
-        let since = self.world.records().points(key).last().copied();
-        let mut watches = lock(&self.watches);
-        watches.push(Watch { key: key.clone(), since, told: Vec::new(), to_the_end: false });
-        watches.len() - 1
-    }
-
-    fn told(&self, watch: usize, told: Told) {
-        lock(&self.watches)[watch].told.push(told);
-    }
-
-    fn watched_to_the_end(&self, watch: usize) {
-        lock(&self.watches)[watch].to_the_end = true;
     }
 }

@@ -3,8 +3,8 @@
 use serde::de::{self, Deserialize, DeserializeSeed, Error as _, Unexpected, Visitor};
 use serde::forward_to_deserialize_any;
 
-use super::Error;
-use super::de::Deserializer;
+use super::format::Error;
+use super::reader::Deserializer;
 
 /// How many elements there may be to come: each takes a byte at least.
 fn hint(from: &Deserializer<'_>, claimed: u32) -> Option<usize> {

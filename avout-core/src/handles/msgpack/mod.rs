@@ -11,68 +11,22 @@
 mod bytes;
 mod de;
 mod elements;
+mod format;
 mod only_u8;
+mod reader;
 mod seq;
 mod ser;
-
-use std::fmt;
+mod writer;
 
 use serde::de::DeserializeOwned;
 use serde::{Serialize, de::Error as _};
 
 pub(super) use bytes::bytes_of;
-use bytes::take_bytes;
-
-/// How deep a value may be nested: reading recurses, and input that is not trusted must not be able to exhaust the
-/// stack.
-pub(super) const MAX_DEPTH: usize = 64;
-
-/// How many `Some` and newtypes may lie around each other. They take no bytes, so they are no levels of the depth.
-const MAX_WRAPPERS: usize = 256;
-
-/// The extension types.
-const SOME: i8 = 1;
-const U8_SEQUENCE: i8 = 2;
-const U128: i8 = 3;
-const I128: i8 = 4;
-
-/// What is wrong with a value or with bytes.
-#[derive(Debug)]
-pub(super) struct Error(String);
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Error {}
-
-impl serde::ser::Error for Error {
-    fn custom<T: fmt::Display>(message: T) -> Self {
-        Self(message.to_string())
-    }
-}
-
-impl serde::de::Error for Error {
-    fn custom<T: fmt::Display>(message: T) -> Self {
-        Self(message.to_string())
-    }
-}
-
-impl From<rmp::encode::ValueWriteError> for Error {
-    fn from(error: rmp::encode::ValueWriteError) -> Self {
-        Self(error.to_string())
-    }
-}
-
-fn too_deep() -> Error {
-    Error(format!("the value is nested more than {MAX_DEPTH} levels deep"))
-}
+pub(super) use format::{Error, MAX_DEPTH};
 
 /// The value's bytes. `readable`: as it describes itself to formats that are text.
 pub(super) fn to_vec<T: Serialize + ?Sized>(value: &T, readable: bool) -> Result<Vec<u8>, Error> {
-    let mut serializer = ser::Serializer::new(readable);
+    let mut serializer = writer::Serializer::new(readable);
     serializer.put(value)?;
     Ok(serializer.out)
 }
@@ -91,7 +45,7 @@ pub(super) fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<Decoded<T>
 }
 
 fn read<T: DeserializeOwned>(bytes: &[u8], readable: bool) -> Result<Decoded<T>, Error> {
-    let mut deserializer = de::Deserializer::new(bytes, readable);
+    let mut deserializer = reader::Deserializer::new(bytes, readable);
     let value = deserializer.take()?;
     match deserializer.is_at_end() {
         true => Ok(Decoded { value, guessed: deserializer.guessed, readable }),

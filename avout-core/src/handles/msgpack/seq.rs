@@ -1,9 +1,9 @@
 use rmp::encode;
 use serde::ser::{self, Serialize};
 
+use super::format::{Error, U8_SEQUENCE};
 use super::only_u8::OnlyU8;
-use super::ser::{Serializer, is_short, length};
-use super::{Error, U8_SEQUENCE};
+use super::writer::{Serializer, is_short, length};
 
 /// Puts the right head before what was written since `start`, where now is one of `length` bytes.
 fn set_head(out: &mut Vec<u8>, start: usize, length: usize, head: &[u8]) {

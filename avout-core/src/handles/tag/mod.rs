@@ -6,6 +6,7 @@
 
 mod name;
 mod probe;
+mod seen;
 mod shape;
 
 use serde::de::DeserializeOwned;

@@ -2,7 +2,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{Hash, Hasher as _};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,8 +15,9 @@ use avout_core::{Error, ErrorKind, Key, Payload, Point, Result, Revision};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use super::common::{Common, Watching, is_users, lock};
+use super::fault::Fault;
 use super::watch::Watch;
-use super::{Common, Fault, Watching, is_users};
 
 pub(super) fn wrap(
     inner: Arc<avout_local::Coordinator>,
@@ -37,10 +38,6 @@ pub(super) fn wrap(
         asked: Mutex::default(),
         ticks: Default::default(),
     })
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Coordinator {

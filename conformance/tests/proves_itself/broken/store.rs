@@ -12,9 +12,9 @@ use avout_core::{Error, ErrorKind, Key, Result, Revision};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use super::coordinator::lock;
+use super::common::{Common, lock};
+use super::fault::Fault;
 use super::watch::AtomWatch;
-use super::{Common, Fault};
 
 pub(super) fn wrap(inner: Arc<avout_local::Store>, common: Arc<Common>) -> Arc<dyn backend::Store> {
     let realm = if common.is(Fault::NewRealmForEachClient) { Realm::random() } else { backend::Store::realm(&*inner) };

@@ -6,8 +6,8 @@ use avout_core::Result;
 use avout_core::backend::{StateContainer, Wake, Watcher};
 use tokio::sync::Notify;
 
-use super::coordinator::lock;
-use super::{Common, Fault};
+use super::common::{Common, lock};
+use super::fault::Fault;
 
 /// A watcher with the faults of watchers.
 pub(super) struct Watch {

@@ -9,7 +9,7 @@ use avout_core::protocol::{Commit, CommitOutcome, Conflict, Realm, Resolution, S
 use avout_core::{Error, ErrorKind, Key, Point, Result, Revision};
 use bytes::Bytes;
 
-use super::Mistake;
+use super::mistake::Mistake;
 use super::sessions::Leases;
 use super::world::{Before, Client, World, lock};
 

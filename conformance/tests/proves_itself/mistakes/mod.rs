@@ -4,6 +4,8 @@
 //! every law holds that holds without it. It can lose replies, stall and be wiped, whatever lies below.
 
 mod coordinator;
+mod lives;
+mod mistake;
 mod sessions;
 mod store;
 mod world;
@@ -16,43 +18,9 @@ use async_trait::async_trait;
 use avout_conformance::{Backend, Fixture, run_law};
 use avout_core::Result;
 
-use crate::{assert_all_broken, run_all};
+use crate::prove::{assert_all_broken, run_all};
+use mistake::Mistake;
 use world::World;
-
-/// What is wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mistake {
-    Nothing,
-    // Of whatever is asked.
-    LostReplyAsFailure,
-    NoTimeLimit,
-    NeverLost,
-    RealmNotKept,
-    // Of the coordinator.
-    BeginningIsNow,
-    ReceiveLimit,
-    ChecksOfAFollower,
-    LateWatch,
-    SilentReconnect,
-    ReadInParts,
-    ReadOfAFollower,
-    VersionAsRevision,
-    CommitTooLarge,
-    TooManyKeys,
-    FreshIncomplete,
-    WrongPoint,
-    ChecksUnchecked,
-    // Of the coordinator and the store.
-    ListByText,
-    // Of the store.
-    OverwrittenValue,
-    // Of sessions.
-    SessionRevived,
-    SessionShort,
-    SessionEndless,
-    SessionCounted,
-    AliveSorted,
-}
 
 /// Each mistake with the laws that it must break.
 const BREAKS: &[(Mistake, &[&str])] = &[

@@ -1,4 +1,3 @@
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -6,27 +5,9 @@ use avout_core::Result;
 use avout_core::backend::Sessions;
 use avout_core::protocol::SessionId;
 
-use super::Mistake;
+use super::lives::Life;
+use super::mistake::Mistake;
 use super::world::{Client, lock};
-
-/// Who is alive, as a server with leases knows it.
-#[derive(Default)]
-pub(super) struct Lives(HashMap<SessionId, Life>);
-
-struct Life {
-    /// `None`: it was ended.
-    until: Option<Instant>,
-    begins: u32,
-}
-
-impl Life {
-    fn is_over(&self, mistake: Mistake) -> bool {
-        match self.until {
-            None => true,
-            Some(until) => mistake != Mistake::SessionEndless && Instant::now() >= until,
-        }
-    }
-}
 
 /// Sessions over a store that has none of its own.
 pub(super) struct Leases(pub(super) Client);

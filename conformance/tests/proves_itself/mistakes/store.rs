@@ -8,8 +8,8 @@ use avout_core::backend::{
 use avout_core::protocol::{Realm, State, Version};
 use avout_core::{Key, Result, Revision};
 
-use super::Mistake;
 use super::coordinator::Watch;
+use super::mistake::Mistake;
 use super::world::{Client, lock};
 
 pub(super) fn wrap(inner: Arc<dyn Store>, client: Client) -> Arc<dyn Store> {

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use avout_core::{Error, ErrorKind, Key, Result, Revision};
 use tokio::sync::watch;
 
-use super::Mistake;
-use super::sessions::Lives;
+use super::lives::Lives;
+use super::mistake::Mistake;
 
 /// How long a call waits for a server that does not answer.
 const TIME_LIMIT: Duration = Duration::from_millis(400);

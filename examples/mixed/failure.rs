@@ -1,0 +1,2 @@
+/// An error that is only ever shown.
+pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
