@@ -1,9 +1,8 @@
 use std::sync::Arc;
 
-use super::cell::{Cell, Function};
+use super::cell::{Cell, Function, absent};
 use super::floor::KnownFloor;
 use super::keymap::KeyMap;
-use super::read::absent;
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Entry, Key, Payload, Point, Reading, Revision, Shared, Snapshot, State, place};
 
@@ -114,7 +113,7 @@ pub(crate) enum Shown {
 }
 
 /// What to do to see some keys.
-pub(crate) enum Plan {
+pub(crate) enum ReadPlan {
     /// Nothing: they are seen.
     Seen,
     /// Read these keys; the first `wanted` of them are new, the others were seen before and are read to extend.
@@ -179,7 +178,7 @@ impl Attempt {
     }
 
     /// Keys that the body knows of and that are not seen yet; takes them from the primed entries where it can.
-    pub(crate) fn plan<'k>(&mut self, wanted: impl Iterator<Item = &'k Key> + Clone, extend: bool) -> Plan {
+    pub(crate) fn plan<'k>(&mut self, wanted: impl Iterator<Item = &'k Key> + Clone, extend: bool) -> ReadPlan {
         self.take_primed(wanted.clone());
         let most = wanted.size_hint().0;
         let mut keys: Vec<Key> = Vec::new();
@@ -192,13 +191,13 @@ impl Attempt {
             }
         }
         if keys.is_empty() {
-            return Plan::Seen;
+            return ReadPlan::Seen;
         }
         let wanted = keys.len();
         if extend {
             keys.extend(self.seen().map(|(key, _)| key.clone()));
         }
-        Plan::Read { keys, wanted, generation: self.generation }
+        ReadPlan::Read { keys, wanted, generation: self.generation }
     }
 
     fn take_primed<'k>(&mut self, wanted: impl Iterator<Item = &'k Key>) {

@@ -62,11 +62,11 @@ pub(crate) struct Cell {
     validator: RwLock<Option<Validator>>,
     /// Whether there has ever been a validator: commits of all threads ask.
     validated: AtomicBool,
-    left: Mutex<Option<Box<LastLeft>>>,
+    remembered: Mutex<Option<Box<Remembered>>>,
 }
 
 /// The record as a blind write of this client left it, and the floor under which it did.
-struct LastLeft {
+struct Remembered {
     floor: KnownFloor,
     /// How many losses there had been by then.
     history: u64,
@@ -74,7 +74,7 @@ struct LastLeft {
 }
 
 /// The largest record that is kept from one blind write for the next.
-const MAX_LEFT: usize = 16 << 10;
+const MAX_REMEMBERED: usize = 16 << 10;
 
 impl Cell {
     pub(crate) fn new(
@@ -87,8 +87,8 @@ impl Cell {
         validator: Option<Validator>,
     ) -> Self {
         let validated = AtomicBool::new(validator.is_some());
-        let (validator, left) = (RwLock::new(validator), Mutex::default());
-        Self { key, client, meta, store, inline, coder, validator, validated, left }
+        let (validator, remembered) = (RwLock::new(validator), Mutex::default());
+        Self { key, client, meta, store, inline, coder, validator, validated, remembered }
     }
 
     /// The same, but for values that were checked already.
@@ -173,16 +173,16 @@ impl Cell {
     }
 
     /// Keeps what a blind write has left, for the next one.
-    pub(super) fn leave(&self, floor: &KnownFloor, history: u64, entry: Entry) {
-        if entry.record.encoded_size() <= MAX_LEFT {
-            let left = Box::new(LastLeft { floor: floor.clone(), history, entry });
-            *self.left.lock().unwrap_or_else(PoisonError::into_inner) = Some(left);
+    pub(super) fn remember(&self, floor: &KnownFloor, history: u64, entry: Entry) {
+        if entry.record.encoded_size() <= MAX_REMEMBERED {
+            let left = Box::new(Remembered { floor: floor.clone(), history, entry });
+            *self.remembered.lock().unwrap_or_else(PoisonError::into_inner) = Some(left);
         }
     }
 
     /// Takes what the last blind write has left, if it was under one of these floors, and in this history.
-    pub(super) fn take_left(&self, holds: impl Fn(&KnownFloor, u64) -> bool) -> Option<Entry> {
-        let left = self.left.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+    pub(super) fn take_remembered(&self, holds: impl Fn(&KnownFloor, u64) -> bool) -> Option<Entry> {
+        let left = self.remembered.lock().unwrap_or_else(PoisonError::into_inner).take()?;
         holds(&left.floor, left.history).then_some(left.entry)
     }
 
@@ -193,4 +193,9 @@ impl Cell {
         let message = format!("the value has {size} bytes and its store takes at most {limit}");
         Err(Error::new(ErrorKind::TooLarge, message).at(&self.key))
     }
+}
+
+/// The error of a ref that is not there.
+pub(crate) fn absent(key: &Key) -> Error {
+    Error::new(ErrorKind::NotFound, "there is no ref of this name, or it was destroyed").at(key)
 }

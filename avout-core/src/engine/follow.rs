@@ -1,10 +1,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::cell::Cell;
+use super::client::Engine;
+use super::losses::{Position, lost_commits};
 use super::options::Options;
 use super::read::{Loaded, lost_value};
 use super::run::run;
-use super::{Cell, Engine, Position, lost_commits};
 use crate::backend::Watcher;
 use crate::error::Result;
 use crate::protocol::{Entry, Payload, Point, Shared};

@@ -5,10 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use futures_util::future::select_all;
 
-use super::Engine;
-use super::nested::refuse_nested;
 use crate::backend::history::{Losses, LostCommits};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind};
 
 /// The losses of all stores of a client, in one count.
 #[derive(Default)]
@@ -94,7 +92,7 @@ impl LossLog {
     }
 
     /// A loss that no user's operation was told of.
-    fn take(&self) -> Option<LostCommits> {
+    pub(super) fn take(&self) -> Option<LostCommits> {
         if self.count() <= self.told.load(Ordering::Acquire) {
             return None;
         }
@@ -104,27 +102,6 @@ impl LossLog {
         let told = position.0.iter().zip(&*sources).map(|(told, source)| told.saturating_sub(source.before)).sum();
         self.told.store(told, Ordering::Release);
         lost
-    }
-}
-
-impl Engine {
-    /// Begins a user's operation: refuses it inside the body of a transaction, and tells of commits that were lost, if nobody
-    /// was told yet.
-    ///
-    /// # Errors
-    /// [`Nested`](ErrorKind::Nested), and [`StoreLost`](ErrorKind::StoreLost) with [`LostCommits`] as its source: nothing was
-    /// done.
-    pub(crate) fn begin(&self, operation: &'static str) -> Result<()> {
-        refuse_nested(operation)?;
-        self.tell_losses().map_err(|error| error.during(operation))
-    }
-
-    /// Tells a user's operation of commits that were lost, if none was told yet. What goes on in the background tells nobody.
-    pub(crate) fn tell_losses(&self) -> Result<()> {
-        match self.losses.take() {
-            Some(lost) => Err(lost_commits(lost)),
-            None => Ok(()),
-        }
     }
 }
 

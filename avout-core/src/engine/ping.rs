@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::try_join_all;
 use tokio::time::Instant;
 
-use super::Engine;
+use super::client::Engine;
 use super::time::by;
 use crate::backend::Store;
 use crate::error::{Error, ErrorKind, Result};

@@ -3,16 +3,17 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::attempt::{Action, Attempt, Primed, Seen, Touched, Write};
-use super::cell::{Cell, Function};
+use super::cell::{Cell, Function, absent};
 use super::floor::KnownFloor;
+use super::handover::{HandOver, Landed};
 use super::options::Isolation;
-use super::queue::Left;
 use crate::backend::Coordinator;
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Check, Commit, Committed, Conflict, Entry, Key, Payload, Put, Revision, Shared};
 
 /// What an ended attempt wants to commit.
-pub(super) struct Plan {
+#[derive(Default)]
+pub(super) struct CommitPlan {
     pub(super) checks: Vec<(Key, Option<Entry>)>,
     pub(super) writes: Vec<Planned>,
 }
@@ -34,7 +35,7 @@ pub(super) struct Planned {
     assumed: bool,
 }
 
-impl Plan {
+impl CommitPlan {
     /// Takes the plan out of an attempt; `Err` is the key on which it is lost already.
     pub(super) fn of(attempt: &mut Attempt, isolation: Isolation) -> Result<Self, Key> {
         let writes = attempt.keys.iter().filter(|(_, touched)| touched.write.is_some()).count();
@@ -100,7 +101,7 @@ impl Plan {
     pub(super) fn assume_bases(&mut self, holds: impl Fn(&KnownFloor, u64) -> bool) {
         let unknown = || self.writes.iter().enumerate().filter(|(_, planned)| planned.base.is_none());
         let left = |(at, planned): (usize, &Planned)| {
-            let entry = planned.is_blind_set().then(|| planned.write.cell.take_left(&holds)).flatten()?;
+            let entry = planned.is_blind_set().then(|| planned.write.cell.take_remembered(&holds)).flatten()?;
             Some((at, entry))
         };
         let Some(left) = unknown().map(left).collect::<Option<Vec<_>>>() else { return };
@@ -110,8 +111,8 @@ impl Plan {
         }
     }
 
-    /// Takes the assumed bases away again; whether there were any.
-    pub(super) fn doubt_bases(&mut self) -> bool {
+    /// Takes the assumed bases away again, since an error may not rest on them; whether there were any.
+    pub(super) fn drop_assumed(&mut self) -> bool {
         let mut any = false;
         for planned in self.writes.iter_mut().filter(|planned| planned.assumed) {
             planned.base = None;
@@ -121,8 +122,8 @@ impl Plan {
         any
     }
 
-    /// Keeps what its blind writes have left, after it was committed.
-    pub(super) fn leave_bases(
+    /// Keeps what its blind writes have left, after it was committed, for the next ones.
+    pub(super) fn remember(
         &self,
         (floor, history): (&KnownFloor, u64),
         commit: &Commit,
@@ -131,7 +132,7 @@ impl Plan {
     ) {
         let puts = commit.puts.iter().zip(&done.revisions);
         for (planned, (put, revision)) in self.writes.iter().zip(puts).filter(|(planned, _)| planned.is_blind_set()) {
-            planned.write.cell.leave(floor, history, entry_of(put, revision, done, coordinator));
+            planned.write.cell.remember(floor, history, entry_of(put, revision, done, coordinator));
         }
     }
 
@@ -180,6 +181,17 @@ impl Plan {
         self.checks.iter().map(|(key, _)| key).chain(written)
     }
 
+    /// Whether a record is not known that must be as the body saw it.
+    pub(super) fn lacks_bound_bases(&self) -> bool {
+        self.writes.iter().any(|planned| planned.base.is_none() && !planned.soft)
+    }
+
+    /// Shows every new value to its ref's validator.
+    pub(super) fn validate(&self) -> Result<()> {
+        let mut new = self.writes.iter().filter_map(|planned| Some((planned, planned.computed.as_ref()?)));
+        new.try_for_each(|(planned, value)| planned.write.cell.validate(value))
+    }
+
     /// Checks that each ref is there, or is not, as its write needs it.
     pub(super) fn check_bases(&self) -> Result<()> {
         self.writes.iter().try_for_each(Planned::check_base)
@@ -206,7 +218,7 @@ impl Plan {
 
     /// Compares with entries that were committed since: the first key on which the plan is lost. Where the body did not
     /// depend on a key, it takes the newer entry as the write's base.
-    pub(super) fn stale_by(&mut self, left: &Left) -> Option<Key> {
+    pub(super) fn stale_by(&mut self, left: &HandOver) -> Option<Key> {
         let differs = |seen: &Option<Entry>, now: &Option<Entry>| {
             seen.as_ref().map(|entry| &entry.revision) != now.as_ref().map(|entry| &entry.revision)
         };
@@ -231,20 +243,20 @@ impl Plan {
     }
 
     /// What a commit of this plan has left.
-    pub(super) fn left(
+    pub(super) fn hand_over(
         self,
         (sent, history): (Instant, u64),
         floor: KnownFloor,
-        commit: Commit,
-        done: Committed,
+        landed: Landed,
         coordinator: &dyn Coordinator,
-    ) -> Left {
+    ) -> HandOver {
+        let Landed { commit, done, .. } = landed;
         let put = commit.puts.iter().zip(&done.revisions).map(|(put, revision)| {
             let entry = entry_of(put, revision, &done, coordinator);
             (put.key.clone(), Some(entry))
         });
         let entries = put.filter(|(key, _)| !key.is_bookkeeping()).chain(self.checks).collect();
-        Left { sent, history, floor: Some(floor), point: done.point, entries }
+        HandOver { sent, history, floor: Some(floor), point: done.point, entries }
     }
 
     /// What the next attempt need not read, after a conflict that gave fresh entries.
@@ -306,7 +318,7 @@ impl Planned {
                 Err(Error::new(ErrorKind::AlreadyExists, "there is a ref of this name already: open it").at(key))
             }
             (_, Some(entry)) => self.write.cell.check_meta(&entry.record.meta),
-            (_, None) => Err(super::read::absent(key)),
+            (_, None) => Err(absent(key)),
         }
     }
 }

@@ -4,9 +4,10 @@ use futures_util::future::try_join_all;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use super::attempt::{Attempt, Plan, Shown};
+use super::attempt::{Attempt, ReadPlan, Shown};
+use super::cell::{Cell, absent};
+use super::client::Engine;
 use super::tx::TxInner;
-use super::{Cell, Engine};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Entry, Key, Payload, Point, Realm, Shared, State, Version};
 
@@ -81,10 +82,6 @@ pub(crate) fn lost_value(key: &Key, realm: Realm, version: &Version) -> Error {
     Error::new(ErrorKind::Corrupt, message).at(key)
 }
 
-pub(crate) fn absent(key: &Key) -> Error {
-    Error::new(ErrorKind::NotFound, "there is no ref of this name, or it was destroyed").at(key)
-}
-
 impl TxInner {
     /// Sees to it that these keys' states at the read point are known: none, one or two requests.
     pub(crate) async fn see(&self, keys: &[&Key]) -> Result<()> {
@@ -100,7 +97,7 @@ impl TxInner {
                 extend |= at.is_none() && self.engine.capabilities.native_snapshots;
                 (attempt.plan(keys.iter().copied(), extend), at)
             };
-            let Plan::Read { keys: asked, wanted, generation } = plan else {
+            let ReadPlan::Read { keys: asked, wanted, generation } = plan else {
                 return Ok(());
             };
             let read = self.engine.read_with_floor(&asked, at, self.deadline).await;
@@ -130,7 +127,7 @@ impl TxInner {
     fn see_now<'k>(&self, attempt: &mut Attempt, keys: impl Iterator<Item = &'k Key> + Clone) -> Result<bool> {
         let mut extend = false;
         loop {
-            let Plan::Read { keys: asked, wanted, generation } = attempt.plan(keys.clone(), extend) else {
+            let ReadPlan::Read { keys: asked, wanted, generation } = attempt.plan(keys.clone(), extend) else {
                 return Ok(true);
             };
             // The first read of a client brings the floor along.

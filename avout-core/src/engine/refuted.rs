@@ -2,8 +2,8 @@
 
 use tokio::time::Instant;
 
-use super::Engine;
-use super::plan::Plan;
+use super::client::Engine;
+use super::plan::CommitPlan;
 use crate::protocol::{Commit, Entry, Key, Payload};
 
 /// What one record tells of a commit that would have replaced it.
@@ -44,7 +44,7 @@ impl Engine {
     /// Whether a commit that was answered with a conflict did not take effect, as far as the records show that it would have replaced.
     /// A request is sent once, so the answer stands, unless one of them may hold what this commit would have written, and none shows
     /// that it was not touched.
-    pub(super) async fn is_refuted(&self, plan: &Plan, commit: &Commit, deadline: Option<Instant>) -> bool {
+    pub(super) async fn is_refuted(&self, plan: &CommitPlan, commit: &Commit, deadline: Option<Instant>) -> bool {
         let keys: Vec<Key> = plan.writes.iter().map(|planned| planned.write.cell.key.clone()).collect();
         let Ok(now) = self.read(&keys, deadline).await else { return false };
         let traces: Vec<Trace> = (plan.writes.iter().zip(&keys).zip(&now.entries))

@@ -1,22 +1,21 @@
+//! The loop over the attempts of a transaction: what follows each, and which hooks are called.
+
 use std::pin::pin;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Engine;
 use super::attempt::{AbortHook, Attempt, Phase, Primed};
-use super::commit::{Ended, Standing};
+use super::client::Engine;
+use super::contention::{Loss, Turn};
+use super::job::{Ended, Interest};
 use super::nested::{in_body, refuse_nested};
 use super::options::Options;
-use super::precedence::First;
-use super::queue::{find_left, hand_over, hold_all};
 use super::time::{by, deadline};
 use super::tx::TxInner;
 use super::wait::Awaited;
 use crate::error::{Error, ErrorKind, Result};
-use crate::protocol::{Holder, Key};
+use crate::protocol::Key;
 
 /// Runs `body` until an attempt of it commits, or gives up.
 pub(crate) async fn run<T, E, F, Fut>(engine: &Arc<Engine>, options: Options, body: F) -> Result<T, E>
@@ -37,7 +36,7 @@ where
         let tx = runner.begin();
         let done = {
             let body = pin!(in_body(body(Arc::clone(&tx))));
-            by(runner.standing.deadline, body).await
+            by(runner.turn.deadline, body).await
         };
         let Ok(done) = done else {
             let error = runner.too_late(&tx);
@@ -51,19 +50,6 @@ where
     }
 }
 
-/// From this loss on a transaction queues for all keys that it touches, and not only for those that it lost on.
-const ESCALATES: u32 = 3;
-
-/// From this loss on it asks the transactions of all processes to wait for it.
-const RESERVES: u32 = 8;
-
-/// In memory a commit is so short that to race is faster than to wait for a turn, as long as that ends: only from this loss
-/// on a transaction queues.
-const QUEUES_IN_MEMORY: u32 = 8;
-
-/// And only from this one on it reserves.
-const RESERVES_IN_MEMORY: u32 = 12;
-
 /// What follows an attempt.
 enum Next {
     Return,
@@ -74,30 +60,20 @@ enum Next {
 struct Runner<'a> {
     engine: &'a Arc<Engine>,
     options: Options,
-    standing: Standing,
+    interest: Interest,
+    turn: Turn,
     attempts: u32,
-    /// How many of its attempts were lost to others. Waiting is no loss.
-    losses: u32,
-    /// The keys that it lost on, the last one at the end.
-    lost_on: Vec<Key>,
-    /// When the attempt began, if one was lost before.
-    began: Option<Instant>,
-    /// How long the longest of the attempts took that were lost.
-    longest: Duration,
     primed: Option<Box<Primed>>,
     /// How many losses its stores had had when the last attempt began.
     history: u64,
 }
 
 impl<'a> Runner<'a> {
-    fn new(engine: &'a Arc<Engine>, options: Options) -> Self {
-        let mut standing = Standing::new(None);
-        let mut options = options;
-        standing.wanted = options.wanted.take();
-        standing.deadline = deadline(standing.begun, options.deadline);
-        let (lost_on, longest) = (Vec::new(), Duration::ZERO);
-        let history = engine.losses.count();
-        Self { engine, options, standing, attempts: 0, losses: 0, lost_on, began: None, longest, primed: None, history }
+    fn new(engine: &'a Arc<Engine>, mut options: Options) -> Self {
+        let begun = Instant::now();
+        let turn = Turn::new(begun, deadline(begun, options.deadline));
+        let interest = Interest { wanted: options.wanted.take(), merged: None };
+        Self { engine, options, interest, turn, attempts: 0, primed: None, history: engine.losses.count() }
     }
 
     /// Begins no attempt if there is a loss to tell of.
@@ -111,13 +87,13 @@ impl<'a> Runner<'a> {
         if history != self.history {
             self.primed = None;
         }
-        self.began = (self.losses > 0).then(Instant::now);
+        self.turn.attempt();
         self.engine.stats.attempt();
         tracing::trace!(attempt = self.attempts, "running the body");
         Arc::new(TxInner {
             engine: Arc::clone(self.engine),
-            deadline: self.standing.deadline,
-            begun: self.standing.begun,
+            deadline: self.turn.deadline,
+            begun: self.turn.begun,
             number: self.attempts,
             attempt: Mutex::new(Attempt {
                 history: self.history,
@@ -140,9 +116,9 @@ impl<'a> Runner<'a> {
             }
             Phase::Retry => Box::pin(self.wait(attempt)).await,
             Phase::Running | Phase::Ended if !ok => {
-                self.abort(attempt);
-                self.abort_all();
-                self.release(&[]).await;
+                abort(attempt);
+                self.give_up();
+                self.turn.release(self.engine, &[]).await;
                 Ok(Next::Return)
             }
             Phase::Running | Phase::Ended => self.commit(&mut attempt).await,
@@ -150,31 +126,28 @@ impl<'a> Runner<'a> {
     }
 
     async fn commit(&mut self, attempt: &mut Attempt) -> Result<Next> {
-        let written = match self.standing.reserved.is_empty() {
-            true => Vec::new(),
-            false => attempt.written().cloned().collect(),
+        let written = match self.turn.reserves() {
+            true => attempt.written().cloned().collect(),
+            false => Vec::new(),
         };
-        match self.engine.commit(attempt, self.options.isolation, &mut self.standing).await {
+        match self.engine.commit(attempt, self.options.isolation, &self.interest, &mut self.turn).await {
             Ok(Ended::Committed(point)) => {
                 self.engine.stats.committed();
                 let point = point.or(attempt.read_point).unwrap_or_default();
-                tracing::debug!(%point, attempts = self.attempts, elapsed = ?self.standing.begun.elapsed(), "committed");
+                tracing::debug!(%point, attempts = self.attempts, elapsed = ?self.turn.begun.elapsed(), "committed");
                 for hook in attempt.on_commit.drain(..).chain(self.options.on_commit.drain(..)) {
                     hook(point);
                 }
-                if !self.standing.tickets.is_empty() {
-                    Box::pin(hand_over(std::mem::take(&mut self.standing.tickets))).await;
-                }
-                self.release(&written).await;
+                self.turn.after_commit(self.engine, &written).await;
                 Ok(Next::Return)
             }
             Ok(Ended::Lost { .. }) if self.is_outlived() => Ok(self.again(std::mem::take(attempt))),
             Ok(Ended::Lost { key, primed }) => Box::pin(self.lost(std::mem::take(attempt), key, primed, true)).await,
             Err(error) => {
                 if error.kind() != ErrorKind::OutcomeUnknown {
-                    self.abort(std::mem::take(attempt));
+                    abort(std::mem::take(attempt));
                 }
-                Err(error.with_effort(self.attempts, self.standing.begun.elapsed()).during("dosync"))
+                Err(self.gave_up(error))
             }
         }
     }
@@ -187,113 +160,39 @@ impl<'a> Runner<'a> {
     /// Runs again after a loss, which is no loss to others.
     fn again(&mut self, attempt: Attempt) -> Next {
         tracing::debug!(attempt = self.attempts, "commits were lost meanwhile, running again");
-        self.abort(attempt);
+        abort(attempt);
         Next::RunAgain
     }
 
     /// `wrote`: it wanted to change something, as far as it got.
     async fn lost(&mut self, attempt: Attempt, key: Key, primed: Option<Box<Primed>>, wrote: bool) -> Result<Next> {
-        let keys: Vec<Key> = match self.losses + 1 >= ESCALATES {
+        let touched = match self.turn.escalates() {
             true => attempt.keys.iter().map(|(key, _)| key.clone()).collect(),
             false => Vec::new(),
         };
-        self.standing.first = None;
-        self.abort(attempt);
+        abort(attempt);
         self.engine.stats.conflict();
         tracing::debug!(%key, attempt = self.attempts, "lost to another transaction");
-        self.primed = primed;
-        self.losses += 1;
-        self.longest = self.longest.max(self.began.map_or(Duration::ZERO, |began| began.elapsed()));
-        if self.options.max_attempts.is_some_and(|limit| self.losses >= limit) {
+        if self.options.max_attempts.is_some_and(|limit| self.turn.losses() + 1 >= limit) {
             let error = Error::new(ErrorKind::Contended, "lost to other transactions as often as was allowed");
             return Err(self.gave_up(error.at(&key)));
         }
-        if self.losses >= ESCALATES {
-            self.lost_on = keys;
-        }
-        self.lost_on.retain(|other| *other != key);
-        self.lost_on.push(key);
-        // Nobody queues for the floor or reserves it: it is raised seldom, and every commit compares it.
-        let contended: Vec<Key> = self.lost_on.iter().filter(|key| !key.is_bookkeeping()).cloned().collect();
-        if contended.is_empty() {
-            return match self.engine.yield_or_pause(self.losses - 1, self.standing.deadline).await {
-                true => Ok(Next::RunAgain),
-                false => Err(self.gave_up(self.timeout())),
-            };
-        }
-        let (queues, reserves, races) = match self.engine.capabilities.in_process {
-            true => (QUEUES_IN_MEMORY, RESERVES_IN_MEMORY, self.engine.precedence.lost()),
-            false => (1, RESERVES, false),
-        };
-        if self.losses < queues {
-            // Once with the entries that came with the conflict. If that is lost too, others race for the same.
-            if self.losses > 1 && races {
-                self.engine.backoff.stand_aside(wrote);
-                // The entries are stale by then.
-                self.primed = None;
-                self.standing.first = if wrote { First::take(&self.engine.precedence) } else { None };
-            }
-            return Ok(Next::RunAgain);
-        }
-        if self.losses >= reserves && self.reserve(&contended).await? {
-            return Ok(Next::RunAgain);
-        }
-        if self.queue(contended).await || self.engine.yield_or_pause(self.losses - 1, self.standing.deadline).await {
-            return Ok(Next::RunAgain);
-        }
-        Err(self.gave_up(self.timeout()))
-    }
-
-    /// Asks all others to wait. `false`: they did not get to hear of it.
-    async fn reserve(&mut self, keys: &[Key]) -> Result<bool> {
-        let number = self.engine.sequence.fetch_add(1, Ordering::Relaxed);
-        let holder = *self.standing.holder.get_or_insert(Holder { client: self.engine.client, number });
-        tracing::debug!(losses = self.losses, "lost again and again, reserving");
-        match self.engine.reserve(keys, holder, self.longest, self.standing.deadline).await {
-            Ok(Some((reserved, primed))) => {
-                reserved.join(&mut self.standing.reserved);
+        let loss = Loss { key, primed, touched, wrote };
+        match self.turn.after_loss(self.engine, loss, self.history).await {
+            Ok(primed) => {
                 self.primed = primed;
-                Ok(true)
+                Ok(Next::RunAgain)
             }
-            Ok(None) => Ok(false),
             Err(error) => Err(self.gave_up(error)),
         }
-    }
-
-    /// Ends what it has reserved, but for what it has `written`: nobody is to wait for that any more.
-    async fn release(&mut self, written: &[Key]) {
-        if !self.standing.reserved.is_empty() {
-            Box::pin(self.engine.release(&mut self.standing.reserved, written)).await;
-        }
-    }
-
-    /// Waits in the queues of the keys that it lost on, and stays there. `false`: it stands at the head of them already,
-    /// and others came first all the same.
-    async fn queue(&mut self, keys: Vec<Key>) -> bool {
-        let engine = self.engine;
-        if hold_all(&self.standing.tickets, keys.iter()) {
-            return false;
-        }
-        self.standing.tickets.clear();
-        self.standing.tickets = engine.queue_for(keys, self.standing.deadline).await;
-        let newest = self.primed.as_ref().map(|primed| primed.point);
-        if let Some(left) = find_left(&self.standing.tickets, self.standing.begun, self.history)
-            && newest.is_none_or(|point| point < left.point)
-        {
-            self.primed = Some(left.primed());
-        }
-        self.standing.deadline.is_none_or(|deadline| Instant::now() < deadline)
     }
 
     async fn wait(&mut self, attempt: Attempt) -> Result<Next> {
         tracing::debug!(attempt = self.attempts, "waiting for a change of what was read");
         let awaited = Awaited::of(&attempt);
-        self.standing.tickets.clear();
-        self.standing.first = None;
-        self.abort(attempt);
-        self.release(&[]).await;
-        let changed = self.engine.wait_for_change(awaited, self.standing.deadline).await;
-        match changed {
+        abort(attempt);
+        self.turn.stand_back(self.engine).await;
+        match self.engine.wait_for_change(awaited, self.turn.deadline).await {
             Ok(primed) => {
                 self.primed = primed;
                 Ok(Next::RunAgain)
@@ -304,8 +203,8 @@ impl<'a> Runner<'a> {
 
     /// The body was still running at the deadline.
     fn too_late(&self, tx: &TxInner) -> Error {
-        self.abort(tx.end());
-        self.gave_up(self.timeout())
+        abort(tx.end());
+        self.gave_up(self.turn.timeout())
     }
 
     /// Gives the whole transaction up.
@@ -318,39 +217,26 @@ impl<'a> Runner<'a> {
             _ => error,
         };
         if error.kind() != ErrorKind::OutcomeUnknown {
-            self.abort_all();
+            self.give_up();
         }
-        self.release(&[]).await;
+        self.turn.release(self.engine, &[]).await;
         error
     }
 
-    /// Gives an attempt up.
-    fn abort(&self, attempt: Attempt) {
-        run_all(attempt.on_abort);
-    }
-
-    fn abort_all(&mut self) {
-        let hooks = std::mem::take(&mut self.options.on_abort);
-        run_all(hooks);
-    }
-
-    fn timeout(&self) -> Error {
-        let error = Error::new(ErrorKind::Timeout, "the deadline passed before the transaction could commit");
-        match self.lost_on.last() {
-            Some(key) => error.at(key),
-            None => error,
-        }
+    /// Calls the hooks of a transaction that is given up.
+    fn give_up(&mut self) {
+        run_all(std::mem::take(&mut self.options.on_abort));
     }
 
     fn gave_up(&self, error: Error) -> Error {
-        error.with_effort(self.attempts, self.standing.begun.elapsed()).during("dosync")
+        error.with_effort(self.attempts, self.turn.begun.elapsed()).during("dosync")
     }
 }
 
 impl Drop for Runner<'_> {
     /// Nobody waits for what was dropped, or ended by a panic of its body.
     fn drop(&mut self) {
-        let mut reserved = std::mem::take(&mut self.standing.reserved);
+        let mut reserved = self.turn.take_reserved();
         if reserved.is_empty() {
             return;
         }
@@ -365,6 +251,11 @@ impl Drop for Runner<'_> {
             engine.closing.last_work(release).await;
         });
     }
+}
+
+/// Ends an attempt that is given up, with all that its body has left in it: what comes next may take long.
+fn abort(attempt: Attempt) {
+    run_all(attempt.on_abort);
 }
 
 fn run_all(hooks: Vec<AbortHook>) {

@@ -1,159 +1,128 @@
-use std::time::Duration;
+//! A commit on its way: its slot, the values that go before it, its one request, and what is left to be done after that.
 
 use tokio::time::Instant;
 
+use super::client::Engine;
+use super::draft::Draft;
+use super::failpoints::{self, Failpoint};
 use super::floor::KnownFloor;
-use super::prepare::unknown_outcome;
-use super::slots::Lease;
-use super::{Engine, failpoints};
-use crate::backend::time::timeout_at;
+use super::handover::Landed;
+use super::janitor::Garbage;
+use super::job::{Job, Sent};
+use super::request::Reply;
 use crate::error::{Error, ErrorKind, Result};
-use crate::protocol::{Commit, CommitOutcome, Conflict, Point, Receipt, Resolution};
-
-/// How long after the deadline a commit in flight is still waited for, and after that its outcome is looked for.
-pub(super) const GRACE: Duration = Duration::from_secs(1);
-
-/// The outcome of one commit request, with lost replies already found out.
-pub(super) enum Sent {
-    Outcome(CommitOutcome),
-    /// It took effect, as a lost reply's slot told.
-    Resolved(Point),
-    /// It did not take effect, for this reason, and the same may be tried again.
-    NotCommitted(Error),
-    /// The answer was a conflict on its slot, and what else is in that is not known. If a copy of the request came first it took
-    /// effect.
-    Undecided(Conflict, Error),
-}
+use crate::protocol::{Commit, CommitOutcome, Committed, Conflict, Floor};
 
 impl Engine {
-    /// The outcome of a commit that needs no slot, where the coordinator answers at once.
-    pub(super) fn send_now(&self, commit: &Commit) -> Option<CommitOutcome> {
-        self.closing.check().ok()?;
-        let outcome = self.coordinator.commit_now(commit)?;
-        self.stats.commit();
-        Some(outcome)
-    }
-
-    /// Sends one commit and finds out its outcome, whatever becomes of the reply.
-    pub(super) async fn send(
-        &self,
-        commit: &Commit,
-        mut lease: Option<Lease<'_>>,
-        floor: &KnownFloor,
-        deadline: Option<Instant>,
-    ) -> Result<Sent> {
-        let _busy = self.closing.enter()?;
-        let late = deadline.map(|deadline| deadline + GRACE);
-        if let Some(lease) = &mut lease {
-            lease.sent(floor.epoch);
-        }
-        self.stats.commit();
-        let begun = Instant::now();
-        let request = self.until_closed(failpoints::in_flight(self.coordinator.commit(commit)));
-        let reply = match (&lease, late) {
-            // A slot decides it if nobody answers in time.
-            (Some(_), Some(late)) => timeout_at(late, request).await.unwrap_or_else(|_| Err(unknown_outcome(None))),
-            // A definite reply comes in bounded time.
-            _ => request.await,
+    /// Sends a commit, and finds out what became of it.
+    pub(super) async fn send(&self, job: &mut Job<'_>) -> Result<Sent> {
+        let deadline = job.deadline;
+        let mut lease = match self.capabilities.definite_replies {
+            true => None,
+            false => Some(Box::pin(self.lease(job.floor().epoch, deadline)).await?),
         };
-        match reply {
-            Ok(outcome) => {
-                self.backoff.measured(begun.elapsed());
-                let Some(mut lease) = lease else { return Ok(Sent::Outcome(outcome)) };
-                match outcome {
-                    CommitOutcome::Committed(done) => {
-                        lease.committed(done.revisions.last().cloned().expect("the slot's put has a revision"));
-                        Ok(Sent::Outcome(CommitOutcome::Committed(done)))
-                    }
-                    // Somebody fenced it with a receipt, or a copy of the request came first: the slot tells.
-                    CommitOutcome::Conflict(conflict) if conflict.stale.contains(lease.key()) => {
-                        Box::pin(self.closing.last_work(self.decide_conflict(conflict, lease, floor, late))).await
-                    }
-                    CommitOutcome::Conflict(conflict) => {
-                        lease.untouched();
-                        Ok(Sent::Outcome(CommitOutcome::Conflict(conflict)))
-                    }
-                }
-            }
-            Err(error) if error.kind() == ErrorKind::OutcomeUnknown => {
-                tracing::warn!(%error, "the reply to a commit was lost, finding out");
-                // As long again, if the reply itself was waited for till now.
-                let late = late.map(|late| late.max(Instant::now() + GRACE));
-                Box::pin(self.closing.last_work(self.find_out(error, lease, floor, late))).await
-            }
-            Err(error) => {
-                if let Some(lease) = &mut lease {
-                    lease.untouched();
-                }
-                match error.kind() {
-                    ErrorKind::Unavailable => Ok(Sent::NotCommitted(error)),
-                    _ => Err(error),
-                }
-            }
-        }
-    }
-
-    /// What became of a commit that was answered with a conflict on its own slot.
-    async fn decide_conflict(
-        &self,
-        conflict: Conflict,
-        mut lease: Lease<'_>,
-        floor: &KnownFloor,
-        late: Option<Instant>,
-    ) -> Result<Sent> {
-        match self.decide(&mut lease, floor.epoch, late).await {
-            Ok(resolution) => Ok(resolved(resolution, None)),
-            // It cannot be read now, or others use it, or it was retired. It is never ours again.
-            Err(cause) => {
-                let unknown = unknown_outcome(None).with_receipt(lease.receipt(self, floor.epoch)).with_source(cause);
-                lease.abandon();
-                Ok(Sent::Undecided(conflict, unknown))
-            }
-        }
-    }
-
-    /// A request that was sent: what it did is not known if a close can wait for it no longer.
-    async fn until_closed<T>(&self, request: impl Future<Output = Result<T>>) -> Result<T> {
-        let reply = self.closing.last_work(self.closing.race(request)).await;
-        reply.unwrap_or_else(|_| Err(unknown_outcome(None)))
-    }
-
-    async fn find_out(
-        &self,
-        error: Error,
-        lease: Option<Lease<'_>>,
-        floor: &KnownFloor,
-        late: Option<Instant>,
-    ) -> Result<Sent> {
-        let resolution = match lease {
-            Some(mut lease) => match self.decide(&mut lease, floor.epoch, late).await {
-                Ok(resolution) => resolution,
-                Err(cause) => {
-                    let receipt = lease.receipt(self, floor.epoch);
-                    lease.abandon();
-                    return Err(error.with_receipt(receipt).with_source(cause));
-                }
-            },
-            None => {
-                let Some(Receipt::Native(receipt)) = error.receipt() else {
-                    return Err(error);
-                };
-                match self.until(late, || self.coordinator.resolve(receipt)).await {
-                    Ok(resolution) => resolution,
-                    Err(_) => return Err(error),
-                }
-            }
+        let Draft { commit, values, trimmed } = match self.draft(&job.plan, job.floor(), &mut lease) {
+            Ok(draft) => draft,
+            Err(error) => return Ok(Sent::Refused(error)),
         };
-        Ok(resolved(resolution, Some(error)))
-    }
-}
-
-fn resolved(resolution: Resolution, cause: Option<Error>) -> Sent {
-    match resolution {
-        Resolution::Committed(point) => Sent::Resolved(point),
-        Resolution::NotCommitted => {
-            let error = Error::new(ErrorKind::Unavailable, "the commit was lost on the way, and is fenced off");
-            Sent::NotCommitted(cause.into_iter().fold(error, Error::with_source))
+        failpoints::reach(Failpoint::BeforeValueWrite).await;
+        let mut values = match self.write_values(values, deadline).await {
+            // The next sequence number gives another version.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                tracing::warn!(%error, "a version is taken: two clients have one id");
+                return Ok(Sent::NotCommitted(error));
+            }
+            written => written?,
+        };
+        failpoints::reach(Failpoint::BetweenValueWriteAndCommit).await;
+        // From here to the request there is no wait: whoever leaves before it is sent is not in it.
+        if !job.interest.begin(|| lease.as_ref().map(|lease| lease.receipt(self.client, job.floor().epoch))) {
+            return Ok(Sent::Deserted);
         }
+        if !job.interest.is_wanted() {
+            return Err(Error::new(ErrorKind::Unavailable, "nobody wants it any more, so it was not sent"));
+        }
+        values.keep();
+        let slot = lease.as_ref().map(|lease| lease.key().clone());
+        let sent = Some(Instant::now());
+        let reply = self.request(&job.plan, &commit, lease, job.floor(), deadline).await;
+        match &reply {
+            Ok(Reply::Outcome(CommitOutcome::Committed(_)) | Reply::Resolved(_)) => {
+                failpoints::reach(Failpoint::BetweenCommitAndCleanUp).await;
+                values.committed();
+                self.clean_up(trimmed);
+            }
+            // A record may point at the values.
+            Err(error) if error.kind() == ErrorKind::OutcomeUnknown => {}
+            _ => {
+                values.discard();
+                job.interest.undo();
+            }
+        }
+        Ok(match reply? {
+            Reply::Outcome(CommitOutcome::Committed(done)) => {
+                self.remember(job, &commit, &done);
+                Sent::Committed(Landed { sent, commit, done })
+            }
+            Reply::Outcome(CommitOutcome::Conflict(conflict)) => {
+                self.learn_from(&conflict, deadline).await?;
+                Sent::Conflict { conflict, slot }
+            }
+            Reply::Resolved(point) => Sent::Resolved(point),
+            Reply::NotCommitted(reason) => Sent::NotCommitted(reason),
+        })
+    }
+
+    /// The same where the coordinator answers at once, and there is nothing else to be done. `None`: it does not, or there is.
+    /// `timed`: it is to be known when it was sent.
+    pub(super) fn send_now(&self, job: &Job<'_>, timed: bool) -> Option<Sent> {
+        let capabilities = &self.capabilities;
+        let is_direct = capabilities.definite_replies
+            && capabilities.unique_revisions
+            && job.plan.writes.iter().all(|planned| planned.write.cell.inline);
+        if !is_direct || self.closing.check().is_err() {
+            return None;
+        }
+        let Draft { commit, values, trimmed } = match self.draft(&job.plan, job.floor(), &mut None) {
+            Ok(draft) => draft,
+            Err(error) => return Some(Sent::Refused(error)),
+        };
+        debug_assert!(values.is_empty(), "values in memory lie in their records");
+        let sent = timed.then(Instant::now);
+        let outcome = self.coordinator.commit_now(&commit)?;
+        self.stats.commit();
+        Some(match outcome {
+            CommitOutcome::Committed(done) => {
+                self.clean_up(trimmed);
+                Sent::Committed(Landed { sent, commit, done })
+            }
+            CommitOutcome::Conflict(conflict) => Sent::Conflict { conflict, slot: None },
+        })
+    }
+
+    /// Deletes values that nothing points at since a commit.
+    fn clean_up(&self, trimmed: Vec<Garbage>) {
+        for garbage in &trimmed {
+            self.cache.forget(&garbage.key, &garbage.version);
+        }
+        self.janitor.delete(&self.config.tasks, trimmed);
+    }
+
+    /// Keeps what blind writes have left for the next ones. Where others write too it would only be in the way.
+    fn remember(&self, job: &Job<'_>, commit: &Commit, done: &Committed) {
+        if job.repeated == 0 && !self.capabilities.in_process {
+            job.plan.remember((job.floor(), job.attempt.history), commit, done, &*self.coordinator);
+        }
+    }
+
+    /// If the floor was raised, values of the attempt may be swept, and revisions that it saw come again.
+    async fn learn_from(&self, conflict: &Conflict, deadline: Option<Instant>) -> Result<()> {
+        let floor = Floor::key();
+        let Some(at) = conflict.stale.iter().position(|key| *key == floor) else { return Ok(()) };
+        match &conflict.fresh {
+            Some(fresh) => self.floor.correct(&KnownFloor::from_entry(fresh.entries[at].as_ref())?),
+            None => drop(Box::pin(self.refresh_floor(deadline)).await?),
+        }
+        Ok(())
     }
 }

@@ -11,6 +11,9 @@ use crate::backend::time::timeout_at;
 /// Whatever takes longer has no end: clocks cannot add much more.
 const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
+/// How long after the deadline a commit in flight is still waited for, and after that its outcome is looked for.
+pub(super) const GRACE: Duration = Duration::from_secs(1);
+
 /// The deadline that lies this far ahead; `None` if there is none, or none that a clock could tell.
 pub(crate) fn deadline(from: Instant, after: Option<Duration>) -> Option<Instant> {
     after.filter(|after| *after < FOREVER).map(|after| from + after)

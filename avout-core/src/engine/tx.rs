@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
 
 use super::attempt::{Action, Attempt, Phase, Write};
-use super::cell::{Cell, Function};
-use super::{Engine, read};
+use super::cell::{Cell, Function, absent};
+use super::client::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::Shared;
 
@@ -47,7 +47,7 @@ impl TxInner {
         let action = match (&touched.write, action) {
             (Some(Write { action: Action::Create(_), .. }), Action::Set(value)) => Action::Create(value),
             (Some(Write { action: Action::Destroy, .. }), Action::Set(_)) => {
-                return Err(read::absent(&cell.key));
+                return Err(absent(&cell.key));
             }
             (Some(Write { action: Action::Commute { .. }, .. }), action) => {
                 // What is written over a provisional value may have been made from it.

@@ -5,8 +5,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use super::Engine;
 use super::attempt::{Attempt, Primed};
+use super::client::Engine;
 use super::losses::Position;
 use crate::backend::time::{sleep, sleep_until, timeout_at};
 use crate::backend::{StateContainer, Wake, Watcher};

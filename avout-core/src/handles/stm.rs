@@ -10,7 +10,7 @@ use super::{AsStore, AtomBuilder, Body, Events, MessagePack, RefBuilder, Snapsho
 use crate::backend::tasks::Tasks;
 use crate::backend::time::timeout;
 use crate::backend::{Coordinator, Store};
-use crate::engine::{Config, Engine, Last, Stats, SweepReport};
+use crate::engine::{Config, Engine, Last, Stats, SweepReport, sweep_in_background};
 use crate::error::Result;
 #[cfg(doc)]
 use crate::error::{Error, ErrorKind};
@@ -459,6 +459,7 @@ impl StmBuilder {
         let heartbeats =
             Arc::new(TypedCoder::<Heartbeat, _>::new(MessagePack, Tags::pinned(Heartbeat::TAG), Vec::new()));
         let engine = Engine::new(self.coordinator, self.store, self.config, heartbeats);
+        sweep_in_background(&engine);
         Stm { engine, companion: Arc::default() }
     }
 }

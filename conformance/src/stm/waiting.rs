@@ -1,6 +1,6 @@
 //! Waiting for a change: `retry` and `or_else`.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use avout_core::{Error, ErrorKind, Ref, Stm};
@@ -14,6 +14,7 @@ laws! { "stm":
     a_retry_wakes_by_another_client,
     a_change_before_the_wait_is_not_missed,
     a_retry_keeps_nothing_it_wrote,
+    a_retry_holds_nothing_of_its_attempt,
     a_retry_of_nothing_is_refused,
     a_retry_ends_at_the_deadline,
     a_retry_survives_lost_watches,
@@ -127,6 +128,27 @@ async fn a_retry_keeps_nothing_it_wrote(ctx: Ctx) -> Outcome {
     })
     .await?;
     assert_eq!(s.get().await?, 1);
+    Ok(())
+}
+
+/// While a retry waits, nothing is held of its attempt: what a hook has taken along is free.
+async fn a_retry_holds_nothing_of_its_attempt(ctx: Ctx) -> Outcome {
+    let stm = client(&ctx).await?;
+    let r = stm.create_ref("/r", 0_i64).await?;
+    let guard = Arc::new(());
+    let (held, taken) = (Arc::downgrade(&guard), Mutex::new(Some(guard)));
+    let waiting = stm.dosync(async |tx| {
+        let n = tx.get(&r).await?;
+        if let Some(guard) = taken.lock().expect("no panic under the lock").take() {
+            tx.on_commit(move |_| drop(guard));
+        }
+        if n == 0 { Err(tx.retry()) } else { Ok(()) }
+    });
+    let change = async {
+        eventually("the guard is free", || held.strong_count() == 0).await;
+        set_aside(&r, 1).await;
+    };
+    within(SOON, "the retry", async { tokio::join!(waiting, change).0 }).await?;
     Ok(())
 }
 

@@ -1,56 +1,24 @@
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::round::Sweep;
 use super::sessions::Seen;
-use super::{Engine, KnownFloor, Sweep};
-use crate::backend::tasks::Tasks;
 use crate::backend::time::{sleep, sleep_until};
+use crate::engine::client::Engine;
+use crate::engine::floor::KnownFloor;
 
 /// Of the time that a background sweep takes it works one part in this many.
 const SHARE: u32 = 10;
 const LONGEST_REST: Duration = Duration::from_secs(1);
 
-/// The task that sweeps now and then. It keeps no client alive: it holds one only for as long as it does a step.
-#[derive(Default)]
-pub(crate) struct Background(Mutex<State>);
-
-#[derive(Default)]
-enum State {
-    #[default]
-    Idle,
-    Running(JoinHandle<()>),
-    Closed,
-}
-
-impl Background {
-    /// Begins, if it has not begun or ended yet.
-    pub(in crate::engine) fn start(&self, tasks: &Tasks, engine: &Weak<Engine>, every: Duration, floor: &KnownFloor) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if matches!(*state, State::Idle) {
-            *state = State::Running(tasks.spawn(work(Weak::clone(engine), every, floor.clone())));
-        }
-    }
-
-    /// Ends for good.
-    pub(in crate::engine) async fn close(&self) {
-        let state = std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), State::Closed);
-        if let State::Running(task) = state {
-            task.abort();
-            // It was ended just now: there is nothing to be told.
-            let _ = task.await;
-        }
-    }
-}
-
-impl Drop for Background {
-    fn drop(&mut self) {
-        if let State::Running(task) = self.0.get_mut().unwrap_or_else(PoisonError::into_inner) {
-            task.abort();
-        }
-    }
+/// Has a client sweep in the background, as its configuration says. The task keeps no client alive: it holds one only for as long as it
+/// does a step.
+pub(crate) fn sweep_in_background(engine: &Engine) {
+    let Some(every) = engine.config.sweep_every.filter(|_| !engine.readonly) else { return };
+    let (tasks, own) = (engine.config.tasks.clone(), Weak::clone(&engine.own));
+    engine.sweeper.set(move |floor| tasks.spawn(work(Weak::clone(&own), every, floor.clone())));
 }
 
 /// Each client looks after a time of its own whether the floor is still as it saw it last. If so nobody has swept for that

@@ -1,4 +1,6 @@
-use crate::protocol::{Key, Revision};
+use crate::engine::client::Engine;
+use crate::error::{ErrorKind, Result};
+use crate::protocol::{Entry, Key, Revision};
 
 /// A record that may be removed once the floor is raised, as it was.
 pub(super) struct Found {
@@ -7,4 +9,29 @@ pub(super) struct Found {
     pub(super) slot: bool,
     /// The record of a session that ended, or a seat of it.
     pub(super) session: bool,
+}
+
+/// How many records or containers are dealt with in one step.
+pub(super) const AT_ONCE: usize = 32;
+
+impl Engine {
+    /// The entries of a few keys. One that cannot be read hides no other.
+    pub(super) async fn entries_of(&self, keys: &[Key]) -> Result<Vec<Result<Option<Entry>>>> {
+        let whole = keys.len() <= self.capabilities.max_keys;
+        match self.read(keys, self.deadline()).await {
+            Ok(snapshot) => return Ok(snapshot.entries.into_iter().map(Ok).collect()),
+            Err(error) if whole && !matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::TooLarge) => {
+                return Err(error);
+            }
+            Err(_) => {}
+        }
+        let mut entries = Vec::with_capacity(keys.len());
+        for key in keys {
+            entries.push(match self.entry(key, self.deadline()).await {
+                Err(error) if error.kind() == ErrorKind::Unavailable => return Err(error),
+                entry => entry,
+            });
+        }
+        Ok(entries)
+    }
 }

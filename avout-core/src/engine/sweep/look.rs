@@ -1,9 +1,12 @@
 use std::collections::{BTreeSet, VecDeque};
 
+use super::found::AT_ONCE;
 use super::found::Found;
+use super::report::SweepReport;
 use super::sessions::Sessions;
-use super::{AT_ONCE, Engine, KnownFloor, SweepReport};
 use crate::backend::page::Walk;
+use crate::engine::client::Engine;
+use crate::engine::floor::KnownFloor;
 use crate::error::Result;
 use crate::protocol::{Entry, Floor, Key, Payload, Point, Realm, Revision, SlotState, Turn};
 

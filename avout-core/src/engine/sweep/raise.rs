@@ -1,6 +1,7 @@
 use super::look::Look;
-use super::{Engine, KnownFloor};
 use crate::backend::time::sleep;
+use crate::engine::client::Engine;
+use crate::engine::floor::KnownFloor;
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Check, Commit, CommitOutcome, Floor, Put, Turn};
 

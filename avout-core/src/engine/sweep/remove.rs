@@ -1,6 +1,8 @@
+use super::found::AT_ONCE;
 use super::found::Found;
 use super::look::Look;
-use super::{AT_ONCE, Engine, SweepReport};
+use super::report::SweepReport;
+use crate::engine::client::Engine;
 use crate::error::ErrorKind;
 use crate::protocol::{Commit, CommitOutcome, Delete, Put, Turn};
 

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::found::AT_ONCE;
 use super::found::Found;
-use super::{AT_ONCE, Engine, SweepReport};
+use super::report::SweepReport;
+use crate::engine::client::Engine;
 use crate::error::Result;
 use crate::protocol::{Entry, Heartbeat, Key, Payload, Point, SessionId, SessionKey};
 

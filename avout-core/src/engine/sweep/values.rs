@@ -3,10 +3,12 @@ use std::sync::{Arc, PoisonError};
 
 use futures_util::future::join_all;
 
+use super::found::AT_ONCE;
 use super::look::Look;
-use super::{AT_ONCE, Engine, SweepReport};
+use super::report::SweepReport;
 use crate::backend::page::Walk;
 use crate::backend::{Kind, Store};
+use crate::engine::client::Engine;
 use crate::error::{ErrorKind, Result};
 use crate::protocol::{Entry, Floor, Key, Realm, Version};
 

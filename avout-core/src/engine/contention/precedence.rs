@@ -16,7 +16,7 @@ const LONGEST: u64 = 20_000;
 ///
 /// It decides only who waits, and for how long at most; a commit compares as ever.
 #[repr(align(128))]
-pub(super) struct Precedence {
+pub(in crate::engine) struct Precedence {
     zero: Instant,
     /// Until when, in nanoseconds since `zero`. 0: nobody goes first.
     until: AtomicU64,

@@ -7,15 +7,14 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
-use super::Engine;
-use super::attempt::Primed;
-use super::commit::{Ended, Standing};
-use super::floor::KnownFloor;
 use super::leases::LONGEST_LEASE;
-use super::plan::Plan;
-use super::queue::Left;
-use super::time::by;
 use crate::backend::time::timeout_at;
+use crate::engine::attempt::Primed;
+use crate::engine::client::Engine;
+use crate::engine::floor::KnownFloor;
+use crate::engine::handover::{HandOver, Lost};
+use crate::engine::plan::CommitPlan;
+use crate::engine::time::by;
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Check, Commit, CommitOutcome, Entry, Floor, Holder, Key, Put, Record, Revision};
 
@@ -41,7 +40,7 @@ struct Asked {
 }
 
 /// The records in which a transaction has a reservation.
-pub(super) struct Reserved {
+pub(in crate::engine) struct Reserved {
     holder: Holder,
     /// The floor under which they have these revisions.
     floor: KnownFloor,
@@ -205,7 +204,7 @@ impl Engine {
     ///
     /// # Cancel safety
     /// Safe: what is not ended by then is still in `reserved`, and is over with its lease.
-    pub(super) async fn release(&self, reserved: &mut Vec<Reserved>, written: &[Key]) {
+    pub(in crate::engine) async fn release(&self, reserved: &mut Vec<Reserved>, written: &[Key]) {
         for some in reserved.iter_mut() {
             some.entries.retain(|(key, _)| !written.contains(key));
         }
@@ -267,19 +266,19 @@ impl Engine {
         Ok(())
     }
 
-    /// Whether others have reserved something that the plan is about to write.
-    pub(super) fn reserved_by_others(&self, plan: &Plan, run: &Standing) -> bool {
-        plan.bases().any(|(key, entry)| self.leases.until(key, entry, run.holder).is_some())
-    }
-
     /// Waits if others have reserved what the plan is about to write: until it changes, or the lease passes. `Some`: it
     /// changed, and the plan is lost. What is only checked is not waited for: that takes nothing away from who has reserved it.
-    pub(super) async fn yield_to_reservations(&self, plan: &mut Plan, run: &mut Standing) -> Result<Option<Ended>> {
+    pub(super) async fn yield_to_reservations(
+        &self,
+        plan: &mut CommitPlan,
+        holder: Option<Holder>,
+        deadline: Option<Instant>,
+    ) -> Result<Option<Lost>> {
         let mut before = Vec::new();
         loop {
             let (mut awaited, mut until) = (Vec::new(), Instant::now());
             for (key, entry) in plan.bases() {
-                if let Some(over) = self.leases.until(key, entry, run.holder) {
+                if let Some(over) = self.leases.until(key, entry, holder) {
                     awaited.push((key.clone(), entry.revision.clone()));
                     until = until.max(over);
                 }
@@ -289,10 +288,10 @@ impl Engine {
             }
             before.clone_from(&awaited);
             tracing::debug!(key = %awaited[0].0, "reserved by another transaction, waiting");
-            let until = run.deadline.map_or(until, |deadline| until.min(deadline));
-            let Some(left) = self.changed_by(awaited, until, run.deadline).await? else { return Ok(None) };
+            let until = deadline.map_or(until, |deadline| until.min(deadline));
+            let Some(left) = self.changed_by(awaited, until, deadline).await? else { return Ok(None) };
             if let Some(key) = plan.stale_by(&left) {
-                return Ok(Some(Ended::Lost { key, primed: Some(left.primed()) }));
+                return Ok(Some((key, Some(left.primed()))));
             }
         }
     }
@@ -303,7 +302,7 @@ impl Engine {
         awaited: Vec<(Key, Revision)>,
         until: Instant,
         deadline: Option<Instant>,
-    ) -> Result<Option<Left>> {
+    ) -> Result<Option<HandOver>> {
         let (keys, revisions): (Vec<_>, Vec<_>) = awaited.into_iter().unzip();
         let (floor, history) = (self.floor.get(), self.losses.count());
         // Without hints it waits no longer than with them.
@@ -321,7 +320,7 @@ impl Engine {
             };
             if !snapshot.entries.iter().zip(&revisions).all(unchanged) {
                 let entries = keys.into_iter().zip(snapshot.entries).collect();
-                return Ok(Some(Left { sent: until, history, floor, point: snapshot.point, entries }));
+                return Ok(Some(HandOver { sent: until, history, floor, point: snapshot.point, entries }));
             }
             let hint = async {
                 match &mut watcher {

@@ -15,7 +15,7 @@ const MANY: usize = 1024;
 /// The reservations of others that this client has come to, each with the time at which it is over by this client's clock. So
 /// one is waited for once, by all transactions of the client together.
 #[derive(Default)]
-pub(super) struct Leases(Mutex<HashMap<Key, Lease>>);
+pub(in crate::engine) struct Leases(Mutex<HashMap<Key, Lease>>);
 
 struct Lease {
     revision: Revision,
@@ -24,7 +24,7 @@ struct Lease {
 
 impl Leases {
     /// Until when `holder` has to wait for another's reservation of this record; `None`: there is none, or it is over.
-    pub(super) fn until(&self, key: &Key, entry: &Entry, holder: Option<Holder>) -> Option<Instant> {
+    pub(in crate::engine) fn until(&self, key: &Key, entry: &Entry, holder: Option<Holder>) -> Option<Instant> {
         let reservation = entry.record.reservation.as_ref().filter(|reservation| Some(reservation.holder) != holder)?;
         let now = Instant::now();
         let until = match reservation.lease.is_zero() {

@@ -19,7 +19,7 @@ const MOST_DOUBLINGS: u32 = 8;
 
 /// How long to wait before the next try: exponential with full jitter (Brooker, "Exponential Backoff And
 /// Jitter", 2015), scaled to the time that a commit takes.
-pub(crate) struct Backoff {
+pub(in crate::engine) struct Backoff {
     random: Mutex<StdRng>,
     /// A moving average, in nanoseconds.
     commit_time: AtomicU64,

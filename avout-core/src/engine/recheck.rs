@@ -1,25 +1,16 @@
-use tokio::time::Instant;
-
-use super::Engine;
-use super::attempt::Attempt;
-use super::commit::Ended;
+use super::client::Engine;
 use super::floor::KnownFloor;
-use super::plan::Plan;
-use crate::error::{Error, ErrorKind, Result};
+use super::job::{Ended, Job};
+use crate::error::{ErrorKind, Result};
 use crate::protocol::{Entry, Floor, Key, Revision};
 
 impl Engine {
     /// Ends an attempt with an error of its commit, if there was a moment that had both what the error rests on and what the body
     /// came to know. That was at the read point if the body saw all of it; else both are looked at once more, together, and
     /// if anything has changed the attempt is lost instead.
-    pub(super) async fn refuse(
-        &self,
-        error: Error,
-        plan: &Plan,
-        attempt: &mut Attempt,
-        floor: Option<&KnownFloor>,
-        deadline: Option<Instant>,
-    ) -> Result<Ended> {
+    pub(super) async fn recheck(&self, job: &mut Job<'_>) -> Result<Ended> {
+        let (error, deadline) = (job.take_error(), job.deadline);
+        let (plan, attempt) = (&job.plan, &*job.attempt);
         let unseen: Vec<_> = plan.unseen(&error).collect();
         let mut expected: Vec<(Key, Option<Revision>)> = Vec::new();
         for (key, seen) in attempt.known() {
@@ -36,7 +27,8 @@ impl Engine {
         }
         expected.extend(unseen.into_iter().map(revision));
         // Where revisions come again one tells nothing under a later floor.
-        if let Some(floor) = floor.filter(|_| !self.capabilities.unique_revisions) {
+        if !self.capabilities.unique_revisions {
+            let floor = job.floor();
             expected.push((Floor::key(), floor.revision.clone()));
         }
         let (keys, revisions): (Vec<_>, Vec<_>) = expected.into_iter().unzip();
