@@ -1,7 +1,6 @@
 //! Entering the namespace: looking whether a server can be used, and in which era it is.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use avout_core::backend::history::{Entered, Era, Survived};
@@ -129,7 +128,7 @@ impl Client {
     async fn enter_with(&self, wire: &Wire, server: &Server<'_>) -> Result<(Loaded, Era, Found), Failed> {
         let options = &self.options;
         server.check(options)?;
-        self.confirmer.replicas_seen.fetch_max(server.replicas(), Ordering::Relaxed);
+        self.confirmer.sees(server);
         let durable = check_settings(wire, options, server).await?;
         let scripts = Loaded::load(wire).await.map_err(refused)?;
         self.finder.set_name(wire).await;

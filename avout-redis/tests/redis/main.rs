@@ -89,6 +89,7 @@ avout_conformance::server_tests![
     nothing_is_read_that_a_failover_may_lose,
     a_master_demoted_while_it_waits_is_left,
     a_majority_loses_nothing_in_a_failover,
+    a_newcomer_waits_for_no_replica_that_is_away,
     confirmations_leave_a_master_that_hangs,
     confirmations_follow_the_new_master,
     several_commands_follow_the_new_master,

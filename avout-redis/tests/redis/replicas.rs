@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::links::sentinel_url;
-use crate::support::{Load, Outcome, Pair, Switch, at_last, connections, hasty, namespace, open, stm, within};
+use crate::support::{Load, Outcome, Pair, Switch, ask, at_last, connections, hasty, namespace, open, stm, within};
 
 fn patient(backend: avout_redis::Backend, deadline: Duration) -> avout_core::Stm {
     avout_core::Stm::builder(backend.coordinator, backend.store).deadline(Some(deadline)).build()
@@ -123,6 +123,22 @@ pub(crate) async fn confirmations_leave_a_master_that_hangs() -> Outcome {
     Ok(())
 }
 
+/// A replica that is known to be away is not waited for by a client that comes later, if the others are a majority.
+pub(crate) async fn a_newcomer_waits_for_no_replica_that_is_away() -> Outcome {
+    let redis = Redis::with_replicas(2).await?;
+    redis.node(2).pause().await?;
+    at_last("a replica that lags", async || {
+        let info = ask(redis.node(0).address(), &["INFO", "replication"]).await.ok()?;
+        let lags = info.lines().filter_map(|line| line.rsplit_once("lag=")?.1.trim().parse::<u32>().ok());
+        lags.max().filter(|lag| *lag > 3)
+    })
+    .await;
+    let url = format!("{}?wait_replicas=majority&wait_timeout=50s&timeout=60s", redis.url(&namespace()));
+    let comes = async { Pair::open(stm(avout_redis::connect(&url).await?), "pair").await?.bump().await };
+    assert_eq!(within(Duration::from_secs(20), "a commit", comes).await?, 1);
+    Ok(())
+}
+
 /// With `wait_replicas=majority` nothing acknowledged is lost when the sentinels are told to fail over, though another replica goes on
 /// confirming for the old master for a while.
 pub(crate) async fn a_majority_loses_nothing_in_a_failover() -> Outcome {
@@ -133,7 +149,7 @@ pub(crate) async fn a_majority_loses_nothing_in_a_failover() -> Outcome {
     load.more(300).await;
     let old = redis.master().await?;
     let sentinel = redis.sentinels()[0].address();
-    let asked = crate::support::ask(sentinel, &["SENTINEL", "FAILOVER", avout_conformance::servers::SENTINEL_SERVICE]);
+    let asked = ask(sentinel, &["SENTINEL", "FAILOVER", avout_conformance::servers::SENTINEL_SERVICE]);
     asked.await?;
     at_last("another master", async || (redis.master().await.ok()? != old).then_some(())).await;
     load.more(300).await;

@@ -1,14 +1,16 @@
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use avout_core::backend::history::Era;
 use tokio::sync::{Notify, watch};
+
+use crate::wire::servers::Server;
 
 /// Waits for replicas, for all who wait.
 pub(crate) struct Confirmer {
     pub(super) state: watch::Sender<State>,
     wanted: Notify,
     /// The most replicas that the server had at once.
-    pub(crate) replicas_seen: AtomicU32,
+    pub(super) replicas_seen: AtomicU32,
     /// How many of them there were when it was looked last.
     pub(super) live: AtomicU32,
 }
@@ -34,6 +36,12 @@ impl Confirmer {
     pub(crate) fn new() -> Self {
         let live = AtomicU32::new(u32::MAX);
         Self { state: watch::Sender::default(), wanted: Notify::new(), replicas_seen: AtomicU32::new(0), live }
+    }
+
+    /// Takes in what a server tells of its replicas: those that are away are not to be waited for.
+    pub(crate) fn sees(&self, server: &Server<'_>) {
+        self.replicas_seen.fetch_max(server.replicas(), Ordering::Relaxed);
+        self.live.store(server.live_replicas(), Ordering::Relaxed);
     }
 
     /// The next round.

@@ -147,8 +147,7 @@ impl Client {
         }
         let clock = Clock::read(&clock).filter(|clock| clock.is_of(link.era) && clock.point >= seen);
         let server = Server::read(&info);
-        self.confirmer.replicas_seen.fetch_max(server.replicas(), Ordering::Relaxed);
-        self.confirmer.live.store(server.live_replicas(), Ordering::Relaxed);
+        self.confirmer.sees(&server);
         if confirmed < wanted.least {
             return Err(Failed::Short(format!(
                 "{confirmed} replicas of {} have confirmed the last write",

@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout, timeout_at};
 use crate::options::{Address, Source};
 use crate::wire::connection::{Dialer, Wire, unreachable_at};
 
-/// How long the others have to answer, once enough sentinels have.
+/// How long the others that are listened to have to answer, once enough sentinels have.
 const GRACE: Duration = Duration::from_millis(100);
 /// How often a sentinel that tells nothing is asked.
 const LOOK: Duration = Duration::from_secs(2);
@@ -130,22 +130,36 @@ impl Sentinels {
         let mut asked = JoinSet::new();
         for at in 0..self.addresses.len() {
             let all = Arc::clone(self);
-            asked.spawn(async move { all.ask(&all.addresses[at]).await });
+            asked.spawn(async move { (at, all.ask(&all.addresses[at]).await) });
         }
+        // One that is listened to is alive; another would be waited for in vain each time.
+        let mut awaited = self.listened_to();
         let (mut told, mut failed) = (Vec::new(), None);
         let mut end = tokio::time::Instant::now() + self.limit;
         while let Ok(Some(answer)) = timeout_at(end, asked.join_next()).await {
+            let Ok((at, answer)) = answer else { continue };
+            awaited.retain(|other| *other != at);
             match answer {
-                Ok(Ok(named)) => told.push(named),
-                Ok(Err(error)) => failed = Some(error),
-                Err(_) => {}
+                Ok(named) => told.push(named),
+                Err(error) => failed = Some(error),
             }
-            if told.len() == self.enough() {
-                end = end.min(tokio::time::Instant::now() + GRACE);
+            if told.len() < self.enough() {
+                continue;
             }
+            if awaited.is_empty() {
+                break;
+            }
+            end = end.min(tokio::time::Instant::now() + GRACE);
         }
         let late = || Error::new(ErrorKind::Unavailable, "no sentinel answers");
         if told.is_empty() { Err(failed.unwrap_or_else(late)) } else { Ok(told) }
+    }
+
+    /// Those that are listened to, by their place; all, while none is.
+    fn listened_to(&self) -> Vec<usize> {
+        let wires = self.wires();
+        let is_listened_to = |at: &usize| wires.is_empty() || wires.contains_key(&self.addresses[*at]);
+        (0..self.addresses.len()).filter(is_listened_to).collect()
     }
 
     async fn ask(&self, sentinel: &Address) -> Result<Named> {
