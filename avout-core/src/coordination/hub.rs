@@ -74,6 +74,9 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How long is waited after an error that may pass.
 const AFTER_ERROR: Duration = Duration::from_millis(20);
 
+/// How long an outage may last after which others are still told of a session that ended in it.
+const RETIRE_FOR: Duration = Duration::from_secs(60);
+
 impl Hub {
     /// The client's own.
     pub(super) fn of(stm: &Stm) -> Arc<Self> {
@@ -267,20 +270,35 @@ impl Hub {
                 tracing::warn!(session = %session.id, "the session ended: what it held is lost");
             }
             let (hub, session) = (Arc::clone(self), Arc::clone(session));
-            self.background(async move { hub.retire(&session).await });
+            self.background(async move { hub.retire_after_outage(&session).await });
         }
     }
 
-    /// Tells others that a session has ended, so that they need not wait until it is late. It is tried once.
-    async fn retire(&self, session: &Session) {
+    /// Tells others that a session has ended. A session is mostly lost because the store is away, so this is tried again until the store
+    /// is back: whoever waits for what the session held would count its time to live only from then on.
+    async fn retire_after_outage(&self, session: &Session) {
+        let until = Instant::now() + RETIRE_FOR;
+        let mut tries = 0;
+        while let Err(error) = self.retire(session).await {
+            tracing::debug!(session = %session.id, %error, tries, "others may not know yet that a session has ended");
+            let passes = matches!(
+                error.kind(),
+                ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::OutcomeUnknown | ErrorKind::StoreLost
+            );
+            if !passes || !self.engine.pause_in_outage(tries, Some(until)).await {
+                return;
+            }
+            tries += 1;
+        }
+    }
+
+    /// Tells others that a session has ended, so that they need not wait until it is late. It may be repeated.
+    async fn retire(&self, session: &Session) -> Result<()> {
         let retired = match self.engine.coordinator.sessions() {
             Some(native) => native.end(session.id).await,
             None => self.transact_silently(async |tx| record(&self.engine, session.id).remove(&tx).await).await,
         };
-        let cleared = self.clear_seats(session.id, session.seats()).await;
-        if let Err(error) = retired.and(cleared) {
-            tracing::debug!(session = %session.id, %error, "the end of a session is left for others to notice");
-        }
+        retired.and(self.clear_seats(session.id, session.seats()).await)
     }
 
     /// Of something that takes a key each, how many fit into a commit beside the two records of a gate, the session, the slot, the
@@ -398,7 +416,9 @@ impl Companion for Hub {
             let session = self.state().session.take();
             if let Some(session) = session {
                 session.lose();
-                self.retire(&session).await;
+                if let Err(error) = self.retire(&session).await {
+                    tracing::debug!(session = %session.id, %error, "the end of a session is left for others to notice");
+                }
             }
         })
     }

@@ -243,8 +243,7 @@ impl Engine {
             match answer {
                 Err(error) if error.kind() == ErrorKind::Unavailable => {
                     tracing::debug!(%error, tries, "unavailable, trying again");
-                    let pause = self.backoff.outage(tries);
-                    if !self.pause(pause, deadline).await {
+                    if !self.pause_in_outage(tries, deadline).await {
                         return self.closing.check().and(Err(error));
                     }
                     tries += 1;
@@ -261,6 +260,11 @@ impl Engine {
             return false;
         }
         tracing::debug!(%error, tries, "the outcome is unknown, looking again");
+        self.pause_in_outage(tries, deadline).await
+    }
+
+    /// Pauses after the store was unavailable for the `tries`-th time, as [`pause`](Self::pause) does.
+    pub(crate) async fn pause_in_outage(&self, tries: u32, deadline: Option<Instant>) -> bool {
         self.pause(self.backoff.outage(tries), deadline).await
     }
 

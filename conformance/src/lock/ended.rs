@@ -5,16 +5,17 @@ use std::time::Duration;
 
 use avout_core::backend::Coordinator;
 use avout_core::protocol::Entry;
-use avout_core::{Key, Payload, Stm};
+use avout_core::{ErrorKind, Key, Payload, Stm};
 
 use super::bench::{LONG, Mortal, TTL, client, until_status};
 use crate::law::{Ctx, Failure, Outcome, laws, within};
-use crate::stm::bench::SOON;
-use crate::stm::rig::Then;
+use crate::stm::bench::{SOON, roles};
+use crate::stm::rig::{Rigged, Then};
 
 laws! { "lock":
     a_client_that_is_closed_leaves_no_session;
     timed:
+    a_session_lost_in_an_outage_is_ended_after_it,
     whoever_ends_a_session_removes_what_it_leaves,
     a_sweep_removes_what_dead_sessions_leave,
     a_sweep_ends_no_session_that_lives,
@@ -55,6 +56,26 @@ async fn granted(waits: &Stm, holds: &Stm) -> Result<avout_core::LockGuard, Fail
     until_status(&holds.lock("/lock")?, 1, 1).await;
     guard.release().await?;
     Ok(within(SOON, "a turn", waiter).await.expect("no panic")?)
+}
+
+/// A session that was lost while the store was away is ended when the store is back, by the client that lost it, with its seats: others need
+/// not wait until it is late.
+async fn a_session_lost_in_an_outage_is_ended_after_it(ctx: Ctx) -> Outcome {
+    const DEADLINE: Duration = Duration::from_millis(500);
+    let coordinator = ctx.coordinator().await?;
+    let (rigged, store) = roles(&ctx).await?;
+    let rig = Arc::new(Rigged::new(rigged));
+    let loses = ctx.stm(Arc::clone(&rig) as _, store).seed(ctx.seed).session_ttl(TTL).deadline(Some(DEADLINE)).build();
+    let holds = client(&ctx, LONG).await?;
+    let guard = granted(&loses, &holds).await?;
+    holds.close().await;
+    assert!(!left(&coordinator).await?.1.is_empty(), "a session, or a seat");
+    rig.all(Then::Fail(ErrorKind::Unavailable));
+    within(SOON, "the loss", guard.lost()).await;
+    // The first that it tells others has failed.
+    tokio::time::sleep(DEADLINE * 2).await;
+    rig.all(Then::Pass);
+    until_nothing_holds(&coordinator).await
 }
 
 /// A client that is closed has removed its session and the seats of its waiters, and after a sweep nothing is left of them.
