@@ -69,17 +69,17 @@ impl Client {
     /// The connection with the fewest requests under way. A server answers those of one session in their order, so a read
     /// behind a commit waits as long as that does.
     fn link(&self) -> usize {
-        let mut best = 0;
+        let mut best: Option<(usize, usize)> = None;
         for (number, link) in self.links.iter().enumerate() {
             match link.fit() {
                 Fit::Up(0) => return number,
-                Fit::Up(load) if load < self.links[best].load() => best = number,
+                Fit::Up(load) if best.is_none_or(|(_, least)| load < least) => best = Some((number, load)),
                 // All before it are busy: the next request will find it connected.
                 Fit::Idle => link.want(),
                 Fit::Up(_) | Fit::Down => {}
             }
         }
-        best
+        best.map_or(0, |(number, _)| number)
     }
 
     /// The state of the connection that watches use.
