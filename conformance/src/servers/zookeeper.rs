@@ -226,8 +226,9 @@ impl ZooKeeperBuilder {
             "clientPortAddress=127.0.0.1".to_owned(),
             "tickTime=200".to_owned(),
             "maxSessionTimeout=60000".to_owned(),
-            // In ticks: how long a follower may take to join, and how far it may fall behind.
-            "initLimit=100".to_owned(),
+            // In ticks: how long a follower may take to join, and how far it may fall behind. A new leader of 3.8 that takes a follower's
+            // early acknowledgement for that of another epoch waits so long in vain before the next election (ZOOKEEPER-4685).
+            "initLimit=25".to_owned(),
             "syncLimit=20".to_owned(),
             "maxClientCnxns=0".to_owned(),
             "admin.enableServer=false".to_owned(),
