@@ -8,12 +8,12 @@ use avout_core::{Error, ErrorKind, Result};
 use redis::{PushInfo, PushKind, RedisResult, Value};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::options::{Address, Source};
 use crate::wire::connection::{Dialer, Wire, unreachable_at};
 
-/// How long the others that are listened to have to answer, once enough sentinels have.
+/// How long the others have to answer, once enough sentinels have.
 const GRACE: Duration = Duration::from_millis(100);
 /// How often a sentinel that tells nothing is asked.
 const LOOK: Duration = Duration::from_secs(2);
@@ -62,6 +62,8 @@ pub(crate) struct Sentinels {
     newest: Mutex<Option<Named>>,
     /// The connections that listen, by address.
     wires: Mutex<HashMap<Address, Arc<Wire>>>,
+    /// Those that owe an answer, by their place, and since when.
+    asked: Mutex<HashMap<usize, Instant>>,
 }
 
 impl Sentinels {
@@ -72,7 +74,8 @@ impl Sentinels {
         service: String,
         limit: Duration,
     ) -> Self {
-        Self { dialer, credentials, addresses, service, limit, newest: Mutex::default(), wires: Mutex::default() }
+        let (newest, wires, asked) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { dialer, credentials, addresses, service, limit, newest, wires, asked }
     }
 
     /// The master.
@@ -128,38 +131,39 @@ impl Sentinels {
     /// That of the last one, if none answers.
     pub(crate) async fn ask_all(self: &Arc<Self>) -> Result<Vec<Named>> {
         let mut asked = JoinSet::new();
-        for at in 0..self.addresses.len() {
-            let all = Arc::clone(self);
-            asked.spawn(async move { (at, all.ask(&all.addresses[at]).await) });
+        for at in self.not_silent() {
+            let asking = Asking::begin(self, at);
+            asked.spawn(async move { asking.all.ask(&asking.all.addresses[asking.at]).await });
         }
-        // One that is listened to is alive; another would be waited for in vain each time.
-        let mut awaited = self.listened_to();
         let (mut told, mut failed) = (Vec::new(), None);
-        let mut end = tokio::time::Instant::now() + self.limit;
+        let mut end = Instant::now() + self.limit;
         while let Ok(Some(answer)) = timeout_at(end, asked.join_next()).await {
-            let Ok((at, answer)) = answer else { continue };
-            awaited.retain(|other| *other != at);
             match answer {
-                Ok(named) => told.push(named),
-                Err(error) => failed = Some(error),
+                Ok(Ok(named)) => told.push(named),
+                Ok(Err(error)) => failed = Some(error),
+                Err(_) => {}
             }
-            if told.len() < self.enough() {
-                continue;
+            if told.len() == self.enough() {
+                end = end.min(Instant::now() + GRACE);
             }
-            if awaited.is_empty() {
-                break;
-            }
-            end = end.min(tokio::time::Instant::now() + GRACE);
         }
+        // One that is silent is not asked again before this ends: else each that asks would wait for it, and connect to it.
+        asked.detach_all();
         let late = || Error::new(ErrorKind::Unavailable, "no sentinel answers");
         if told.is_empty() { Err(failed.unwrap_or_else(late)) } else { Ok(told) }
     }
 
-    /// Those that are listened to, by their place; all, while none is.
-    fn listened_to(&self) -> Vec<usize> {
-        let wires = self.wires();
-        let is_listened_to = |at: &usize| wires.is_empty() || wires.contains_key(&self.addresses[*at]);
-        (0..self.addresses.len()).filter(is_listened_to).collect()
+    /// Those that owe no answer for longer than they have, by their place, if they are enough; otherwise all.
+    fn not_silent(&self) -> Vec<usize> {
+        let asked = self.asked();
+        let is_silent = |at: &usize| asked.get(at).is_some_and(|since| since.elapsed() > GRACE);
+        let all = 0..self.addresses.len();
+        let some: Vec<usize> = all.clone().filter(|at| !is_silent(at)).collect();
+        if some.len() < self.enough() { all.collect() } else { some }
+    }
+
+    fn asked(&self) -> MutexGuard<'_, HashMap<usize, Instant>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn ask(&self, sentinel: &Address) -> Result<Named> {
@@ -255,6 +259,25 @@ impl Sentinels {
                 () = sleep(LOOK.mul_f64(0.75 + rand::random::<f64>() / 2.0)) => {}
             }
         }
+    }
+}
+
+/// A sentinel owes an answer, until this is dropped.
+struct Asking {
+    all: Arc<Sentinels>,
+    at: usize,
+}
+
+impl Asking {
+    fn begin(all: &Arc<Sentinels>, at: usize) -> Self {
+        all.asked().entry(at).or_insert_with(Instant::now);
+        Self { all: Arc::clone(all), at }
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.all.asked().remove(&self.at);
     }
 }
 
