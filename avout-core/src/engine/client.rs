@@ -22,7 +22,7 @@ use super::nested::refuse_nested;
 use super::options::Config;
 use super::slots::Slots;
 use super::stats::Counters;
-use super::time;
+use super::time::{self, with_deadline};
 use crate::backend::readonly::{ReadOnly, refuse};
 use crate::backend::time::{sleep, timeout_at};
 use crate::backend::{Coordinator, CoordinatorCapabilities, Store};
@@ -232,10 +232,11 @@ impl Engine {
             let answered = match late {
                 ErrorKind::OutcomeUnknown => {
                     let _busy = self.closing.enter()?;
-                    let sent = self.closing.last_work(self.closing.race(time::by(deadline, attempt.as_mut()))).await;
+                    let sent =
+                        self.closing.last_work(self.closing.race(with_deadline(deadline, attempt.as_mut()))).await;
                     sent.map_err(|_| Error::new(late, "the client was closed before an answer came"))?
                 }
-                _ => self.closing.race(time::by(deadline, attempt.as_mut())).await?,
+                _ => self.closing.race(with_deadline(deadline, attempt.as_mut())).await?,
             };
             let Ok(answer) = answered else {
                 return Err(Error::new(late, "no answer came by the deadline"));

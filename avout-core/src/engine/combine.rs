@@ -224,7 +224,7 @@ impl Combiner {
 impl Place {
     /// Waits for the fate, until the deadline.
     pub(crate) async fn fate(mut self, deadline: Option<Instant>) -> Fate {
-        let fate = match time::by(deadline, pin!(&mut self.fate)).await {
+        let fate = match time::with_deadline(deadline, pin!(&mut self.fate)).await {
             Ok(told) => told.unwrap_or(if self.writes { Fate::Unknown } else { Fate::Lost }),
             Err(_) if self.leave() => Fate::Late,
             // It is under way, or was decided just now.
@@ -324,7 +324,7 @@ async fn write_on(lead: Lead, mut revision: Revision, cell: Arc<Cell>, container
             Ok(state) => {
                 let request = pin!(failpoints::in_flight(container.compare_and_set_state(Some(revision), state)));
                 let late = |_| Err(Error::new(ErrorKind::OutcomeUnknown, "no answer came by the deadline"));
-                time::by(latest, request).await.unwrap_or_else(late)
+                time::with_deadline(latest, request).await.unwrap_or_else(late)
             }
             Err(error) => Err(error),
         };

@@ -65,5 +65,5 @@ pub(crate) use run::run;
 pub use stats::Stats;
 pub(crate) use sweep::sweep_in_background;
 pub use sweep::{Skipped, SweepReport};
-pub(crate) use time::by;
+pub(crate) use time::with_deadline;
 pub(crate) use tx::TxInner;

@@ -6,7 +6,7 @@ use futures_util::future::try_join_all;
 use tokio::time::Instant;
 
 use super::client::Engine;
-use super::time::by;
+use super::time::with_deadline;
 use crate::backend::Store;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -25,7 +25,7 @@ impl Engine {
         };
         let stores = async { try_join_all(others.iter().map(|store| store.ping())).await.map(drop) };
         let asked = pin!(async { tokio::try_join!(coordinator, stores).map(drop) });
-        match self.closing.race(by(self.deadline(), asked)).await? {
+        match self.closing.race(with_deadline(self.deadline(), asked)).await? {
             Ok(answered) => answered.and_then(|()| self.tell_losses()).map(|()| begun.elapsed()),
             Err(_) => Err(Error::new(ErrorKind::Unavailable, "no answer came by the deadline")),
         }

@@ -11,7 +11,7 @@ use super::contention::{Loss, Turn};
 use super::job::{Ended, Interest};
 use super::nested::{in_body, refuse_nested};
 use super::options::Options;
-use super::time::{by, deadline};
+use super::time::{deadline, with_deadline};
 use super::tx::TxInner;
 use super::wait::Awaited;
 use crate::error::{Error, ErrorKind, Result};
@@ -36,7 +36,7 @@ where
         let tx = runner.begin();
         let done = {
             let body = pin!(in_body(body(Arc::clone(&tx))));
-            by(runner.turn.deadline, body).await
+            with_deadline(runner.turn.deadline, body).await
         };
         let Ok(done) = done else {
             let error = runner.too_late(&tx);

@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use super::client::Engine;
 use super::slots::Lease;
-use super::time::by;
+use super::time::with_deadline;
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{
     Check, Commit, CommitOutcome, Floor, Key, Put, Receipt, Resolution, Revision, SlotDecision, SlotState,
@@ -96,7 +96,7 @@ impl Engine {
             let commit = Commit { deletes: some, ..Commit::default() };
             self.stats.commit();
             // What fails is left to the sweeper too.
-            match by(self.deadline(), self.coordinator.commit(&commit).as_mut()).await {
+            match with_deadline(self.deadline(), self.coordinator.commit(&commit).as_mut()).await {
                 Ok(Ok(CommitOutcome::Committed(_))) => {}
                 Ok(Ok(CommitOutcome::Conflict(_))) => tracing::debug!("slots are retired already"),
                 Ok(Err(error)) => return tracing::debug!(%error, "slots are left"),

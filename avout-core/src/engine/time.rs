@@ -28,7 +28,7 @@ pub(crate) fn latest(deadlines: impl IntoIterator<Item = Option<Instant>>) -> Op
 /// not, and the timer would cost more than the rest.
 ///
 /// The future stays where its caller has it: one that is handed over is moved, and has room twice.
-pub(crate) async fn by<F: Future + ?Sized>(
+pub(crate) async fn with_deadline<F: Future + ?Sized>(
     deadline: Option<Instant>,
     mut future: Pin<&mut F>,
 ) -> Result<F::Output, Elapsed> {

@@ -9,7 +9,7 @@ use super::watches::Watches;
 use super::{Change, Value, Verdict, cloned, validate};
 use crate::backend::{CasOutcome, StateContainer, Watcher};
 use crate::engine::failpoints::{self, Failpoint};
-use crate::engine::{Cell, Combiner, Engine, Fate, Part, Position, by, lost_commits};
+use crate::engine::{Cell, Combiner, Engine, Fate, Part, Position, lost_commits, with_deadline};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Key, Revision, Shared, State};
 
@@ -352,7 +352,7 @@ impl AtomCore {
                 Part::Overtaken => return Ok(Together::Lost),
                 Part::Wait => {
                     // At the deadline the loop ends.
-                    let _ = closing.race(by(deadline, pin!(moved))).await?;
+                    let _ = closing.race(with_deadline(deadline, pin!(moved))).await?;
                 }
             }
         }

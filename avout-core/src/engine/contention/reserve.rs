@@ -14,7 +14,7 @@ use crate::engine::client::Engine;
 use crate::engine::floor::KnownFloor;
 use crate::engine::handover::{HandOver, Lost};
 use crate::engine::plan::CommitPlan;
-use crate::engine::time::by;
+use crate::engine::time::with_deadline;
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Check, Commit, CommitOutcome, Entry, Floor, Holder, Key, Put, Record, Revision};
 
@@ -172,7 +172,7 @@ impl Engine {
         }
         self.stats.commit();
         let mut request = self.coordinator.commit(commit);
-        self.closing.race(by(asked.deadline, request.as_mut())).await?.unwrap_or_else(|_| Err(late()))
+        self.closing.race(with_deadline(asked.deadline, request.as_mut())).await?.unwrap_or_else(|_| Err(late()))
     }
 
     fn reservation(&self, keys: &[Key], entries: &[Option<Entry>], asked: &Asked) -> Commit {
