@@ -4,7 +4,7 @@ use super::cell::{Cell, Function, absent};
 use super::floor::KnownFloor;
 use super::keymap::KeyMap;
 use crate::error::{Error, ErrorKind, Result};
-use crate::protocol::{Entry, Key, Payload, Point, Reading, Revision, Shared, Snapshot, State, place};
+use crate::protocol::{Entry, Key, Payload, Point, Reading, Revision, Shared, Snapshot, State, classify};
 
 /// From how many keys on that were seen a read no longer reads them all again to move the read point up.
 const MOST_READ_AGAIN: usize = 32;
@@ -279,7 +279,7 @@ impl Attempt {
             self.see_all(keys, snapshot.entries);
             return Ok(true);
         };
-        match place(read_point, snapshot.point, snapshot.entries[..wanted].iter().map(Option::as_ref)) {
+        match classify(read_point, snapshot.point, snapshot.entries[..wanted].iter().map(Option::as_ref)) {
             Reading::Again => return Ok(false),
             Reading::Use => {
                 keys.truncate(wanted);

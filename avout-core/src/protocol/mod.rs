@@ -28,7 +28,7 @@ pub use key::{Key, MAX_KEY_BYTES};
 pub use meta::{MAX_HISTORY, MAX_HISTORY_BYTES, Meta};
 pub use payload::{Payload, Shared, State};
 pub use point::{Point, Revision};
-pub use reading::{Reading, place};
+pub use reading::{Reading, classify};
 pub use receipt::{Receipt, Resolution};
 pub use record::{Holder, Record, Reservation, Succession};
 pub(crate) use session::{Heartbeat, SessionKey};

@@ -11,11 +11,11 @@ pub enum Reading {
     Extend,
 }
 
-/// Decides by the read point and by the point at which the entries were current together.
+/// Classifies entries by the read point and by the point at which they were current together.
 ///
 /// An absent key has no point of its own. It may have been there at the read point and been removed since, so it counts as newer
 /// unless it was read at just that point.
-pub fn place<'a>(
+pub fn classify<'a>(
     read_point: Point,
     current_at: Point,
     entries: impl IntoIterator<Item = Option<&'a Entry>>,
@@ -46,13 +46,13 @@ mod tests {
     #[test]
     fn uses_what_was_current_at_the_read_point() {
         let (old, new) = (entry(3), entry(7));
-        let place = |read, at, entries: &[Option<&Entry>]| {
-            super::place(Point::new(read), Point::new(at), entries.iter().copied())
+        let classify = |read, at, entries: &[Option<&Entry>]| {
+            super::classify(Point::new(read), Point::new(at), entries.iter().copied())
         };
-        assert_eq!(place(5, 9, &[Some(&old)]), Reading::Use);
-        assert_eq!(place(5, 9, &[Some(&old), Some(&new)]), Reading::Extend);
-        assert_eq!(place(5, 4, &[Some(&old)]), Reading::Again);
-        assert_eq!(place(5, 9, &[None]), Reading::Extend);
-        assert_eq!(place(5, 5, &[None]), Reading::Use);
+        assert_eq!(classify(5, 9, &[Some(&old)]), Reading::Use);
+        assert_eq!(classify(5, 9, &[Some(&old), Some(&new)]), Reading::Extend);
+        assert_eq!(classify(5, 4, &[Some(&old)]), Reading::Again);
+        assert_eq!(classify(5, 9, &[None]), Reading::Extend);
+        assert_eq!(classify(5, 5, &[None]), Reading::Use);
     }
 }

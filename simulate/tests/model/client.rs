@@ -1,6 +1,6 @@
 //! The steps of a client.
 
-use avout_core::protocol::{Point, Reading, Resolution, SlotDecision, place};
+use avout_core::protocol::{Point, Reading, Resolution, SlotDecision, classify};
 
 use super::coordinator::Stale;
 use super::setup::{Kind, REFS, Setup};
@@ -32,7 +32,7 @@ impl State {
             Step::Half { first, point, floor, extend: false } => {
                 let second = self.refs[1].map(|second| entry(second.revision, second.point, record(second.content)));
                 let (read_point, now) = (Point::new(point.into()), Point::new(self.point.into()));
-                if setup.rules.extend && place(read_point, now, [second.as_ref()]) == Reading::Extend {
+                if setup.rules.extend && classify(read_point, now, [second.as_ref()]) == Reading::Extend {
                     self.clients[c].step = Step::Half { first, point, floor, extend: true };
                 } else {
                     self.plan(setup, c, View { entries: [first, self.refs[1]], floor });
