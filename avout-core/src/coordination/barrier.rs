@@ -15,7 +15,7 @@ use super::rules::{Claimant, Holders, Line, Waiting, observed, responsible};
 use super::session::{Dead, Session, record};
 use crate::backend::time::{sleep_until, timeout_at};
 use crate::error::{Error, ErrorKind, Result};
-use crate::handles::{Own, Stm, Tx};
+use crate::handles::{Stm, SystemRef, Tx};
 use crate::protocol::{Heartbeat, Key, SessionId};
 
 /// A place where a number of parties wait for each other, again and again, over all processes; made by
@@ -47,9 +47,9 @@ pub struct Barrier {
     hub: Arc<Hub>,
     key: Key,
     parties: u32,
-    arrived: Own<Arrived>,
+    arrived: SystemRef<Arrived>,
     /// The number of the last round that is complete: those who wait watch it, and are not woken by each arrival.
-    passed: Own<u64>,
+    passed: SystemRef<u64>,
 }
 
 /// How a wait at a [`Barrier`] ended.
@@ -83,8 +83,8 @@ impl Stm {
         let hub = Hub::of(self);
         let key = Key::new(key)?;
         some(parties).map_err(|error| error.at(&key))?;
-        let arrived = Own::new(&hub.engine, own_key("barriers", "here", &key)?, "barrier");
-        let passed = Own::new(&hub.engine, own_key("barriers", "gone", &key)?, "round");
+        let arrived = SystemRef::new(&hub.engine, own_key("barriers", "here", &key)?, "barrier");
+        let passed = SystemRef::new(&hub.engine, own_key("barriers", "gone", &key)?, "round");
         Ok(Barrier { hub, key, parties, arrived, passed })
     }
 }

@@ -15,7 +15,7 @@ use super::session::{Session, seat};
 use crate::backend::time::{sleep_until, timeout_at};
 use crate::engine::closed;
 use crate::error::{Error, ErrorKind, Result};
-use crate::handles::Own;
+use crate::handles::SystemRef;
 use crate::protocol::{Key, SessionId};
 
 /// How long somebody who has given up is waited for.
@@ -283,7 +283,7 @@ pub(super) async fn wait_for_grant<T>(
     session: &Session,
     who: Claimant,
     own_seat: u32,
-    parked: Option<&Own<Line>>,
+    parked: Option<&SystemRef<Line>>,
     stop: &mut Stop<T>,
 ) -> Result<Waited> {
     let engine = &gate.hub.engine;

@@ -12,7 +12,7 @@ use super::rules::{Claimant, Holders, Line, Waiting};
 use super::session::{Dead, Session};
 use crate::backend::time::timeout_at;
 use crate::error::{Error, ErrorKind, Result};
-use crate::handles::{Own, Tx};
+use crate::handles::{SystemRef, Tx};
 use crate::protocol::{Heartbeat, Key, SessionId};
 
 /// A place to wait, while a [`Lock`] is released, until another holder of the lock notifies; made by [`Lock::condition`].
@@ -55,7 +55,7 @@ use crate::protocol::{Heartbeat, Key, SessionId};
 #[doc(alias = "distributed-condition")]
 pub struct Condition {
     gate: Gate,
-    parked: Own<Line>,
+    parked: SystemRef<Line>,
 }
 
 impl Lock {
@@ -74,7 +74,7 @@ impl Lock {
                 "a condition's name is one part of a key, without /, and has with its lock's at most 470 bytes";
             Error::new(ErrorKind::InvalidInput, message).at(&gate.key)
         })?;
-        Ok(Condition { gate: gate.clone(), parked: Own::new(&gate.hub.engine, key, "line") })
+        Ok(Condition { gate: gate.clone(), parked: SystemRef::new(&gate.hub.engine, key, "line") })
     }
 }
 

@@ -7,7 +7,7 @@ use super::hub::Hub;
 use super::rules::{Claimant, Held, Holders, Line, Waiting, advance, evict, observed, responsible};
 use super::session::{Dead, Session, seat};
 use crate::error::{Error, ErrorKind, Result};
-use crate::handles::{Own, Tx};
+use crate::handles::{SystemRef, Tx};
 use crate::protocol::{Heartbeat, Key, SessionId};
 
 /// How many are granted in one commit at most: each has a seat to be written.
@@ -28,8 +28,8 @@ pub(super) struct Gate {
     pub(super) standby: bool,
     /// The holders as a request saw them last: each has its own copy of the gate.
     pub(super) seen: Arc<Mutex<Option<Holders>>>,
-    pub(super) holders: Own<Holders>,
-    pub(super) line: Own<Line>,
+    pub(super) holders: SystemRef<Holders>,
+    pub(super) line: SystemRef<Line>,
 }
 
 /// How a lock or semaphore is used at one moment.
@@ -99,12 +99,13 @@ impl Gate {
         let key = Key::new(key)?;
         let holders = own_key(kind, "held", &key)?;
         let line = own_key(kind, "line", &key)?;
-        let (holders, line) = (Own::new(&hub.engine, holders, "holders"), Own::new(&hub.engine, line, "line"));
+        let (holders, line) =
+            (SystemRef::new(&hub.engine, holders, "holders"), SystemRef::new(&hub.engine, line, "line"));
         Ok(Self { hub, key, limit, standby: false, seen: Arc::default(), holders, line })
     }
 
     /// The record that a lock's holders are in.
-    pub(super) fn holders(&self) -> &Own<Holders> {
+    pub(super) fn holders(&self) -> &SystemRef<Holders> {
         &self.holders
     }
 
@@ -173,7 +174,7 @@ impl Gate {
     }
 
     /// Where a request stands. One request to the coordinator.
-    pub(super) async fn place(&self, who: Claimant, parked: Option<&Own<Line>>) -> Result<Place> {
+    pub(super) async fn place(&self, who: Claimant, parked: Option<&SystemRef<Line>>) -> Result<Place> {
         self.hub
             .transact(async |tx| {
                 let also: Vec<&Key> = parked.iter().map(|parked| parked.key()).collect();

@@ -6,7 +6,7 @@ use super::gate::own_key;
 use super::hub::Hub;
 use crate::backend::time::timeout as within;
 use crate::error::{Error, ErrorKind, Result};
-use crate::handles::{Own, Stm, Tx};
+use crate::handles::{Stm, SystemRef, Tx};
 use crate::protocol::Key;
 
 /// A count that goes down to zero once, and those who wait for that, over all processes; made by [`Stm::latch`](crate::Stm::latch).
@@ -35,9 +35,9 @@ pub struct Latch {
     hub: std::sync::Arc<Hub>,
     key: Key,
     from: u64,
-    count: Own<Count>,
+    count: SystemRef<Count>,
     /// Made when the count is zero: those who wait watch it, and are not woken by each step.
-    open: Own<bool>,
+    open: SystemRef<bool>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,8 +65,8 @@ impl Stm {
     pub fn latch(&self, key: impl AsRef<str>, from: u64) -> Result<Latch> {
         let hub = Hub::of(self);
         let key = Key::new(key)?;
-        let count = Own::new(&hub.engine, own_key("latches", "count", &key)?, "latch");
-        let open = Own::new(&hub.engine, own_key("latches", "open", &key)?, "open");
+        let count = SystemRef::new(&hub.engine, own_key("latches", "count", &key)?, "latch");
+        let open = SystemRef::new(&hub.engine, own_key("latches", "open", &key)?, "open");
         Ok(Latch { hub, key, from, count, open })
     }
 }

@@ -7,7 +7,7 @@ use super::buckets::{Bucket, Done, IN_BUCKET, Settings, bucket_of, buckets, some
 use super::gate::own_key;
 use super::hub::Hub;
 use crate::error::{Error, ErrorKind, Result};
-use crate::handles::{Body, Codec, MessagePack, Own, Stm, Tx, Value};
+use crate::handles::{Body, Codec, MessagePack, Stm, SystemRef, Tx, Value};
 use crate::protocol::Key;
 
 /// Transactions that take effect at most once for each id; made by [`Stm::once`](crate::Stm::once).
@@ -40,7 +40,7 @@ pub struct Once {
     pub(super) hub: Arc<Hub>,
     pub(super) key: Key,
     pub(super) keep: u64,
-    pub(super) settings: Own<Settings>,
+    pub(super) settings: SystemRef<Settings>,
 }
 
 /// How many ids [`Stm::dosync_once`] remembers at least.
@@ -80,7 +80,7 @@ impl Stm {
         some(keep).map_err(|error| error.at(&key))?;
         // The longest bucket's key must be one.
         own_key("once", "18446744073709551615", &key)?;
-        let settings = Own::new(&hub.engine, own_key("once", "keep", &key)?, "keep");
+        let settings = SystemRef::new(&hub.engine, own_key("once", "keep", &key)?, "keep");
         Ok(Once { hub, key, keep, settings })
     }
 }
@@ -167,8 +167,8 @@ impl Once {
         }
     }
 
-    pub(super) fn bucket(&self, number: u64) -> Result<Own<Bucket>> {
-        Ok(Own::new(&self.hub.engine, own_key("once", &number.to_string(), &self.key)?, "once"))
+    pub(super) fn bucket(&self, number: u64) -> Result<SystemRef<Bucket>> {
+        Ok(SystemRef::new(&self.hub.engine, own_key("once", &number.to_string(), &self.key)?, "once"))
     }
 }
 

@@ -10,7 +10,7 @@ use super::raw::Unreadable;
 use super::ring::{Head, Out, Place, Ruins, Tail, begin};
 use super::rules::Claimant;
 use crate::error::{Error, ErrorKind, Result};
-use crate::handles::{Item, Own, Tx, Value};
+use crate::handles::{Item, SystemRef, Tx, Value};
 use crate::protocol::{Key, SessionId};
 
 /// The records of a queue, whatever the type of its values. Each step on them is a part of a transaction.
@@ -18,9 +18,9 @@ pub(super) struct Records {
     pub(super) hub: Arc<Hub>,
     pub(super) key: Key,
     pub(super) capacity: u64,
-    pub(super) head: Own<Head>,
-    pub(super) tail: Own<Tail>,
-    pub(super) ruins: Own<Ruins>,
+    pub(super) head: SystemRef<Head>,
+    pub(super) tail: SystemRef<Tail>,
+    pub(super) ruins: SystemRef<Ruins>,
 }
 
 impl Records {
@@ -30,19 +30,19 @@ impl Records {
             return Err(no_room(&key));
         }
         own_key("queues", "18446744073709551615", &key)?;
-        let head = Own::new(&hub.engine, own_key("queues", "head", &key)?, "head");
-        let tail = Own::new(&hub.engine, own_key("queues", "tail", &key)?, "tail");
-        let ruins = Own::new(&hub.engine, own_key("queues", "ruins", &key)?, "ruins");
+        let head = SystemRef::new(&hub.engine, own_key("queues", "head", &key)?, "head");
+        let tail = SystemRef::new(&hub.engine, own_key("queues", "tail", &key)?, "tail");
+        let ruins = SystemRef::new(&hub.engine, own_key("queues", "ruins", &key)?, "ruins");
         Ok(Self { hub, key, capacity, head, tail, ruins })
     }
 
     /// The record of the value at a place.
-    pub(super) fn item(&self, place: Place) -> Result<Own<Item>> {
+    pub(super) fn item(&self, place: Place) -> Result<SystemRef<Item>> {
         let part = match place.ring {
             None => place.index.to_string(),
             Some(name) => format!("{name:x}.{}", place.index),
         };
-        Ok(Own::item(&self.hub.engine, own_key("queues", &part, &self.key)?))
+        Ok(SystemRef::item(&self.hub.engine, own_key("queues", &part, &self.key)?))
     }
 
     /// The head, whatever the capacity; `None`: the queue was not made.
@@ -134,7 +134,7 @@ impl Records {
     }
 
     /// The first value that nobody has got, with the head; `None`: there is none.
-    pub(super) async fn front(&self, tx: &Tx) -> Result<Option<(Head, Own<Item>)>> {
+    pub(super) async fn front(&self, tx: &Tx) -> Result<Option<(Head, SystemRef<Item>)>> {
         let Some(head) = self.head(tx).await? else {
             return Ok(None);
         };
@@ -146,14 +146,14 @@ impl Records {
     }
 
     /// Takes the first value off, of which the head and the record were found.
-    pub(super) async fn pass_front(&self, tx: &Tx, mut head: Head, item: Own<Item>) -> Result<()> {
+    pub(super) async fn pass_front(&self, tx: &Tx, mut head: Head, item: SystemRef<Item>) -> Result<()> {
         item.remove(tx).await?;
         head.pass_front();
         self.head.put(tx, head).await
     }
 
     /// The value in a record that exists.
-    pub(super) async fn load(&self, tx: &Tx, number: u64, item: &Own<Item>) -> Result<Item> {
+    pub(super) async fn load(&self, tx: &Tx, number: u64, item: &SystemRef<Item>) -> Result<Item> {
         let missing = || Error::new(ErrorKind::Corrupt, format!("value {number} is missing")).at(&self.key);
         match item.get(tx).await {
             Ok(value) => value.ok_or_else(missing),
@@ -166,7 +166,7 @@ impl Records {
     }
 
     /// The same as a value of this type.
-    pub(super) async fn read<T>(&self, tx: &Tx, number: u64, item: &Own<Item>) -> Result<T>
+    pub(super) async fn read<T>(&self, tx: &Tx, number: u64, item: &SystemRef<Item>) -> Result<T>
     where
         T: Value + Serialize + DeserializeOwned,
     {
@@ -254,7 +254,7 @@ impl Records {
         // Besides them the commit has the ruins, the slot and the floor.
         let most = AT_ONCE.min(self.hub.engine.capabilities.max_keys.saturating_sub(4)).max(1);
         let items = ruins.take(most).into_iter().map(|place| self.item(place)).collect::<Result<Vec<_>>>()?;
-        tx.0.see(&items.iter().map(Own::key).collect::<Vec<_>>()).await?;
+        tx.0.see(&items.iter().map(SystemRef::key).collect::<Vec<_>>()).await?;
         for item in &items {
             item.remove(tx).await?;
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::hub::Hub;
 use super::session::{Dead, seat};
 use crate::error::Result;
-use crate::handles::Own;
+use crate::handles::SystemRef;
 use crate::protocol::{Heartbeat, Key, SessionId, SessionKey};
 
 /// So many are removed in one commit at most.
@@ -44,13 +44,13 @@ impl Hub {
         // There are few: a session is one client's.
         let keys = engine.until(engine.deadline(), || engine.coordinator.list_all(&prefix)).await?;
         let is_seat = |key: &Key| SessionKey::of(key) == Some(SessionKey::Seat(session));
-        self.clear(keys.into_iter().filter(is_seat).map(|key| Own::new(engine, key, "seat")).collect()).await
+        self.clear(keys.into_iter().filter(is_seat).map(|key| SystemRef::new(engine, key, "seat")).collect()).await
     }
 
-    async fn clear(&self, seats: Vec<Own<u64>>) -> Result<()> {
+    async fn clear(&self, seats: Vec<SystemRef<u64>>) -> Result<()> {
         for some in seats.chunks(self.at_once(AT_ONCE)) {
             self.transact_silently(async |tx| {
-                tx.0.see(&some.iter().map(Own::key).collect::<Vec<_>>()).await?;
+                tx.0.see(&some.iter().map(SystemRef::key).collect::<Vec<_>>()).await?;
                 for seat in some {
                     seat.remove(&tx).await?;
                 }

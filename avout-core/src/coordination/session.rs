@@ -10,14 +10,14 @@ use tokio::time::Instant;
 
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::handles::{Own, Tx};
+use crate::handles::{SystemRef, Tx};
 use crate::protocol::{Heartbeat, Key, SessionId};
 
 /// A session of this client.
 pub(super) struct Session {
     pub(super) id: SessionId,
     pub(super) ttl: Duration,
-    record: Own<Heartbeat>,
+    record: SystemRef<Heartbeat>,
     vital: Mutex<Vital>,
     /// How many signs of life were made, whatever became of them. A record that is made anew says no number again: whoever saw it
     /// before it was ended would take it for dead at once.
@@ -206,13 +206,13 @@ impl Session {
 }
 
 /// The record of a session.
-pub(super) fn record(engine: &Engine, id: SessionId) -> Own<Heartbeat> {
-    Own::new(engine, Heartbeat::key(id), Heartbeat::TAG)
+pub(super) fn record(engine: &Engine, id: SessionId) -> SystemRef<Heartbeat> {
+    SystemRef::new(engine, Heartbeat::key(id), Heartbeat::TAG)
 }
 
 /// A key that one waiter of a session watches: whoever grants it what it waits for writes there.
-pub(super) fn seat(engine: &Engine, id: SessionId, number: u32) -> Own<u64> {
-    Own::new(engine, Heartbeat::seat(id, number), "seat")
+pub(super) fn seat(engine: &Engine, id: SessionId, number: u32) -> SystemRef<u64> {
+    SystemRef::new(engine, Heartbeat::seat(id, number), "seat")
 }
 
 /// A session that is taken for dead.

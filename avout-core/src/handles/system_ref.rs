@@ -13,12 +13,12 @@ use crate::protocol::{Key, Meta};
 
 /// A record of the library's own, under a reserved key: like a ref, but it is made by its first write, and knowing it
 /// costs no request.
-pub(crate) struct Own<T> {
+pub(crate) struct SystemRef<T> {
     cell: Arc<Cell>,
     types: PhantomData<fn() -> T>,
 }
 
-impl<T: Value + Serialize + DeserializeOwned> Own<T> {
+impl<T: Value + Serialize + DeserializeOwned> SystemRef<T> {
     /// The record at `key`, whose values are marked as of this type.
     pub(crate) fn new(engine: &Engine, key: Key, tag: &'static str) -> Self {
         let coder = TypedCoder::<T, MessagePack>::new(MessagePack, Tags::pinned(tag), Vec::new());
@@ -26,14 +26,14 @@ impl<T: Value + Serialize + DeserializeOwned> Own<T> {
     }
 }
 
-impl Own<Item> {
+impl SystemRef<Item> {
     /// The record at `key`, which holds a value of any type.
     pub(crate) fn item(engine: &Engine, key: Key) -> Self {
         Self::with(engine, key, "item", Arc::new(ItemCoder))
     }
 }
 
-impl<T: Value> Own<T> {
+impl<T: Value> SystemRef<T> {
     fn with(engine: &Engine, key: Key, tag: &'static str, coder: Arc<dyn Coder>) -> Self {
         let store = Arc::clone(&engine.home);
         let codec = Codec::<()>::id(&MessagePack);
@@ -99,7 +99,7 @@ impl<T: Value> Own<T> {
     }
 }
 
-impl<T> Clone for Own<T> {
+impl<T> Clone for SystemRef<T> {
     fn clone(&self) -> Self {
         Self { cell: Arc::clone(&self.cell), types: PhantomData }
     }
