@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use self::place::{Arrived, EVICTED, Evicted, Place};
 use super::claim::Stop;
-use super::gate::own_key;
+use super::grant_queue::own_key;
 use super::hub::{Claim, Hub};
 use super::rules::{Claimant, Holders, Line, Waiting, observed, responsible};
 use super::session::{Dead, Session, record};

@@ -7,7 +7,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task;
 use tokio::time::Instant;
 
-use super::gate::{Gate, Joined, Place, Request, refuse_in_vain};
+use super::grant_queue::{GrantQueue, Joined, Place, Request, refuse_in_vain};
 use super::holdings::GiveBack;
 use super::hub::{Claim, gone};
 use super::rules::{Claimant, Line, Waiting};
@@ -33,21 +33,21 @@ pub(super) enum Patience {
     Unlimited,
 }
 
-/// Something that a gate has granted. It is given back when this is dropped.
+/// Something that a queue has granted. It is given back when this is dropped.
 pub(super) struct Hold {
     inner: Arc<Inner>,
     pub(super) token: u64,
 }
 
 struct Inner {
-    gate: Gate,
+    queue: GrantQueue,
     /// `None`: it was given back.
     claim: Mutex<Option<Claim>>,
     session: Arc<Session>,
     who: Claimant,
 }
 
-impl Gate {
+impl GrantQueue {
     /// Asks for something and waits for it. `None`: it could not be had in time, and nothing is left of the request.
     ///
     /// # Cancel safety
@@ -59,11 +59,11 @@ impl Gate {
         let (stop, stopped) = watch::channel(());
         let (first, tried) = oneshot::channel();
         let task = request.task;
-        let gate = Self { seen: Arc::default(), ..self.clone() };
-        self.hub.spawn(drive(gate.clone(), request, wait, first, Stop { reply, stopped }));
+        let queue = Self { seen: Arc::default(), ..self.clone() };
+        self.hub.spawn(drive(queue.clone(), request, wait, first, Stop { reply, stopped }));
         let told = AtomicBool::new(false);
         let mut granted = pin!(self.hub.wait_for(granted, |waited| {
-            gate.tell(task, waited, !told.swap(true, Ordering::Relaxed));
+            queue.tell(task, waited, !told.swap(true, Ordering::Relaxed));
             std::future::ready(())
         }));
         let deadline = match patience {
@@ -146,11 +146,17 @@ impl<T> Stop<T> {
 }
 
 /// A request from its beginning to its end.
-async fn drive(gate: Gate, request: Request, wait: bool, first: oneshot::Sender<()>, mut stop: Stop<Option<Hold>>) {
-    let claim = gate.hub.claim();
-    let done = obtain(&gate, &claim, &request, wait, first, &mut stop).await;
+async fn drive(
+    queue: GrantQueue,
+    request: Request,
+    wait: bool,
+    first: oneshot::Sender<()>,
+    mut stop: Stop<Option<Hold>>,
+) {
+    let claim = queue.hub.claim();
+    let done = obtain(&queue, &claim, &request, wait, first, &mut stop).await;
     let answer = match done {
-        Ok(Some((session, who, token))) => Hold::assemble(gate, claim, session, who, token, request.task).map(Some),
+        Ok(Some((session, who, token))) => Hold::assemble(queue, claim, session, who, token, request.task).map(Some),
         Ok(None) => Ok(None),
         Err(error) => Err(error),
     };
@@ -161,18 +167,18 @@ async fn drive(gate: Gate, request: Request, wait: bool, first: oneshot::Sender<
 type Obtained = (Arc<Session>, Claimant, u64);
 
 async fn obtain(
-    gate: &Gate,
+    queue: &GrantQueue,
     claim: &Claim,
     request: &Request,
     wait: bool,
     first: oneshot::Sender<()>,
     stop: &mut Stop<Option<Hold>>,
 ) -> Result<Option<Obtained>> {
-    let hub = &gate.hub;
+    let hub = &queue.hub;
     let (mut before, mut first) = (None, Some(first));
     loop {
         let Some(session) = stop.unless(hub.session()).await else {
-            return withdraw(gate, before).await;
+            return withdraw(queue, before).await;
         };
         let session = session?;
         let who = Claimant::new(session.id, claim.ticket);
@@ -182,14 +188,14 @@ async fn obtain(
             .transact_wanted(&stop.stopped, async |tx| {
                 *sent.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Instant::now();
                 let entry = Waiting { who, take: request.take, seat: claim.seat, label: request.label.clone() };
-                gate.join(&tx, (&session, begun), request, entry, before, wait).await
+                queue.join(&tx, (&session, begun), request, entry, before, wait).await
             })
             .await;
         let sent = sent.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         drop(first.take());
         let joined = match joined {
             Ok(Some(joined)) => joined,
-            Ok(None) => return withdraw(gate, before).await,
+            Ok(None) => return withdraw(queue, before).await,
             Err(error) => {
                 if error.kind() == ErrorKind::OutcomeUnknown {
                     // It may have a place that nobody knows of: the session ends, and with it all its places.
@@ -200,14 +206,14 @@ async fn obtain(
         };
         match joined {
             Joined::Ended => hub.lose(&session),
-            Joined::NotNow(in_the_way) => match stop.unless(clear(gate, &in_the_way)).await {
+            Joined::NotNow(in_the_way) => match stop.unless(clear(queue, &in_the_way)).await {
                 Some(Ok(true)) => {}
                 Some(Err(error)) => return Err(error),
                 Some(Ok(false)) | None => return Ok(None),
             },
             Joined::Granted(token) => {
                 hub.entered(&session, sent);
-                match confirm(gate, &session, who, stop).await? {
+                match confirm(queue, &session, who, stop).await? {
                     Confirmed::Yes => return Ok(Some((session, who, token))),
                     Confirmed::No => before = Some(who),
                     Confirmed::Stopped => return Ok(None),
@@ -215,21 +221,22 @@ async fn obtain(
             }
             Joined::Queued => {
                 hub.entered(&session, sent);
-                match wait_for_grant(gate, &session, who, claim.seat, None, stop).await {
-                    Ok(Waited::Granted(token)) if session.is_alive() => match confirm(gate, &session, who, stop).await?
-                    {
-                        Confirmed::Yes => return Ok(Some((session, who, token))),
-                        Confirmed::No => before = Some(who),
-                        Confirmed::Stopped => return Ok(None),
-                    },
+                match wait_for_grant(queue, &session, who, claim.seat, None, stop).await {
+                    Ok(Waited::Granted(token)) if session.is_alive() => {
+                        match confirm(queue, &session, who, stop).await? {
+                            Confirmed::Yes => return Ok(Some((session, who, token))),
+                            Confirmed::No => before = Some(who),
+                            Confirmed::Stopped => return Ok(None),
+                        }
+                    }
                     // A grant that comes after the session has ended is none.
                     Ok(Waited::Granted(_) | Waited::Ended) => {
                         hub.lose(&session);
                         before = Some(who);
                     }
                     // Where that fails the session ends, and with it the request.
-                    Ok(Waited::Stopped) => return give_back(gate, &session, who).await.map(|_| None),
-                    Err(error) => return give_back(gate, &session, who).await.and(Err(error)),
+                    Ok(Waited::Stopped) => return give_back(queue, &session, who).await.map(|_| None),
+                    Err(error) => return give_back(queue, &session, who).await.and(Err(error)),
                 }
             }
         }
@@ -246,62 +253,62 @@ enum Confirmed {
 }
 
 async fn confirm(
-    gate: &Gate,
+    queue: &GrantQueue,
     session: &Arc<Session>,
     who: Claimant,
     stop: &mut Stop<Option<Hold>>,
 ) -> Result<Confirmed> {
-    match stop.unless(gate.hub.is_confirmed(session)).await {
+    match stop.unless(queue.hub.is_confirmed(session)).await {
         Some(Ok(true)) => Ok(Confirmed::Yes),
         Some(Ok(false)) => {
-            gate.hub.lose(session);
+            queue.hub.lose(session);
             Ok(Confirmed::No)
         }
-        Some(Err(error)) => give_back(gate, session, who).await.and(Err(error)),
-        None => give_back(gate, session, who).await.map(|_| Confirmed::Stopped),
+        Some(Err(error)) => give_back(queue, session, who).await.and(Err(error)),
+        None => give_back(queue, session, who).await.map(|_| Confirmed::Stopped),
     }
 }
 
 /// Nobody wants it any more before it was entered: nothing is left of it but an earlier entry in a session that has ended.
-async fn withdraw(gate: &Gate, before: Option<Claimant>) -> Result<Option<Obtained>> {
+async fn withdraw(queue: &GrantQueue, before: Option<Claimant>) -> Result<Option<Obtained>> {
     if let Some(before) = before {
-        gate.leave(before).await?;
+        queue.leave(before).await?;
     }
     Ok(None)
 }
 
 /// Removes those in the way of one who does not wait, as far as they are dead. `true`: some were.
-async fn clear(gate: &Gate, in_the_way: &[SessionId]) -> Result<bool> {
-    let dead = gate.hub.judge(in_the_way).await?;
-    if dead.is_empty() { Ok(false) } else { gate.evict(&dead).await }
+async fn clear(queue: &GrantQueue, in_the_way: &[SessionId]) -> Result<bool> {
+    let dead = queue.hub.judge(in_the_way).await?;
+    if dead.is_empty() { Ok(false) } else { queue.evict(&dead).await }
 }
 
 /// Waits for one's turn, and looks after those ahead from time to time. One who is parked elsewhere waits until it is put into
 /// the line.
 pub(super) async fn wait_for_grant<T>(
-    gate: &Gate,
+    queue: &GrantQueue,
     session: &Session,
     who: Claimant,
     own_seat: u32,
     parked: Option<&SystemRef<Line>>,
     stop: &mut Stop<T>,
 ) -> Result<Waited> {
-    let engine = &gate.hub.engine;
+    let engine = &queue.hub.engine;
     let keys: [Key; 1] = [seat(engine, session.id, own_seat).key().clone()];
     let mut watcher = engine.watch(&keys, None).await?;
     let mut next_look = Instant::now();
     loop {
-        match gate.place(who, parked).await? {
-            Place::Parked if Instant::now() >= next_look => next_look = Instant::now() + gate.hub.tick(),
+        match queue.place(who, parked).await? {
+            Place::Parked if Instant::now() >= next_look => next_look = Instant::now() + queue.hub.tick(),
             Place::Parked => {}
             Place::Granted(token) => return Ok(Waited::Granted(token)),
             Place::Gone => return Ok(Waited::Ended),
             Place::Waiting { holders, line } => {
                 let own = line.waiting.iter().find(|waiting| waiting.who == who);
-                refuse_in_vain(gate, own.map_or(0, |own| own.take), &holders)?;
+                refuse_in_vain(queue, own.map_or(0, |own| own.take), &holders)?;
                 let now = Instant::now();
                 if now >= next_look {
-                    let (changed, tick) = gate.look_after(who, &holders, &line).await?;
+                    let (changed, tick) = queue.look_after(who, &holders, &line).await?;
                     next_look = now + tick;
                     if changed {
                         continue;
@@ -320,19 +327,19 @@ pub(super) async fn wait_for_grant<T>(
 }
 
 /// Takes a request back. If that fails for good the session ends, and the request with it. `false`: it was gone.
-async fn give_back(gate: &Gate, session: &Arc<Session>, who: Claimant) -> Result<bool> {
+async fn give_back(queue: &GrantQueue, session: &Arc<Session>, who: Claimant) -> Result<bool> {
     // Also if it is given back since the client is closed.
-    let left = gate.hub.engine.closing.last_work(gate.leave(who)).await;
+    let left = queue.hub.engine.closing.last_work(queue.leave(who)).await;
     if let Err(error) = &left {
-        tracing::warn!(key = %gate.key, %error, "could not be given back: the session ends");
-        gate.hub.lose(session);
+        tracing::warn!(key = %queue.key, %error, "could not be given back: the session ends");
+        queue.hub.lose(session);
     }
     left
 }
 
 impl Hold {
-    pub(super) fn gate(&self) -> &Gate {
-        &self.inner.gate
+    pub(super) fn queue(&self) -> &GrantQueue {
+        &self.inner.queue
     }
 
     pub(super) fn who(&self) -> Claimant {
@@ -347,23 +354,23 @@ impl Hold {
     pub(super) async fn lost(&self) {
         tokio::select! {
             () = self.inner.session.lost() => {}
-            () = self.gate().hub.engine.closing.begins() => {}
+            () = self.queue().hub.engine.closing.begins() => {}
         }
     }
 
     /// Gives it back, and waits until that is done.
     pub(super) async fn release(self) -> Result<()> {
-        self.gate().hub.engine.begin("release")?;
-        let gate = &self.inner.gate;
+        self.queue().hub.engine.begin("release")?;
+        let queue = &self.inner.queue;
         let Some(task) = self.inner.give_back() else {
             // Only a close gives back what has a guard.
-            return Err(closed().at(&gate.key).during("release"));
+            return Err(closed().at(&queue.key).during("release"));
         };
         let closed = |_| Error::new(ErrorKind::Closed, "the runtime was shut down while it was released");
         match task.await.map_err(closed)? {
             Ok(true) => Ok(()),
-            Ok(false) => Err(lost(&gate.key)),
-            Err(error) => Err(error.at(&gate.key)),
+            Ok(false) => Err(lost(&queue.key)),
+            Err(error) => Err(error.at(&queue.key)),
         }
     }
 
@@ -372,14 +379,14 @@ impl Hold {
     /// # Cancel safety
     /// It goes on when the future is dropped, and all is given back then.
     pub(super) async fn take_less(self, take: u32) -> Result<Self> {
-        self.gate().hub.engine.begin("downgrade")?;
+        self.queue().hub.engine.begin("downgrade")?;
         let (told, done) = oneshot::channel();
-        Arc::clone(&self.gate().hub).spawn(async move {
-            let gate = self.gate();
-            let answer = match gate.take_less(self.who(), take).await {
+        Arc::clone(&self.queue().hub).spawn(async move {
+            let queue = self.queue();
+            let answer = match queue.take_less(self.who(), take).await {
                 Ok(true) => Ok(self),
-                Ok(false) => Err(lost(&gate.key)),
-                Err(error) => Err(error.at(&gate.key)),
+                Ok(false) => Err(lost(&queue.key)),
+                Err(error) => Err(error.at(&queue.key)),
             };
             drop(told.send(answer));
         });
@@ -387,28 +394,28 @@ impl Hold {
     }
 
     /// Takes it apart without giving it back.
-    pub(super) fn dissolve(self) -> Option<(Gate, Claim, Arc<Session>, Claimant)> {
-        let Inner { gate, session, who, .. } = &*self.inner;
+    pub(super) fn dissolve(self) -> Option<(GrantQueue, Claim, Arc<Session>, Claimant)> {
+        let Inner { queue, session, who, .. } = &*self.inner;
         let claim = self.inner.claim().take()?;
-        gate.hub.holdings.remove(*who);
-        Some((gate.clone(), claim, Arc::clone(session), *who))
+        queue.hub.holdings.remove(*who);
+        Some((queue.clone(), claim, Arc::clone(session), *who))
     }
 
     /// The opposite of [`dissolve`](Self::dissolve). It was asked for by this task. Refused if the client is closed: then it is
     /// given back.
     pub(super) fn assemble(
-        gate: Gate,
+        queue: GrantQueue,
         claim: Claim,
         session: Arc<Session>,
         who: Claimant,
         token: u64,
         task: Option<task::Id>,
     ) -> Result<Self> {
-        let hub = Arc::clone(&gate.hub);
-        let inner = Inner { gate, claim: Mutex::new(Some(claim)), session, who };
+        let hub = Arc::clone(&queue.hub);
+        let inner = Inner { queue, claim: Mutex::new(Some(claim)), session, who };
         let hold = Self { inner: Arc::new(inner), token };
         let back: Weak<dyn GiveBack> = Arc::downgrade(&hold.inner) as _;
-        hub.holdings.add(hold.gate().holders().key(), who, task, back);
+        hub.holdings.add(hold.queue().holders().key(), who, task, back);
         // After it was added: a close either finds it or is seen.
         hub.engine.closing.check().map(|()| hold)
     }
@@ -422,13 +429,13 @@ impl Inner {
     /// `None`: that was done before.
     fn give_back(&self) -> Option<oneshot::Receiver<Result<bool>>> {
         let claim = self.claim().take()?;
-        let hub = Arc::clone(&self.gate.hub);
+        let hub = Arc::clone(&self.queue.hub);
         hub.holdings.remove(self.who);
-        let (gate, session, who) = (self.gate.clone(), Arc::clone(&self.session), self.who);
+        let (queue, session, who) = (self.queue.clone(), Arc::clone(&self.session), self.who);
         let (told, task) = oneshot::channel();
         hub.background(async move {
             // Nobody listens if the guard was dropped. A claim that could not be given back ends with its session.
-            let _ = told.send(give_back(&gate, &session, who).await);
+            let _ = told.send(give_back(&queue, &session, who).await);
             drop(claim);
         });
         Some(task)

@@ -6,7 +6,7 @@ use tokio::task;
 use tokio::time::Instant;
 
 use super::claim::{Hold, Stop, Waited, lost, wait_for_grant};
-use super::gate::Gate;
+use super::grant_queue::GrantQueue;
 use super::lock::{Lock, LockGuard};
 use super::rules::{Claimant, Holders, Line, Waiting};
 use super::session::{Dead, Session};
@@ -54,7 +54,7 @@ use crate::protocol::{Heartbeat, Key, SessionId};
 #[derive(Clone)]
 #[doc(alias = "distributed-condition")]
 pub struct Condition {
-    gate: Gate,
+    queue: GrantQueue,
     parked: SystemRef<Line>,
 }
 
@@ -65,16 +65,16 @@ impl Lock {
     /// [`InvalidInput`](ErrorKind::InvalidInput): no such name, or one that is too long: with the lock's key at most 470 bytes.
     #[doc(alias = "newCondition")]
     pub fn condition(&self, name: impl AsRef<str>) -> Result<Condition> {
-        let (name, gate) = (name.as_ref(), &self.0);
+        let (name, queue) = (name.as_ref(), &self.0);
         let key = (!name.contains('/'))
-            .then(|| Key::from_stored(format!("/.avout/conditions/{name}{}", gate.key)).ok())
+            .then(|| Key::from_stored(format!("/.avout/conditions/{name}{}", queue.key)).ok())
             .flatten();
         let key = key.ok_or_else(|| {
             let message =
                 "a condition's name is one part of a key, without /, and has with its lock's at most 470 bytes";
-            Error::new(ErrorKind::InvalidInput, message).at(&gate.key)
+            Error::new(ErrorKind::InvalidInput, message).at(&queue.key)
         })?;
-        Ok(Condition { gate: gate.clone(), parked: SystemRef::new(&gate.hub.engine, key, "line") })
+        Ok(Condition { queue: queue.clone(), parked: SystemRef::new(&queue.hub.engine, key, "line") })
     }
 }
 
@@ -143,16 +143,16 @@ impl Condition {
     }
 
     async fn notify(&self, guard: &LockGuard, most: usize) -> Result<usize> {
-        self.gate.hub.engine.begin("notify")?;
+        self.queue.hub.engine.begin("notify")?;
         self.check(guard)?;
-        let hub = &self.gate.hub;
+        let hub = &self.queue.hub;
         let parked = hub.transact_soon(async |tx| self.parked.get(&tx).await).await?.unwrap_or_default();
         let sessions = parked.waiting.iter().map(|waiting| waiting.who.session()).collect();
-        self.evict_dead(sessions).await.map_err(|error| error.at(&self.gate.key).during("notify"))?;
+        self.evict_dead(sessions).await.map_err(|error| error.at(&self.queue.key).during("notify"))?;
         hub.transact_silently(async |tx| {
-            let mut open = self.gate.open(&tx, &[self.parked.key()]).await?;
+            let mut open = self.queue.open(&tx, &[self.parked.key()]).await?;
             if open.holders.of(guard.0.who()).is_none() {
-                return Err(lost(&self.gate.key));
+                return Err(lost(&self.queue.key));
             }
             let mut parked = self.parked.get(&tx).await?.unwrap_or_default();
             let before = parked.waiting.len();
@@ -170,47 +170,47 @@ impl Condition {
     }
 
     async fn wait_until(&self, guard: LockGuard, deadline: Option<Instant>) -> Result<Ended> {
-        self.gate.hub.engine.begin("wait")?;
+        self.queue.hub.engine.begin("wait")?;
         self.check(&guard)?;
         let (reply, done) = oneshot::channel();
         let (stop, stopped) = watch::channel(());
         let task = task::try_id();
-        self.gate.hub.spawn(drive(self.clone(), guard.0, task, deadline, Stop { reply, stopped }));
-        let done = self.gate.hub.wait_for(done, |waited| self.tell(task, waited)).await;
+        self.queue.hub.spawn(drive(self.clone(), guard.0, task, deadline, Stop { reply, stopped }));
+        let done = self.queue.hub.wait_for(done, |waited| self.tell(task, waited)).await;
         drop(stop);
         let closed = |_| Error::new(ErrorKind::Closed, "the runtime was shut down while it waited");
-        done.and_then(|done| done.map_err(closed)?).map_err(|error| error.at(&self.gate.key).during("wait"))
+        done.and_then(|done| done.map_err(closed)?).map_err(|error| error.at(&self.queue.key).during("wait"))
     }
 
     /// Says in the log for what a wait waits.
     async fn tell(&self, task: Option<task::Id>, waited: Duration) {
-        let key = &self.gate.key;
+        let key = &self.queue.key;
         let of_lock = self.parked.key().as_str().strip_prefix("/.avout/conditions/").unwrap_or_default();
         let condition = of_lock.strip_suffix(key.as_str()).unwrap_or(of_lock);
         let seen =
-            self.gate.hub.look(async |tx| Ok((self.gate.holders().get(&tx).await?, self.parked.get(&tx).await?)));
+            self.queue.hub.look(async |tx| Ok((self.queue.holders().get(&tx).await?, self.parked.get(&tx).await?)));
         let Some((holders, parked)) = seen.await else {
             return tracing::warn!(%key, condition, ?waited, "waits, and the store does not answer");
         };
-        let holders = holders.unwrap_or_else(|| Holders::none(self.gate.limit));
-        let (holder, _) = self.gate.hub.holdings.describe(self.gate.holders().key(), Some(&holders), task);
+        let holders = holders.unwrap_or_else(|| Holders::none(self.queue.limit));
+        let (holder, _) = self.queue.hub.holdings.describe(self.queue.holders().key(), Some(&holders), task);
         let waiting = parked.map_or(0, |parked| parked.waiting.len());
         let message = "waits to be notified, or for the lock when it was";
         tracing::warn!(%key, condition, %holder, waiting, ?waited, "{message}");
     }
 
     fn check(&self, guard: &LockGuard) -> Result<()> {
-        let of = guard.0.gate();
-        if of.key == self.gate.key && Arc::ptr_eq(&of.hub, &self.gate.hub) {
+        let of = guard.0.queue();
+        if of.key == self.queue.key && Arc::ptr_eq(&of.hub, &self.queue.hub) {
             return Ok(());
         }
         let message = "the guard is of another lock or client than the condition";
-        Err(Error::new(ErrorKind::Misuse, message).at(&self.gate.key))
+        Err(Error::new(ErrorKind::Misuse, message).at(&self.queue.key))
     }
 
     /// Removes those of these that have died.
     async fn evict_dead(&self, mut sessions: Vec<SessionId>) -> Result<()> {
-        let hub = &self.gate.hub;
+        let hub = &self.queue.hub;
         sessions.sort_unstable();
         sessions.dedup();
         for some in hub.judge_soon(&sessions).await?.chunks(hub.at_once(ENDED_AT_ONCE)) {
@@ -222,7 +222,7 @@ impl Condition {
     /// Removes those that have died, and ends their sessions in the same commit: one that is only late finds out, and does not wait for a
     /// notification that will never come.
     async fn evict(&self, dead: &[Dead]) -> Result<()> {
-        let hub = &self.gate.hub;
+        let hub = &self.queue.hub;
         let records: Vec<Key> = dead.iter().map(|dead| Heartbeat::key(dead.session)).collect();
         let evicted = hub.transact_silently(async |tx| {
             tx.0.see(&records.iter().chain([self.parked.key()]).collect::<Vec<_>>()).await?;
@@ -257,10 +257,10 @@ impl Condition {
         if others.is_empty() {
             return;
         }
-        let (hub, condition) = (&self.gate.hub, self.clone());
+        let (hub, condition) = (&self.queue.hub, self.clone());
         hub.background(async move {
             if let Err(error) = condition.evict_dead(others).await {
-                tracing::debug!(key = %condition.gate.key, %error, "those that died are left to others");
+                tracing::debug!(key = %condition.queue.key, %error, "those that died are left to others");
             }
         });
     }
@@ -273,9 +273,9 @@ impl Condition {
         seat: u32,
         wanted: &watch::Receiver<()>,
     ) -> Result<Option<Option<Vec<SessionId>>>> {
-        let hub = &self.gate.hub;
+        let hub = &self.queue.hub;
         hub.transact_wanted(wanted, async |tx| {
-            let mut open = self.gate.open(&tx, &[self.parked.key()]).await?;
+            let mut open = self.queue.open(&tx, &[self.parked.key()]).await?;
             if !open.holders.remove(who) {
                 return Ok(None);
             }
@@ -293,9 +293,9 @@ impl Condition {
 
     /// Its time is over: it goes to the end of the lock's line, if it still waits here. `false`: it did not any more.
     async fn time_out(&self, who: Claimant) -> Result<bool> {
-        let hub = &self.gate.hub;
+        let hub = &self.queue.hub;
         hub.transact(async |tx| {
-            let mut open = self.gate.open(&tx, &[self.parked.key()]).await?;
+            let mut open = self.queue.open(&tx, &[self.parked.key()]).await?;
             let mut parked = self.parked.get(&tx).await?.unwrap_or_default();
             let Some(at) = parked.position(who) else {
                 return Ok(false);
@@ -313,9 +313,9 @@ impl Condition {
 
     /// Ends the wait wherever it stands, and hands on what it was notified of. `token`: that of its guard from before the wait.
     async fn leave(&self, who: Claimant, token: u64) -> Result<()> {
-        let hub = &self.gate.hub;
+        let hub = &self.queue.hub;
         let leave = hub.transact(async |tx| {
-            let mut open = self.gate.open(&tx, &[self.parked.key()]).await?;
+            let mut open = self.queue.open(&tx, &[self.parked.key()]).await?;
             let mut parked = self.parked.get(&tx).await?.unwrap_or_default();
             let in_line = open.line.waiting.iter().find(|waiting| waiting.who == who).map(|waiting| &waiting.label);
             // One that holds the lock as it did before has not begun to wait.
@@ -345,8 +345,8 @@ async fn drive(
     deadline: Option<Instant>,
     mut stop: Stop<Ended>,
 ) {
-    let (key, before) = (condition.gate.key.clone(), hold.token);
-    let Some((gate, claim, session, who)) = hold.dissolve() else {
+    let (key, before) = (condition.queue.key.clone(), hold.token);
+    let Some((queue, claim, session, who)) = hold.dissolve() else {
         return;
     };
     session.take_seat(claim.seat);
@@ -361,21 +361,21 @@ async fn drive(
     };
     let answer = match waited {
         Ok(Some((token, timed_out))) => {
-            Hold::assemble(gate, claim, session, who, token, task).map(|hold| (hold, timed_out))
+            Hold::assemble(queue, claim, session, who, token, task).map(|hold| (hold, timed_out))
         }
         ended => {
             // Wherever it stands now, it is to stand nowhere.
             if condition.leave(who, before).await.is_err() {
-                gate.hub.lose(&session);
+                queue.hub.lose(&session);
             }
             Err(ended.err().unwrap_or_else(|| lost(&key)))
         }
     };
     if let Err(Ok((hold, timed_out))) = stop.reply.send(answer) {
         // Nobody is there to go on: whatever it was notified of is for another.
-        if !timed_out && let Some((gate, claim, session, who)) = hold.dissolve() {
+        if !timed_out && let Some((queue, claim, session, who)) = hold.dissolve() {
             if condition.leave(who, before).await.is_err() {
-                gate.hub.lose(&session);
+                queue.hub.lose(&session);
             }
             drop(claim);
         }
@@ -391,9 +391,9 @@ async fn wait(
     deadline: Option<Instant>,
     stop: &mut Stop<Ended>,
 ) -> Result<Option<(u64, bool)>> {
-    let (gate, mut deadline, mut timed_out) = (&condition.gate, deadline, false);
+    let (queue, mut deadline, mut timed_out) = (&condition.queue, deadline, false);
     loop {
-        let waited = wait_for_grant(gate, session, who, seat, Some(&condition.parked), stop);
+        let waited = wait_for_grant(queue, session, who, seat, Some(&condition.parked), stop);
         let waited = match deadline {
             None => waited.await,
             Some(at) => match timeout_at(at, waited).await {
@@ -408,7 +408,7 @@ async fn wait(
         return match waited? {
             Waited::Granted(token) if session.is_alive() => Ok(Some((token, timed_out))),
             Waited::Granted(_) | Waited::Ended => {
-                gate.hub.lose(session);
+                queue.hub.lose(session);
                 Ok(None)
             }
             Waited::Stopped => Err(nobody_waits()),
@@ -422,6 +422,6 @@ fn nobody_waits() -> Error {
 
 impl std::fmt::Debug for Condition {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Condition").field("lock", &self.gate.key).field("key", self.parked.key()).finish()
+        f.debug_struct("Condition").field("lock", &self.queue.key).field("key", self.parked.key()).finish()
     }
 }

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::claim::{Hold, Patience};
-use super::gate::{Gate, Request};
+use super::grant_queue::{GrantQueue, Request};
 use super::guard::guard;
 use super::hub::Hub;
 use super::lock::timed_out;
@@ -33,7 +33,7 @@ use crate::protocol::Key;
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]
-pub struct Election(Gate);
+pub struct Election(GrantQueue);
 
 /// A term of office. It ends when this is dropped, in the background, or surely by [`resign`](Self::resign).
 #[must_use = "the term ends when this is dropped"]
@@ -54,7 +54,7 @@ pub struct Leader {
 /// The leaders, one after the other; made by [`Election::observe`]. Who is succeeded soon may be skipped.
 #[must_use = "it does nothing until it is asked for the next"]
 pub struct Leaders {
-    gate: Gate,
+    queue: GrantQueue,
     watcher: Option<Box<dyn Watcher>>,
     losses: Position,
     told: Option<Option<Leader>>,
@@ -69,9 +69,9 @@ impl Stm {
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput): no key, or one of more than 480 bytes.
     pub fn election(&self, key: impl AsRef<str>) -> Result<Election> {
-        let mut gate = Gate::new(Hub::of(self), "elections", key, 1)?;
-        gate.standby = true;
-        Ok(Election(gate))
+        let mut queue = GrantQueue::new(Hub::of(self), "elections", key, 1)?;
+        queue.standby = true;
+        Ok(Election(queue))
     }
 }
 
@@ -112,23 +112,23 @@ impl Election {
     /// As [`Stm::dosync`](crate::Stm::dosync).
     pub async fn leader(&self) -> Result<Option<Leader>> {
         self.0.hub.engine.begin("leader")?;
-        let gate = &self.0;
-        gate.hub.transact_soon(async |tx| gate.holders().get(&tx).await).await.map(leader)
+        let queue = &self.0;
+        queue.hub.transact_soon(async |tx| queue.holders().get(&tx).await).await.map(leader)
     }
 
     /// Follows who leads, from now on. The first that it tells is the present one.
     pub fn observe(&self) -> Leaders {
-        Leaders { gate: self.0.clone(), watcher: None, losses: self.0.hub.engine.losses.now(), told: None }
+        Leaders { queue: self.0.clone(), watcher: None, losses: self.0.hub.engine.losses.now(), told: None }
     }
 
     async fn ask(&self, name: String, patience: Patience) -> Result<Option<Leadership>> {
-        let gate = &self.0;
+        let queue = &self.0;
         if name.len() > MAX_NAME {
             let message = "a candidate's name has at most 256 bytes";
-            return Err(Error::new(ErrorKind::InvalidInput, message).at(&gate.key).during("campaign"));
+            return Err(Error::new(ErrorKind::InvalidInput, message).at(&queue.key).during("campaign"));
         }
         let request = Request { label: name, ..Request::of(1) };
-        let hold = gate.acquire(request, patience).await.map_err(|error| error.during("campaign"))?;
+        let hold = queue.acquire(request, patience).await.map_err(|error| error.during("campaign"))?;
         Ok(hold.map(Leadership))
     }
 }
@@ -156,16 +156,16 @@ impl Leaders {
     /// # Cancel safety
     /// Safe.
     pub async fn next(&mut self) -> Result<Option<Leader>> {
-        let engine = &self.gate.hub.engine;
-        let keys = [self.gate.holders().key().clone()];
+        let engine = &self.queue.hub.engine;
+        let keys = [self.queue.holders().key().clone()];
         loop {
             let watcher = match &mut self.watcher {
                 Some(watcher) => watcher,
                 none => none.insert(engine.watch(&keys, None).await?),
             };
-            let now = leader(self.gate.hub.transact(async |tx| self.gate.holders().get(&tx).await).await?);
+            let now = leader(self.queue.hub.transact(async |tx| self.queue.holders().get(&tx).await).await?);
             if let Some(lost) = engine.losses.next(&mut self.losses) {
-                return Err(lost_commits(lost).at(&self.gate.key));
+                return Err(lost_commits(lost).at(&self.queue.key));
             }
             if self.told.as_ref() != Some(&now) {
                 self.told = Some(now.clone());
@@ -189,6 +189,6 @@ impl std::fmt::Debug for Election {
 
 impl std::fmt::Debug for Leaders {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Leaders").field("key", &self.gate.key).field("told", &self.told).finish_non_exhaustive()
+        f.debug_struct("Leaders").field("key", &self.queue.key).field("told", &self.told).finish_non_exhaustive()
     }
 }

@@ -45,16 +45,16 @@ impl Tx {
     /// ```
     pub async fn require<G: Guard>(&self, guard: &G) -> Result<()> {
         let hold = guard.held().0;
-        let gate = hold.gate();
-        if gate.hub.engine.client != self.0.engine.client {
+        let queue = hold.queue();
+        if queue.hub.engine.client != self.0.engine.client {
             let message = "the guard was acquired with another client than the one that runs the transaction";
-            return Err(Error::new(ErrorKind::Misuse, message).at(&gate.key).during("require"));
+            return Err(Error::new(ErrorKind::Misuse, message).at(&queue.key).during("require"));
         }
-        let holders = gate.holders().get(self).await?;
+        let holders = queue.holders().get(self).await?;
         if holders.is_none_or(|holders| holders.of(hold.who()).is_none()) {
-            return Err(lost(&gate.key).during("require"));
+            return Err(lost(&queue.key).during("require"));
         }
-        gate.holders().protect(self);
+        queue.holders().protect(self);
         Ok(())
     }
 }
@@ -110,7 +110,7 @@ macro_rules! guard {
         impl std::fmt::Debug for $guard {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.debug_struct(stringify!($guard))
-                    .field("key", &self.0.gate().key)
+                    .field("key", &self.0.queue().key)
                     .field("token", &self.0.token)
                     .finish_non_exhaustive()
             }

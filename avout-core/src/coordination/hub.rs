@@ -301,7 +301,7 @@ impl Hub {
         retired.and(self.clear_seats(session.id, session.seats()).await)
     }
 
-    /// Of something that takes a key each, how many fit into a commit beside the two records of a gate, the session, the slot, the
+    /// Of something that takes a key each, how many fit into a commit beside the two records of a queue, the session, the slot, the
     /// floor, and what a caller adds; but no more than `most`.
     pub(super) fn at_once(&self, most: usize) -> usize {
         self.engine.capabilities.max_keys.saturating_sub(8).clamp(1, most)

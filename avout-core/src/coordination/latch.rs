@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::gate::own_key;
+use super::grant_queue::own_key;
 use super::hub::Hub;
 use crate::backend::time::timeout as within;
 use crate::error::{Error, ErrorKind, Result};

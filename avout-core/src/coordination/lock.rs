@@ -3,7 +3,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::claim::{Hold, Patience};
-use super::gate::{Gate, Request, Status};
+use super::grant_queue::{GrantQueue, Request, Status};
 use super::guard::guard;
 use super::hub::Hub;
 use crate::error::{Error, ErrorKind, Result};
@@ -48,7 +48,7 @@ use crate::protocol::Key;
 /// ```
 #[derive(Clone)]
 #[doc(alias = "distributed-lock")]
-pub struct Lock(pub(super) Gate);
+pub struct Lock(pub(super) GrantQueue);
 
 /// Holds a [`Lock`]. It is released when this is dropped, in the background, or surely by [`release`](Self::release).
 #[must_use = "the lock is released when its guard is dropped"]
@@ -63,7 +63,7 @@ impl Stm {
     /// [`InvalidInput`](ErrorKind::InvalidInput): no key, or one of more than 480 bytes.
     #[doc(alias = "init-lock")]
     pub fn lock(&self, key: impl AsRef<str>) -> Result<Lock> {
-        Ok(Lock(Gate::new(Hub::of(self), "locks", key, 1)?))
+        Ok(Lock(GrantQueue::new(Hub::of(self), "locks", key, 1)?))
     }
 }
 
@@ -138,8 +138,8 @@ impl Lock {
     }
 
     async fn ask(&self, patience: Patience) -> Result<Option<LockGuard>> {
-        let gate = &self.0;
-        let hold = gate.acquire(Request::of(1), patience).await.map_err(|error| error.during("acquire"))?;
+        let queue = &self.0;
+        let hold = queue.acquire(Request::of(1), patience).await.map_err(|error| error.during("acquire"))?;
         Ok(hold.map(LockGuard))
     }
 }

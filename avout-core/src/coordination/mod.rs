@@ -1,7 +1,7 @@
 //! Locks and the like, on any coordinator. Each step of them is a transaction over records under reserved keys, so
 //! what transactions promise holds for them: a step takes effect as one, and lost replies are found out.
 //!
-//! `rules` decides, `gate` is the records, `claim` a request from its beginning to its end, `hub` what a client has in common for all
+//! `rules` decides, `grant_queue` is the records, `claim` a request from its beginning to its end, `hub` what a client has in common for all
 //! of them, and `session` who is alive. Of queues `ring` decides, `records` is the records, and `receive` a request for a value. See `docs/protocol.md#sessions-and-locks`.
 
 mod barrier;
@@ -11,7 +11,7 @@ mod condition;
 mod counter;
 mod delivery;
 mod election;
-mod gate;
+mod grant_queue;
 mod guard;
 mod holdings;
 mod hub;
@@ -36,7 +36,7 @@ pub use condition::Condition;
 pub use counter::Counter;
 pub use delivery::Delivery;
 pub use election::{Election, Leader, Leaders, Leadership};
-pub use gate::Status;
+pub use grant_queue::Status;
 pub use guard::Guard;
 pub use latch::Latch;
 pub use lock::{Lock, LockGuard};

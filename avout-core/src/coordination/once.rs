@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::buckets::{Bucket, Done, IN_BUCKET, Settings, bucket_of, buckets, some};
-use super::gate::own_key;
+use super::grant_queue::own_key;
 use super::hub::Hub;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handles::{Body, Codec, MessagePack, Stm, SystemRef, Tx, Value};

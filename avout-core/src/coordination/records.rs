@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
-use super::gate::own_key;
+use super::grant_queue::own_key;
 use super::hub::Hub;
 use super::raw::Unreadable;
 use super::ring::{Head, Out, Place, Ruins, Tail, begin};

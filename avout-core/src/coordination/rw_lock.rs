@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::claim::{Hold, Patience};
-use super::gate::{Gate, Request, Status};
+use super::grant_queue::{GrantQueue, Request, Status};
 use super::guard::guard;
 use super::hub::Hub;
 use super::lock::timed_out;
@@ -38,7 +38,7 @@ use crate::protocol::Key;
 #[derive(Clone)]
 #[doc(alias = "distributed-read-write-lock")]
 #[doc(alias = "ReadWriteLock")]
-pub struct RwLock(Gate);
+pub struct RwLock(GrantQueue);
 
 /// Holds a [`RwLock`] to read. It is released when this is dropped, in the background, or surely by [`release`](Self::release).
 #[must_use = "the lock is released when its guard is dropped"]
@@ -62,7 +62,7 @@ impl Stm {
     /// [`InvalidInput`](ErrorKind::InvalidInput): no key, or one of more than 480 bytes.
     #[doc(alias = "init-rw-lock")]
     pub fn rw_lock(&self, key: impl AsRef<str>) -> Result<RwLock> {
-        Ok(RwLock(Gate::new(Hub::of(self), "rw_locks", key, ALL)?))
+        Ok(RwLock(GrantQueue::new(Hub::of(self), "rw_locks", key, ALL)?))
     }
 }
 
@@ -135,8 +135,8 @@ impl RwLock {
     }
 
     async fn ask(&self, take: u32, patience: Patience) -> Result<Option<Hold>> {
-        let gate = &self.0;
-        gate.acquire(Request::of(take), patience).await.map_err(|error| error.during("acquire"))
+        let queue = &self.0;
+        queue.acquire(Request::of(take), patience).await.map_err(|error| error.during("acquire"))
     }
 }
 

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::claim::{Hold, Patience};
-use super::gate::{Gate, Request, Status};
+use super::grant_queue::{GrantQueue, Request, Status};
 use super::guard::guard;
 use super::hub::Hub;
 use super::lock::timed_out;
@@ -30,7 +30,7 @@ use crate::protocol::Key;
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]
-pub struct Semaphore(Gate);
+pub struct Semaphore(GrantQueue);
 
 /// Holds permits of a [`Semaphore`]. They are given back when this is dropped, in the background, or surely by [`release`](Self::release).
 #[must_use = "the permits are given back when this is dropped"]
@@ -46,7 +46,7 @@ impl Stm {
     /// [`Mismatch`](ErrorKind::Mismatch) if it has another number, whatever is asked. [`Semaphore::set_permits`] changes it.
     pub fn semaphore(&self, key: impl AsRef<str>, permits: u32) -> Result<Semaphore> {
         some(permits)?;
-        Ok(Semaphore(Gate::new(Hub::of(self), "semaphores", key, permits)?))
+        Ok(Semaphore(GrantQueue::new(Hub::of(self), "semaphores", key, permits)?))
     }
 }
 
@@ -156,11 +156,11 @@ impl Semaphore {
     }
 
     async fn ask(&self, permits: u32, patience: Patience) -> Result<Option<Permit>> {
-        let gate = &self.0;
-        if permits > gate.limit {
+        let queue = &self.0;
+        if permits > queue.limit {
             // Whether there are as many as this handle says comes first.
             self.0.hub.engine.begin("acquire")?;
-            let check = async { gate.check().await.map_err(|error| error.during("acquire")) };
+            let check = async { queue.check().await.map_err(|error| error.during("acquire")) };
             match patience {
                 Patience::Until(deadline) => match timeout_at(deadline, check).await {
                     Ok(checked) => checked?,
@@ -169,11 +169,11 @@ impl Semaphore {
                 Patience::Now | Patience::Unlimited => check.await?,
             }
         }
-        if permits == 0 || permits > gate.limit {
-            let message = format!("{permits} permits are asked for, and there are {}", gate.limit);
-            return Err(Error::new(ErrorKind::InvalidInput, message).at(&gate.key).during("acquire"));
+        if permits == 0 || permits > queue.limit {
+            let message = format!("{permits} permits are asked for, and there are {}", queue.limit);
+            return Err(Error::new(ErrorKind::InvalidInput, message).at(&queue.key).during("acquire"));
         }
-        let hold = gate.acquire(Request::of(permits), patience).await.map_err(|error| error.during("acquire"))?;
+        let hold = queue.acquire(Request::of(permits), patience).await.map_err(|error| error.during("acquire"))?;
         Ok(hold.map(Permit))
     }
 }

@@ -18,7 +18,7 @@ const ENDED_AT_ONCE: usize = 64;
 
 /// What there is to be held under one key, and the line before it: two records, each step on them one transaction.
 #[derive(Clone)]
-pub(super) struct Gate {
+pub(super) struct GrantQueue {
     pub(super) hub: Arc<Hub>,
     /// As its user names it.
     pub(super) key: Key,
@@ -26,7 +26,7 @@ pub(super) struct Gate {
     pub(super) limit: u32,
     /// To wait long is as it should be.
     pub(super) standby: bool,
-    /// The holders as a request saw them last: each has its own copy of the gate.
+    /// The holders as a request saw them last: each has its own copy of the queue.
     pub(super) seen: Arc<Mutex<Option<Holders>>>,
     pub(super) holders: SystemRef<Holders>,
     pub(super) line: SystemRef<Line>,
@@ -44,7 +44,7 @@ pub struct Status {
     pub last_token: u64,
 }
 
-/// What somebody asks of a gate.
+/// What somebody asks of a queue.
 #[derive(Clone, Debug)]
 pub(super) struct Request {
     pub(super) take: u32,
@@ -61,7 +61,7 @@ impl Request {
     }
 }
 
-/// How a request has entered a gate.
+/// How a request has entered a queue.
 pub(super) enum Joined {
     Granted(u64),
     Queued,
@@ -86,15 +86,15 @@ pub(super) enum Place {
 
 /// The two records as a transaction found them, and as it leaves them.
 pub(super) struct Open<'a> {
-    gate: &'a Gate,
+    queue: &'a GrantQueue,
     tx: &'a Tx,
     found: Option<(Holders, Line)>,
     pub(super) holders: Holders,
     pub(super) line: Line,
 }
 
-impl Gate {
-    /// A gate of this kind, whose limit is the same for all who use it.
+impl GrantQueue {
+    /// A queue of this kind, whose limit is the same for all who use it.
     pub(super) fn new(hub: Arc<Hub>, kind: &str, key: impl AsRef<str>, limit: u32) -> Result<Self> {
         let key = Key::new(key)?;
         let holders = own_key(kind, "held", &key)?;
@@ -132,7 +132,7 @@ impl Gate {
         let line = self.line.get(tx).await?;
         let found = holders.clone().map(|holders| (holders, line.clone().unwrap_or_default()));
         let holders = holders.unwrap_or_else(|| Holders::none(self.limit));
-        Ok(Open { gate: self, tx, found, holders, line: line.unwrap_or_default() })
+        Ok(Open { queue: self, tx, found, holders, line: line.unwrap_or_default() })
     }
 
     /// Enters a request: in the line, and at once among the holders if that is its turn. The session with whether it had
@@ -383,7 +383,7 @@ impl Open<'_> {
         // Whatever was granted before was granted by an earlier commit, by a number that was not larger than its point. So numbers
         // grow though the record was removed in between, and though the store has lost the last commits.
         self.holders.grants = before.max(self.tx.0.attempt().read_point.unwrap_or_default().number());
-        let granted = advance(&mut self.holders, &mut self.line, self.gate.hub.at_once(GRANTED_AT_ONCE));
+        let granted = advance(&mut self.holders, &mut self.line, self.queue.hub.at_once(GRANTED_AT_ONCE));
         if granted.is_empty() {
             self.holders.grants = before;
         }
@@ -392,7 +392,7 @@ impl Open<'_> {
 
     /// Writes what has changed, and wakes those who were granted something.
     pub(super) async fn close(self, granted: Vec<Waiting>) -> Result<()> {
-        let engine = &self.gate.hub.engine;
+        let engine = &self.queue.hub.engine;
         let seats: Vec<_> = granted.iter().map(|to| (seat(engine, to.who.session(), to.seat), to.who)).collect();
         if !seats.is_empty() {
             self.tx.0.see(&seats.iter().map(|(seat, _)| seat.key()).collect::<Vec<_>>()).await?;
@@ -402,22 +402,22 @@ impl Open<'_> {
         }
         let (holders_before, line_before) = self.found.map_or((None, None), |(h, l)| (Some(h), Some(l)));
         if line_before.unwrap_or_default() != self.line {
-            self.gate.line.put(self.tx, self.line).await?;
+            self.queue.line.put(self.tx, self.line).await?;
         }
         if holders_before.as_ref() != Some(&self.holders) {
-            self.gate.holders.put(self.tx, self.holders).await?;
+            self.queue.holders.put(self.tx, self.holders).await?;
         }
         Ok(())
     }
 }
 
 /// Refuses to wait for more than there is, since that was changed.
-pub(super) fn refuse_in_vain(gate: &Gate, take: u32, holders: &Holders) -> Result<()> {
+pub(super) fn refuse_in_vain(queue: &GrantQueue, take: u32, holders: &Holders) -> Result<()> {
     if take <= holders.limit {
         return Ok(());
     }
     let message = format!("it was changed to have {} permits, and {take} are waited for", holders.limit);
-    Err(Error::new(ErrorKind::Mismatch, message).at(&gate.key))
+    Err(Error::new(ErrorKind::Mismatch, message).at(&queue.key))
 }
 
 /// The reserved key of a record for what its user calls `key`.
