@@ -10,9 +10,9 @@ use tokio::time::Instant;
 use self::place::{Arrived, EVICTED, Evicted, Place};
 use super::claim::Stop;
 use super::grant_queue::own_key;
-use super::hub::{Claim, Hub};
 use super::rules::{Claimant, Holders, Line, Waiting, observed, responsible};
 use super::session::{Dead, Session, record};
+use super::session_manager::{Claim, SessionManager};
 use crate::backend::time::{sleep_until, timeout_at};
 use crate::error::{Error, ErrorKind, Result};
 use crate::handles::{Stm, SystemRef, Tx};
@@ -44,7 +44,7 @@ use crate::protocol::{Heartbeat, Key, SessionId};
 #[derive(Clone)]
 #[doc(alias = "CyclicBarrier")]
 pub struct Barrier {
-    hub: Arc<Hub>,
+    manager: Arc<SessionManager>,
     key: Key,
     parties: u32,
     arrived: SystemRef<Arrived>,
@@ -80,12 +80,12 @@ impl Stm {
     /// [`InvalidInput`](ErrorKind::InvalidInput): no key, or one of more than 480 bytes; no parties. When it is used:
     /// [`Mismatch`](ErrorKind::Mismatch) if it is for another number, whatever is asked. [`Barrier::set_parties`] changes it.
     pub fn barrier(&self, key: impl AsRef<str>, parties: u32) -> Result<Barrier> {
-        let hub = Hub::of(self);
+        let manager = SessionManager::of(self);
         let key = Key::new(key)?;
         some(parties).map_err(|error| error.at(&key))?;
-        let arrived = SystemRef::new(&hub.engine, own_key("barriers", "here", &key)?, "barrier");
-        let passed = SystemRef::new(&hub.engine, own_key("barriers", "gone", &key)?, "round");
-        Ok(Barrier { hub, key, parties, arrived, passed })
+        let arrived = SystemRef::new(&manager.engine, own_key("barriers", "here", &key)?, "barrier");
+        let passed = SystemRef::new(&manager.engine, own_key("barriers", "gone", &key)?, "round");
+        Ok(Barrier { manager, key, parties, arrived, passed })
     }
 }
 
@@ -125,11 +125,11 @@ impl Barrier {
     }
 
     async fn wait_until(&self, deadline: Option<Instant>) -> Result<Option<Passed>> {
-        self.hub.engine.begin("wait")?;
+        self.manager.engine.begin("wait")?;
         let (reply, done) = oneshot::channel();
         let (stop, stopped) = watch::channel(());
-        self.hub.spawn(drive(self.clone(), Stop { reply, stopped }));
-        let mut done = pin!(self.hub.wait_for(done, |waited| self.tell(waited)));
+        self.manager.spawn(drive(self.clone(), Stop { reply, stopped }));
+        let mut done = pin!(self.manager.wait_for(done, |waited| self.tell(waited)));
         let answer = match deadline {
             None => done.await,
             Some(deadline) => match timeout_at(deadline, done.as_mut()).await {
@@ -158,9 +158,9 @@ impl Barrier {
     /// # Cancel safety
     /// As [`Stm::dosync`](crate::Stm::dosync).
     pub async fn set_parties(&self, parties: u32) -> Result<Self> {
-        self.hub.engine.begin("set_parties")?;
+        self.manager.engine.begin("set_parties")?;
         some(parties).map_err(|error| error.at(&self.key).during("set_parties"))?;
-        let change = self.hub.transact_soon(async |tx| {
+        let change = self.manager.transact_soon(async |tx| {
             let mut here = self.here(&tx).await?;
             here.parties = parties;
             if here.line.waiting.len() as u64 >= u64::from(parties) {
@@ -184,8 +184,8 @@ impl Barrier {
     /// # Cancel safety
     /// As [`Stm::dosync`](crate::Stm::dosync).
     pub async fn destroy(&self) -> Result<()> {
-        self.hub.engine.begin("destroy")?;
-        let destroy = self.hub.transact_soon(async |tx| {
+        self.manager.engine.begin("destroy")?;
+        let destroy = self.manager.transact_soon(async |tx| {
             if !self.here(&tx).await?.line.waiting.is_empty() {
                 return Err(Error::new(ErrorKind::Contended, "it is waited at: destroy it when nobody uses it"));
             }
@@ -218,7 +218,7 @@ impl Barrier {
     /// Says in the log for what a wait waits.
     async fn tell(&self, waited: Duration) {
         let key = &self.key;
-        match self.hub.look(async |tx| self.arrived.get(&tx).await).await {
+        match self.manager.look(async |tx| self.arrived.get(&tx).await).await {
             Some(here) => {
                 let (parties, here) = here.map_or((self.parties, 0), |here| (here.parties, here.line.waiting.len()));
                 tracing::warn!(%key, here, parties, ?waited, "waits for other parties");
@@ -237,11 +237,11 @@ impl Barrier {
         wanted: &watch::Receiver<()>,
     ) -> Result<Option<Option<(u64, bool)>>> {
         let begun = session.has_begun();
-        self.hub
+        self.manager
             .transact_wanted(wanted, async |tx| {
                 *sent.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Instant::now();
                 tx.0.see(&[self.arrived.key(), session.key()]).await?;
-                if !self.hub.enter(session, begun, &tx).await? {
+                if !self.manager.enter(session, begun, &tx).await? {
                     return Ok(None);
                 }
                 let mut here = match before {
@@ -268,7 +268,7 @@ impl Barrier {
 
     /// Where a party stands that has arrived, and who is here.
     async fn find(&self, tx: &Tx, round: u64, who: Claimant) -> Result<(Place, Option<Arrived>)> {
-        let session = record(&self.hub.engine, who.session());
+        let session = record(&self.manager.engine, who.session());
         tx.0.see(&[self.arrived.key(), self.passed.key(), session.key()]).await?;
         let (here, passed) = (self.arrived.get(tx).await?, self.passed.get(tx).await?.unwrap_or(0));
         let lives = session.get(tx).await?.is_some();
@@ -277,7 +277,7 @@ impl Barrier {
 
     /// The same where sessions have no records: one that lives was not taken for dead.
     async fn settled(&self, place: Place, who: Claimant) -> Result<Place> {
-        let engine = &self.hub.engine;
+        let engine = &self.manager.engine;
         match (place, engine.coordinator.sessions()) {
             (Place::Forgotten, Some(native)) => {
                 let session = [who.session()];
@@ -291,7 +291,7 @@ impl Barrier {
 
     /// Where a party stands that has arrived. Until the round is complete this reads one small record.
     async fn place(&self, round: u64, who: Claimant) -> Result<Place> {
-        let look = self.hub.transact(async |tx| {
+        let look = self.manager.transact(async |tx| {
             if self.passed.get(&tx).await?.is_none_or(|passed| passed < round) {
                 return Ok(Place::Waits);
             }
@@ -303,7 +303,7 @@ impl Barrier {
 
     /// Takes a party back that has arrived. `false`: the round is complete with it.
     async fn take_back(&self, round: u64, who: Claimant) -> Result<bool> {
-        let place = self.hub.transact(async |tx| {
+        let place = self.manager.transact(async |tx| {
             let (place, here) = self.find(&tx, round, who).await?;
             let Some(mut here) = here else {
                 return Ok(place);
@@ -322,26 +322,26 @@ impl Barrier {
     /// late finds out, and arrives again.
     /// Gives in what time to look again.
     async fn look_after(&self, who: Claimant, round: u64) -> Result<Duration> {
-        let here = self.hub.transact(async |tx| self.arrived.get(&tx).await).await?;
+        let here = self.manager.transact(async |tx| self.arrived.get(&tx).await).await?;
         let Some(here) = here.filter(|here| here.round == round) else {
-            return Ok(self.hub.tick());
+            return Ok(self.manager.tick());
         };
         // Those behind are looked after too: there may be nobody behind them.
         let mut line = here.line;
         let Some(at) = line.position(who) else {
-            return Ok(self.hub.tick());
+            return Ok(self.manager.tick());
         };
         line.waiting.rotate_left(at + 1);
         let nobody = Holders::none(0);
         let end = Claimant::new(who.session(), u64::MAX);
         // It is the last now itself, and all others, round the circle, are ahead of it.
         line.waiting.pop();
-        let (dead, tick) = self.hub.look_at(&observed(&nobody, &line, end)).await?;
+        let (dead, tick) = self.manager.look_at(&observed(&nobody, &line, end)).await?;
         let sessions: Vec<SessionId> = dead.iter().map(|dead| dead.session).collect();
         let mine = responsible(&nobody, &line, end, &sessions);
         let dead: Vec<Dead> = dead.into_iter().filter(|dead| mine.contains(&dead.session)).collect();
-        for some in dead.chunks(self.hub.at_once(ENDED_AT_ONCE)) {
-            self.hub.clear_seats_of(self.evict(round, some).await?);
+        for some in dead.chunks(self.manager.at_once(ENDED_AT_ONCE)) {
+            self.manager.clear_seats_of(self.evict(round, some).await?);
         }
         Ok(tick)
     }
@@ -349,7 +349,7 @@ impl Barrier {
     /// Gives those that it has ended.
     async fn evict(&self, round: u64, dead: &[Dead]) -> Result<Vec<Dead>> {
         let records: Vec<Key> = dead.iter().map(|dead| Heartbeat::key(dead.session)).collect();
-        self.hub
+        self.manager
             .transact(async |tx| {
                 tx.0.see(&records.iter().chain([self.arrived.key()]).collect::<Vec<_>>()).await?;
                 let Some(mut here) = self.arrived.get(&tx).await?.filter(|here| here.round == round) else {
@@ -358,7 +358,7 @@ impl Barrier {
                 let mut ended = Vec::new();
                 for dead in dead {
                     let is_theirs = |waiting: &Waiting| waiting.who.session() == dead.session;
-                    if here.line.waiting.iter().any(is_theirs) && dead.end(&self.hub.engine, &tx).await? {
+                    if here.line.waiting.iter().any(is_theirs) && dead.end(&self.manager.engine, &tx).await? {
                         tracing::info!(key = %self.key, session = %dead.session, "took back a party that died");
                         let evicted = here.line.waiting.extract_if(.., |waiting| is_theirs(waiting));
                         here.evicted.extend(evicted.map(|waiting| Evicted { who: waiting.who, round }));
@@ -385,17 +385,17 @@ fn some(parties: u32) -> Result<()> {
 
 /// A wait from its beginning to its end.
 async fn drive(barrier: Barrier, mut stop: Stop<Option<Passed>>) {
-    let claim = barrier.hub.claim();
+    let claim = barrier.manager.claim();
     let done = wait(&barrier, &claim, &mut stop).await;
     drop(stop.reply.send(done));
 }
 
 async fn wait(barrier: &Barrier, claim: &Claim, stop: &mut Stop<Option<Passed>>) -> Result<Option<Passed>> {
-    let hub = &barrier.hub;
+    let manager = &barrier.manager;
     let mut before: Option<Claimant> = None;
     loop {
         // Of an earlier place nothing is left: it was taken back.
-        let Some(session) = stop.unless(hub.session()).await else {
+        let Some(session) = stop.unless(manager.session()).await else {
             return Ok(None);
         };
         let session = session?;
@@ -403,18 +403,18 @@ async fn wait(barrier: &Barrier, claim: &Claim, stop: &mut Stop<Option<Passed>>)
         let sent = std::sync::Mutex::new(Instant::now());
         let arrived = barrier.arrive(&session, who, before, &sent, &stop.stopped).await.inspect_err(|error| {
             if error.kind() == ErrorKind::OutcomeUnknown {
-                hub.lose(&session);
+                manager.lose(&session);
             }
         })?;
         let (round, is_last) = match arrived {
             Some(Some(arrived)) => arrived,
             Some(None) => {
-                hub.lose(&session);
+                manager.lose(&session);
                 continue;
             }
             None => return Ok(None),
         };
-        hub.entered(&session, sent.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner));
+        manager.entered(&session, sent.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner));
         if is_last {
             return Ok(Some(Passed { is_last, round }));
         }
@@ -422,22 +422,22 @@ async fn wait(barrier: &Barrier, claim: &Claim, stop: &mut Stop<Option<Passed>>)
             Ok(Some(true)) => return Ok(Some(Passed { is_last, round })),
             Ok(Some(false)) => {
                 // The session ended: whether it counted is known when it is taken back.
-                hub.lose(&session);
+                manager.lose(&session);
                 if !barrier.take_back(round, who).await? {
                     return Ok(Some(Passed { is_last, round }));
                 }
                 before = Some(who);
             }
             Ok(None) => {
-                let back = hub.engine.closing.last_work(barrier.take_back(round, who)).await;
+                let back = manager.engine.closing.last_work(barrier.take_back(round, who)).await;
                 if back.is_err() {
-                    hub.lose(&session);
+                    manager.lose(&session);
                 }
                 return Ok((!back?).then_some(Passed { is_last, round }));
             }
             Err(error) => {
-                if hub.engine.closing.last_work(barrier.take_back(round, who)).await.is_err() {
-                    hub.lose(&session);
+                if manager.engine.closing.last_work(barrier.take_back(round, who)).await.is_err() {
+                    manager.lose(&session);
                 }
                 return Err(error);
             }
@@ -453,7 +453,7 @@ async fn wait_for_others(
     round: u64,
     stop: &mut Stop<Option<Passed>>,
 ) -> Result<Option<bool>> {
-    let engine = &barrier.hub.engine;
+    let engine = &barrier.manager.engine;
     let keys = [barrier.passed.key().clone()];
     let mut watcher = engine.watch(&keys, None).await?;
     let mut next_look = Instant::now();

@@ -9,9 +9,9 @@ use tokio::time::Instant;
 
 use super::grant_queue::{GrantQueue, Joined, Place, Request, refuse_in_vain};
 use super::holdings::GiveBack;
-use super::hub::{Claim, gone};
 use super::rules::{Claimant, Line, Waiting};
 use super::session::{Session, seat};
+use super::session_manager::{Claim, gone};
 use crate::backend::time::{sleep_until, timeout_at};
 use crate::engine::closed;
 use crate::error::{Error, ErrorKind, Result};
@@ -53,23 +53,23 @@ impl GrantQueue {
     /// # Cancel safety
     /// The request is a task of its own: whoever asked may go away at any time, and what was granted meanwhile is given back.
     pub(super) async fn acquire(&self, request: Request, patience: Patience) -> Result<Option<Hold>> {
-        self.hub.engine.begin("acquire")?;
+        self.manager.engine.begin("acquire")?;
         let wait = !matches!(patience, Patience::Now);
         let (reply, granted) = oneshot::channel();
         let (stop, stopped) = watch::channel(());
         let (first, tried) = oneshot::channel();
         let task = request.task;
         let queue = Self { seen: Arc::default(), ..self.clone() };
-        self.hub.spawn(drive(queue.clone(), request, wait, first, Stop { reply, stopped }));
+        self.manager.spawn(drive(queue.clone(), request, wait, first, Stop { reply, stopped }));
         let told = AtomicBool::new(false);
-        let mut granted = pin!(self.hub.wait_for(granted, |waited| {
+        let mut granted = pin!(self.manager.wait_for(granted, |waited| {
             queue.tell(task, waited, !told.swap(true, Ordering::Relaxed));
             std::future::ready(())
         }));
         let deadline = match patience {
             Patience::Unlimited => None,
             Patience::Until(deadline) => Some(deadline),
-            Patience::Now => self.hub.engine.deadline(),
+            Patience::Now => self.manager.engine.deadline(),
         };
         let answer = match deadline {
             None => granted.await,
@@ -102,7 +102,7 @@ impl GrantQueue {
     /// Says in the log for what a request waits. One that stands by for another's term is what it should be after it was told of once.
     fn tell(&self, task: Option<task::Id>, waited: Duration, first: bool) {
         let key = &self.key;
-        let (holder, own) = self.hub.holdings.describe(self.holders().key(), self.seen().as_ref(), task);
+        let (holder, own) = self.manager.holdings.describe(self.holders().key(), self.seen().as_ref(), task);
         match own {
             true => {
                 tracing::warn!(%key, %holder, ?waited, "waits for this client's own guard: release or drop that first")
@@ -153,7 +153,7 @@ async fn drive(
     first: oneshot::Sender<()>,
     mut stop: Stop<Option<Hold>>,
 ) {
-    let claim = queue.hub.claim();
+    let claim = queue.manager.claim();
     let done = obtain(&queue, &claim, &request, wait, first, &mut stop).await;
     let answer = match done {
         Ok(Some((session, who, token))) => Hold::assemble(queue, claim, session, who, token, request.task).map(Some),
@@ -174,17 +174,17 @@ async fn obtain(
     first: oneshot::Sender<()>,
     stop: &mut Stop<Option<Hold>>,
 ) -> Result<Option<Obtained>> {
-    let hub = &queue.hub;
+    let manager = &queue.manager;
     let (mut before, mut first) = (None, Some(first));
     loop {
-        let Some(session) = stop.unless(hub.session()).await else {
+        let Some(session) = stop.unless(manager.session()).await else {
             return withdraw(queue, before).await;
         };
         let session = session?;
         let who = Claimant::new(session.id, claim.ticket);
         let begun = session.has_begun();
         let sent = std::sync::Mutex::new(Instant::now());
-        let joined = hub
+        let joined = manager
             .transact_wanted(&stop.stopped, async |tx| {
                 *sent.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Instant::now();
                 let entry = Waiting { who, take: request.take, seat: claim.seat, label: request.label.clone() };
@@ -199,20 +199,20 @@ async fn obtain(
             Err(error) => {
                 if error.kind() == ErrorKind::OutcomeUnknown {
                     // It may have a place that nobody knows of: the session ends, and with it all its places.
-                    hub.lose(&session);
+                    manager.lose(&session);
                 }
                 return Err(error);
             }
         };
         match joined {
-            Joined::Ended => hub.lose(&session),
+            Joined::Ended => manager.lose(&session),
             Joined::NotNow(in_the_way) => match stop.unless(clear(queue, &in_the_way)).await {
                 Some(Ok(true)) => {}
                 Some(Err(error)) => return Err(error),
                 Some(Ok(false)) | None => return Ok(None),
             },
             Joined::Granted(token) => {
-                hub.entered(&session, sent);
+                manager.entered(&session, sent);
                 match confirm(queue, &session, who, stop).await? {
                     Confirmed::Yes => return Ok(Some((session, who, token))),
                     Confirmed::No => before = Some(who),
@@ -220,7 +220,7 @@ async fn obtain(
                 }
             }
             Joined::Queued => {
-                hub.entered(&session, sent);
+                manager.entered(&session, sent);
                 match wait_for_grant(queue, &session, who, claim.seat, None, stop).await {
                     Ok(Waited::Granted(token)) if session.is_alive() => {
                         match confirm(queue, &session, who, stop).await? {
@@ -231,7 +231,7 @@ async fn obtain(
                     }
                     // A grant that comes after the session has ended is none.
                     Ok(Waited::Granted(_) | Waited::Ended) => {
-                        hub.lose(&session);
+                        manager.lose(&session);
                         before = Some(who);
                     }
                     // Where that fails the session ends, and with it the request.
@@ -258,10 +258,10 @@ async fn confirm(
     who: Claimant,
     stop: &mut Stop<Option<Hold>>,
 ) -> Result<Confirmed> {
-    match stop.unless(queue.hub.is_confirmed(session)).await {
+    match stop.unless(queue.manager.is_confirmed(session)).await {
         Some(Ok(true)) => Ok(Confirmed::Yes),
         Some(Ok(false)) => {
-            queue.hub.lose(session);
+            queue.manager.lose(session);
             Ok(Confirmed::No)
         }
         Some(Err(error)) => give_back(queue, session, who).await.and(Err(error)),
@@ -279,7 +279,7 @@ async fn withdraw(queue: &GrantQueue, before: Option<Claimant>) -> Result<Option
 
 /// Removes those in the way of one who does not wait, as far as they are dead. `true`: some were.
 async fn clear(queue: &GrantQueue, in_the_way: &[SessionId]) -> Result<bool> {
-    let dead = queue.hub.judge(in_the_way).await?;
+    let dead = queue.manager.judge(in_the_way).await?;
     if dead.is_empty() { Ok(false) } else { queue.evict(&dead).await }
 }
 
@@ -293,13 +293,13 @@ pub(super) async fn wait_for_grant<T>(
     parked: Option<&SystemRef<Line>>,
     stop: &mut Stop<T>,
 ) -> Result<Waited> {
-    let engine = &queue.hub.engine;
+    let engine = &queue.manager.engine;
     let keys: [Key; 1] = [seat(engine, session.id, own_seat).key().clone()];
     let mut watcher = engine.watch(&keys, None).await?;
     let mut next_look = Instant::now();
     loop {
         match queue.place(who, parked).await? {
-            Place::Parked if Instant::now() >= next_look => next_look = Instant::now() + queue.hub.tick(),
+            Place::Parked if Instant::now() >= next_look => next_look = Instant::now() + queue.manager.tick(),
             Place::Parked => {}
             Place::Granted(token) => return Ok(Waited::Granted(token)),
             Place::Gone => return Ok(Waited::Ended),
@@ -329,10 +329,10 @@ pub(super) async fn wait_for_grant<T>(
 /// Takes a request back. If that fails for good the session ends, and the request with it. `false`: it was gone.
 async fn give_back(queue: &GrantQueue, session: &Arc<Session>, who: Claimant) -> Result<bool> {
     // Also if it is given back since the client is closed.
-    let left = queue.hub.engine.closing.last_work(queue.leave(who)).await;
+    let left = queue.manager.engine.closing.last_work(queue.leave(who)).await;
     if let Err(error) = &left {
         tracing::warn!(key = %queue.key, %error, "could not be given back: the session ends");
-        queue.hub.lose(session);
+        queue.manager.lose(session);
     }
     left
 }
@@ -354,13 +354,13 @@ impl Hold {
     pub(super) async fn lost(&self) {
         tokio::select! {
             () = self.inner.session.lost() => {}
-            () = self.queue().hub.engine.closing.begins() => {}
+            () = self.queue().manager.engine.closing.begins() => {}
         }
     }
 
     /// Gives it back, and waits until that is done.
     pub(super) async fn release(self) -> Result<()> {
-        self.queue().hub.engine.begin("release")?;
+        self.queue().manager.engine.begin("release")?;
         let queue = &self.inner.queue;
         let Some(task) = self.inner.give_back() else {
             // Only a close gives back what has a guard.
@@ -379,9 +379,9 @@ impl Hold {
     /// # Cancel safety
     /// It goes on when the future is dropped, and all is given back then.
     pub(super) async fn take_less(self, take: u32) -> Result<Self> {
-        self.queue().hub.engine.begin("downgrade")?;
+        self.queue().manager.engine.begin("downgrade")?;
         let (told, done) = oneshot::channel();
-        Arc::clone(&self.queue().hub).spawn(async move {
+        Arc::clone(&self.queue().manager).spawn(async move {
             let queue = self.queue();
             let answer = match queue.take_less(self.who(), take).await {
                 Ok(true) => Ok(self),
@@ -397,7 +397,7 @@ impl Hold {
     pub(super) fn dissolve(self) -> Option<(GrantQueue, Claim, Arc<Session>, Claimant)> {
         let Inner { queue, session, who, .. } = &*self.inner;
         let claim = self.inner.claim().take()?;
-        queue.hub.holdings.remove(*who);
+        queue.manager.holdings.remove(*who);
         Some((queue.clone(), claim, Arc::clone(session), *who))
     }
 
@@ -411,13 +411,13 @@ impl Hold {
         token: u64,
         task: Option<task::Id>,
     ) -> Result<Self> {
-        let hub = Arc::clone(&queue.hub);
+        let manager = Arc::clone(&queue.manager);
         let inner = Inner { queue, claim: Mutex::new(Some(claim)), session, who };
         let hold = Self { inner: Arc::new(inner), token };
         let back: Weak<dyn GiveBack> = Arc::downgrade(&hold.inner) as _;
-        hub.holdings.add(hold.queue().holders().key(), who, task, back);
+        manager.holdings.add(hold.queue().holders().key(), who, task, back);
         // After it was added: a close either finds it or is seen.
-        hub.engine.closing.check().map(|()| hold)
+        manager.engine.closing.check().map(|()| hold)
     }
 }
 
@@ -429,11 +429,11 @@ impl Inner {
     /// `None`: that was done before.
     fn give_back(&self) -> Option<oneshot::Receiver<Result<bool>>> {
         let claim = self.claim().take()?;
-        let hub = Arc::clone(&self.queue.hub);
-        hub.holdings.remove(self.who);
+        let manager = Arc::clone(&self.queue.manager);
+        manager.holdings.remove(self.who);
         let (queue, session, who) = (self.queue.clone(), Arc::clone(&self.session), self.who);
         let (told, task) = oneshot::channel();
-        hub.background(async move {
+        manager.background(async move {
             // Nobody listens if the guard was dropped. A claim that could not be given back ends with its session.
             let _ = told.send(give_back(&queue, &session, who).await);
             drop(claim);

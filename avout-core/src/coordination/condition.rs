@@ -74,7 +74,7 @@ impl Lock {
                 "a condition's name is one part of a key, without /, and has with its lock's at most 470 bytes";
             Error::new(ErrorKind::InvalidInput, message).at(&queue.key)
         })?;
-        Ok(Condition { queue: queue.clone(), parked: SystemRef::new(&queue.hub.engine, key, "line") })
+        Ok(Condition { queue: queue.clone(), parked: SystemRef::new(&queue.manager.engine, key, "line") })
     }
 }
 
@@ -143,13 +143,13 @@ impl Condition {
     }
 
     async fn notify(&self, guard: &LockGuard, most: usize) -> Result<usize> {
-        self.queue.hub.engine.begin("notify")?;
+        self.queue.manager.engine.begin("notify")?;
         self.check(guard)?;
-        let hub = &self.queue.hub;
-        let parked = hub.transact_soon(async |tx| self.parked.get(&tx).await).await?.unwrap_or_default();
+        let manager = &self.queue.manager;
+        let parked = manager.transact_soon(async |tx| self.parked.get(&tx).await).await?.unwrap_or_default();
         let sessions = parked.waiting.iter().map(|waiting| waiting.who.session()).collect();
         self.evict_dead(sessions).await.map_err(|error| error.at(&self.queue.key).during("notify"))?;
-        hub.transact_silently(async |tx| {
+        let notify = manager.transact_silently(async |tx| {
             let mut open = self.queue.open(&tx, &[self.parked.key()]).await?;
             if open.holders.of(guard.0.who()).is_none() {
                 return Err(lost(&self.queue.key));
@@ -164,19 +164,18 @@ impl Condition {
             }
             open.close(Vec::new()).await?;
             Ok(count)
-        })
-        .await
-        .map_err(|error| error.during("notify"))
+        });
+        notify.await.map_err(|error| error.during("notify"))
     }
 
     async fn wait_until(&self, guard: LockGuard, deadline: Option<Instant>) -> Result<Ended> {
-        self.queue.hub.engine.begin("wait")?;
+        self.queue.manager.engine.begin("wait")?;
         self.check(&guard)?;
         let (reply, done) = oneshot::channel();
         let (stop, stopped) = watch::channel(());
         let task = task::try_id();
-        self.queue.hub.spawn(drive(self.clone(), guard.0, task, deadline, Stop { reply, stopped }));
-        let done = self.queue.hub.wait_for(done, |waited| self.tell(task, waited)).await;
+        self.queue.manager.spawn(drive(self.clone(), guard.0, task, deadline, Stop { reply, stopped }));
+        let done = self.queue.manager.wait_for(done, |waited| self.tell(task, waited)).await;
         drop(stop);
         let closed = |_| Error::new(ErrorKind::Closed, "the runtime was shut down while it waited");
         done.and_then(|done| done.map_err(closed)?).map_err(|error| error.at(&self.queue.key).during("wait"))
@@ -188,12 +187,12 @@ impl Condition {
         let of_lock = self.parked.key().as_str().strip_prefix("/.avout/conditions/").unwrap_or_default();
         let condition = of_lock.strip_suffix(key.as_str()).unwrap_or(of_lock);
         let seen =
-            self.queue.hub.look(async |tx| Ok((self.queue.holders().get(&tx).await?, self.parked.get(&tx).await?)));
+            self.queue.manager.look(async |tx| Ok((self.queue.holders().get(&tx).await?, self.parked.get(&tx).await?)));
         let Some((holders, parked)) = seen.await else {
             return tracing::warn!(%key, condition, ?waited, "waits, and the store does not answer");
         };
         let holders = holders.unwrap_or_else(|| Holders::none(self.queue.limit));
-        let (holder, _) = self.queue.hub.holdings.describe(self.queue.holders().key(), Some(&holders), task);
+        let (holder, _) = self.queue.manager.holdings.describe(self.queue.holders().key(), Some(&holders), task);
         let waiting = parked.map_or(0, |parked| parked.waiting.len());
         let message = "waits to be notified, or for the lock when it was";
         tracing::warn!(%key, condition, %holder, waiting, ?waited, "{message}");
@@ -201,7 +200,7 @@ impl Condition {
 
     fn check(&self, guard: &LockGuard) -> Result<()> {
         let of = guard.0.queue();
-        if of.key == self.queue.key && Arc::ptr_eq(&of.hub, &self.queue.hub) {
+        if of.key == self.queue.key && Arc::ptr_eq(&of.manager, &self.queue.manager) {
             return Ok(());
         }
         let message = "the guard is of another lock or client than the condition";
@@ -210,10 +209,10 @@ impl Condition {
 
     /// Removes those of these that have died.
     async fn evict_dead(&self, mut sessions: Vec<SessionId>) -> Result<()> {
-        let hub = &self.queue.hub;
+        let manager = &self.queue.manager;
         sessions.sort_unstable();
         sessions.dedup();
-        for some in hub.judge_soon(&sessions).await?.chunks(hub.at_once(ENDED_AT_ONCE)) {
+        for some in manager.judge_soon(&sessions).await?.chunks(manager.at_once(ENDED_AT_ONCE)) {
             self.evict(some).await?;
         }
         Ok(())
@@ -222,15 +221,15 @@ impl Condition {
     /// Removes those that have died, and ends their sessions in the same commit: one that is only late finds out, and does not wait for a
     /// notification that will never come.
     async fn evict(&self, dead: &[Dead]) -> Result<()> {
-        let hub = &self.queue.hub;
+        let manager = &self.queue.manager;
         let records: Vec<Key> = dead.iter().map(|dead| Heartbeat::key(dead.session)).collect();
-        let evicted = hub.transact_silently(async |tx| {
+        let evicted = manager.transact_silently(async |tx| {
             tx.0.see(&records.iter().chain([self.parked.key()]).collect::<Vec<_>>()).await?;
             let mut parked = self.parked.get(&tx).await?.unwrap_or_default();
             let mut evicted = Vec::new();
             for dead in dead {
                 let is_theirs = |waiting: &Waiting| waiting.who.session() == dead.session;
-                if parked.waiting.iter().any(is_theirs) && dead.end(&hub.engine, &tx).await? {
+                if parked.waiting.iter().any(is_theirs) && dead.end(&manager.engine, &tx).await? {
                     parked.waiting.retain(|waiting| !is_theirs(waiting));
                     evicted.push(dead.clone());
                 }
@@ -240,7 +239,7 @@ impl Condition {
             }
             Ok(evicted)
         });
-        hub.clear_seats_of(evicted.await?);
+        manager.clear_seats_of(evicted.await?);
         Ok(())
     }
 
@@ -257,8 +256,8 @@ impl Condition {
         if others.is_empty() {
             return;
         }
-        let (hub, condition) = (&self.queue.hub, self.clone());
-        hub.background(async move {
+        let (manager, condition) = (&self.queue.manager, self.clone());
+        manager.background(async move {
             if let Err(error) = condition.evict_dead(others).await {
                 tracing::debug!(key = %condition.queue.key, %error, "those that died are left to others");
             }
@@ -273,8 +272,8 @@ impl Condition {
         seat: u32,
         wanted: &watch::Receiver<()>,
     ) -> Result<Option<Option<Vec<SessionId>>>> {
-        let hub = &self.queue.hub;
-        hub.transact_wanted(wanted, async |tx| {
+        let manager = &self.queue.manager;
+        let park = manager.transact_wanted(wanted, async |tx| {
             let mut open = self.queue.open(&tx, &[self.parked.key()]).await?;
             if !open.holders.remove(who) {
                 return Ok(None);
@@ -287,14 +286,14 @@ impl Condition {
             let granted = open.advance();
             open.close(granted).await?;
             Ok(Some(others))
-        })
-        .await
+        });
+        park.await
     }
 
     /// Its time is over: it goes to the end of the lock's line, if it still waits here. `false`: it did not any more.
     async fn time_out(&self, who: Claimant) -> Result<bool> {
-        let hub = &self.queue.hub;
-        hub.transact(async |tx| {
+        let manager = &self.queue.manager;
+        let time_out = manager.transact(async |tx| {
             let mut open = self.queue.open(&tx, &[self.parked.key()]).await?;
             let mut parked = self.parked.get(&tx).await?.unwrap_or_default();
             let Some(at) = parked.position(who) else {
@@ -307,14 +306,14 @@ impl Condition {
             let granted = granted.into_iter().filter(|granted| granted.who != who).collect();
             open.close(granted).await?;
             Ok(true)
-        })
-        .await
+        });
+        time_out.await
     }
 
     /// Ends the wait wherever it stands, and hands on what it was notified of. `token`: that of its guard from before the wait.
     async fn leave(&self, who: Claimant, token: u64) -> Result<()> {
-        let hub = &self.queue.hub;
-        let leave = hub.transact(async |tx| {
+        let manager = &self.queue.manager;
+        let leave = manager.transact(async |tx| {
             let mut open = self.queue.open(&tx, &[self.parked.key()]).await?;
             let mut parked = self.parked.get(&tx).await?.unwrap_or_default();
             let in_line = open.line.waiting.iter().find(|waiting| waiting.who == who).map(|waiting| &waiting.label);
@@ -333,7 +332,7 @@ impl Condition {
             open.close(granted).await
         });
         // Also if it ends since the client is closed.
-        hub.engine.closing.last_work(leave).await
+        manager.engine.closing.last_work(leave).await
     }
 }
 
@@ -366,7 +365,7 @@ async fn drive(
         ended => {
             // Wherever it stands now, it is to stand nowhere.
             if condition.leave(who, before).await.is_err() {
-                queue.hub.lose(&session);
+                queue.manager.lose(&session);
             }
             Err(ended.err().unwrap_or_else(|| lost(&key)))
         }
@@ -375,7 +374,7 @@ async fn drive(
         // Nobody is there to go on: whatever it was notified of is for another.
         if !timed_out && let Some((queue, claim, session, who)) = hold.dissolve() {
             if condition.leave(who, before).await.is_err() {
-                queue.hub.lose(&session);
+                queue.manager.lose(&session);
             }
             drop(claim);
         }
@@ -408,7 +407,7 @@ async fn wait(
         return match waited? {
             Waited::Granted(token) if session.is_alive() => Ok(Some((token, timed_out))),
             Waited::Granted(_) | Waited::Ended => {
-                queue.hub.lose(session);
+                queue.manager.lose(session);
                 Ok(None)
             }
             Waited::Stopped => Err(nobody_waits()),

@@ -5,10 +5,10 @@ use serde::de::DeserializeOwned;
 use tokio::task;
 
 use super::holdings::GiveBack;
-use super::hub::Claim;
 use super::records::Records;
 use super::rules::Claimant;
 use super::session::Session;
+use super::session_manager::Claim;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handles::{Tx, Value};
 
@@ -61,10 +61,10 @@ impl Ticket {
     ) -> Self {
         let held = Arc::new(Held { records, claim: Mutex::new(Some(claim)), session, who });
         let back: Weak<dyn GiveBack> = Arc::downgrade(&held) as _;
-        let hub = &held.records.hub;
-        hub.holdings.add(held.records.head.key(), who, task, back);
+        let manager = &held.records.manager;
+        manager.holdings.add(held.records.head.key(), who, task, back);
         // After it was added: a close either finds it or is seen.
-        if hub.engine.closing.has_begun() {
+        if manager.engine.closing.has_begun() {
             held.give_back();
         }
         Self(held)
@@ -79,7 +79,7 @@ impl Drop for Ticket {
 
 impl Held {
     fn take_claim(&self) -> Option<Claim> {
-        self.records.hub.holdings.remove(self.who);
+        self.records.manager.holdings.remove(self.who);
         self.claim.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
@@ -94,10 +94,10 @@ impl GiveBack for Held {
             return;
         };
         let (records, session, who) = (Arc::clone(&self.records), Arc::clone(&self.session), self.who);
-        self.records.hub.background(async move {
+        self.records.manager.background(async move {
             if let Err(error) = records.expose(who).await {
                 tracing::warn!(key = %records.key, %error, "a value could not be handed back: the session ends");
-                records.hub.lose(&session);
+                records.manager.lose(&session);
             }
             drop(claim);
         });
@@ -133,7 +133,7 @@ impl<T: Value + Serialize + DeserializeOwned> Delivery<T> {
     /// # Cancel safety
     /// Dropped, it may have been taken off or is handed out again.
     pub async fn ack(self) -> Result<T> {
-        let done = self.out.0.records.hub.transact_soon(async |tx| self.ack_in(&tx).await).await;
+        let done = self.out.0.records.manager.transact_soon(async |tx| self.ack_in(&tx).await).await;
         done.map_err(|error| error.during("ack"))?;
         drop(self.out.0.take_claim());
         Ok(self.value)

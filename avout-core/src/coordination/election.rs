@@ -3,9 +3,9 @@ use std::time::Duration;
 use super::claim::{Hold, Patience};
 use super::grant_queue::{GrantQueue, Request};
 use super::guard::guard;
-use super::hub::Hub;
 use super::lock::timed_out;
 use super::rules::Holders;
+use super::session_manager::SessionManager;
 use crate::backend::Watcher;
 use crate::engine::{Position, lost_commits};
 use crate::error::{Error, ErrorKind, Result};
@@ -69,7 +69,7 @@ impl Stm {
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput): no key, or one of more than 480 bytes.
     pub fn election(&self, key: impl AsRef<str>) -> Result<Election> {
-        let mut queue = GrantQueue::new(Hub::of(self), "elections", key, 1)?;
+        let mut queue = GrantQueue::new(SessionManager::of(self), "elections", key, 1)?;
         queue.standby = true;
         Ok(Election(queue))
     }
@@ -111,14 +111,14 @@ impl Election {
     /// # Errors
     /// As [`Stm::dosync`](crate::Stm::dosync).
     pub async fn leader(&self) -> Result<Option<Leader>> {
-        self.0.hub.engine.begin("leader")?;
+        self.0.manager.engine.begin("leader")?;
         let queue = &self.0;
-        queue.hub.transact_soon(async |tx| queue.holders().get(&tx).await).await.map(leader)
+        queue.manager.transact_soon(async |tx| queue.holders().get(&tx).await).await.map(leader)
     }
 
     /// Follows who leads, from now on. The first that it tells is the present one.
     pub fn observe(&self) -> Leaders {
-        Leaders { queue: self.0.clone(), watcher: None, losses: self.0.hub.engine.losses.now(), told: None }
+        Leaders { queue: self.0.clone(), watcher: None, losses: self.0.manager.engine.losses.now(), told: None }
     }
 
     async fn ask(&self, name: String, patience: Patience) -> Result<Option<Leadership>> {
@@ -156,14 +156,14 @@ impl Leaders {
     /// # Cancel safety
     /// Safe.
     pub async fn next(&mut self) -> Result<Option<Leader>> {
-        let engine = &self.queue.hub.engine;
+        let engine = &self.queue.manager.engine;
         let keys = [self.queue.holders().key().clone()];
         loop {
             let watcher = match &mut self.watcher {
                 Some(watcher) => watcher,
                 none => none.insert(engine.watch(&keys, None).await?),
             };
-            let now = leader(self.queue.hub.transact(async |tx| self.queue.holders().get(&tx).await).await?);
+            let now = leader(self.queue.manager.transact(async |tx| self.queue.holders().get(&tx).await).await?);
             if let Some(lost) = engine.losses.next(&mut self.losses) {
                 return Err(lost_commits(lost).at(&self.queue.key));
             }

@@ -3,9 +3,9 @@ use std::time::Duration;
 
 use tokio::task;
 
-use super::hub::Hub;
 use super::rules::{Claimant, Held, Holders, Line, Waiting, advance, evict, observed, responsible};
 use super::session::{Dead, Session, seat};
+use super::session_manager::SessionManager;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handles::{SystemRef, Tx};
 use crate::protocol::{Heartbeat, Key, SessionId};
@@ -19,7 +19,7 @@ const ENDED_AT_ONCE: usize = 64;
 /// What there is to be held under one key, and the line before it: two records, each step on them one transaction.
 #[derive(Clone)]
 pub(super) struct GrantQueue {
-    pub(super) hub: Arc<Hub>,
+    pub(super) manager: Arc<SessionManager>,
     /// As its user names it.
     pub(super) key: Key,
     /// How much there is to be taken.
@@ -95,13 +95,13 @@ pub(super) struct Open<'a> {
 
 impl GrantQueue {
     /// A queue of this kind, whose limit is the same for all who use it.
-    pub(super) fn new(hub: Arc<Hub>, kind: &str, key: impl AsRef<str>, limit: u32) -> Result<Self> {
+    pub(super) fn new(manager: Arc<SessionManager>, kind: &str, key: impl AsRef<str>, limit: u32) -> Result<Self> {
         let key = Key::new(key)?;
         let holders = own_key(kind, "held", &key)?;
         let line = own_key(kind, "line", &key)?;
         let (holders, line) =
-            (SystemRef::new(&hub.engine, holders, "holders"), SystemRef::new(&hub.engine, line, "line"));
-        Ok(Self { hub, key, limit, standby: false, seen: Arc::default(), holders, line })
+            (SystemRef::new(&manager.engine, holders, "holders"), SystemRef::new(&manager.engine, line, "line"));
+        Ok(Self { manager, key, limit, standby: false, seen: Arc::default(), holders, line })
     }
 
     /// The record that a lock's holders are in.
@@ -166,7 +166,7 @@ impl GrantQueue {
         if token.is_none() {
             session.take_seat(seat);
         }
-        if !self.hub.enter(session, begun, tx).await? {
+        if !self.manager.enter(session, begun, tx).await? {
             return Ok(Joined::Ended);
         }
         open.close(granted.into_iter().filter(|granted| granted.who != who).collect()).await?;
@@ -175,7 +175,7 @@ impl GrantQueue {
 
     /// Where a request stands. One request to the coordinator.
     pub(super) async fn place(&self, who: Claimant, parked: Option<&SystemRef<Line>>) -> Result<Place> {
-        self.hub
+        self.manager
             .transact(async |tx| {
                 let also: Vec<&Key> = parked.iter().map(|parked| parked.key()).collect();
                 let Open { holders, line, .. } = self.open_any(&tx, &also).await?;
@@ -199,7 +199,7 @@ impl GrantQueue {
     /// Takes a request back, whether it was granted or waits, and lets those behind it move up. `false`: it was not there.
     pub(super) async fn leave(&self, who: Claimant) -> Result<bool> {
         let left = self
-            .hub
+            .manager
             .transact(async |tx| {
                 let mut open = self.open_any(&tx, &[]).await?;
                 if !open.remove(who) {
@@ -219,7 +219,7 @@ impl GrantQueue {
 
     /// Changes how much somebody holds to less. `false`: it holds nothing.
     pub(super) async fn take_less(&self, who: Claimant, take: u32) -> Result<bool> {
-        let done = self.hub.transact(async |tx| {
+        let done = self.manager.transact(async |tx| {
             let mut open = self.open_any(&tx, &[]).await?;
             let Some(held) = open.holders.held.iter_mut().find(|held| held.who == who) else {
                 return Ok(None);
@@ -240,7 +240,7 @@ impl GrantQueue {
     /// Grants what is free and was not granted, as when there were more to be granted than fit into one commit.
     pub(super) async fn settle(&self) -> Result<()> {
         loop {
-            let more = self.hub.transact(async |tx| {
+            let more = self.manager.transact(async |tx| {
                 let mut open = self.open_any(&tx, &[]).await?;
                 let granted = open.advance();
                 let more = self.maybe_more(&granted);
@@ -255,13 +255,13 @@ impl GrantQueue {
 
     /// Whether as many were granted as fit into one commit.
     fn maybe_more(&self, granted: &[Waiting]) -> bool {
-        granted.len() == self.hub.at_once(GRANTED_AT_ONCE)
+        granted.len() == self.manager.at_once(GRANTED_AT_ONCE)
     }
 
     /// Looks after those who are in the way of a request: removes those that are dead, as far as that is this one's business.
     /// The first: something has changed. The second: in what time to look again.
     pub(super) async fn look_after(&self, who: Claimant, holders: &Holders, line: &Line) -> Result<(bool, Duration)> {
-        let (dead, tick) = self.hub.look_at(&observed(holders, line, who)).await?;
+        let (dead, tick) = self.manager.look_at(&observed(holders, line, who)).await?;
         let sessions: Vec<SessionId> = dead.iter().map(|dead| dead.session).collect();
         let mine = responsible(holders, line, who, &sessions);
         let dead: Vec<Dead> = dead.into_iter().filter(|dead| mine.contains(&dead.session)).collect();
@@ -279,8 +279,8 @@ impl GrantQueue {
     /// all that it had.
     pub(super) async fn evict(&self, dead: &[Dead]) -> Result<bool> {
         let (mut evicted, mut more) = (Vec::new(), false);
-        for some in dead.chunks(self.hub.at_once(ENDED_AT_ONCE)) {
-            let (mut ended, left) = self.hub.transact(async |tx| self.evict_some(&tx, some).await).await?;
+        for some in dead.chunks(self.manager.at_once(ENDED_AT_ONCE)) {
+            let (mut ended, left) = self.manager.transact(async |tx| self.evict_some(&tx, some).await).await?;
             evicted.append(&mut ended);
             more |= left;
         }
@@ -288,7 +288,7 @@ impl GrantQueue {
             self.settle().await?;
         }
         let any = !evicted.is_empty();
-        self.hub.clear_seats_of(evicted);
+        self.manager.clear_seats_of(evicted);
         Ok(any)
     }
 
@@ -299,14 +299,14 @@ impl GrantQueue {
         let mut ended = Vec::new();
         for dead in dead {
             let (mut holders, mut line) = (open.holders.clone(), open.line.clone());
-            if evict(&mut holders, &mut line, dead.session) && dead.end(&self.hub.engine, tx).await? {
+            if evict(&mut holders, &mut line, dead.session) && dead.end(&self.manager.engine, tx).await? {
                 tracing::info!(key = %self.key, session = %dead.session, "removed a session that ended");
                 (open.holders, open.line) = (holders, line);
                 ended.push(dead.clone());
             }
         }
         // A commit that takes few keys has no room for seats beside the sessions.
-        let is_full = dead.len() + GRANTED_AT_ONCE > self.hub.at_once(usize::MAX);
+        let is_full = dead.len() + GRANTED_AT_ONCE > self.manager.at_once(usize::MAX);
         let granted = if is_full { Vec::new() } else { open.advance() };
         let more = is_full || self.maybe_more(&granted);
         open.close(granted).await?;
@@ -315,8 +315,8 @@ impl GrantQueue {
 
     /// Who uses it, at one moment.
     pub(super) async fn status(&self) -> Result<Status> {
-        self.hub.engine.begin("status")?;
-        self.hub
+        self.manager.engine.begin("status")?;
+        self.manager
             .transact_soon(async |tx| {
                 let Open { holders, line, .. } = self.open(&tx, &[]).await?;
                 Ok(Status { held: holders.held.len(), waiting: line.waiting.len(), last_token: holders.grants })
@@ -326,21 +326,21 @@ impl GrantQueue {
 
     /// Refuses a handle with another limit than the stored one.
     pub(super) async fn check(&self) -> Result<()> {
-        self.hub.transact_soon(async |tx| self.open(&tx, &[]).await.map(drop)).await
+        self.manager.transact_soon(async |tx| self.open(&tx, &[]).await.map(drop)).await
     }
 
     /// Changes the limit, and gives the handle with the new one. Those who hold more than that go on; nothing is granted until
     /// it is kept. Those who wait for more than that are woken, and find out.
     pub(super) async fn set_limit(&self, limit: u32) -> Result<Self> {
         let more = self
-            .hub
+            .manager
             .transact_soon(async |tx| {
                 let mut open = self.open(&tx, &[]).await?;
                 open.holders.limit = limit;
                 let mut woken = open.advance();
                 let more = self.maybe_more(&woken);
                 let in_vain = open.line.waiting.iter().filter(|waiting| waiting.take > limit);
-                woken.extend(in_vain.take(self.hub.at_once(GRANTED_AT_ONCE) - woken.len()).cloned());
+                woken.extend(in_vain.take(self.manager.at_once(GRANTED_AT_ONCE) - woken.len()).cloned());
                 open.close(woken).await?;
                 Ok(more)
             })
@@ -355,7 +355,7 @@ impl GrantQueue {
 
     /// Removes both records, which nobody may need.
     pub(super) async fn destroy(&self) -> Result<()> {
-        self.hub
+        self.manager
             .transact_soon(async |tx| {
                 let open = self.open(&tx, &[]).await?;
                 let used = !open.holders.held.is_empty() || !open.line.waiting.is_empty();
@@ -383,7 +383,7 @@ impl Open<'_> {
         // Whatever was granted before was granted by an earlier commit, by a number that was not larger than its point. So numbers
         // grow though the record was removed in between, and though the store has lost the last commits.
         self.holders.grants = before.max(self.tx.0.attempt().read_point.unwrap_or_default().number());
-        let granted = advance(&mut self.holders, &mut self.line, self.queue.hub.at_once(GRANTED_AT_ONCE));
+        let granted = advance(&mut self.holders, &mut self.line, self.queue.manager.at_once(GRANTED_AT_ONCE));
         if granted.is_empty() {
             self.holders.grants = before;
         }
@@ -392,7 +392,7 @@ impl Open<'_> {
 
     /// Writes what has changed, and wakes those who were granted something.
     pub(super) async fn close(self, granted: Vec<Waiting>) -> Result<()> {
-        let engine = &self.queue.hub.engine;
+        let engine = &self.queue.manager.engine;
         let seats: Vec<_> = granted.iter().map(|to| (seat(engine, to.who.session(), to.seat), to.who)).collect();
         if !seats.is_empty() {
             self.tx.0.see(&seats.iter().map(|(seat, _)| seat.key()).collect::<Vec<_>>()).await?;

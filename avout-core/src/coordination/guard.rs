@@ -46,7 +46,7 @@ impl Tx {
     pub async fn require<G: Guard>(&self, guard: &G) -> Result<()> {
         let hold = guard.held().0;
         let queue = hold.queue();
-        if queue.hub.engine.client != self.0.engine.client {
+        if queue.manager.engine.client != self.0.engine.client {
             let message = "the guard was acquired with another client than the one that runs the transaction";
             return Err(Error::new(ErrorKind::Misuse, message).at(&queue.key).during("require"));
         }

@@ -3,7 +3,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::grant_queue::own_key;
-use super::hub::Hub;
+use super::session_manager::SessionManager;
 use crate::backend::time::timeout as within;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handles::{Stm, SystemRef, Tx};
@@ -32,7 +32,7 @@ use crate::protocol::Key;
 #[derive(Clone)]
 #[doc(alias = "CountDownLatch")]
 pub struct Latch {
-    hub: std::sync::Arc<Hub>,
+    manager: std::sync::Arc<SessionManager>,
     key: Key,
     from: u64,
     count: SystemRef<Count>,
@@ -63,11 +63,11 @@ impl Stm {
     /// [`InvalidInput`](ErrorKind::InvalidInput): no key, or one of more than 480 bytes. When it is used: [`Mismatch`](ErrorKind::Mismatch)
     /// if it counts down from another number, whatever is asked. [`Latch::set_count`] changes it.
     pub fn latch(&self, key: impl AsRef<str>, from: u64) -> Result<Latch> {
-        let hub = Hub::of(self);
+        let manager = SessionManager::of(self);
         let key = Key::new(key)?;
-        let count = SystemRef::new(&hub.engine, own_key("latches", "count", &key)?, "latch");
-        let open = SystemRef::new(&hub.engine, own_key("latches", "open", &key)?, "open");
-        Ok(Latch { hub, key, from, count, open })
+        let count = SystemRef::new(&manager.engine, own_key("latches", "count", &key)?, "latch");
+        let open = SystemRef::new(&manager.engine, own_key("latches", "open", &key)?, "open");
+        Ok(Latch { manager, key, from, count, open })
     }
 }
 
@@ -85,7 +85,7 @@ impl Latch {
     /// # Cancel safety
     /// As [`Stm::dosync`](crate::Stm::dosync).
     pub async fn count_down(&self) -> Result<u64> {
-        self.hub.transact_soon(async |tx| self.count_down_in(&tx).await).await
+        self.manager.transact_soon(async |tx| self.count_down_in(&tx).await).await
     }
 
     /// The same as a part of a transaction.
@@ -109,7 +109,7 @@ impl Latch {
     /// # Errors
     /// As [`count_down`](Self::count_down).
     pub async fn left(&self) -> Result<u64> {
-        self.hub.transact_soon(async |tx| self.read(&tx).await.map(|count| count.left)).await
+        self.manager.transact_soon(async |tx| self.read(&tx).await.map(|count| count.left)).await
     }
 
     /// Waits until the count is zero, for as long as it takes.
@@ -120,8 +120,8 @@ impl Latch {
     /// # Cancel safety
     /// Safe.
     pub async fn wait(&self) -> Result<()> {
-        self.hub.engine.begin("wait")?;
-        let waited = Box::pin(self.hub.wait_for(self.wait_until_open(), |waited| self.tell(waited))).await;
+        self.manager.engine.begin("wait")?;
+        let waited = Box::pin(self.manager.wait_for(self.wait_until_open(), |waited| self.tell(waited))).await;
         waited.and_then(|done| done).map_err(|error| error.at(&self.key).during("wait"))
     }
 
@@ -150,8 +150,8 @@ impl Latch {
     /// # Cancel safety
     /// As [`Stm::dosync`](crate::Stm::dosync).
     pub async fn set_count(&self, from: u64) -> Result<Self> {
-        self.hub.engine.begin("set_count")?;
-        let change = self.hub.transact_soon(async |tx| {
+        self.manager.engine.begin("set_count")?;
+        let change = self.manager.transact_soon(async |tx| {
             let count = self.read(&tx).await?;
             let left = match count.left {
                 0 => 0,
@@ -175,8 +175,8 @@ impl Latch {
     /// # Cancel safety
     /// As [`Stm::dosync`](crate::Stm::dosync).
     pub async fn destroy(&self) -> Result<()> {
-        self.hub.engine.begin("destroy")?;
-        let destroy = self.hub.transact_soon(async |tx| {
+        self.manager.engine.begin("destroy")?;
+        let destroy = self.manager.transact_soon(async |tx| {
             self.read(&tx).await?;
             self.count.remove(&tx).await?;
             // Whoever waits watches this one, and finds the count gone.
@@ -184,7 +184,7 @@ impl Latch {
         });
         destroy.await.map_err(|error| error.during("destroy"))?;
         // What is left of it says nothing: it is not needed that this succeeds.
-        let tidy = self.hub.transact_silently(async |tx| match self.open.get(&tx).await? {
+        let tidy = self.manager.transact_silently(async |tx| match self.open.get(&tx).await? {
             Some(false) => self.open.remove(&tx).await,
             _ => Ok(()),
         });
@@ -197,9 +197,9 @@ impl Latch {
     async fn wait_until_open(&self) -> Result<()> {
         let keys = [self.open.key().clone()];
         // Before the look, so that nothing that comes after it is missed.
-        let (mut watcher, mut of) = (self.hub.engine.watch(&keys, None).await?, None);
+        let (mut watcher, mut of) = (self.manager.engine.watch(&keys, None).await?, None);
         loop {
-            match self.hub.transact(async |tx| self.stands(&tx, of).await).await {
+            match self.manager.transact(async |tx| self.stands(&tx, of).await).await {
                 // It is made by then, or not.
                 Err(error) if error.kind() == ErrorKind::OutcomeUnknown => continue,
                 Err(error) => return Err(error),
@@ -231,7 +231,7 @@ impl Latch {
     /// Says in the log for what a wait waits.
     async fn tell(&self, waited: Duration) {
         let key = &self.key;
-        match self.hub.look(async |tx| self.count.get(&tx).await).await {
+        match self.manager.look(async |tx| self.count.get(&tx).await).await {
             Some(count) => {
                 let left = count.map_or(self.from, |count| count.left);
                 tracing::warn!(%key, left, ?waited, "waits for a latch to be counted down");
@@ -241,7 +241,7 @@ impl Latch {
     }
 
     async fn read(&self, tx: &Tx) -> Result<Count> {
-        let new = || Count { from: self.from, left: self.from, made: self.hub.next_number() };
+        let new = || Count { from: self.from, left: self.from, made: self.manager.next_number() };
         let count = self.count.get(tx).await?.unwrap_or_else(new);
         if count.from == self.from {
             return Ok(count);

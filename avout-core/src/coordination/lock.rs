@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use super::claim::{Hold, Patience};
 use super::grant_queue::{GrantQueue, Request, Status};
 use super::guard::guard;
-use super::hub::Hub;
+use super::session_manager::SessionManager;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handles::Stm;
 use crate::protocol::Key;
@@ -63,7 +63,7 @@ impl Stm {
     /// [`InvalidInput`](ErrorKind::InvalidInput): no key, or one of more than 480 bytes.
     #[doc(alias = "init-lock")]
     pub fn lock(&self, key: impl AsRef<str>) -> Result<Lock> {
-        Ok(Lock(GrantQueue::new(Hub::of(self), "locks", key, 1)?))
+        Ok(Lock(GrantQueue::new(SessionManager::of(self), "locks", key, 1)?))
     }
 }
 
@@ -133,7 +133,7 @@ impl Lock {
     /// # Cancel safety
     /// As [`Stm::dosync`](crate::Stm::dosync).
     pub async fn destroy(&self) -> Result<()> {
-        self.0.hub.engine.begin("destroy")?;
+        self.0.manager.engine.begin("destroy")?;
         self.0.destroy().await
     }
 

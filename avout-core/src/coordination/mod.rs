@@ -1,7 +1,7 @@
 //! Locks and the like, on any coordinator. Each step of them is a transaction over records under reserved keys, so
 //! what transactions promise holds for them: a step takes effect as one, and lost replies are found out.
 //!
-//! `rules` decides, `grant_queue` is the records, `claim` a request from its beginning to its end, `hub` what a client has in common for all
+//! `rules` decides, `grant_queue` is the records, `claim` a request from its beginning to its end, `session_manager` what a client has in common for all
 //! of them, and `session` who is alive. Of queues `ring` decides, `records` is the records, and `receive` a request for a value. See `docs/protocol.md#sessions-and-locks`.
 
 mod barrier;
@@ -14,7 +14,6 @@ mod election;
 mod grant_queue;
 mod guard;
 mod holdings;
-mod hub;
 mod latch;
 mod lock;
 mod once;
@@ -29,6 +28,7 @@ mod rw_lock;
 mod seats;
 mod semaphore;
 mod session;
+mod session_manager;
 mod sights;
 
 pub use barrier::{Barrier, Passed};

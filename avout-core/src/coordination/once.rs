@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 
 use super::buckets::{Bucket, Done, IN_BUCKET, Settings, bucket_of, buckets, some};
 use super::grant_queue::own_key;
-use super::hub::Hub;
+use super::session_manager::SessionManager;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handles::{Body, Codec, MessagePack, Stm, SystemRef, Tx, Value};
 use crate::protocol::Key;
@@ -37,7 +37,7 @@ use crate::protocol::Key;
 /// ```
 #[derive(Clone)]
 pub struct Once {
-    pub(super) hub: Arc<Hub>,
+    pub(super) manager: Arc<SessionManager>,
     pub(super) key: Key,
     pub(super) keep: u64,
     pub(super) settings: SystemRef<Settings>,
@@ -75,13 +75,13 @@ impl Stm {
     /// [`InvalidInput`](ErrorKind::InvalidInput): no key, or one of more than 460 bytes; `keep` is zero. When it is used:
     /// [`Mismatch`](ErrorKind::Mismatch) if it remembers another number. [`Once::set_keep`] changes it.
     pub fn once(&self, key: impl AsRef<str>, keep: u64) -> Result<Once> {
-        let hub = Hub::of(self);
+        let manager = SessionManager::of(self);
         let key = Key::new(key)?;
         some(keep).map_err(|error| error.at(&key))?;
         // The longest bucket's key must be one.
         own_key("once", "18446744073709551615", &key)?;
-        let settings = SystemRef::new(&hub.engine, own_key("once", "keep", &key)?, "keep");
-        Ok(Once { hub, key, keep, settings })
+        let settings = SystemRef::new(&manager.engine, own_key("once", "keep", &key)?, "keep");
+        Ok(Once { manager, key, keep, settings })
     }
 }
 
@@ -103,7 +103,7 @@ impl Once {
         F: Body<Fut>,
         Fut: Future<Output = Result<T>>,
     {
-        self.hub.engine.begin("dosync_once")?;
+        self.manager.engine.begin("dosync_once")?;
         let id = id.into();
         if id.len() > MAX_ID {
             return Err(Error::new(ErrorKind::InvalidInput, "an id has at most 256 bytes").at(&self.key));
@@ -111,7 +111,7 @@ impl Once {
         let number = bucket_of(&id, buckets(self.keep));
         let bucket = self.bucket(number)?;
         let (bucket, id, body) = (&bucket, &id, &body);
-        self.hub
+        self.manager
             .transact_soon(|tx| async move {
                 tx.0.see(&[self.settings.key(), bucket.key()]).await?;
                 let past = self.use_settings(&tx).await?;
@@ -168,7 +168,7 @@ impl Once {
     }
 
     pub(super) fn bucket(&self, number: u64) -> Result<SystemRef<Bucket>> {
-        Ok(SystemRef::new(&self.hub.engine, own_key("once", &number.to_string(), &self.key)?, "once"))
+        Ok(SystemRef::new(&self.manager.engine, own_key("once", &number.to_string(), &self.key)?, "once"))
     }
 }
 

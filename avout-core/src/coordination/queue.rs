@@ -6,10 +6,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::delivery::Delivery;
-use super::hub::Hub;
 use super::raw::RawValue;
 use super::receive::receive;
 use super::records::{Records, no_room};
+use super::session_manager::SessionManager;
 use crate::backend::time::timeout_at;
 use crate::engine::{Options, run};
 use crate::error::{Error, ErrorKind, Result};
@@ -66,7 +66,7 @@ impl Stm {
     /// [`InvalidInput`](ErrorKind::InvalidInput): no key, or one of more than 460 bytes; a capacity of zero. When it is used:
     /// [`Mismatch`](ErrorKind::Mismatch) if it has another capacity.
     pub fn queue<T>(&self, key: impl AsRef<str>, capacity: u64) -> Result<Queue<T>> {
-        let records = Records::new(Hub::of(self), Key::new(key)?, capacity)?;
+        let records = Records::new(SessionManager::of(self), Key::new(key)?, capacity)?;
         Ok(Queue { records: Arc::new(records), types: PhantomData })
     }
 }
@@ -87,7 +87,7 @@ impl<T: Value + Serialize + DeserializeOwned> Queue<T> {
     /// As [`Stm::dosync`](crate::Stm::dosync).
     pub async fn push(&self, value: T) -> Result<()> {
         let item = Item::new(value);
-        self.records.hub.transact_soon(async |tx| self.records.push(&tx, item.clone()).await).await
+        self.records.manager.transact_soon(async |tx| self.records.push(&tx, item.clone()).await).await
     }
 
     /// Adds a value as a part of a transaction.
@@ -130,7 +130,7 @@ impl<T: Value + Serialize + DeserializeOwned> Queue<T> {
     /// # Cancel safety
     /// As [`pop`](Self::pop).
     pub async fn try_pop(&self) -> Result<Option<T>> {
-        self.records.hub.transact_soon(async |tx| self.pop_in(&tx).await).await
+        self.records.manager.transact_soon(async |tx| self.pop_in(&tx).await).await
     }
 
     /// Takes the first value off as a part of a transaction; `None`: there is none, and a [`retry`](Tx::retry) waits for one.
@@ -157,7 +157,7 @@ impl<T: Value + Serialize + DeserializeOwned> Queue<T> {
     /// # Cancel safety
     /// Safe: what was got for a future that was dropped is handed out again at once.
     pub async fn receive(&self, hidden: Duration) -> Result<Delivery<T>> {
-        self.records.hub.engine.begin("receive")?;
+        self.records.manager.engine.begin("receive")?;
         receive(Arc::clone(&self.records), hidden).await
     }
 
@@ -166,14 +166,14 @@ impl<T: Value + Serialize + DeserializeOwned> Queue<T> {
     /// # Errors
     /// As [`push`](Self::push), but for `Full`.
     pub async fn len(&self) -> Result<u64> {
-        let Records { hub, tail, .. } = &*self.records;
-        hub.transact_soon(async |tx| {
+        let Records { manager, tail, .. } = &*self.records;
+        let count = manager.transact_soon(async |tx| {
             let Some(head) = self.records.head(&tx).await? else {
                 return Ok(0);
             };
             Ok(tail.get(&tx).await?.map_or(0, |tail| head.count(&tail)))
-        })
-        .await
+        });
+        count.await
     }
 
     /// Whether there is no value.
@@ -189,7 +189,7 @@ impl<T: Value + Serialize + DeserializeOwned> Queue<T> {
     /// # Errors
     /// As [`try_pop`](Self::try_pop).
     pub async fn peek(&self) -> Result<Option<T>> {
-        self.records.hub.transact_soon(async |tx| self.peek_in(&tx).await).await
+        self.records.manager.transact_soon(async |tx| self.peek_in(&tx).await).await
     }
 
     /// The same as a part of a transaction, which commits only if that is still so.
@@ -204,7 +204,7 @@ impl<T: Value + Serialize + DeserializeOwned> Queue<T> {
     }
 
     async fn pop_until(&self, deadline: Option<Duration>) -> Result<T> {
-        let engine = &self.records.hub.engine;
+        let engine = &self.records.manager.engine;
         let options = Options { deadline, max_attempts: None, ..Options::new(&engine.config) };
         run(engine, options, |tx| async move {
             let tx = Tx(tx);
@@ -228,16 +228,16 @@ impl<T> Queue<T> {
     /// # Cancel safety
     /// As [`Stm::dosync`](crate::Stm::dosync).
     pub async fn skip(&self, number: u64) -> Result<bool> {
-        self.records.hub.engine.begin("skip")?;
-        let Records { hub, key, .. } = &*self.records;
-        let looked = match hub.engine.deadline() {
+        self.records.manager.engine.begin("skip")?;
+        let Records { manager, key, .. } = &*self.records;
+        let looked = match manager.engine.deadline() {
             None => self.records.overdue().await,
             Some(deadline) => timeout_at(deadline, self.records.overdue()).await.unwrap_or_else(|_| {
                 Err(Error::new(ErrorKind::Timeout, "the deadline passed before the store had told what is out"))
             }),
         };
         looked.map_err(|error| error.at(key).during("skip"))?;
-        self.records.hub.transact_soon(async |tx| self.skip_in(&tx, number).await).await
+        self.records.manager.transact_soon(async |tx| self.skip_in(&tx, number).await).await
     }
 
     /// The same as a part of a transaction. Which values are to be handed out again is what this client saw when it last looked, as
@@ -257,7 +257,7 @@ impl<T> Queue<T> {
             return Ok(false);
         };
         let out = head.out.iter().find(|out| out.number == number);
-        if !out.is_some_and(|out| records.hub.sights.is_overdue(&records.key, out)) {
+        if !out.is_some_and(|out| records.manager.sights.is_overdue(&records.key, out)) {
             return Ok(false);
         }
         records.take_off(tx, &mut head, number).await?;
@@ -273,7 +273,7 @@ impl<T> Queue<T> {
     /// # Cancel safety
     /// As [`pop`](Self::pop).
     pub async fn pop_raw(&self) -> Result<Option<RawValue>> {
-        self.records.hub.transact_soon(async |tx| self.pop_raw_in(&tx).await).await
+        self.records.manager.transact_soon(async |tx| self.pop_raw_in(&tx).await).await
     }
 
     /// The same as a part of a transaction.
@@ -294,7 +294,7 @@ impl<T> Queue<T> {
     /// # Errors
     /// As [`skip`](Self::skip).
     pub async fn peek_raw(&self, number: u64) -> Result<Option<RawValue>> {
-        self.records.hub.transact_soon(async |tx| self.peek_raw_in(&tx, number).await).await
+        self.records.manager.transact_soon(async |tx| self.peek_raw_in(&tx, number).await).await
     }
 
     /// The same as a part of a transaction, which commits only if that is still so.
@@ -354,8 +354,8 @@ impl<T> Queue<T> {
         if capacity == 0 {
             return Err(no_room(&records.key));
         }
-        let resized = Records::new(Arc::clone(&records.hub), records.key.clone(), capacity)?;
-        records.hub.transact_soon(async |tx| records.resize(&tx, capacity).await).await?;
+        let resized = Records::new(Arc::clone(&records.manager), records.key.clone(), capacity)?;
+        records.manager.transact_soon(async |tx| records.resize(&tx, capacity).await).await?;
         Ok(Self { records: Arc::new(resized), types: PhantomData })
     }
 
@@ -376,7 +376,7 @@ impl<T> Queue<T> {
     /// Safe: it can be called again.
     pub async fn destroy(&self) -> Result<()> {
         let records = &self.records;
-        records.hub.transact_soon(async |tx| records.ruin(&tx).await).await?;
+        records.manager.transact_soon(async |tx| records.ruin(&tx).await).await?;
         records.clear_all().await
     }
 }

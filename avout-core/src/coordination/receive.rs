@@ -8,11 +8,11 @@ use tokio::task;
 use tokio::time::Instant;
 
 use super::delivery::{Delivery, Ticket};
-use super::hub::Claim;
 use super::records::Records;
 use super::ring::Out;
 use super::rules::Claimant;
 use super::session::Session;
+use super::session_manager::Claim;
 use crate::backend::Watcher;
 use crate::backend::time::sleep_until;
 use crate::error::{Error, ErrorKind, Result};
@@ -28,10 +28,10 @@ where
     T: Value + Serialize + DeserializeOwned,
 {
     let (reply, received) = oneshot::channel();
-    let (hub, task) = (Arc::clone(&records.hub), task::try_id());
-    hub.spawn(drive(Arc::clone(&records), hidden, task, reply));
+    let (manager, task) = (Arc::clone(&records.manager), task::try_id());
+    manager.spawn(drive(Arc::clone(&records), hidden, task, reply));
     let closed = |_| Error::new(ErrorKind::Closed, "the runtime was shut down while it was waited for");
-    let received = hub
+    let received = manager
         .wait_for(received, |waited| {
             tell(&records, task, waited);
             std::future::ready(())
@@ -43,7 +43,7 @@ where
 /// Says in the log that a wait may be for values which this client itself has received and not acknowledged. To wait for the next value
 /// is what consumers do: nothing is said of that.
 fn tell(records: &Records, task: Option<task::Id>, waited: Duration) {
-    let (holder, own) = records.hub.holdings.describe(records.head.key(), None, task);
+    let (holder, own) = records.manager.holdings.describe(records.head.key(), None, task);
     if own {
         let key = &records.key;
         tracing::warn!(%key, %holder, ?waited, "waits for a value, and this client has some that it has not acknowledged");
@@ -57,7 +57,7 @@ where
     T: Value + Serialize + DeserializeOwned,
 {
     let hidden = u64::try_from(hidden.as_millis()).unwrap_or(u64::MAX);
-    let request = Request { claim: records.hub.claim(), records, hidden, task };
+    let request = Request { claim: records.manager.claim(), records, hidden, task };
     if let Some(answer) = request.obtain(&mut reply).await {
         // A delivery that nobody waits for any more is dropped, and so handed back.
         drop(reply.send(answer));
@@ -112,7 +112,7 @@ impl Request {
         let failed = |error: Error| Some(Err(error.at(&records.key).during("receive")));
         let mut watched = None;
         loop {
-            let look = async { Ok((records.hub.session().await?, records.overdue().await?)) };
+            let look = async { Ok((records.manager.session().await?, records.overdue().await?)) };
             let (session, (overdue, look_again)) = match wanted(reply, look).await? {
                 Ok(looked) => looked,
                 Err(error) => return failed(error),
@@ -122,7 +122,7 @@ impl Request {
                 Err(error) => return failed(error),
                 Ok(Taken::Unwanted) => return None,
                 Ok(Taken::Ended) => {
-                    records.hub.lose(&session);
+                    records.manager.lose(&session);
                     continue;
                 }
                 Ok(Taken::Got { out, value }) => {
@@ -142,7 +142,7 @@ impl Request {
     /// to, so that nothing is missed that came since.
     async fn wait(&self, watched: Option<Watched>, keys: Vec<Key>, until: Option<Instant>) -> Result<Watched> {
         let Some(mut watched) = watched.filter(|watched| watched.keys == keys) else {
-            let watcher = self.records.hub.engine.watch(&keys, None).await?;
+            let watcher = self.records.manager.engine.watch(&keys, None).await?;
             return Ok(Watched { keys, watcher });
         };
         let look = async {
@@ -170,11 +170,11 @@ impl Request {
     where
         T: Value + Serialize + DeserializeOwned,
     {
-        let hub = &self.records.hub;
+        let manager = &self.records.manager;
         let begun = session.has_begun();
         let sent = Mutex::new(Instant::now());
         let (want, wanted) = watch::channel(());
-        let taking = hub.transact_wanted(&wanted, async |tx| {
+        let taking = manager.transact_wanted(&wanted, async |tx| {
             *sent.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
             self.take_in(&tx, (session, begun), who, overdue).await
         });
@@ -189,10 +189,10 @@ impl Request {
         };
         match &taken {
             Ok(Taken::Got { .. }) => {
-                hub.entered(session, *sent.lock().unwrap_or_else(PoisonError::into_inner));
+                manager.entered(session, *sent.lock().unwrap_or_else(PoisonError::into_inner));
             }
             // A value may be out that nobody knows of: the session ends, and others get what is out in it.
-            Err(error) if error.kind() == ErrorKind::OutcomeUnknown => hub.lose(session),
+            Err(error) if error.kind() == ErrorKind::OutcomeUnknown => manager.lose(session),
             _ => {}
         }
         taken
@@ -223,7 +223,7 @@ impl Request {
             return Ok(Taken::None(vec![head_key, item.key().clone()]));
         }
         let value = records.read(tx, again.unwrap_or(head.front), &item).await?;
-        if !records.hub.enter(session, begun, tx).await? {
+        if !records.manager.enter(session, begun, tx).await? {
             return Ok(Taken::Ended);
         }
         let out = match again.and_then(|number| head.hand_on(number, who, self.hidden)) {

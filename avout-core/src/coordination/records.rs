@@ -5,17 +5,17 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use super::grant_queue::own_key;
-use super::hub::Hub;
 use super::raw::Unreadable;
 use super::ring::{Head, Out, Place, Ruins, Tail, begin};
 use super::rules::Claimant;
+use super::session_manager::SessionManager;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handles::{Item, SystemRef, Tx, Value};
 use crate::protocol::{Key, SessionId};
 
 /// The records of a queue, whatever the type of its values. Each step on them is a part of a transaction.
 pub(super) struct Records {
-    pub(super) hub: Arc<Hub>,
+    pub(super) manager: Arc<SessionManager>,
     pub(super) key: Key,
     pub(super) capacity: u64,
     pub(super) head: SystemRef<Head>,
@@ -25,15 +25,15 @@ pub(super) struct Records {
 
 impl Records {
     /// It makes no request.
-    pub(super) fn new(hub: Arc<Hub>, key: Key, capacity: u64) -> Result<Self> {
+    pub(super) fn new(manager: Arc<SessionManager>, key: Key, capacity: u64) -> Result<Self> {
         if capacity == 0 {
             return Err(no_room(&key));
         }
         own_key("queues", "18446744073709551615", &key)?;
-        let head = SystemRef::new(&hub.engine, own_key("queues", "head", &key)?, "head");
-        let tail = SystemRef::new(&hub.engine, own_key("queues", "tail", &key)?, "tail");
-        let ruins = SystemRef::new(&hub.engine, own_key("queues", "ruins", &key)?, "ruins");
-        Ok(Self { hub, key, capacity, head, tail, ruins })
+        let head = SystemRef::new(&manager.engine, own_key("queues", "head", &key)?, "head");
+        let tail = SystemRef::new(&manager.engine, own_key("queues", "tail", &key)?, "tail");
+        let ruins = SystemRef::new(&manager.engine, own_key("queues", "ruins", &key)?, "ruins");
+        Ok(Self { manager, key, capacity, head, tail, ruins })
     }
 
     /// The record of the value at a place.
@@ -42,7 +42,7 @@ impl Records {
             None => place.index.to_string(),
             Some(name) => format!("{name:x}.{}", place.index),
         };
-        Ok(SystemRef::item(&self.hub.engine, own_key("queues", &part, &self.key)?))
+        Ok(SystemRef::item(&self.manager.engine, own_key("queues", &part, &self.key)?))
     }
 
     /// The head, whatever the capacity; `None`: the queue was not made.
@@ -124,8 +124,8 @@ impl Records {
         }
         let records = Arc::clone(self);
         tx.on_commit(move |_| {
-            let hub = Arc::clone(&records.hub);
-            hub.background(async move {
+            let manager = Arc::clone(&records.manager);
+            manager.background(async move {
                 if let Err(error) = records.clear_all().await {
                     tracing::debug!(key = %records.key, %error, "values of a queue that was destroyed are left");
                 }
@@ -199,13 +199,13 @@ impl Records {
 
     /// Those whose values were out for too long, or who died; and when to look for more of them.
     pub(super) async fn overdue(&self) -> Result<(Vec<Claimant>, Option<Instant>)> {
-        let head = self.hub.transact(async |tx| self.found(&tx).await).await?.unwrap_or_default();
+        let head = self.manager.transact(async |tx| self.found(&tx).await).await?.unwrap_or_default();
         let mut sessions: Vec<SessionId> = head.out.iter().map(|out| out.who.session()).collect();
         sessions.sort_unstable();
         sessions.dedup();
-        let (dead, tick) = self.hub.look_at(&sessions).await?;
+        let (dead, tick) = self.manager.look_at(&sessions).await?;
         let dead: Vec<SessionId> = dead.into_iter().map(|dead| dead.session).collect();
-        let (overdue, next) = self.hub.sights.look(&self.key, &head.out, &dead);
+        let (overdue, next) = self.manager.sights.look(&self.key, &head.out, &dead);
         let tick = (!head.out.is_empty()).then(|| Instant::now() + tick);
         Ok((overdue, next.into_iter().chain(tick).min()))
     }
@@ -240,7 +240,7 @@ impl Records {
 
     /// Removes what was left when the queue was destroyed, but for the number from which values go on to be counted.
     pub(super) async fn clear_all(&self) -> Result<()> {
-        while self.hub.transact_silently(async |tx| self.clear(&tx).await).await? {}
+        while self.manager.transact_silently(async |tx| self.clear(&tx).await).await? {}
         Ok(())
     }
 
@@ -252,7 +252,7 @@ impl Records {
             return Ok(false);
         };
         // Besides them the commit has the ruins, the slot and the floor.
-        let most = AT_ONCE.min(self.hub.engine.capabilities.max_keys.saturating_sub(4)).max(1);
+        let most = AT_ONCE.min(self.manager.engine.capabilities.max_keys.saturating_sub(4)).max(1);
         let items = ruins.take(most).into_iter().map(|place| self.item(place)).collect::<Result<Vec<_>>>()?;
         tx.0.see(&items.iter().map(SystemRef::key).collect::<Vec<_>>()).await?;
         for item in &items {
@@ -265,7 +265,7 @@ impl Records {
 
     /// Lets others have a value at once.
     pub(super) async fn expose(&self, who: Claimant) -> Result<()> {
-        self.hub
+        self.manager
             .transact(async |tx| {
                 let Some(mut head) = self.found(&tx).await? else {
                     return Ok(());

@@ -30,9 +30,9 @@ impl Once {
     /// # Cancel safety
     /// As [`Stm::dosync`](crate::Stm::dosync), and see above.
     pub async fn set_keep(&self, keep: u64) -> Result<Self> {
-        self.hub.engine.begin("set_keep")?;
+        self.manager.engine.begin("set_keep")?;
         some(keep).map_err(|error| error.at(&self.key).during("set_keep"))?;
-        let change = self.hub.transact_soon(async |tx| {
+        let change = self.manager.transact_soon(async |tx| {
             let settings = self.stored(&tx).await?.unwrap_or(Settings::Keep(self.keep));
             settings.refuse_ending().map_err(|error| error.at(&self.key))?;
             self.settings.put(&tx, settings.changed(keep)).await
@@ -55,8 +55,8 @@ impl Once {
     /// # Cancel safety
     /// Dropped, it is left half-way: call it again.
     pub async fn destroy(&self) -> Result<()> {
-        self.hub.engine.begin("destroy")?;
-        let begin = self.hub.transact_soon(async |tx| {
+        self.manager.engine.begin("destroy")?;
+        let begin = self.manager.transact_soon(async |tx| {
             let Some(settings) = self.stored(&tx).await? else {
                 return Ok(None);
             };
@@ -70,7 +70,7 @@ impl Once {
         };
         let step = self.step();
         for first in (0..most).step_by(usize::try_from(step).unwrap_or(1)) {
-            let remove = self.hub.transact_silently(async |tx| {
+            let remove = self.manager.transact_silently(async |tx| {
                 let of_this = self.stored(&tx).await?.is_some_and(|settings| settings.is_ending());
                 for number in (first..most.min(first + step)).filter(|_| of_this) {
                     self.bucket(number)?.remove(&tx).await?;
@@ -79,7 +79,7 @@ impl Once {
             });
             remove.await.map_err(|error| error.during("destroy"))?;
         }
-        let end = self.hub.transact_silently(async |tx| match self.settings.get(&tx).await? {
+        let end = self.manager.transact_silently(async |tx| match self.settings.get(&tx).await? {
             Some(settings) if settings.is_ending() => self.settings.remove(&tx).await,
             _ => Ok(()),
         });
@@ -88,13 +88,13 @@ impl Once {
 
     /// Moves all ids to where they are looked for first.
     async fn move_all(&self) -> Result<()> {
-        let settings = self.hub.transact_silently(async |tx| self.stored(&tx).await).await?;
+        let settings = self.manager.transact_silently(async |tx| self.stored(&tx).await).await?;
         let Some(most) = settings.as_ref().and_then(|settings| settings.past().iter().max().copied()) else {
             return Ok(());
         };
         let step = self.step();
         for first in (0..most).step_by(usize::try_from(step).unwrap_or(1)) {
-            let misplaced = self.hub.transact_silently(async |tx| {
+            let misplaced = self.manager.transact_silently(async |tx| {
                 let mut misplaced = Vec::new();
                 for number in first..most.min(first + step) {
                     let bucket = self.bucket(number)?.get(&tx).await?.unwrap_or_default();
@@ -105,10 +105,10 @@ impl Once {
                 Ok(misplaced)
             });
             for number in misplaced.await? {
-                while self.hub.transact_silently(async |tx| self.move_some(&tx, number).await).await? {}
+                while self.manager.transact_silently(async |tx| self.move_some(&tx, number).await).await? {}
             }
         }
-        let end = self.hub.transact_silently(async |tx| match self.stored(&tx).await? {
+        let end = self.manager.transact_silently(async |tx| match self.stored(&tx).await? {
             // Another change has its own way to go.
             now if now == settings => self.settings.put(&tx, Settings::Keep(self.keep)).await,
             _ => Ok(()),
@@ -154,7 +154,7 @@ impl Once {
 
     /// How many buckets one transaction can take.
     fn step(&self) -> u64 {
-        AT_ONCE.min(self.hub.engine.capabilities.max_keys.saturating_sub(4) as u64).max(1)
+        AT_ONCE.min(self.manager.engine.capabilities.max_keys.saturating_sub(4) as u64).max(1)
     }
 }
 

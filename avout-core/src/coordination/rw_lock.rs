@@ -3,8 +3,8 @@ use std::time::Duration;
 use super::claim::{Hold, Patience};
 use super::grant_queue::{GrantQueue, Request, Status};
 use super::guard::guard;
-use super::hub::Hub;
 use super::lock::timed_out;
+use super::session_manager::SessionManager;
 #[cfg(doc)]
 use crate::error::ErrorKind;
 use crate::error::Result;
@@ -62,7 +62,7 @@ impl Stm {
     /// [`InvalidInput`](ErrorKind::InvalidInput): no key, or one of more than 480 bytes.
     #[doc(alias = "init-rw-lock")]
     pub fn rw_lock(&self, key: impl AsRef<str>) -> Result<RwLock> {
-        Ok(RwLock(GrantQueue::new(Hub::of(self), "rw_locks", key, ALL)?))
+        Ok(RwLock(GrantQueue::new(SessionManager::of(self), "rw_locks", key, ALL)?))
     }
 }
 
@@ -130,7 +130,7 @@ impl RwLock {
     /// # Errors
     /// [`Contended`](ErrorKind::Contended): somebody holds it or waits for it.
     pub async fn destroy(&self) -> Result<()> {
-        self.0.hub.engine.begin("destroy")?;
+        self.0.manager.engine.begin("destroy")?;
         self.0.destroy().await
     }
 

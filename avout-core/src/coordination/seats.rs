@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::hub::Hub;
 use super::session::{Dead, seat};
+use super::session_manager::SessionManager;
 use crate::error::Result;
 use crate::handles::SystemRef;
 use crate::protocol::{Heartbeat, Key, SessionId, SessionKey};
@@ -11,7 +11,7 @@ use crate::protocol::{Heartbeat, Key, SessionId, SessionKey};
 /// So many are removed in one commit at most.
 const AT_ONCE: usize = 64;
 
-impl Hub {
+impl SessionManager {
     /// Removes the seats of a session that has ended, as far as numbers below `below` go. It is tried once: what is left, or is written
     /// by somebody who has not heard of the end yet, is left to the sweep.
     pub(super) async fn clear_seats(&self, session: SessionId, below: u32) -> Result<()> {
@@ -23,12 +23,12 @@ impl Hub {
         if dead.is_empty() {
             return;
         }
-        let hub = Arc::clone(self);
+        let manager = Arc::clone(self);
         self.background(async move {
             for dead in dead {
-                let cleared = match hub.engine.coordinator.sessions() {
-                    Some(_) => hub.clear_all_seats(dead.session).await,
-                    None => hub.clear_seats(dead.session, dead.seats).await,
+                let cleared = match manager.engine.coordinator.sessions() {
+                    Some(_) => manager.clear_all_seats(dead.session).await,
+                    None => manager.clear_seats(dead.session, dead.seats).await,
                 };
                 if let Err(error) = cleared {
                     tracing::debug!(session = %dead.session, %error, "the seats of a session are left to the sweep");

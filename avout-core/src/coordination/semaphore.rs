@@ -3,8 +3,8 @@ use std::time::Duration;
 use super::claim::{Hold, Patience};
 use super::grant_queue::{GrantQueue, Request, Status};
 use super::guard::guard;
-use super::hub::Hub;
 use super::lock::timed_out;
+use super::session_manager::SessionManager;
 use crate::backend::time::timeout_at;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handles::Stm;
@@ -46,7 +46,7 @@ impl Stm {
     /// [`Mismatch`](ErrorKind::Mismatch) if it has another number, whatever is asked. [`Semaphore::set_permits`] changes it.
     pub fn semaphore(&self, key: impl AsRef<str>, permits: u32) -> Result<Semaphore> {
         some(permits)?;
-        Ok(Semaphore(GrantQueue::new(Hub::of(self), "semaphores", key, permits)?))
+        Ok(Semaphore(GrantQueue::new(SessionManager::of(self), "semaphores", key, permits)?))
     }
 }
 
@@ -141,7 +141,7 @@ impl Semaphore {
     /// # Cancel safety
     /// As [`Stm::dosync`](crate::Stm::dosync).
     pub async fn set_permits(&self, permits: u32) -> Result<Self> {
-        self.0.hub.engine.begin("set_permits")?;
+        self.0.manager.engine.begin("set_permits")?;
         some(permits).map_err(|error| error.at(&self.0.key).during("set_permits"))?;
         self.0.set_limit(permits).await.map(Self).map_err(|error| error.during("set_permits"))
     }
@@ -151,7 +151,7 @@ impl Semaphore {
     /// # Errors
     /// [`Contended`](ErrorKind::Contended): somebody has permits or waits for them. [`Mismatch`](ErrorKind::Mismatch): another number.
     pub async fn destroy(&self) -> Result<()> {
-        self.0.hub.engine.begin("destroy")?;
+        self.0.manager.engine.begin("destroy")?;
         self.0.destroy().await
     }
 
@@ -159,7 +159,7 @@ impl Semaphore {
         let queue = &self.0;
         if permits > queue.limit {
             // Whether there are as many as this handle says comes first.
-            self.0.hub.engine.begin("acquire")?;
+            self.0.manager.engine.begin("acquire")?;
             let check = async { queue.check().await.map_err(|error| error.during("acquire")) };
             match patience {
                 Patience::Until(deadline) => match timeout_at(deadline, check).await {

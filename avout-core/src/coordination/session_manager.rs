@@ -16,7 +16,7 @@ use crate::handles::{Companion, Stm, Tx};
 use crate::protocol::SessionId;
 
 /// What a client has for all its locks and the like: its session, and what goes on in the background.
-pub(super) struct Hub {
+pub(super) struct SessionManager {
     pub(super) engine: Arc<Engine>,
     state: Mutex<State>,
     observer: Observer,
@@ -48,18 +48,18 @@ impl State {
 
 /// The right of something to have the session kept alive, with a number and a seat of its own.
 pub(super) struct Claim {
-    pub(super) hub: Arc<Hub>,
+    pub(super) manager: Arc<SessionManager>,
     pub(super) ticket: u64,
     pub(super) seat: u32,
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        let mut state = self.hub.state();
+        let mut state = self.manager.state();
         state.claims -= 1;
         state.free_seats.push(self.seat);
         drop(state);
-        self.hub.busy.send_modify(|busy| *busy -= 1);
+        self.manager.busy.send_modify(|busy| *busy -= 1);
     }
 }
 
@@ -77,7 +77,7 @@ const AFTER_ERROR: Duration = Duration::from_millis(20);
 /// How long an outage may last after which others are still told of a session that ended in it.
 const RETIRE_FOR: Duration = Duration::from_secs(60);
 
-impl Hub {
+impl SessionManager {
     /// The client's own.
     pub(super) fn of(stm: &Stm) -> Arc<Self> {
         let companion = stm.companion.get_or_init(|| {
@@ -107,7 +107,7 @@ impl Hub {
             state.seats += 1;
             state.seats - 1
         });
-        Claim { hub: Arc::clone(self), ticket: self.tickets.fetch_add(1, Ordering::Relaxed), seat }
+        Claim { manager: Arc::clone(self), ticket: self.tickets.fetch_add(1, Ordering::Relaxed), seat }
     }
 
     /// Runs a transaction for as long as it takes.
@@ -269,8 +269,8 @@ impl Hub {
             if session.is_beating() {
                 tracing::warn!(session = %session.id, "the session ended: what it held is lost");
             }
-            let (hub, session) = (Arc::clone(self), Arc::clone(session));
-            self.background(async move { hub.retire_after_outage(&session).await });
+            let (manager, session) = (Arc::clone(self), Arc::clone(session));
+            self.background(async move { manager.retire_after_outage(&session).await });
         }
     }
 
@@ -364,7 +364,7 @@ impl Hub {
         self: &Arc<Self>,
         work: impl Future<Output = ()> + Send + 'static,
     ) -> task::JoinHandle<()> {
-        struct Busy(Arc<Hub>);
+        struct Busy(Arc<SessionManager>);
         impl Drop for Busy {
             fn drop(&mut self) {
                 self.0.busy.send_modify(|busy| *busy -= 1);
@@ -407,7 +407,7 @@ impl Hub {
     }
 }
 
-impl Companion for Hub {
+impl Companion for SessionManager {
     fn close(&self) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(async move {
             self.holdings.give_back();
@@ -431,18 +431,18 @@ impl Companion for Hub {
 }
 
 /// Keeps a session alive while anything is claimed in it, and notices when it is not. `due`: when the first sign of life is to be sent.
-async fn beat(hub: Arc<Hub>, session: Arc<Session>, mut due: Instant) {
-    let lose = || hub.lose(&session);
+async fn beat(manager: Arc<SessionManager>, session: Arc<Session>, mut due: Instant) {
+    let lose = || manager.lose(&session);
     loop {
         tokio::select! {
             biased;
             () = session.lost() => return,
-            () = session.forgotten(&hub.engine) => return lose(),
+            () = session.forgotten(&manager.engine) => return lose(),
             () = sleep_until(due.min(session.expires())) => {}
         }
         {
             // Claims are made under the same lock, and whoever makes one enters the session again if it is idle.
-            let state = hub.state();
+            let state = manager.state();
             if state.claims == 0 {
                 session.set_idle();
                 return;
@@ -452,7 +452,7 @@ async fn beat(hub: Arc<Hub>, session: Arc<Session>, mut due: Instant) {
         if sent >= session.expires() {
             return lose();
         }
-        match timeout_at(session.expires(), hub.engine.closing.last_work(hub.sign_of_life(&session))).await {
+        match timeout_at(session.expires(), manager.engine.closing.last_work(manager.sign_of_life(&session))).await {
             Ok(Ok(true)) if session.renewed(sent) => due = sent + session.ttl / 4,
             Ok(Ok(_)) | Err(_) => return lose(),
             Ok(Err(error)) if error.kind() == ErrorKind::Closed => return lose(),
