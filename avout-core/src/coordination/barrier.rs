@@ -321,7 +321,7 @@ impl Barrier {
     /// Takes those back that have died, as far as that is this one's business, and ends their sessions in the same commit: one that is only
     /// late finds out, and arrives again.
     /// Gives in what time to look again.
-    async fn look_after(&self, who: Claimant, round: u64) -> Result<Duration> {
+    async fn evict_dead_ahead(&self, who: Claimant, round: u64) -> Result<Duration> {
         let here = self.manager.transact(async |tx| self.arrived.get(&tx).await).await?;
         let Some(here) = here.filter(|here| here.round == round) else {
             return Ok(self.manager.tick());
@@ -465,7 +465,7 @@ async fn wait_for_others(
         }
         let now = Instant::now();
         if now >= next_look {
-            next_look = now + barrier.look_after(who, round).await?;
+            next_look = now + barrier.evict_dead_ahead(who, round).await?;
         }
         tokio::select! {
             biased;

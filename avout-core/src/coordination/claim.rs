@@ -308,7 +308,7 @@ pub(super) async fn wait_for_grant<T>(
                 refuse_in_vain(queue, own.map_or(0, |own| own.take), &holders)?;
                 let now = Instant::now();
                 if now >= next_look {
-                    let (changed, tick) = queue.look_after(who, &holders, &line).await?;
+                    let (changed, tick) = queue.evict_dead_ahead(who, &holders, &line).await?;
                     next_look = now + tick;
                     if changed {
                         continue;

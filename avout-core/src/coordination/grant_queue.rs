@@ -260,7 +260,12 @@ impl GrantQueue {
 
     /// Looks after those who are in the way of a request: removes those that are dead, as far as that is this one's business.
     /// The first: something has changed. The second: in what time to look again.
-    pub(super) async fn look_after(&self, who: Claimant, holders: &Holders, line: &Line) -> Result<(bool, Duration)> {
+    pub(super) async fn evict_dead_ahead(
+        &self,
+        who: Claimant,
+        holders: &Holders,
+        line: &Line,
+    ) -> Result<(bool, Duration)> {
         let (dead, tick) = self.manager.look_at(&observed(holders, line, who)).await?;
         let sessions: Vec<SessionId> = dead.iter().map(|dead| dead.session).collect();
         let mine = responsible(holders, line, who, &sessions);
