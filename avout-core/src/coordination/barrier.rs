@@ -302,7 +302,7 @@ impl Barrier {
     }
 
     /// Takes a party back that has arrived. `false`: the round is complete with it.
-    async fn take_back(&self, round: u64, who: Claimant) -> Result<bool> {
+    async fn withdraw(&self, round: u64, who: Claimant) -> Result<bool> {
         let place = self.manager.transact(async |tx| {
             let (place, here) = self.find(&tx, round, who).await?;
             let Some(mut here) = here else {
@@ -423,20 +423,20 @@ async fn wait(barrier: &Barrier, claim: &Claim, stop: &mut Stop<Option<Passed>>)
             Ok(Some(false)) => {
                 // The session ended: whether it counted is known when it is taken back.
                 manager.lose(&session);
-                if !barrier.take_back(round, who).await? {
+                if !barrier.withdraw(round, who).await? {
                     return Ok(Some(Passed { is_last, round }));
                 }
                 before = Some(who);
             }
             Ok(None) => {
-                let back = manager.engine.closing.last_work(barrier.take_back(round, who)).await;
-                if back.is_err() {
+                let withdrawn = manager.engine.closing.last_work(barrier.withdraw(round, who)).await;
+                if withdrawn.is_err() {
                     manager.lose(&session);
                 }
-                return Ok((!back?).then_some(Passed { is_last, round }));
+                return Ok((!withdrawn?).then_some(Passed { is_last, round }));
             }
             Err(error) => {
-                if manager.engine.closing.last_work(barrier.take_back(round, who)).await.is_err() {
+                if manager.engine.closing.last_work(barrier.withdraw(round, who)).await.is_err() {
                     manager.lose(&session);
                 }
                 return Err(error);

@@ -178,7 +178,7 @@ async fn obtain(
     let (mut before, mut first) = (None, Some(first));
     loop {
         let Some(session) = stop.unless(manager.session()).await else {
-            return withdraw(queue, before).await;
+            return withdraw_earlier(queue, before).await;
         };
         let session = session?;
         let who = Claimant::new(session.id, claim.ticket);
@@ -195,7 +195,7 @@ async fn obtain(
         drop(first.take());
         let joined = match joined {
             Ok(Some(joined)) => joined,
-            Ok(None) => return withdraw(queue, before).await,
+            Ok(None) => return withdraw_earlier(queue, before).await,
             Err(error) => {
                 if error.kind() == ErrorKind::OutcomeUnknown {
                     // It may have a place that nobody knows of: the session ends, and with it all its places.
@@ -235,8 +235,8 @@ async fn obtain(
                         before = Some(who);
                     }
                     // Where that fails the session ends, and with it the request.
-                    Ok(Waited::Stopped) => return give_back(queue, &session, who).await.map(|_| None),
-                    Err(error) => return give_back(queue, &session, who).await.and(Err(error)),
+                    Ok(Waited::Stopped) => return withdraw(queue, &session, who).await.map(|_| None),
+                    Err(error) => return withdraw(queue, &session, who).await.and(Err(error)),
                 }
             }
         }
@@ -264,15 +264,15 @@ async fn confirm(
             queue.manager.lose(session);
             Ok(Confirmed::No)
         }
-        Some(Err(error)) => give_back(queue, session, who).await.and(Err(error)),
-        None => give_back(queue, session, who).await.map(|_| Confirmed::Stopped),
+        Some(Err(error)) => withdraw(queue, session, who).await.and(Err(error)),
+        None => withdraw(queue, session, who).await.map(|_| Confirmed::Stopped),
     }
 }
 
 /// Nobody wants it any more before it was entered: nothing is left of it but an earlier entry in a session that has ended.
-async fn withdraw(queue: &GrantQueue, before: Option<Claimant>) -> Result<Option<Obtained>> {
+async fn withdraw_earlier(queue: &GrantQueue, before: Option<Claimant>) -> Result<Option<Obtained>> {
     if let Some(before) = before {
-        queue.leave(before).await?;
+        queue.withdraw(before).await?;
     }
     Ok(None)
 }
@@ -327,14 +327,14 @@ pub(super) async fn wait_for_grant<T>(
 }
 
 /// Takes a request back. If that fails for good the session ends, and the request with it. `false`: it was gone.
-async fn give_back(queue: &GrantQueue, session: &Arc<Session>, who: Claimant) -> Result<bool> {
+async fn withdraw(queue: &GrantQueue, session: &Arc<Session>, who: Claimant) -> Result<bool> {
     // Also if it is given back since the client is closed.
-    let left = queue.manager.engine.closing.last_work(queue.leave(who)).await;
-    if let Err(error) = &left {
+    let withdrawn = queue.manager.engine.closing.last_work(queue.withdraw(who)).await;
+    if let Err(error) = &withdrawn {
         tracing::warn!(key = %queue.key, %error, "could not be given back: the session ends");
         queue.manager.lose(session);
     }
-    left
+    withdrawn
 }
 
 impl Hold {
@@ -435,7 +435,7 @@ impl Inner {
         let (told, task) = oneshot::channel();
         manager.background(async move {
             // Nobody listens if the guard was dropped. A claim that could not be given back ends with its session.
-            let _ = told.send(give_back(&queue, &session, who).await);
+            let _ = told.send(withdraw(&queue, &session, who).await);
             drop(claim);
         });
         Some(task)

@@ -311,9 +311,9 @@ impl Condition {
     }
 
     /// Ends the wait wherever it stands, and hands on what it was notified of. `token`: that of its guard from before the wait.
-    async fn leave(&self, who: Claimant, token: u64) -> Result<()> {
+    async fn withdraw(&self, who: Claimant, token: u64) -> Result<()> {
         let manager = &self.queue.manager;
-        let leave = manager.transact(async |tx| {
+        let withdraw = manager.transact(async |tx| {
             let mut open = self.queue.open(&tx, &[self.parked.key()]).await?;
             let mut parked = self.parked.get(&tx).await?.unwrap_or_default();
             let in_line = open.line.waiting.iter().find(|waiting| waiting.who == who).map(|waiting| &waiting.label);
@@ -332,7 +332,7 @@ impl Condition {
             open.close(granted).await
         });
         // Also if it ends since the client is closed.
-        manager.engine.closing.last_work(leave).await
+        manager.engine.closing.last_work(withdraw).await
     }
 }
 
@@ -364,7 +364,7 @@ async fn drive(
         }
         ended => {
             // Wherever it stands now, it is to stand nowhere.
-            if condition.leave(who, before).await.is_err() {
+            if condition.withdraw(who, before).await.is_err() {
                 queue.manager.lose(&session);
             }
             Err(ended.err().unwrap_or_else(|| lost(&key)))
@@ -373,7 +373,7 @@ async fn drive(
     if let Err(Ok((hold, timed_out))) = stop.reply.send(answer) {
         // Nobody is there to go on: whatever it was notified of is for another.
         if !timed_out && let Some((queue, claim, session, who)) = hold.dissolve() {
-            if condition.leave(who, before).await.is_err() {
+            if condition.withdraw(who, before).await.is_err() {
                 queue.manager.lose(&session);
             }
             drop(claim);

@@ -197,7 +197,7 @@ impl GrantQueue {
     }
 
     /// Takes a request back, whether it was granted or waits, and lets those behind it move up. `false`: it was not there.
-    pub(super) async fn leave(&self, who: Claimant) -> Result<bool> {
+    pub(super) async fn withdraw(&self, who: Claimant) -> Result<bool> {
         let left = self
             .manager
             .transact(async |tx| {
