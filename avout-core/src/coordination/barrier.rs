@@ -21,8 +21,9 @@ use crate::protocol::{Heartbeat, Key, SessionId};
 /// A place where a number of parties wait for each other, again and again, over all processes; made by
 /// [`Stm::barrier`](crate::Stm::barrier).
 ///
-/// When the last one arrives all go on, and the next round begins. A party that goes away or dies before that has not arrived: others
-/// wait for one in its place. One that was only taken for dead, as its process was paused, arrives anew when it goes on.
+/// When the last party arrives all go on, and the next round begins. A party that goes away or dies before that has
+/// not arrived: the others wait for another in its place. A party that was only paused for too long arrives anew
+/// when it goes on.
 ///
 /// # Examples
 /// ```
@@ -48,7 +49,8 @@ pub struct Barrier {
     key: Key,
     parties: u32,
     arrived: SystemRef<Arrived>,
-    /// The number of the last round that is complete: those who wait watch it, and are not woken by each arrival.
+    /// The number of the last complete round. Waiting parties watch this record, so that not every arrival wakes
+    /// them.
     passed: SystemRef<u64>,
 }
 
@@ -56,7 +58,7 @@ pub struct Barrier {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Passed {
-    /// Of each round's parties one is told that it was the last to arrive.
+    /// One party of each round is told that it was the last to arrive.
     pub is_last: bool,
     /// The number of the round, from 1.
     pub round: u64,
@@ -70,15 +72,16 @@ fn forgotten() -> Error {
     Error::new(ErrorKind::OutcomeUnknown, message)
 }
 
-/// What waits looks again no sooner than this, but for a hint.
+/// A waiter looks again no sooner than this, unless it gets a hint.
 const TURN: Duration = Duration::from_millis(5);
 
 impl Stm {
-    /// The barrier of this name. It makes no request. All who use it must name the same number of parties.
+    /// The barrier with this name. It makes no request. All its users must name the same number of parties.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput): no key, or one of more than 480 bytes; no parties. When it is used:
-    /// [`Mismatch`](ErrorKind::Mismatch) if it is for another number, whatever is asked. [`Barrier::set_parties`] changes it.
+    /// [`InvalidInput`](ErrorKind::InvalidInput): not a valid key, one of more than 480 bytes, or no parties.
+    /// [`Mismatch`](ErrorKind::Mismatch), from every operation: it is for another number of parties;
+    /// [`Barrier::set_parties`] changes it.
     pub fn barrier(&self, key: impl AsRef<str>, parties: u32) -> Result<Barrier> {
         let manager = SessionManager::of(self);
         let key = Key::new(key)?;
@@ -95,15 +98,15 @@ impl Barrier {
         &self.key
     }
 
-    /// Arrives, and waits for the others, for as long as it takes.
+    /// Arrives, and waits for the other parties, for as long as it takes.
     ///
     /// # Errors
-    /// [`Mismatch`](ErrorKind::Mismatch), [`Nested`](ErrorKind::Nested), and what the store refuses for good.
-    /// [`OutcomeUnknown`](ErrorKind::OutcomeUnknown): this process was paused for so long that nobody knows any more whether the round was
-    /// complete with it.
+    /// [`Mismatch`](ErrorKind::Mismatch), [`Nested`](ErrorKind::Nested), and errors of the store that do not pass.
+    /// [`OutcomeUnknown`](ErrorKind::OutcomeUnknown): this process was paused for so long that it is no longer
+    /// known whether the round was complete with it.
     ///
     /// # Cancel safety
-    /// Dropped, it has not arrived, unless all others had.
+    /// If the future is dropped this party has not arrived, unless all others had.
     pub async fn wait(&self) -> Result<Passed> {
         match self.wait_until(None).await? {
             Some(passed) => Ok(passed),
@@ -111,11 +114,12 @@ impl Barrier {
         }
     }
 
-    /// The same, but no longer than this.
+    /// The same with a time limit.
     ///
     /// # Errors
-    /// [`Timeout`](ErrorKind::Timeout): not all have come in time, and this one has not arrived either. If the store cannot be reached then,
-    /// it may yet count as having arrived until it can. Otherwise as [`wait`](Self::wait).
+    /// [`Timeout`](ErrorKind::Timeout): not all parties came in time, and this one no longer counts as arrived. If
+    /// the store cannot be reached, it may count as arrived until the store is back. Otherwise as
+    /// [`wait`](Self::wait).
     ///
     /// # Cancel safety
     /// As [`wait`](Self::wait).
@@ -147,13 +151,13 @@ impl Barrier {
         answer.and_then(|answer| answer.map_err(closed)?).map_err(|error| error.at(&self.key).during("wait"))
     }
 
-    /// Changes the number of parties, while others use it, and gives the handle to go on with: this one and all others of the old number are
-    /// refused from now on. Who waits goes on to wait; if there are as many as the new number already, their round is complete, and
-    /// nobody of it is told that it was the last.
+    /// Changes the number of parties, while others use the barrier, and returns a handle with the new number. From
+    /// now on handles with the old number are refused. Waiting parties go on waiting. If the new number of them has
+    /// arrived already their round is complete, and none of them is told that it was the last.
     ///
     /// # Errors
-    /// [`Mismatch`](ErrorKind::Mismatch): it is for another number of parties than this handle. [`InvalidInput`](ErrorKind::InvalidInput):
-    /// none. Those of [`Stm::dosync`](crate::Stm::dosync).
+    /// [`Mismatch`](ErrorKind::Mismatch): the barrier is for another number of parties than this handle.
+    /// [`InvalidInput`](ErrorKind::InvalidInput): no parties. Those of [`Stm::dosync`](crate::Stm::dosync).
     ///
     /// # Cancel safety
     /// As [`Stm::dosync`](crate::Stm::dosync).
@@ -174,12 +178,12 @@ impl Barrier {
         Ok(Self { parties, ..self.clone() })
     }
 
-    /// Removes the barrier, which nobody may wait at. It can then be made for another number of parties. What stays is the number of its
-    /// last round, from which rounds go on to be counted.
+    /// Removes the barrier. It can then be made for another number of parties. The number of its last round stays,
+    /// and later rounds are counted from there.
     ///
     /// # Errors
-    /// [`Contended`](ErrorKind::Contended): somebody waits. [`Mismatch`](ErrorKind::Mismatch): it is for another number of parties than this
-    /// handle. Those of [`Stm::dosync`](crate::Stm::dosync).
+    /// [`Contended`](ErrorKind::Contended): a party waits. [`Mismatch`](ErrorKind::Mismatch): the barrier is for
+    /// another number of parties than this handle. Those of [`Stm::dosync`](crate::Stm::dosync).
     ///
     /// # Cancel safety
     /// As [`Stm::dosync`](crate::Stm::dosync).
@@ -189,13 +193,13 @@ impl Barrier {
             if !self.here(&tx).await?.line.waiting.is_empty() {
                 return Err(Error::new(ErrorKind::Contended, "it is waited at: destroy it when nobody uses it"));
             }
-            // Of the last round some may not have seen yet that it is complete.
+            // Some parties of the last round may not have seen yet that it is complete.
             self.arrived.remove(&tx).await
         });
         destroy.await.map_err(|error| error.at(&self.key).during("destroy"))
     }
 
-    /// Who has arrived. Refused if it is for another number than this handle.
+    /// The parties that have arrived. Refused if the barrier is for another number than this handle.
     async fn here(&self, tx: &Tx) -> Result<Arrived> {
         let here = self.here_any(tx).await?;
         if here.parties == self.parties {
@@ -205,7 +209,7 @@ impl Barrier {
         Err(Error::new(ErrorKind::Mismatch, message))
     }
 
-    /// The same for one that had arrived already: the number may have been changed since.
+    /// The same for a party that had arrived already: the number may have been changed since.
     async fn here_any(&self, tx: &Tx) -> Result<Arrived> {
         if let Some(here) = self.arrived.get(tx).await? {
             return Ok(here);
@@ -227,7 +231,8 @@ impl Barrier {
         }
     }
 
-    /// Arrives. The round, and whether that completed it; `None`: the session has ended. `None` around that: nobody wants it any more.
+    /// Arrives. Gives the round, and whether that completed it. Inner `None`: the session has ended. Outer `None`:
+    /// the caller gave up.
     async fn arrive(
         &self,
         session: &Session,
@@ -266,7 +271,7 @@ impl Barrier {
             .await
     }
 
-    /// Where a party stands that has arrived, and who is here.
+    /// The state of a party that had arrived, and the record of the parties.
     async fn find(&self, tx: &Tx, round: u64, who: Claimant) -> Result<(Place, Option<Arrived>)> {
         let session = record(&self.manager.engine, who.session());
         tx.0.see(&[self.arrived.key(), self.passed.key(), session.key()]).await?;
@@ -275,7 +280,7 @@ impl Barrier {
         Ok((Place::of(here.as_ref(), passed, round, who, lives), here))
     }
 
-    /// The same where sessions have no records: one that lives was not taken for dead.
+    /// The same where sessions have no records: a party whose session is alive was not taken for dead.
     async fn settled(&self, place: Place, who: Claimant) -> Result<Place> {
         let engine = &self.manager.engine;
         match (place, engine.coordinator.sessions()) {
@@ -289,7 +294,7 @@ impl Barrier {
         }
     }
 
-    /// Where a party stands that has arrived. Until the round is complete this reads one small record.
+    /// The state of a party that had arrived. Until the round is complete this reads one small record.
     async fn place(&self, round: u64, who: Claimant) -> Result<Place> {
         let look = self.manager.transact(async |tx| {
             if self.passed.get(&tx).await?.is_none_or(|passed| passed < round) {
@@ -301,7 +306,7 @@ impl Barrier {
         self.settled(look.await?, who).await
     }
 
-    /// Takes a party back that has arrived. `false`: the round is complete with it.
+    /// Withdraws a party that had arrived. `false`: the round is complete with it.
     async fn withdraw(&self, round: u64, who: Claimant) -> Result<bool> {
         let place = self.manager.transact(async |tx| {
             let (place, here) = self.find(&tx, round, who).await?;
@@ -318,15 +323,14 @@ impl Barrier {
         Ok(self.settled(place.await?, who).await? != Place::Passed)
     }
 
-    /// Takes those back that have died, as far as that is this one's business, and ends their sessions in the same commit: one that is only
-    /// late finds out, and arrives again.
-    /// Gives in what time to look again.
+    /// Removes the dead parties that are this one's to remove, and ends their sessions in the same commit: a party
+    /// that was only late finds out, and arrives again. Gives in what time to look again.
     async fn evict_dead_ahead(&self, who: Claimant, round: u64) -> Result<Duration> {
         let here = self.manager.transact(async |tx| self.arrived.get(&tx).await).await?;
         let Some(here) = here.filter(|here| here.round == round) else {
             return Ok(self.manager.tick());
         };
-        // Those behind are looked after too: there may be nobody behind them.
+        // Parties behind this one count too: there may be nobody behind them to remove them.
         let mut line = here.line;
         let Some(at) = line.position(who) else {
             return Ok(self.manager.tick());
@@ -334,7 +338,7 @@ impl Barrier {
         line.waiting.rotate_left(at + 1);
         let nobody = Holders::none(0);
         let end = Claimant::new(who.session(), u64::MAX);
-        // It is the last now itself, and all others, round the circle, are ahead of it.
+        // With the line turned so, this party is the last, and all others are ahead of it.
         line.waiting.pop();
         let (dead, tick) = self.manager.look_at(&observed(&nobody, &line, end)).await?;
         let sessions: Vec<SessionId> = dead.iter().map(|dead| dead.session).collect();
@@ -346,7 +350,7 @@ impl Barrier {
         Ok(tick)
     }
 
-    /// Gives those that it has ended.
+    /// Gives the sessions that it has ended.
     async fn evict(&self, round: u64, dead: &[Dead]) -> Result<Vec<Dead>> {
         let records: Vec<Key> = dead.iter().map(|dead| Heartbeat::key(dead.session)).collect();
         self.manager
@@ -383,7 +387,7 @@ fn some(parties: u32) -> Result<()> {
     }
 }
 
-/// A wait from its beginning to its end.
+/// Drives a wait from its beginning to its end.
 async fn drive(barrier: Barrier, mut stop: Stop<Option<Passed>>) {
     let claim = barrier.manager.claim();
     let done = wait(&barrier, &claim, &mut stop).await;
@@ -394,7 +398,7 @@ async fn wait(barrier: &Barrier, claim: &Claim, stop: &mut Stop<Option<Passed>>)
     let manager = &barrier.manager;
     let mut before: Option<Claimant> = None;
     loop {
-        // Of an earlier place nothing is left: it was taken back.
+        // Nothing is left of an earlier place: it was withdrawn.
         let Some(session) = stop.unless(manager.session()).await else {
             return Ok(None);
         };
@@ -421,7 +425,7 @@ async fn wait(barrier: &Barrier, claim: &Claim, stop: &mut Stop<Option<Passed>>)
         match wait_for_others(barrier, &session, who, round, stop).await {
             Ok(Some(true)) => return Ok(Some(Passed { is_last, round })),
             Ok(Some(false)) => {
-                // The session ended: whether it counted is known when it is taken back.
+                // The session ended. Withdrawing tells whether the arrival counted.
                 manager.lose(&session);
                 if !barrier.withdraw(round, who).await? {
                     return Ok(Some(Passed { is_last, round }));
@@ -445,7 +449,7 @@ async fn wait(barrier: &Barrier, claim: &Claim, stop: &mut Stop<Option<Passed>>)
     }
 }
 
-/// Waits until the round is complete. `Some(false)`: the session ended. `None`: nobody waits any more.
+/// Waits until the round is complete. `Some(false)`: the session ended. `None`: the caller gave up.
 async fn wait_for_others(
     barrier: &Barrier,
     session: &Session,

@@ -6,7 +6,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// How many ids a bucket holds.
 pub(super) const IN_BUCKET: usize = 64;
-/// How many of them there are after `keep` others, on average.
+/// How many of `keep` ids fall into one bucket, on average.
 const ON_AVERAGE: u64 = 32;
 
 /// How many ids a [`Once`] remembers, and where they are.

@@ -18,13 +18,13 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::handles::SystemRef;
 use crate::protocol::{Key, SessionId};
 
-/// How long somebody who has given up is waited for.
+/// How long to wait for a request that was given up.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// What waits looks again no sooner than this, but for a hint.
+/// A waiter looks again no sooner than this, unless it gets a hint.
 const TURN: Duration = Duration::from_millis(5);
 
-/// How long to wait for something.
+/// How long a caller is willing to wait.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Patience {
     /// Not at all.
@@ -33,7 +33,7 @@ pub(super) enum Patience {
     Unlimited,
 }
 
-/// Something that a queue has granted. It is given back when this is dropped.
+/// A grant. Dropping it gives it back.
 pub(super) struct Hold {
     inner: Arc<Inner>,
     pub(super) token: u64,
@@ -48,10 +48,11 @@ struct Inner {
 }
 
 impl GrantQueue {
-    /// Asks for something and waits for it. `None`: it could not be had in time, and nothing is left of the request.
+    /// Makes a request and waits for its grant. `None`: it was not granted in time, and nothing is left of it.
     ///
     /// # Cancel safety
-    /// The request is a task of its own: whoever asked may go away at any time, and what was granted meanwhile is given back.
+    /// Safe: the request is a task of its own. If the future is dropped, the task withdraws the request or gives the
+    /// grant back.
     pub(super) async fn acquire(&self, request: Request, patience: Patience) -> Result<Option<Hold>> {
         self.manager.engine.begin("acquire")?;
         let wait = !matches!(patience, Patience::Now);
@@ -78,13 +79,14 @@ impl GrantQueue {
                 Err(_) => {
                     let end = Instant::now() + GRACE;
                     if wait {
-                        // It tries once, however short the time is: its end says that it has.
+                        // The request tries once, however short the time is. The end of this channel says that it has.
                         drop(timeout_at(end - GRACE / 2, tried).await);
                     }
                     drop(stop);
-                    // It may be granted at the last moment. If the store is out of reach it is taken back in the background.
+                    // It may be granted at the last moment. If the store is out of reach it is withdrawn in the
+                    // background.
                     match timeout_at(end, granted).await {
-                        // That it was given up says nothing of whether it is free.
+                        // A request that was given up does not say whether the lock is free.
                         Ok(Ok(Ok(Ok(None)))) | Err(_) if !wait => {
                             let message = "the store did not answer in time: whether it is free is not known";
                             return Err(Error::new(ErrorKind::Unavailable, message).at(&self.key));
@@ -99,7 +101,7 @@ impl GrantQueue {
         answer.and_then(|answer| answer.map_err(closed)?).map_err(|error| error.at(&self.key))
     }
 
-    /// Says in the log for what a request waits. One that stands by for another's term is what it should be after it was told of once.
+    /// Says in the log for what a request waits. Waiting for another's term is normal: it is a warning once.
     fn tell(&self, task: Option<task::Id>, waited: Duration, first: bool) {
         let key = &self.key;
         let (holder, own) = self.manager.holdings.describe(self.holders().key(), self.seen().as_ref(), task);
@@ -116,17 +118,17 @@ impl GrantQueue {
     }
 }
 
-/// What becomes of one who waits.
+/// How a wait ended.
 pub(super) enum Waited {
     Granted(u64),
     Ended,
     Stopped,
 }
 
-/// Whoever asked has gone away, or wants no longer.
+/// The caller's side of a task: where to reply, and whether the caller still waits.
 pub(super) struct Stop<T> {
     pub(super) reply: oneshot::Sender<Result<T>>,
-    /// Its sender is with whoever asked, and says so by its end.
+    /// The caller has the sender, and drops it to give up.
     pub(super) stopped: watch::Receiver<()>,
 }
 
@@ -135,7 +137,7 @@ impl<T> Stop<T> {
         gone(&mut self.stopped).await;
     }
 
-    /// Does something that may be dropped, unless nobody wants it any more.
+    /// Does work that may be dropped, until the caller gives up.
     pub(super) async fn unless<R>(&mut self, work: impl Future<Output = R>) -> Option<R> {
         tokio::select! {
             biased;
@@ -145,7 +147,7 @@ impl<T> Stop<T> {
     }
 }
 
-/// A request from its beginning to its end.
+/// Drives a request from its beginning to its end.
 async fn drive(
     queue: GrantQueue,
     request: Request,
@@ -160,7 +162,7 @@ async fn drive(
         Ok(None) => Ok(None),
         Err(error) => Err(error),
     };
-    // What nobody waits for any more is dropped, and so given back.
+    // If the caller has gone, the grant in this reply is dropped, and so given back.
     drop(stop.reply.send(answer));
 }
 
@@ -229,12 +231,12 @@ async fn obtain(
                             Confirmed::Stopped => return Ok(None),
                         }
                     }
-                    // A grant that comes after the session has ended is none.
+                    // A grant that comes after the session has ended does not count.
                     Ok(Waited::Granted(_) | Waited::Ended) => {
                         manager.lose(&session);
                         before = Some(who);
                     }
-                    // Where that fails the session ends, and with it the request.
+                    // If withdrawing fails the session ends, and with it the request.
                     Ok(Waited::Stopped) => return withdraw(queue, &session, who).await.map(|_| None),
                     Err(error) => return withdraw(queue, &session, who).await.and(Err(error)),
                 }
@@ -243,12 +245,12 @@ async fn obtain(
     }
 }
 
-/// Whether what was granted can be relied on.
+/// Whether a grant can be relied on.
 enum Confirmed {
     Yes,
     /// Its session has ended.
     No,
-    /// Nobody wants it any more, and it was given back.
+    /// The caller has given up, and the grant was given back.
     Stopped,
 }
 
@@ -269,7 +271,8 @@ async fn confirm(
     }
 }
 
-/// Nobody wants it any more before it was entered: nothing is left of it but an earlier entry in a session that has ended.
+/// The caller has given up before the request was entered: nothing is left but an earlier entry in a session that has
+/// ended.
 async fn withdraw_earlier(queue: &GrantQueue, before: Option<Claimant>) -> Result<Option<Obtained>> {
     if let Some(before) = before {
         queue.withdraw(before).await?;
@@ -277,14 +280,14 @@ async fn withdraw_earlier(queue: &GrantQueue, before: Option<Claimant>) -> Resul
     Ok(None)
 }
 
-/// Removes those in the way of one who does not wait, as far as they are dead. `true`: some were.
+/// Removes the dead among the sessions in the way of a request that does not wait. `true`: there were some.
 async fn clear(queue: &GrantQueue, in_the_way: &[SessionId]) -> Result<bool> {
     let dead = queue.manager.judge(in_the_way).await?;
     if dead.is_empty() { Ok(false) } else { queue.evict(&dead).await }
 }
 
-/// Waits for one's turn, and looks after those ahead from time to time. One who is parked elsewhere waits until it is put into
-/// the line.
+/// Waits for a grant, and removes dead sessions ahead from time to time. A request that is parked elsewhere waits until
+/// it is put into the line.
 pub(super) async fn wait_for_grant<T>(
     queue: &GrantQueue,
     session: &Session,
@@ -326,9 +329,9 @@ pub(super) async fn wait_for_grant<T>(
     }
 }
 
-/// Takes a request back. If that fails for good the session ends, and the request with it. `false`: it was gone.
+/// Ends a request. If that fails for good the session ends, and the request with it. `false`: it was gone.
 async fn withdraw(queue: &GrantQueue, session: &Arc<Session>, who: Claimant) -> Result<bool> {
-    // Also if it is given back since the client is closed.
+    // This goes on while the client is being closed.
     let withdrawn = queue.manager.engine.closing.last_work(queue.withdraw(who)).await;
     if let Err(error) = &withdrawn {
         tracing::warn!(key = %queue.key, %error, "could not be given back: the session ends");
@@ -363,7 +366,7 @@ impl Hold {
         self.queue().manager.engine.begin("release")?;
         let queue = &self.inner.queue;
         let Some(task) = self.inner.give_back() else {
-            // Only a close gives back what has a guard.
+            // Only a close gives back a grant that has a guard.
             return Err(closed().at(&queue.key).during("release"));
         };
         let closed = |_| Error::new(ErrorKind::Closed, "the runtime was shut down while it was released");
@@ -374,10 +377,10 @@ impl Hold {
         }
     }
 
-    /// Goes on to hold less, and lets in those whom that lets in.
+    /// Reduces how much is held, and lets in the waiters for which that makes room.
     ///
     /// # Cancel safety
-    /// It goes on when the future is dropped, and all is given back then.
+    /// If the future is dropped it goes on, and then all is given back.
     pub(super) async fn take_less(self, take: u32) -> Result<Self> {
         self.queue().manager.engine.begin("downgrade")?;
         let (told, done) = oneshot::channel();
@@ -401,8 +404,8 @@ impl Hold {
         Some((queue.clone(), claim, Arc::clone(session), *who))
     }
 
-    /// The opposite of [`dissolve`](Self::dissolve). It was asked for by this task. Refused if the client is closed: then it is
-    /// given back.
+    /// The opposite of [`dissolve`](Self::dissolve). `task`: the one that made the request. Refused if the client is
+    /// closed: then it is given back.
     pub(super) fn assemble(
         queue: GrantQueue,
         claim: Claim,
@@ -426,7 +429,7 @@ impl Inner {
         self.claim.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `None`: that was done before.
+    /// `None`: it was given back before.
     fn give_back(&self) -> Option<oneshot::Receiver<Result<bool>>> {
         let claim = self.claim().take()?;
         let manager = Arc::clone(&self.queue.manager);
@@ -444,7 +447,7 @@ impl Inner {
 
 impl GiveBack for Inner {
     fn give_back(&self) {
-        // The task goes on though nobody listens.
+        // The task goes on although nobody listens.
         drop(Inner::give_back(self));
     }
 

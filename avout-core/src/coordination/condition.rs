@@ -17,14 +17,15 @@ use crate::protocol::{Heartbeat, Key, SessionId};
 
 /// A place to wait, while a [`Lock`] is released, until another holder of the lock notifies; made by [`Lock::condition`].
 ///
-/// To wait releases the lock in the same commit in which it begins, so no notification is missed in between. A waiter that is notified
-/// goes to the end of the lock's line, and returns when it holds the lock again, with a new token. Those who wait are notified in the order
-/// in which they came. Nobody returns without having been notified, but what was waited for may have changed again by
-/// then: look at it again.
+/// Waiting releases the lock in the same commit in which the wait begins, so no notification is missed in between. A
+/// notified waiter goes to the end of the lock's line, and returns when it holds the lock again, with a new token.
+/// Waiters are notified in the order in which they came. A wait never returns without a notification, but the state
+/// that it is about may have changed again by then: look at it again.
 ///
-/// A notification goes to one that waits. If that one dies before it returns, the notification dies with it, unless its death was
-/// known before: use [`notify_all`](Self::notify_all), or [`wait_timeout`](Self::wait_timeout), where that matters. Often a transaction that
-/// [`retry`](crate::Tx::retry)s is simpler than a condition.
+/// A notification goes to one waiter. If that waiter dies before it returns, the notification is lost with it, unless
+/// its death was known before. Where that matters, use [`notify_all`](Self::notify_all) or
+/// [`wait_timeout`](Self::wait_timeout). Often a transaction that [`retry`](crate::Tx::retry)s is simpler than a
+/// condition.
 ///
 /// # Examples
 /// ```
@@ -59,10 +60,10 @@ pub struct Condition {
 }
 
 impl Lock {
-    /// The condition of this name at the lock. The name is one part of a key, without `/`. It makes no request.
+    /// The condition with this name at the lock. The name is one part of a key, without `/`. It makes no request.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput): no such name, or one that is too long: with the lock's key at most 470 bytes.
+    /// [`InvalidInput`](ErrorKind::InvalidInput): not a valid name, or too long: at most 470 bytes with the lock's key.
     #[doc(alias = "newCondition")]
     pub fn condition(&self, name: impl AsRef<str>) -> Result<Condition> {
         let (name, queue) = (name.as_ref(), &self.0);
@@ -78,33 +79,34 @@ impl Lock {
     }
 }
 
-/// What one says of itself in the lock's line that was not notified: its time was over.
+/// The label of a waiter in the lock's line that timed out before it was notified.
 const TIMED_OUT: &str = "timed out";
 
 /// How many sessions are ended in one commit at most.
 const ENDED_AT_ONCE: usize = 64;
 
-/// What a wait ends with: the guard, and whether its time was over.
+/// What a wait ends with: the guard, and whether it timed out.
 type Ended = (Hold, bool);
 
 impl Condition {
-    /// Releases the lock, waits until it is notified, and holds the lock again when it returns.
+    /// Releases the lock, waits for a notification, and returns when it holds the lock again.
     ///
     /// # Errors
-    /// [`Lost`](ErrorKind::Lost): the lock was lost before, or the session ended while it waited. The lock is not held then.
-    /// [`Misuse`](ErrorKind::Misuse): the guard is of another lock or client. What the store refuses for good.
+    /// [`Lost`](ErrorKind::Lost): the lock was lost before, or the session ended during the wait. The lock is not held
+    /// then. [`Misuse`](ErrorKind::Misuse): the guard is of another lock or client. Errors of the store that do not
+    /// pass.
     ///
     /// # Cancel safety
-    /// A wait whose future is dropped ends in the background, and the lock is not held. A notification that it had got goes to the next
-    /// that waits.
+    /// If the future is dropped the wait ends in the background, and the lock is not held. A notification that it had
+    /// got goes to the next waiter.
     #[doc(alias = "await")]
     pub async fn wait(&self, guard: LockGuard) -> Result<LockGuard> {
         let (hold, _) = self.wait_until(guard, None).await?;
         Ok(LockGuard(hold))
     }
 
-    /// The same, but after this time it goes to the end of the lock's line without having been notified. `true`: that is how it
-    /// ended. It still has to wait for its turn there.
+    /// The same with a time limit, after which it goes to the end of the lock's line without a notification, and waits
+    /// for its turn there. `true`: it timed out.
     ///
     /// # Errors
     /// As [`wait`](Self::wait).
@@ -117,7 +119,7 @@ impl Condition {
         Ok((LockGuard(hold), timed_out))
     }
 
-    /// Lets the one that has waited longest go on, when the lock is released. `false`: nobody waits.
+    /// Notifies the waiter that has waited longest; it goes on when the lock is released. `false`: nobody waits.
     ///
     /// # Errors
     /// [`Lost`](ErrorKind::Lost): the lock was lost before; nobody was notified. [`Misuse`](ErrorKind::Misuse): the guard is of another
@@ -130,7 +132,7 @@ impl Condition {
         Ok(self.notify(guard, 1).await? > 0)
     }
 
-    /// Lets all that wait go on, one after the other, when the lock is released. Gives how many there were.
+    /// Notifies all waiters; they go on one after the other, when the lock is released. Returns how many there were.
     ///
     /// # Errors
     /// As [`notify_one`](Self::notify_one).
@@ -207,7 +209,7 @@ impl Condition {
         Err(Error::new(ErrorKind::Misuse, message).at(&self.queue.key))
     }
 
-    /// Removes those of these that have died.
+    /// Removes the dead among these sessions.
     async fn evict_dead(&self, mut sessions: Vec<SessionId>) -> Result<()> {
         let manager = &self.queue.manager;
         sessions.sort_unstable();
@@ -218,8 +220,8 @@ impl Condition {
         Ok(())
     }
 
-    /// Removes those that have died, and ends their sessions in the same commit: one that is only late finds out, and does not wait for a
-    /// notification that will never come.
+    /// Removes dead waiters, and ends their sessions in the same commit: a waiter that was only late finds out, and
+    /// does not wait for a notification that will never come.
     async fn evict(&self, dead: &[Dead]) -> Result<()> {
         let manager = &self.queue.manager;
         let records: Vec<Key> = dead.iter().map(|dead| Heartbeat::key(dead.session)).collect();
@@ -243,7 +245,7 @@ impl Condition {
         Ok(())
     }
 
-    /// Writes who waits. Of a condition that nobody waits for there is no record.
+    /// Writes the record of the waiters. A condition without any has no record.
     async fn put(&self, tx: &Tx, parked: Line) -> Result<()> {
         match parked.waiting.is_empty() {
             true => self.parked.remove(tx).await,
@@ -251,7 +253,7 @@ impl Condition {
         }
     }
 
-    /// Removes those that have died and are not notified, as nobody else would for as long as nobody notifies. In the background.
+    /// Removes dead waiters in the background. While nobody notifies, nobody else would do so.
     fn tidy(&self, others: Vec<SessionId>) {
         if others.is_empty() {
             return;
@@ -264,8 +266,8 @@ impl Condition {
         });
     }
 
-    /// Gives the lock back and begins to wait, in one commit. `Some(None)`: the lock was lost; else the sessions of others that wait.
-    /// `None`: nobody wants to wait any more.
+    /// Gives the lock back and begins to wait, in one commit. Gives the sessions of the other waiters. Inner `None`:
+    /// the lock was lost. Outer `None`: the caller gave up.
     async fn park(
         &self,
         who: Claimant,
@@ -290,7 +292,7 @@ impl Condition {
         park.await
     }
 
-    /// Its time is over: it goes to the end of the lock's line, if it still waits here. `false`: it did not any more.
+    /// Moves a waiter that timed out to the end of the lock's line. `false`: it no longer waits here.
     async fn time_out(&self, who: Claimant) -> Result<bool> {
         let manager = &self.queue.manager;
         let time_out = manager.transact(async |tx| {
@@ -310,14 +312,15 @@ impl Condition {
         time_out.await
     }
 
-    /// Ends the wait wherever it stands, and hands on what it was notified of. `token`: that of its guard from before the wait.
+    /// Ends the wait in whatever state it is, and hands its notification on. `token`: that of its guard from before the
+    /// wait.
     async fn withdraw(&self, who: Claimant, token: u64) -> Result<()> {
         let manager = &self.queue.manager;
         let withdraw = manager.transact(async |tx| {
             let mut open = self.queue.open(&tx, &[self.parked.key()]).await?;
             let mut parked = self.parked.get(&tx).await?.unwrap_or_default();
             let in_line = open.line.waiting.iter().find(|waiting| waiting.who == who).map(|waiting| &waiting.label);
-            // One that holds the lock as it did before has not begun to wait.
+            // A claimant that holds the lock as before has not begun to wait.
             let held = open.holders.of(who).filter(|held| held.token != token).map(|held| &held.label);
             let notified = in_line.or(held).is_some_and(|label| label != TIMED_OUT);
             let mut changed = parked.remove(who);
@@ -331,12 +334,12 @@ impl Condition {
             let granted = open.advance();
             open.close(granted).await
         });
-        // Also if it ends since the client is closed.
+        // This goes on while the client is being closed.
         manager.engine.closing.last_work(withdraw).await
     }
 }
 
-/// A wait from its beginning to its end.
+/// Drives a wait from its beginning to its end.
 async fn drive(
     condition: Condition,
     hold: Hold,
@@ -363,7 +366,7 @@ async fn drive(
             Hold::assemble(queue, claim, session, who, token, task).map(|hold| (hold, timed_out))
         }
         ended => {
-            // Wherever it stands now, it is to stand nowhere.
+            // Whether it waits, is in the lock's line or holds the lock: it is withdrawn.
             if condition.withdraw(who, before).await.is_err() {
                 queue.manager.lose(&session);
             }
@@ -371,7 +374,7 @@ async fn drive(
         }
     };
     if let Err(Ok((hold, timed_out))) = stop.reply.send(answer) {
-        // Nobody is there to go on: whatever it was notified of is for another.
+        // The caller has gone: its notification is for another waiter.
         if !timed_out && let Some((queue, claim, session, who)) = hold.dissolve() {
             if condition.withdraw(who, before).await.is_err() {
                 queue.manager.lose(&session);
@@ -381,7 +384,7 @@ async fn drive(
     }
 }
 
-/// Waits to be notified, or for the deadline, and then for the lock. `None`: the session ended.
+/// Waits for a notification or the deadline, and then for the lock. `None`: the session ended.
 async fn wait(
     condition: &Condition,
     session: &Arc<Session>,

@@ -3,8 +3,8 @@ use crate::handles::{Ref, Stm, Tx};
 
 /// A number that many processes add to at once; made by [`Stm::counter`](crate::Stm::counter).
 ///
-/// It is a ref that is only ever [`commute`](crate::Tx::commute)d: additions do not make each other's transactions run again, and those of one
-/// client that come together are committed as one. It stops at the ends of its range.
+/// It is a ref that is only ever [`commute`](crate::Tx::commute)d: additions do not make each other's transactions run
+/// again, and concurrent additions of one client are committed together. It stops at the ends of its range.
 ///
 /// # Examples
 /// ```
@@ -24,7 +24,7 @@ pub struct Counter {
 }
 
 impl Stm {
-    /// Opens the counter of this name, or makes it with zero. It is a ref of type `i64`.
+    /// Opens the counter with this name, or makes it with zero. It is a ref of type `i64`.
     ///
     /// # Errors
     /// As [`create_or_open_ref`](Self::create_or_open_ref).
@@ -54,7 +54,7 @@ impl Counter {
         tx.commute(&self.value, move |value| value.saturating_add(n)).await.map(drop)
     }
 
-    /// The sum of all that was added.
+    /// The sum of all additions.
     ///
     /// # Errors
     /// As [`Ref::get`].

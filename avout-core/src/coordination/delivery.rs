@@ -12,7 +12,8 @@ use super::session_manager::Claim;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handles::{Tx, Value};
 
-/// A value that was received from a [`Queue`](crate::Queue) and is to be acknowledged. Dropped, it is handed out again.
+/// A value that was received from a [`Queue`](crate::Queue) and is to be acknowledged. If it is dropped the value is
+/// redelivered.
 ///
 /// # Examples
 /// ```
@@ -40,7 +41,7 @@ pub struct Delivery<T> {
     value: T,
 }
 
-/// That a value is out. Dropped, it lets others have it.
+/// The fact that a value is out. Dropping it lets others have the value.
 pub(super) struct Ticket(Arc<Held>);
 
 struct Held {
@@ -114,24 +115,24 @@ impl<T: Value + Serialize + DeserializeOwned> Delivery<T> {
         &self.value
     }
 
-    /// The value's number in the queue: each has its own, in the order in which they were pushed.
+    /// The value's number in the queue. Values are numbered in the order in which they were pushed.
     pub fn number(&self) -> u64 {
         self.number
     }
 
-    /// How often it was handed out, this time among them.
+    /// How often the value was delivered, including this time.
     pub fn times(&self) -> u32 {
         self.times
     }
 
-    /// Takes the value off the queue, now that all is done, and gives it.
+    /// Takes the value off the queue, now that its work is done, and returns it.
     ///
     /// # Errors
-    /// [`Lost`](ErrorKind::Lost): it was handed to somebody else meanwhile, or the queue was destroyed. Those of
+    /// [`Lost`](ErrorKind::Lost): the value was redelivered to another consumer, or the queue was destroyed. Those of
     /// [`Stm::dosync`](crate::Stm::dosync).
     ///
     /// # Cancel safety
-    /// Dropped, it may have been taken off or is handed out again.
+    /// If the future is dropped the value is either taken off or redelivered.
     pub async fn ack(self) -> Result<T> {
         let done = self.out.0.records.manager.transact_soon(async |tx| self.ack_in(&tx).await).await;
         done.map_err(|error| error.during("ack"))?;
@@ -139,11 +140,12 @@ impl<T: Value + Serialize + DeserializeOwned> Delivery<T> {
         Ok(self.value)
     }
 
-    /// Takes the value off the queue as a part of a transaction: it commits only if the value is still this one's, so what the
-    /// transaction does is done once for each value.
+    /// Takes the value off the queue as a part of a transaction, which commits only if this delivery still has the
+    /// value. So the work of the transaction is done once for each value.
     ///
     /// # Errors
-    /// [`Lost`](ErrorKind::Lost): it was handed to somebody else meanwhile, or the queue was destroyed. Those of [`Tx`]'s methods.
+    /// [`Lost`](ErrorKind::Lost): the value was redelivered to another consumer, or the queue was destroyed. Those of
+    /// [`Tx`]'s methods.
     pub async fn ack_in(&self, tx: &Tx) -> Result<()> {
         let Held { records, who, .. } = &*self.out.0;
         if records.settle(tx, *who).await? {

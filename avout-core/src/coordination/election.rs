@@ -14,10 +14,10 @@ use crate::protocol::Key;
 
 /// The choice of one leader among all processes; made by [`Stm::election`](crate::Stm::election).
 ///
-/// Candidates wait in the order in which they came. Each term has a number, its leader's [token](Leadership::token), which only grows. It is a
-/// [`Lock`](crate::Lock) whose holder has a name that all can see: what is said there of sessions and of
-/// [`Tx::require`](crate::Tx::require) holds here. A leader that was paused may believe itself in office when it is not, so bind what it
-/// writes to its term.
+/// Candidates wait in the order in which they came. Each term has a number, its leader's [token](Leadership::token),
+/// which only grows. An election is a [`Lock`](crate::Lock) whose holder has a public name, and what its page says of
+/// sessions and of [`Tx::require`](crate::Tx::require) holds here too. A leader that was paused may believe itself in
+/// office when it is not, so bind its writes to its term.
 ///
 /// # Examples
 /// ```
@@ -41,7 +41,7 @@ pub struct Leadership(Hold);
 
 guard!(Leadership);
 
-/// Who leads.
+/// The leader at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Leader {
@@ -51,7 +51,7 @@ pub struct Leader {
     pub term: u64,
 }
 
-/// The leaders, one after the other; made by [`Election::observe`]. Who is succeeded soon may be skipped.
+/// The leaders, one after the other; made by [`Election::observe`]. A leader with a short term may be skipped.
 #[must_use = "it does nothing until it is asked for the next"]
 pub struct Leaders {
     queue: GrantQueue,
@@ -64,10 +64,10 @@ pub struct Leaders {
 const MAX_NAME: usize = 256;
 
 impl Stm {
-    /// The election of this name. It makes no request.
+    /// The election with this name. It makes no request.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput): no key, or one of more than 480 bytes.
+    /// [`InvalidInput`](ErrorKind::InvalidInput): not a valid key, or one of more than 480 bytes.
     pub fn election(&self, key: impl AsRef<str>) -> Result<Election> {
         let mut queue = GrantQueue::new(SessionManager::of(self), "elections", key, 1)?;
         queue.standby = true;
@@ -81,13 +81,13 @@ impl Election {
         &self.0.key
     }
 
-    /// Waits until it is elected, for as long as it takes. The name, of at most 256 bytes, is what others see.
+    /// Waits until this candidate is elected, for as long as it takes. Others see its name, of at most 256 bytes.
     ///
     /// # Errors
     /// As [`Lock::acquire`](crate::Lock::acquire).
     ///
     /// # Cancel safety
-    /// Safe: whoever goes away is no candidate any more.
+    /// Safe: if the future is dropped the candidate is withdrawn.
     pub async fn campaign(&self, name: impl Into<String>) -> Result<Leadership> {
         match self.ask(name.into(), Patience::Unlimited).await? {
             Some(term) => Ok(term),
@@ -95,7 +95,7 @@ impl Election {
         }
     }
 
-    /// Waits until it is elected, but no longer than this.
+    /// The same with a time limit.
     ///
     /// # Errors
     /// [`Timeout`](ErrorKind::Timeout), and as [`campaign`](Self::campaign).
@@ -106,7 +106,7 @@ impl Election {
         self.ask(name.into(), Patience::within(timeout)).await?.ok_or_else(|| timed_out(&self.0.key))
     }
 
-    /// Who leads, as far as the store knows: a leader that has died is one until its session is found to have ended.
+    /// The leader, as far as the store knows: a leader that has died counts until its session is found to have ended.
     ///
     /// # Errors
     /// As [`Stm::dosync`](crate::Stm::dosync).
@@ -116,7 +116,7 @@ impl Election {
         queue.manager.transact_soon(async |tx| queue.holders().get(&tx).await).await.map(leader)
     }
 
-    /// Follows who leads, from now on. The first that it tells is the present one.
+    /// Follows the leaders, beginning with the present one.
     pub fn observe(&self) -> Leaders {
         Leaders { queue: self.0.clone(), watcher: None, losses: self.0.manager.engine.losses.now(), told: None }
     }
@@ -134,10 +134,10 @@ impl Election {
 }
 
 impl Leadership {
-    /// Ends the term, and returns when others can be elected.
+    /// Ends the term, and returns when another candidate can be elected.
     ///
     /// # Errors
-    /// [`Lost`](ErrorKind::Lost): it had ended before.
+    /// [`Lost`](ErrorKind::Lost): the term had ended before.
     ///
     /// # Cancel safety
     /// It goes on in the background when the future is dropped.
@@ -147,11 +147,12 @@ impl Leadership {
 }
 
 impl Leaders {
-    /// Waits until somebody else leads than was told last, or nobody (`None`), and tells. It waits through outages.
+    /// Waits until the leader is another than was told last, or there is none (`None`), and tells it. It waits through
+    /// outages.
     ///
     /// # Errors
-    /// What the store refuses for good, as [`StoreLost`](ErrorKind::StoreLost). With [`LostCommits`](crate::LostCommits) as its
-    /// source that tells once that the store has lost commits; ask again.
+    /// Errors of the store that do not pass. [`StoreLost`](ErrorKind::StoreLost) with
+    /// [`LostCommits`](crate::LostCommits) as its source tells once that the store has lost commits; ask again.
     ///
     /// # Cancel safety
     /// Safe.

@@ -10,23 +10,24 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::handles::{SystemRef, Tx};
 use crate::protocol::{Heartbeat, Key, SessionId};
 
-/// How many are granted in one commit at most: each has a seat to be written.
+/// At most this many requests are granted in one commit: each has a seat to be written.
 const GRANTED_AT_ONCE: usize = 16;
 
-/// How many sessions are ended in one commit at most: each has a record to be removed.
+/// At most this many sessions are ended in one commit: each has a record to be removed.
 const ENDED_AT_ONCE: usize = 64;
 
-/// What there is to be held under one key, and the line before it: two records, each step on them one transaction.
+/// The holders of a lock or semaphore and the line of requests before it: two records, each step on which is one
+/// transaction.
 #[derive(Clone)]
 pub(super) struct GrantQueue {
     pub(super) manager: Arc<SessionManager>,
-    /// As its user names it.
+    /// The key as its user names it.
     pub(super) key: Key,
-    /// How much there is to be taken.
+    /// How much can be held in all.
     pub(super) limit: u32,
-    /// To wait long is as it should be.
+    /// A long wait is normal here, as that of a candidate.
     pub(super) standby: bool,
-    /// The holders as a request saw them last: each has its own copy of the queue.
+    /// The holders as a request saw them last: each request has its own copy of the queue.
     pub(super) seen: Arc<Mutex<Option<Holders>>>,
     pub(super) holders: SystemRef<Holders>,
     pub(super) line: SystemRef<Line>,
@@ -36,51 +37,51 @@ pub(super) struct GrantQueue {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Status {
-    /// How many hold it. Some may have died without anybody having noticed yet.
+    /// The number of holders. Some may have died without anybody having noticed yet.
     pub held: usize,
-    /// How many wait. Some may have died.
+    /// The number of requests that wait. Some of their clients may have died.
     pub waiting: usize,
     /// The token of the last grant, or a smaller number if it was never used.
     pub last_token: u64,
 }
 
-/// What somebody asks of a queue.
+/// What a request asks of a queue.
 #[derive(Clone, Debug)]
 pub(super) struct Request {
     pub(super) take: u32,
-    /// For others to see when it is granted.
+    /// The name that others see once it is granted.
     pub(super) label: String,
     /// The task that asks.
     pub(super) task: Option<task::Id>,
 }
 
 impl Request {
-    /// Of the task that calls, for so much.
+    /// A request of the calling task, for so much.
     pub(super) fn of(take: u32) -> Self {
         Self { take, label: String::new(), task: task::try_id() }
     }
 }
 
-/// How a request has entered a queue.
+/// The outcome of entering a request.
 pub(super) enum Joined {
     Granted(u64),
     Queued,
-    /// It would have to wait, and did not want to. Those who are in the way.
+    /// Not free, and the caller asked not to wait. The sessions that are in its way.
     NotNow(Vec<SessionId>),
     /// The session has ended.
     Ended,
 }
 
-/// Where a request stands.
+/// The state of a request.
 pub(super) enum Place {
     Granted(u64),
     Waiting {
         holders: Holders,
         line: Line,
     },
-    /// It waits elsewhere to be put into the line.
+    /// It is parked elsewhere, to be put into the line later.
     Parked,
-    /// It was removed, as happens to those who are taken for dead.
+    /// It was removed, as happens to requests of sessions that are taken for dead.
     Gone,
 }
 
@@ -94,7 +95,7 @@ pub(super) struct Open<'a> {
 }
 
 impl GrantQueue {
-    /// A queue of this kind, whose limit is the same for all who use it.
+    /// A queue of this kind. All its users must name the same limit.
     pub(super) fn new(manager: Arc<SessionManager>, kind: &str, key: impl AsRef<str>, limit: u32) -> Result<Self> {
         let key = Key::new(key)?;
         let holders = own_key(kind, "held", &key)?;
@@ -104,17 +105,17 @@ impl GrantQueue {
         Ok(Self { manager, key, limit, standby: false, seen: Arc::default(), holders, line })
     }
 
-    /// The record that a lock's holders are in.
+    /// The record of the holders.
     pub(super) fn holders(&self) -> &SystemRef<Holders> {
         &self.holders
     }
 
-    /// The holders as they were seen last; `None`: they were not.
+    /// The holders as this request saw them last; `None`: it has not seen them.
     pub(super) fn seen(&self) -> Option<Holders> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Reads both records, in one request with these keys. Refused if there is another limit than this handle's.
+    /// Reads both records and these keys, in one request. Refused if the stored limit is not this handle's.
     pub(super) async fn open<'a>(&'a self, tx: &'a Tx, also: &[&Key]) -> Result<Open<'a>> {
         let open = self.open_any(tx, also).await?;
         if open.holders.limit != self.limit {
@@ -124,7 +125,7 @@ impl GrantQueue {
         Ok(open)
     }
 
-    /// The same for one who is among the holders or in the line already: the limit may have been changed since.
+    /// The same for a request that is among the holders or in the line already: the limit may have been changed since.
     async fn open_any<'a>(&'a self, tx: &'a Tx, also: &[&Key]) -> Result<Open<'a>> {
         let keys: Vec<&Key> = [self.holders.key(), self.line.key()].into_iter().chain(also.iter().copied()).collect();
         tx.0.see(&keys).await?;
@@ -135,8 +136,8 @@ impl GrantQueue {
         Ok(Open { queue: self, tx, found, holders, line: line.unwrap_or_default() })
     }
 
-    /// Enters a request: in the line, and at once among the holders if that is its turn. The session with whether it had
-    /// begun before the transaction; `before` is an earlier entry of the request, in a session that has ended.
+    /// Enters a request in the line, and at once among the holders if its turn has come. `begun`: whether the session
+    /// had begun before the transaction. `before`: an earlier entry of the request, in a session that has ended.
     pub(super) async fn join(
         &self,
         tx: &Tx,
@@ -173,7 +174,7 @@ impl GrantQueue {
         Ok(token.map_or(Joined::Queued, Joined::Granted))
     }
 
-    /// Where a request stands. One request to the coordinator.
+    /// The state of a request. One request to the coordinator.
     pub(super) async fn place(&self, who: Claimant, parked: Option<&SystemRef<Line>>) -> Result<Place> {
         self.manager
             .transact(async |tx| {
@@ -196,7 +197,7 @@ impl GrantQueue {
             .await
     }
 
-    /// Takes a request back, whether it was granted or waits, and lets those behind it move up. `false`: it was not there.
+    /// Ends a request, whether it was granted or waits, and lets those behind it move up. `false`: it was not there.
     pub(super) async fn withdraw(&self, who: Claimant) -> Result<bool> {
         let left = self
             .manager
@@ -217,7 +218,7 @@ impl GrantQueue {
         Ok(left.is_some())
     }
 
-    /// Changes how much somebody holds to less. `false`: it holds nothing.
+    /// Changes how much a claimant holds to less. `false`: it holds nothing.
     pub(super) async fn take_less(&self, who: Claimant, take: u32) -> Result<bool> {
         let done = self.manager.transact(async |tx| {
             let mut open = self.open_any(&tx, &[]).await?;
@@ -237,7 +238,7 @@ impl GrantQueue {
         Ok(done.is_some())
     }
 
-    /// Grants what is free and was not granted, as when there were more to be granted than fit into one commit.
+    /// Grants what is free but was not granted, as when one commit had no room for all the grants.
     pub(super) async fn settle(&self) -> Result<()> {
         loop {
             let more = self.manager.transact(async |tx| {
@@ -253,13 +254,13 @@ impl GrantQueue {
         }
     }
 
-    /// Whether as many were granted as fit into one commit.
+    /// Whether as many requests were granted as fit into one commit.
     fn maybe_more(&self, granted: &[Waiting]) -> bool {
         granted.len() == self.manager.at_once(GRANTED_AT_ONCE)
     }
 
-    /// Looks after those who are in the way of a request: removes those that are dead, as far as that is this one's business.
-    /// The first: something has changed. The second: in what time to look again.
+    /// Removes the dead among the sessions in the way of a request, as far as they are this waiter's to remove. Gives
+    /// whether something has changed, and in what time to look again.
     pub(super) async fn evict_dead_ahead(
         &self,
         who: Claimant,
@@ -280,8 +281,8 @@ impl GrantQueue {
         Ok((stuck, tick))
     }
 
-    /// Removes the entries of dead sessions, and ends these in the same commit: one that is only late finds out that it lost
-    /// all that it had.
+    /// Removes the entries of dead sessions, and ends these sessions in the same commit: a client that was only late
+    /// finds out that it lost all it held.
     pub(super) async fn evict(&self, dead: &[Dead]) -> Result<bool> {
         let (mut evicted, mut more) = (Vec::new(), false);
         for some in dead.chunks(self.manager.at_once(ENDED_AT_ONCE)) {
@@ -297,7 +298,7 @@ impl GrantQueue {
         Ok(any)
     }
 
-    /// Gives those that were removed, and whether more can be granted.
+    /// Gives the sessions that were removed, and whether more can be granted.
     async fn evict_some(&self, tx: &Tx, dead: &[Dead]) -> Result<(Vec<Dead>, bool)> {
         let records: Vec<Key> = dead.iter().map(|dead| Heartbeat::key(dead.session)).collect();
         let mut open = self.open_any(tx, &records.iter().collect::<Vec<_>>()).await?;
@@ -318,7 +319,7 @@ impl GrantQueue {
         Ok((ended, more))
     }
 
-    /// Who uses it, at one moment.
+    /// The numbers of holders and waiters at one moment.
     pub(super) async fn status(&self) -> Result<Status> {
         self.manager.engine.begin("status")?;
         self.manager
@@ -334,8 +335,9 @@ impl GrantQueue {
         self.manager.transact_soon(async |tx| self.open(&tx, &[]).await.map(drop)).await
     }
 
-    /// Changes the limit, and gives the handle with the new one. Those who hold more than that go on; nothing is granted until
-    /// it is kept. Those who wait for more than that are woken, and find out.
+    /// Changes the limit, and gives the handle with the new one. Holders of more than the new limit keep what they
+    /// hold; nothing is granted until enough came back. Waiters that ask for more than the new limit are woken, and
+    /// find out.
     pub(super) async fn set_limit(&self, limit: u32) -> Result<Self> {
         let more = self
             .manager
@@ -351,14 +353,14 @@ impl GrantQueue {
             })
             .await?;
         let changed = Self { limit, ..self.clone() };
-        // What is left is granted at the latest when the first that waits looks.
+        // The first waiter grants the rest when it looks, at the latest.
         if more && let Err(error) = changed.settle().await {
             tracing::debug!(key = %self.key, %error, "not all was granted that is free");
         }
         Ok(changed)
     }
 
-    /// Removes both records, which nobody may need.
+    /// Removes both records. Refused while there is a holder or a waiter.
     pub(super) async fn destroy(&self) -> Result<()> {
         self.manager
             .transact_soon(async |tx| {
@@ -382,11 +384,11 @@ impl Open<'_> {
         self.line.remove(who) || held
     }
 
-    /// Grants what is free to those first in the line.
+    /// Grants what is free to the first in the line.
     pub(super) fn advance(&mut self) -> Vec<Waiting> {
         let before = self.holders.grants;
-        // Whatever was granted before was granted by an earlier commit, by a number that was not larger than its point. So numbers
-        // grow though the record was removed in between, and though the store has lost the last commits.
+        // Every earlier grant was made by an earlier commit, under a number that was not larger than the point of that
+        // commit. So numbers grow even if the record was removed in between, or the store has lost the last commits.
         self.holders.grants = before.max(self.tx.0.attempt().read_point.unwrap_or_default().number());
         let granted = advance(&mut self.holders, &mut self.line, self.queue.manager.at_once(GRANTED_AT_ONCE));
         if granted.is_empty() {
@@ -395,7 +397,7 @@ impl Open<'_> {
         granted
     }
 
-    /// Writes what has changed, and wakes those who were granted something.
+    /// Writes what has changed, and wakes the waiters that were granted something.
     pub(super) async fn close(self, granted: Vec<Waiting>) -> Result<()> {
         let engine = &self.queue.manager.engine;
         let seats: Vec<_> = granted.iter().map(|to| (seat(engine, to.who.session(), to.seat), to.who)).collect();
@@ -416,7 +418,7 @@ impl Open<'_> {
     }
 }
 
-/// Refuses to wait for more than there is, since that was changed.
+/// Refuses to wait for more than the limit, which may have been changed since.
 pub(super) fn refuse_in_vain(queue: &GrantQueue, take: u32, holders: &Holders) -> Result<()> {
     if take <= holders.limit {
         return Ok(());

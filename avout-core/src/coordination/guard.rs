@@ -2,9 +2,9 @@ use super::claim::{Hold, lost};
 use crate::error::{Error, ErrorKind, Result};
 use crate::handles::Tx;
 
-/// Something that is held: by a [`LockGuard`](crate::LockGuard) and its likes. [`Tx::require`] takes it.
+/// A guard: a [`LockGuard`](crate::LockGuard), permit, term and so on. [`Tx::require`] takes it.
 ///
-/// It is implemented for these and cannot be implemented outside.
+/// It cannot be implemented outside this library.
 pub trait Guard: sealed::Sealed {
     #[doc(hidden)]
     fn held(&self) -> sealed::HoldRef<'_>;
@@ -17,8 +17,8 @@ pub(super) mod sealed {
 }
 
 impl Tx {
-    /// Has the transaction commit only if the guard is still held then, whatever happened meanwhile: the commit compares the
-    /// record of who holds the lock, along with all else.
+    /// Makes the transaction commit only if the guard is still held then: the commit compares the record of the lock's
+    /// holders, along with its other comparisons.
     ///
     /// This is what makes it safe to write under a lock. A process may be paused, for longer than its session lives, between any look at
     /// the clock and the write that follows; others have the lock then, and the write must fail. See
@@ -27,7 +27,8 @@ impl Tx {
     /// A transaction that only reads took effect at its read point, and the guard was held there.
     ///
     /// # Errors
-    /// [`Lost`](ErrorKind::Lost): it is not held. [`Misuse`](ErrorKind::Misuse): the guard is another client's.
+    /// [`Lost`](ErrorKind::Lost): the guard is no longer held. [`Misuse`](ErrorKind::Misuse): the guard is another
+    /// client's.
     ///
     /// # Examples
     /// ```
@@ -59,13 +60,13 @@ impl Tx {
     }
 }
 
-/// What all guards have in common.
+/// The methods that all guards have.
 macro_rules! guard {
     ($guard:ident) => {
         impl $guard {
-            /// The number of this grant. Each later one of the same key has a larger number, for ever: also if the record was
-            /// destroyed in between. Hand it to a store that this library does not know, and have it refuse what comes with a
-            /// smaller number than it has seen.
+            /// The number of this grant. Each later grant of the same key has a larger number, even if the lock was
+            /// destroyed in between. Hand it to a store that this library does not know, and have that store refuse a
+            /// request with a smaller number than it has seen.
             pub fn token(&self) -> u64 {
                 self.0.token
             }
@@ -76,8 +77,8 @@ macro_rules! guard {
                 self.0.is_held()
             }
 
-            /// Waits until it is lost: until the session has ended, since this process was paused or cut off for too long, or the client
-            /// was closed.
+            /// Waits until it is lost: the session ended, because this process was paused or cut off for too long, or
+            /// the client was closed.
             ///
             /// # Cancel safety
             /// Safe.
@@ -88,11 +89,11 @@ macro_rules! guard {
             /// Gives it back, and returns when others can have it.
             ///
             /// # Errors
-            /// [`Lost`](crate::ErrorKind::Lost): it was lost before. [`Closed`](crate::ErrorKind::Closed): the client was closed, and has
-            /// given it back. It is tried for as long as the store is out of reach.
+            /// [`Lost`](crate::ErrorKind::Lost): it was lost before. [`Closed`](crate::ErrorKind::Closed): the client
+            /// was closed, and has given it back. It is retried for as long as the store is out of reach.
             ///
             /// # Cancel safety
-            /// It goes on in the background when the future is dropped.
+            /// If the future is dropped it goes on in the background.
             #[doc(alias = "unlock")]
             pub async fn release(self) -> crate::error::Result<()> {
                 self.0.release().await

@@ -9,25 +9,25 @@ use super::rules::{Claimant, Holders};
 use crate::backend::time::sleep;
 use crate::protocol::Key;
 
-/// What this client holds, wherever its guards are now.
+/// The locks and values that this client holds.
 #[derive(Default)]
 pub(super) struct Holdings(Mutex<HashMap<Claimant, Holding>>);
 
 struct Holding {
-    /// The record that it is in.
+    /// The record that names the holder.
     key: Key,
     since: Instant,
-    /// Who asked for it. Its guard may have been moved to another task since.
+    /// The task that asked for it. The guard may have been moved to another task since.
     task: Option<task::Id>,
     back: Weak<dyn GiveBack>,
 }
 
-/// Something that can be given back whoever has its guard.
+/// A holding that can be given back without its guard.
 pub(super) trait GiveBack: Send + Sync {
-    /// Gives it back in the background, unless that was done before.
+    /// Gives it back in the background, unless it was given back before.
     fn give_back(&self);
 
-    /// Whether it has what it was given, as far as this process can tell.
+    /// Whether it is still held, as far as this process can tell.
     fn is_held(&self) -> bool;
 }
 
@@ -55,8 +55,8 @@ impl Holdings {
         }
     }
 
-    /// Says who holds what is in a record: this client's own guards as they are now, and others as they were seen last. The second: whether
-    /// there are any of its own.
+    /// Describes the holders in a record: this client's own guards as they are now, and others as they were seen last.
+    /// Gives also whether this client's own are among them.
     pub(super) fn describe(&self, key: &Key, seen: Option<&Holders>, asks: Option<task::Id>) -> (String, bool) {
         let all = self.all();
         // A guard that was lost holds up nobody.
@@ -93,7 +93,7 @@ impl Holding {
 /// How long a wait is silent.
 const SILENT: Duration = Duration::from_secs(1);
 
-/// Waits, and has it said after a second, and then each time that the wait has become twice as long.
+/// Waits, and calls `say` after a second, and then each time that the wait has become twice as long.
 pub(super) async fn told<T, Fut>(wait: impl Future<Output = T>, say: impl Fn(Duration) -> Fut) -> T
 where
     Fut: Future<Output = ()>,

@@ -1,8 +1,18 @@
-//! Locks and the like, on any coordinator. Each step of them is a transaction over records under reserved keys, so
-//! what transactions promise holds for them: a step takes effect as one, and lost replies are found out.
+//! Coordination primitives, on any coordinator. Each step is a transaction over records under reserved keys, so the promises of
+//! transactions hold for it: it takes effect as a whole, and the outcome of a lost reply is found out.
 //!
-//! `rules` decides, `grant_queue` is the records, `claim` a request from its beginning to its end, `session_manager` what a client has in common for all
-//! of them, and `session` who is alive. Of queues `ring` decides, `records` is the records, and `receive` a request for a value. See `docs/protocol.md#sessions-and-locks`.
+//! | module | what it has |
+//! | --- | --- |
+//! | `rules` | the rules of the line before a lock, as plain data |
+//! | `grant_queue` | the two records of a lock, and the steps on them |
+//! | `claim` | a request for a lock, from its beginning to its end |
+//! | `session_manager` | the session of a client, and its work in the background |
+//! | `session` | whether a client is alive |
+//! | `ring` | the rules of a queue of values, as plain data |
+//! | `records` | the records of a queue of values |
+//! | `receive` | a request for a value |
+//!
+//! See `docs/protocol.md#sessions-and-locks`.
 
 mod barrier;
 mod buckets;

@@ -15,7 +15,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::handles::{Companion, Stm, Tx};
 use crate::protocol::SessionId;
 
-/// What a client has for all its locks and the like: its session, and what goes on in the background.
+/// The session of a client that all its locks, queues and barriers share, and the work that it does for them in the
+/// background.
 pub(super) struct SessionManager {
     pub(super) engine: Arc<Engine>,
     state: Mutex<State>,
@@ -24,29 +25,29 @@ pub(super) struct SessionManager {
     pub(super) sights: Sights,
     tickets: AtomicU64,
     pub(super) holdings: Holdings,
-    /// How many hold something, wait for it or are about to give it back.
+    /// The number of claims and of tasks that give something back.
     busy: watch::Sender<usize>,
 }
 
 #[derive(Default)]
 struct State {
     session: Option<Arc<Session>>,
-    /// What keeps a session alive. Where the clock was paused it has ended with its runtime.
+    /// The task that keeps a session alive. Where the clock was paused it has ended with its runtime.
     beat: Option<(SessionId, AbortHandle)>,
-    /// How many hold something or wait for it.
+    /// The number of claims.
     claims: usize,
     free_seats: Vec<u32>,
     seats: u32,
 }
 
 impl State {
-    /// Whether the task is gone that the session counts on: it takes note under the same lock that it ends.
+    /// Whether the task that keeps this session alive is gone. A task takes note under the same lock that it ends.
     fn has_stopped(&self, session: &Session) -> bool {
         session.is_beating() && self.beat.as_ref().is_some_and(|(id, beat)| *id == session.id && beat.is_finished())
     }
 }
 
-/// The right of something to have the session kept alive, with a number and a seat of its own.
+/// The right of a request or guard to have the session kept alive, with a number and a seat of its own.
 pub(super) struct Claim {
     pub(super) manager: Arc<SessionManager>,
     pub(super) ticket: u64,
@@ -68,17 +69,17 @@ pub(super) async fn gone(wanted: &mut watch::Receiver<()>) {
     while wanted.changed().await.is_ok() {}
 }
 
-/// How long a message waits for what it says.
+/// How long a log message may wait for the state that it tells.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How long is waited after an error that may pass.
+/// How long to wait after an error that may pass.
 const AFTER_ERROR: Duration = Duration::from_millis(20);
 
-/// How long an outage may last after which others are still told of a session that ended in it.
+/// A session that ended in an outage is told to others if the outage is no longer than this.
 const RETIRE_FOR: Duration = Duration::from_secs(60);
 
 impl SessionManager {
-    /// The client's own.
+    /// The manager of this client.
     pub(super) fn of(stm: &Stm) -> Arc<Self> {
         let companion = stm.companion.get_or_init(|| {
             Arc::new(Self {
@@ -110,7 +111,7 @@ impl SessionManager {
         Claim { manager: Arc::clone(self), ticket: self.tickets.fetch_add(1, Ordering::Relaxed), seat }
     }
 
-    /// Runs a transaction for as long as it takes.
+    /// Runs a transaction without a deadline.
     pub(super) async fn transact<T, F, Fut>(&self, body: F) -> Result<T>
     where
         F: Fn(Tx) -> Fut,
@@ -120,8 +121,8 @@ impl SessionManager {
         run(&self.engine, options, |tx| body(Tx(tx))).await
     }
 
-    /// The same for as long as somebody wants it, which the end of `wanted`'s sender says. `None`: nobody did any more, and
-    /// nothing has happened. Once its commit is sent it is waited for all the same.
+    /// The same while the caller wants it; the caller drops `wanted`'s sender to give up. `None`: it gave up, and
+    /// nothing has happened. A commit that was sent is waited for all the same.
     pub(super) async fn transact_wanted<T, F, Fut>(&self, wanted: &watch::Receiver<()>, body: F) -> Result<Option<T>>
     where
         F: Fn(Tx) -> Fut,
@@ -158,7 +159,7 @@ impl SessionManager {
         run(&self.engine, Options::new(&self.engine.config), |tx| body(Tx(tx))).await
     }
 
-    /// The same for what is not how a user's operation begins: it tells nobody of commits that were lost.
+    /// The same for work that the user did not begin: commits that were lost are not reported to it.
     pub(super) async fn transact_silently<T, F, Fut>(&self, body: F) -> Result<T>
     where
         F: Fn(Tx) -> Fut,
@@ -167,12 +168,13 @@ impl SessionManager {
         run(&self.engine, Options::silent(&self.engine.config), |tx| body(Tx(tx))).await
     }
 
-    /// How often a waiter looks after those ahead of it.
+    /// How often a waiter looks after the sessions ahead of it.
     pub(super) fn tick(&self) -> Duration {
         self.engine.config.session_ttl / 4
     }
 
-    /// An id that no other session has: the client's own is random, but for its last 48 bits, and is counted on.
+    /// An id that no other session has: the client's own id is random, but for its last 48 bits, and is counted on
+    /// from.
     fn next_session(&self) -> SessionId {
         let number = u128::from(self.tickets.fetch_add(1, Ordering::Relaxed));
         SessionId::new(self.engine.client.number().wrapping_add(number << 48))
@@ -184,7 +186,7 @@ impl SessionManager {
         (number ^ (number >> 64)) as u64
     }
 
-    /// The session to enter anything in. A coordinator with sessions of its own has been told of it.
+    /// The session to enter requests in. A coordinator with sessions of its own has been told of it.
     pub(super) async fn session(self: &Arc<Self>) -> Result<Arc<Session>> {
         loop {
             let session = {
@@ -221,8 +223,8 @@ impl SessionManager {
         self.engine.coordinator.losses().map_or(0, |losses| losses.turns())
     }
 
-    /// Whether a session in which something was just granted can be relied on. A server that has taken over may know nothing of
-    /// it, and then others take at once what was granted in it.
+    /// Whether a session in which something was just granted can be relied on. A server that has taken over may know
+    /// nothing of the session, and then others take at once what was granted in it.
     pub(super) async fn is_confirmed(&self, session: &Session) -> Result<bool> {
         let turns = self.turns();
         if let Some(native) = self.engine.coordinator.sessions()
@@ -245,7 +247,8 @@ impl SessionManager {
         }
     }
 
-    /// A transaction that was begun at `sent` has entered the session: from now on it is kept alive while there are claims.
+    /// Takes note that a transaction begun at `sent` has entered the session, which is kept alive from now on while
+    /// there are claims.
     pub(super) fn entered(self: &Arc<Self>, session: &Arc<Session>, sent: Instant) {
         let mut state = self.state();
         let stopped = state.has_stopped(session);
@@ -274,8 +277,9 @@ impl SessionManager {
         }
     }
 
-    /// Tells others that a session has ended. A session is mostly lost because the store is away, so this is tried again until the store
-    /// is back: whoever waits for what the session held would count its time to live only from then on.
+    /// Tells others that a session has ended. A session is mostly lost because the store is away, so this is tried
+    /// again until the store is back. Otherwise a client that waits for what the session held would count its time to
+    /// live only from then on.
     async fn retire_after_outage(&self, session: &Session) {
         let until = Instant::now() + RETIRE_FOR;
         let mut tries = 0;
@@ -301,18 +305,18 @@ impl SessionManager {
         retired.and(self.clear_seats(session.id, session.seats()).await)
     }
 
-    /// Of something that takes a key each, how many fit into a commit beside the two records of a queue, the session, the slot, the
-    /// floor, and what a caller adds; but no more than `most`.
+    /// How many items that take a key each fit into a commit beside the two records of a queue, the session, the slot,
+    /// the floor, and what a caller adds; but no more than `most`.
     pub(super) fn at_once(&self, most: usize) -> usize {
         self.engine.capabilities.max_keys.saturating_sub(8).clamp(1, most)
     }
 
-    /// Which of these sessions are dead. One request for each 256 of them.
+    /// Finds the dead among these sessions. One request for each 256 of them.
     pub(super) async fn judge(&self, sessions: &[SessionId]) -> Result<Vec<Dead>> {
         Ok(self.look_at(sessions).await?.0)
     }
 
-    /// The same, but no longer than the client's deadline.
+    /// The same within the client's deadline.
     pub(super) async fn judge_soon(&self, sessions: &[SessionId]) -> Result<Vec<Dead>> {
         let late = || Error::new(ErrorKind::Timeout, "the deadline passed before the store had told who is alive");
         match self.engine.deadline() {
@@ -321,7 +325,8 @@ impl SessionManager {
         }
     }
 
-    /// The same as [`judge`](Self::judge), and in what time to look again: sessions of others may live shorter than the client's own.
+    /// The same as [`judge`](Self::judge), and gives in what time to look again: sessions of others may have a shorter
+    /// time to live.
     pub(super) async fn look_at(&self, sessions: &[SessionId]) -> Result<(Vec<Dead>, Duration)> {
         const AT_ONCE: usize = 256;
         let (mut dead, mut tick) = (Vec::new(), self.tick());
@@ -354,12 +359,12 @@ impl SessionManager {
         Ok(self.observer.judge(asked, found, self.tick() * 8))
     }
 
-    /// Runs a task that goes on when the runtime ends from which it was started.
+    /// Runs a task that outlives the runtime it was started from.
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> task::JoinHandle<()> {
         self.engine.config.tasks.spawn(task)
     }
 
-    /// Does something that gives back what was taken, in a task of its own, which [`close`](Companion::close) waits for.
+    /// Gives back what was taken, in a task of its own, for which [`close`](Companion::close) waits.
     pub(super) fn background(
         self: &Arc<Self>,
         work: impl Future<Output = ()> + Send + 'static,
@@ -378,7 +383,7 @@ impl SessionManager {
         })
     }
 
-    /// Waits for a task that does what a caller asked for, until the client is closed; `say` is called when that takes long.
+    /// Waits for the task of a request, until the client is closed; `say` is called when that takes long.
     pub(super) async fn wait_for<T, Fut>(
         &self,
         wait: impl Future<Output = T>,
@@ -390,7 +395,7 @@ impl SessionManager {
         self.engine.closing.race(told(wait, say)).await
     }
 
-    /// What a message says of the state that it needs, or that the store does not answer.
+    /// Reads the state that a log message tells; `None`: the store does not answer.
     pub(super) async fn look<T, F, Fut>(&self, body: F) -> Option<T>
     where
         F: Fn(Tx) -> Fut,
@@ -430,7 +435,8 @@ impl Companion for SessionManager {
     }
 }
 
-/// Keeps a session alive while anything is claimed in it, and notices when it is not. `due`: when the first sign of life is to be sent.
+/// Keeps a session alive while there are claims, and notices when it is not. `due`: when the first sign of life is to
+/// be sent.
 async fn beat(manager: Arc<SessionManager>, session: Arc<Session>, mut due: Instant) {
     let lose = || manager.lose(&session);
     loop {
@@ -441,7 +447,7 @@ async fn beat(manager: Arc<SessionManager>, session: Arc<Session>, mut due: Inst
             () = sleep_until(due.min(session.expires())) => {}
         }
         {
-            // Claims are made under the same lock, and whoever makes one enters the session again if it is idle.
+            // Claims are made under the same lock, and a new claim enters the session again if it is idle.
             let state = manager.state();
             if state.claims == 0 {
                 session.set_idle();

@@ -7,10 +7,10 @@ use crate::coordination::rules::{Claimant, Line};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Arrived {
     pub(super) parties: u32,
-    /// The round that they wait for.
+    /// The round that the parties wait for.
     pub(super) round: u64,
     pub(super) line: Line,
-    /// Those taken back because they were taken for dead, the latest last: they may come back and ask.
+    /// The parties that were removed because they were taken for dead, the latest last: they may come back and ask.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) evicted: Vec<Evicted>,
 }
@@ -19,15 +19,15 @@ pub(super) struct Arrived {
 pub(super) struct Evicted {
     #[serde(rename = "w")]
     pub(super) who: Claimant,
-    /// The round that it had arrived in.
+    /// The round that the party had arrived in.
     #[serde(rename = "r")]
     pub(super) round: u64,
 }
 
-/// How many that were taken for dead are remembered: most of them are.
+/// How many parties that were taken for dead are remembered: they rarely come back.
 pub(super) const EVICTED: usize = 32;
 
-/// Where a party stands that had arrived in a round.
+/// The state of a party that had arrived in a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
     Waits,
@@ -35,12 +35,14 @@ pub(super) enum Place {
     Passed,
     /// It was taken for dead before the round was complete.
     Evicted,
-    /// The round is complete, and its session has ended: it may have been taken for dead before. That was not kept.
+    /// The round is complete, and the party's session has ended. It may have been taken for dead before that; this was
+    /// not kept.
     Forgotten,
 }
 
 impl Place {
-    /// By what is stored. `lives`: so is its session. Who takes a party back ends its session in the same commit.
+    /// Decides by what is stored. `lives`: the party's session has a record. A client that removes a party ends its
+    /// session in the same commit.
     pub(super) fn of(here: Option<&Arrived>, passed: u64, round: u64, who: Claimant, lives: bool) -> Self {
         let is_evicted = |here: &Arrived| here.evicted.iter().any(|evicted| evicted.who == who);
         if here.is_some_and(is_evicted) {
