@@ -9,10 +9,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::handles::{Stm, SystemRef, Tx};
 use crate::protocol::Key;
 
-/// A count that goes down to zero once, and those who wait for that, over all processes; made by [`Stm::latch`](crate::Stm::latch).
+/// A count that goes down to zero once, and lets all waiters go on then, over all processes; made by
+/// [`Stm::latch`](crate::Stm::latch).
 ///
-/// What was counted down stays so, whoever dies. To count down at most once for a piece of work whose reply may be lost, count down
-/// in the transaction that does it: [`count_down_in`](Self::count_down_in).
+/// A step that was counted stays counted, even if its process dies. To count at most once for a piece of work whose
+/// reply may be lost, count down in the transaction that does it: [`count_down_in`](Self::count_down_in).
 ///
 /// # Examples
 /// ```
@@ -36,7 +37,7 @@ pub struct Latch {
     key: Key,
     from: u64,
     count: SystemRef<Count>,
-    /// Made when the count is zero: those who wait watch it, and are not woken by each step.
+    /// Made when the count is zero. Waiters watch this record, so that not every step wakes them.
     open: SystemRef<bool>,
 }
 
@@ -44,12 +45,12 @@ pub struct Latch {
 struct Count {
     from: u64,
     left: u64,
-    /// Another one after each destruction; 0 in records of the first format, which had none.
+    /// Differs after each destruction; 0 in records of the first format, which had none.
     #[serde(default)]
     made: u64,
 }
 
-/// How a latch stands for one who waits.
+/// The state of a latch, for a waiter.
 enum Stands {
     Open,
     /// Which latch of this name it is.
@@ -57,11 +58,13 @@ enum Stands {
 }
 
 impl Stm {
-    /// The latch of this name, which counts down from `from`. It makes no request. All who use it must name the same number.
+    /// The latch with this name, which counts down from `from`. It makes no request. All its users must name the same
+    /// number.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput): no key, or one of more than 480 bytes. When it is used: [`Mismatch`](ErrorKind::Mismatch)
-    /// if it counts down from another number, whatever is asked. [`Latch::set_count`] changes it.
+    /// [`InvalidInput`](ErrorKind::InvalidInput): not a valid key, or one of more than 480 bytes.
+    /// [`Mismatch`](ErrorKind::Mismatch), from every operation: it counts down from another number;
+    /// [`Latch::set_count`] changes it.
     pub fn latch(&self, key: impl AsRef<str>, from: u64) -> Result<Latch> {
         let manager = SessionManager::of(self);
         let key = Key::new(key)?;
@@ -77,7 +80,7 @@ impl Latch {
         &self.key
     }
 
-    /// Counts down by one, and gives what is left. At zero it stays.
+    /// Counts down by one, and returns the rest. Zero stays zero.
     ///
     /// # Errors
     /// As [`Stm::dosync`](crate::Stm::dosync).
@@ -104,7 +107,7 @@ impl Latch {
         Ok(after)
     }
 
-    /// How much is left.
+    /// The rest of the count.
     ///
     /// # Errors
     /// As [`count_down`](Self::count_down).
@@ -115,7 +118,8 @@ impl Latch {
     /// Waits until the count is zero, for as long as it takes.
     ///
     /// # Errors
-    /// [`NotFound`](ErrorKind::NotFound): it was destroyed meanwhile. Otherwise as [`count_down`](Self::count_down), but for `Timeout`.
+    /// [`NotFound`](ErrorKind::NotFound): it was destroyed meanwhile. Otherwise as [`count_down`](Self::count_down),
+    /// except `Timeout`.
     ///
     /// # Cancel safety
     /// Safe.
@@ -125,7 +129,7 @@ impl Latch {
         waited.and_then(|done| done).map_err(|error| error.at(&self.key).during("wait"))
     }
 
-    /// The same, but no longer than this.
+    /// The same with a time limit.
     ///
     /// # Errors
     /// [`Timeout`](ErrorKind::Timeout), and as [`wait`](Self::wait).
@@ -137,14 +141,13 @@ impl Latch {
         within(timeout, self.wait()).await.unwrap_or_else(|_| Err(late()))
     }
 
-    /// Changes the number that it counts down from, while others use it, and gives the handle to go on with: this one and all others of the
-    /// old number are refused from now on. What was counted down stays so: of 3, of which 1 was counted down, 5 leaves 4, and 1
-    /// leaves none, which opens it. One that is open stays open.
-    ///
-    /// Who waits goes on to wait.
+    /// Changes the number that the latch counts down from, while others use it, and returns a handle with the new
+    /// number. From now on handles with the old number are refused. Steps that were counted stay counted: after one
+    /// step of 3, setting 5 leaves 4, and setting 1 leaves zero, which opens the latch. An open latch stays open.
+    /// Waiters go on waiting.
     ///
     /// # Errors
-    /// [`Mismatch`](ErrorKind::Mismatch): it counts down from another number than this handle. Those of
+    /// [`Mismatch`](ErrorKind::Mismatch): the latch counts down from another number than this handle. Those of
     /// [`Stm::dosync`](crate::Stm::dosync).
     ///
     /// # Cancel safety
@@ -166,10 +169,10 @@ impl Latch {
         Ok(Self { from, ..self.clone() })
     }
 
-    /// Removes the latch. Who waits for it is told that it was destroyed. It can then be made again, with any number.
+    /// Removes the latch. Its waiters are told that it was destroyed. It can then be made again, with any number.
     ///
     /// # Errors
-    /// [`Mismatch`](ErrorKind::Mismatch): it counts down from another number than this handle. Those of
+    /// [`Mismatch`](ErrorKind::Mismatch): the latch counts down from another number than this handle. Those of
     /// [`Stm::dosync`](crate::Stm::dosync).
     ///
     /// # Cancel safety
@@ -179,11 +182,11 @@ impl Latch {
         let destroy = self.manager.transact_soon(async |tx| {
             self.read(&tx).await?;
             self.count.remove(&tx).await?;
-            // Whoever waits watches this one, and finds the count gone.
+            // Waiters watch this record, and find the count gone.
             self.open.put(&tx, false).await
         });
         destroy.await.map_err(|error| error.during("destroy"))?;
-        // What is left of it says nothing: it is not needed that this succeeds.
+        // The rest means nothing without the count, so this need not succeed.
         let tidy = self.manager.transact_silently(async |tx| match self.open.get(&tx).await? {
             Some(false) => self.open.remove(&tx).await,
             _ => Ok(()),
@@ -196,7 +199,7 @@ impl Latch {
 
     async fn wait_until_open(&self) -> Result<()> {
         let keys = [self.open.key().clone()];
-        // Before the look, so that nothing that comes after it is missed.
+        // The watch is made before the look, so that no later change is missed.
         let (mut watcher, mut of) = (self.manager.engine.watch(&keys, None).await?, None);
         loop {
             match self.manager.transact(async |tx| self.stands(&tx, of).await).await {
@@ -210,8 +213,8 @@ impl Latch {
         }
     }
 
-    /// How the latch stands for one who waits for the one that was made so, with whatever number by now. At first it must be this
-    /// handle's number, and one that nobody has used is made: whoever comes with another number is refused from then on.
+    /// The state of the latch that was made as `of`, whatever its number is by now. The first look checks this handle's
+    /// number, and makes a latch that nobody has used: handles with another number are refused from then on.
     async fn stands(&self, tx: &Tx, of: Option<u64>) -> Result<Stands> {
         let found = self.count.get(tx).await?;
         let Some(of) = of else {
@@ -262,7 +265,7 @@ mod tests {
     use super::*;
     use crate::handles::{Codec, MessagePack};
 
-    /// A count of the first format is read, and the next write gives it its number.
+    /// A count of the first format is read, and the next write numbers it.
     #[test]
     fn the_first_format_is_read() {
         #[derive(Serialize, Deserialize)]

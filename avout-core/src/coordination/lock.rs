@@ -10,20 +10,21 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::handles::Stm;
 use crate::protocol::Key;
 
-/// A lock that at most one holder has at a time, over all processes; made by [`Stm::lock`](crate::Stm::lock).
+/// A lock with at most one holder at a time, over all processes; made by [`Stm::lock`](crate::Stm::lock).
 ///
-/// It is fair: who came first gets it first. It outlives no holder by long: a process that dies, or is paused for longer than its session
-/// lives ([`session_ttl`](crate::StmBuilder::session_ttl), 10 s by default), loses it, and if others wait the first of them has it within twice that
-/// time. A release wakes one waiter, however many there are. Alone, to acquire and release it is two commits.
+/// It is fair: first come, first served. If its holder dies, or is paused for longer than its session lives
+/// ([`session_ttl`](crate::StmBuilder::session_ttl), 10 s by default), the holder loses it, and the first waiter has it
+/// within twice that time. A release wakes one waiter, however many there are. Without contention, acquiring and
+/// releasing take two commits.
 ///
 /// **A lock alone does not protect a write**: a holder that was paused may go on to write after it lost the lock. Bind
-/// writes to the guard with [`Tx::require`](crate::Tx::require), or hand its [token](LockGuard::token) to a store that compares it.
-/// Often a transaction needs no lock at all; `docs/coordination.md` tells when.
+/// writes to the guard with [`Tx::require`](crate::Tx::require), or hand its [token](LockGuard::token) to a store that
+/// compares it. Often a transaction needs no lock at all; `docs/coordination.md` tells when.
 ///
-/// The lock is not reentrant: who asks for what it holds waits until its guard is released, for ever if nobody does that. A guard can be
-/// moved to another task, which releases it, so the request is not refused. A wait of more than a second is
-/// told of in the log (`tracing`, as a warning), with the key, the holder and how long: "a guard of this same client, acquired 1.0s ago by this
-/// very task". It is told again after two seconds, four, eight and so on.
+/// The lock is not reentrant: a task that asks for a lock it holds waits until its guard is released, possibly for
+/// ever. The request is not refused, since another task may have the guard and release it. A wait of more than a second
+/// is logged (`tracing`, as a warning), with the key, the holder and how long: "a guard of this same client, acquired
+/// 1.0s ago by this very task". It is logged again after two seconds, four, eight and so on.
 ///
 /// # Examples
 /// ```
@@ -57,10 +58,10 @@ pub struct LockGuard(pub(super) Hold);
 guard!(LockGuard);
 
 impl Stm {
-    /// The lock of this name. It makes no request, and locks have nothing to do with refs of the same name.
+    /// The lock with this name. It makes no request. Refs of the same name are independent of it.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput): no key, or one of more than 480 bytes.
+    /// [`InvalidInput`](ErrorKind::InvalidInput): not a valid key, or one of more than 480 bytes.
     #[doc(alias = "init-lock")]
     pub fn lock(&self, key: impl AsRef<str>) -> Result<Lock> {
         Ok(Lock(GrantQueue::new(SessionManager::of(self), "locks", key, 1)?))
@@ -73,14 +74,15 @@ impl Lock {
         &self.0.key
     }
 
-    /// Waits for the lock, for as long as it takes, outages of the store included.
+    /// Waits for the lock, for as long as it takes, through outages of the store.
     ///
     /// # Errors
-    /// [`Nested`](ErrorKind::Nested) inside the body of a transaction. [`Closed`](ErrorKind::Closed): the client was closed, also while it
-    /// waited. And what the store refuses: [`Denied`](ErrorKind::Denied), [`Full`](ErrorKind::Full) and the like.
+    /// [`Nested`](ErrorKind::Nested) inside the body of a transaction. [`Closed`](ErrorKind::Closed): the client was
+    /// closed, possibly during the wait. Errors of the store that do not pass, such as [`Denied`](ErrorKind::Denied)
+    /// and [`Full`](ErrorKind::Full).
     ///
     /// # Cancel safety
-    /// Safe: a request whose future is dropped is taken back in the background, or, if this process dies, by others.
+    /// Safe: if the future is dropped the request is withdrawn in the background, or by others if this process dies.
     pub async fn acquire(&self) -> Result<LockGuard> {
         match self.ask(Patience::Unlimited).await? {
             Some(guard) => Ok(guard),
@@ -90,8 +92,9 @@ impl Lock {
 
     /// Takes the lock if it is free; `None`: it is not.
     ///
-    /// The lock of a holder that has died is found free by a client that saw it held at least a session's time to live before. A program that asks once
-    /// and ends should wait: [`acquire_timeout`](Self::acquire_timeout) with twice that time.
+    /// A client finds the lock of a dead holder free only if it saw that holder at least a session's time to live
+    /// before. A program that asks once and ends should wait: [`acquire_timeout`](Self::acquire_timeout) with twice
+    /// that time.
     ///
     /// # Errors
     /// As [`acquire`](Self::acquire), and [`Unavailable`](ErrorKind::Unavailable) if the store does not answer within the
@@ -105,11 +108,11 @@ impl Lock {
         Ok(hold.map(LockGuard))
     }
 
-    /// Waits for the lock, but no longer than this.
+    /// The same as [`acquire`](Self::acquire) with a time limit.
     ///
     /// # Errors
-    /// [`Timeout`](ErrorKind::Timeout): it was not free in time. If the store cannot be reached then, this
-    /// comes up to a second later. Otherwise as [`acquire`](Self::acquire).
+    /// [`Timeout`](ErrorKind::Timeout): it was not free in time. If the store cannot be reached, this error comes up to
+    /// a second later. Otherwise as [`acquire`](Self::acquire).
     ///
     /// # Cancel safety
     /// As [`acquire`](Self::acquire).
@@ -117,7 +120,8 @@ impl Lock {
         self.ask(Patience::within(timeout)).await?.ok_or_else(|| timed_out(&self.0.key))
     }
 
-    /// Who uses it, at one moment. For operators and tests: what it says may be over when it is read.
+    /// The numbers of holders and waiters at one moment, for operators and tests: they may have changed when you read
+    /// them.
     ///
     /// # Errors
     /// As [`Stm::dosync`](crate::Stm::dosync).
@@ -125,10 +129,10 @@ impl Lock {
         self.0.status().await
     }
 
-    /// Removes the lock's records from the store. Tokens go on growing if it is made again.
+    /// Removes the lock's records from the store. If it is made again its tokens go on growing.
     ///
     /// # Errors
-    /// [`Contended`](ErrorKind::Contended): somebody holds it or waits for it.
+    /// [`Contended`](ErrorKind::Contended): the lock is held or waited for.
     ///
     /// # Cancel safety
     /// As [`Stm::dosync`](crate::Stm::dosync).

@@ -12,14 +12,16 @@ use crate::protocol::Key;
 
 /// Transactions that take effect at most once for each id; made by [`Stm::once`](crate::Stm::once).
 ///
-/// The id and the result are committed together with the effect. Whoever comes with the same id later, in any process, is given that
-/// result, and the body is not run. So a request can be repeated without care, after a crash or an unknown outcome too.
+/// The id and the result are committed together with the effect. A later call with the same id, in any process, returns
+/// that result and does not run the body. So a request can safely be repeated, even after a crash or an unknown
+/// outcome.
 ///
 /// # Retention
-/// Ids are remembered in buckets, each of which holds its 64 newest: an id is forgotten when 64 newer ones fell into its bucket. There are as many buckets as
-/// it takes for each to be half full with `keep` ids; so what is stored is bounded, and of the last `keep` ids each is remembered but
-/// for a chance of less than one in a million. No clock is involved. Whoever may repeat an id after so many others gets its effect
-/// twice: choose `keep` accordingly. It is the same for all who use one `Once`.
+/// Ids are remembered in buckets, each of which holds its 64 newest: an id is forgotten when 64 newer ones fell into
+/// its bucket. There are enough buckets for each to be half full with `keep` ids. So what is stored is bounded, and
+/// each of the last `keep` ids is remembered, except with a chance of less than one in a million. No clock is involved.
+/// Repeating an id after so many others takes effect again: choose `keep` accordingly. All users of one `Once` must
+/// name the same `keep`.
 ///
 /// # Examples
 /// ```
@@ -45,20 +47,20 @@ pub struct Once {
 
 /// How many ids [`Stm::dosync_once`] remembers at least.
 const KEEP: u64 = 65_536;
-/// How many ids a new one takes the place of at most.
+/// How many ids a new one replaces at most.
 const FORGOTTEN_AT_ONCE: usize = 2;
 /// The longest id, in bytes.
 const MAX_ID: usize = 256;
 
 impl Stm {
-    /// Runs `body` as a transaction that takes effect at most once for this id, and gives its result to whoever comes with the
-    /// same id again. It remembers the last 65,536 ids; [`once`](Self::once) has more to choose.
+    /// Runs `body` as a transaction that takes effect at most once for this id; later calls with the same id return its
+    /// result. The last 65,536 ids are remembered; with [`once`](Self::once) you choose the number.
     ///
     /// # Errors
     /// As [`Once::dosync`].
     ///
     /// # Cancel safety
-    /// As [`dosync`](Self::dosync): whether it took effect is found out by coming again with the same id.
+    /// As [`dosync`](Self::dosync): to find out whether it took effect, call it again with the same id.
     pub async fn dosync_once<T, F, Fut>(&self, id: impl Into<String>, body: F) -> Result<T>
     where
         T: Value + Serialize + DeserializeOwned,
@@ -68,17 +70,18 @@ impl Stm {
         self.once("/default", KEEP)?.dosync(id, body).await
     }
 
-    /// The transactions of this name that take effect at most once for each id, of which the last `keep` are remembered. It makes no
-    /// request.
+    /// Transactions of this name that take effect at most once for each id, of which the last `keep` are remembered. It
+    /// makes no request.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput): no key, or one of more than 460 bytes; `keep` is zero. When it is used:
-    /// [`Mismatch`](ErrorKind::Mismatch) if it remembers another number. [`Once::set_keep`] changes it.
+    /// [`InvalidInput`](ErrorKind::InvalidInput): not a valid key, one of more than 460 bytes, or `keep` is zero.
+    /// [`Mismatch`](ErrorKind::Mismatch), from every operation: it remembers another number of ids; [`Once::set_keep`]
+    /// changes it.
     pub fn once(&self, key: impl AsRef<str>, keep: u64) -> Result<Once> {
         let manager = SessionManager::of(self);
         let key = Key::new(key)?;
         some(keep).map_err(|error| error.at(&key))?;
-        // The longest bucket's key must be one.
+        // The longest key of a bucket must be valid.
         own_key("once", "18446744073709551615", &key)?;
         let settings = SystemRef::new(&manager.engine, own_key("once", "keep", &key)?, "keep");
         Ok(Once { manager, key, keep, settings })
@@ -86,17 +89,18 @@ impl Stm {
 }
 
 impl Once {
-    /// Runs `body` as a transaction, unless one of this id has committed: then its result is given.
+    /// Runs `body` as a transaction. If one with this id has committed before, returns its result instead.
     ///
     /// Transactions whose ids fall into one bucket conflict with each other. The result is stored with the id, so it should be small.
     ///
     /// # Errors
-    /// Those of [`Stm::dosync`](crate::Stm::dosync): then nothing is remembered of the id. [`InvalidInput`](ErrorKind::InvalidInput): an id
-    /// of more than 256 bytes. [`Mismatch`](ErrorKind::Mismatch): another `keep` than the one it was first used with.
-    /// [`Codec`](ErrorKind::Codec): the result cannot be stored, or the one that is stored is of another type.
+    /// Those of [`Stm::dosync`](crate::Stm::dosync): the id is not remembered then.
+    /// [`InvalidInput`](ErrorKind::InvalidInput): an id of more than 256 bytes. [`Mismatch`](ErrorKind::Mismatch):
+    /// another `keep` than the one it was first used with. [`Codec`](ErrorKind::Codec): the result cannot be stored, or
+    /// the stored one is of another type.
     ///
     /// # Cancel safety
-    /// As [`Stm::dosync`](crate::Stm::dosync): whether it took effect is found out by coming again with the same id.
+    /// As [`Stm::dosync`](crate::Stm::dosync): to find out whether it took effect, call it again with the same id.
     pub async fn dosync<T, F, Fut>(&self, id: impl Into<String>, body: F) -> Result<T>
     where
         T: Value + Serialize + DeserializeOwned,
@@ -133,7 +137,7 @@ impl Once {
                 let encoded = MessagePack.encode(&result).map_err(|cause| {
                     Error::new(ErrorKind::Codec, "the result cannot be stored").at(&self.key).with_source(cause)
                 })?;
-                // One that holds more, since there were more buckets before, comes to that little by little.
+                // A bucket that holds more, from when there were more buckets, shrinks to that little by little.
                 let beyond = (done.done.len() + 1).saturating_sub(IN_BUCKET).min(FORGOTTEN_AT_ONCE);
                 done.done.drain(..beyond);
                 done.done.push(Done { id: id.clone(), result: encoded });
@@ -144,7 +148,7 @@ impl Once {
             .map_err(|error| error.during("dosync_once"))
     }
 
-    /// In a transaction that is to be done once: sees to it that the stored number is this handle's. Gives how many buckets there were
+    /// Checks in a transaction that the stored number is this handle's, or stores it. Gives how many buckets there were
     /// before, if ids may still be in those.
     async fn use_settings(&self, tx: &Tx) -> Result<Vec<u64>> {
         let Some(settings) = self.stored(tx).await? else {
@@ -155,7 +159,7 @@ impl Once {
         Ok(settings.past().to_vec())
     }
 
-    /// What is stored, which must be this handle's number.
+    /// The stored settings. Refused if their number is not this handle's.
     pub(super) async fn stored(&self, tx: &Tx) -> Result<Option<Settings>> {
         let settings = self.settings.get(tx).await?;
         match settings.as_ref().map(Settings::keep) {

@@ -18,23 +18,25 @@ use crate::protocol::Key;
 
 /// A durable queue of values, first in, first out, over all processes; made by [`Stm::queue`](crate::Stm::queue).
 ///
-/// To push and to pop are transactions of their own, or parts of larger ones: [`push_in`](Self::push_in) and [`pop_in`](Self::pop_in). So a value
-/// can be taken off in the same commit that does what it asks for, and it happens exactly once. Where the work is not a
-/// transaction, [`receive`](Self::receive) hides the value until it is acknowledged, and brings it back if that does not happen.
+/// Pushing and popping are transactions of their own, or parts of larger ones: [`push_in`](Self::push_in) and
+/// [`pop_in`](Self::pop_in). So a value can be taken off in the same commit that does its work, and the work is done
+/// exactly once. If the work is not a transaction, [`receive`](Self::receive) hides the value until it is acknowledged,
+/// and redelivers it if that does not happen.
 ///
-/// It holds at most its capacity of values, those that were received and not acknowledged among them. Each is a record of its own, and
-/// places are used again, so that what is stored is bounded.
-/// All who wait for a value look when one comes; for very many consumers a queue for each of some groups is quicker.
+/// A queue holds at most its capacity of values, including those that were received but not acknowledged. Each value is
+/// a record of its own, and places are reused, so storage is bounded. A new value makes all waiting consumers look;
+/// with very many consumers, a queue for each group of them is quicker.
 ///
 /// # The capacity
-/// All who use a queue name the same capacity. With another one every operation is refused with [`Mismatch`](ErrorKind::Mismatch), which
-/// names both, but for [`set_capacity`](Self::set_capacity), which changes it.
+/// All users of a queue name the same capacity. With another capacity every operation is refused with
+/// [`Mismatch`](ErrorKind::Mismatch), which names both, except [`set_capacity`](Self::set_capacity), which changes it.
 ///
 /// # Values that cannot be read
-/// A value that a consumer cannot decode, as one that a newer version of a program has pushed, stays where it is: consumers that can
-/// decode it get it, and all others the error [`Codec`](ErrorKind::Codec) with an [`Unreadable`](crate::Unreadable) as its source, again
-/// and again. What is to be done is the consumer's choice: to go on later, to take the bytes off with [`pop_raw`](Self::pop_raw), or to
-/// throw the value away with [`skip`](Self::skip), by the number that the error names, so that never another value is thrown away.
+/// A value that a consumer cannot decode, such as one pushed by a newer version of a program, stays where it is.
+/// Consumers that can decode it get it; all others get the error [`Codec`](ErrorKind::Codec) with an
+/// [`Unreadable`](crate::Unreadable) as its source, again and again. The consumer decides what to do: try later, take
+/// the bytes off with [`pop_raw`](Self::pop_raw), or throw the value away with [`skip`](Self::skip). Skipping names the
+/// number from the error, so it never throws another value away.
 ///
 /// # Examples
 /// ```
@@ -60,11 +62,12 @@ pub struct Queue<T> {
 }
 
 impl Stm {
-    /// The queue of this name, with room for `capacity` values. It makes no request. All who use it must name the same capacity and type.
+    /// The queue with this name, with room for `capacity` values. It makes no request. All its users must name the same
+    /// capacity and type.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput): no key, or one of more than 460 bytes; a capacity of zero. When it is used:
-    /// [`Mismatch`](ErrorKind::Mismatch) if it has another capacity.
+    /// [`InvalidInput`](ErrorKind::InvalidInput): not a valid key, one of more than 460 bytes, or a capacity of zero.
+    /// [`Mismatch`](ErrorKind::Mismatch), from every operation: it has another capacity.
     pub fn queue<T>(&self, key: impl AsRef<str>, capacity: u64) -> Result<Queue<T>> {
         let records = Records::new(SessionManager::of(self), Key::new(key)?, capacity)?;
         Ok(Queue { records: Arc::new(records), types: PhantomData })
@@ -80,8 +83,8 @@ impl<T: Value + Serialize + DeserializeOwned> Queue<T> {
     /// Adds a value at the end.
     ///
     /// # Errors
-    /// [`Full`](ErrorKind::Full): it holds as many values as it has room for. [`Mismatch`](ErrorKind::Mismatch): another capacity. And
-    /// those of [`Stm::dosync`](crate::Stm::dosync).
+    /// [`Full`](ErrorKind::Full): it holds as many values as it has room for. [`Mismatch`](ErrorKind::Mismatch): it has
+    /// another capacity. Those of [`Stm::dosync`](crate::Stm::dosync).
     ///
     /// # Cancel safety
     /// As [`Stm::dosync`](crate::Stm::dosync).
@@ -93,31 +96,31 @@ impl<T: Value + Serialize + DeserializeOwned> Queue<T> {
     /// Adds a value as a part of a transaction.
     ///
     /// # Errors
-    /// As [`push`](Self::push), and of [`Tx`]'s methods.
+    /// As [`push`](Self::push), and those of [`Tx`]'s methods.
     pub async fn push_in(&self, tx: &Tx, value: T) -> Result<()> {
         self.records.push(tx, Item::new(value)).await
     }
 
-    /// Takes the first value off, and waits for one as long as it takes.
+    /// Takes the first value off, and waits for one for as long as it takes.
     ///
     /// # Errors
-    /// [`Mismatch`](ErrorKind::Mismatch): another capacity. [`Codec`](ErrorKind::Codec): the value cannot be read as a `T`, and stays. And
-    /// those of [`Stm::dosync`](crate::Stm::dosync), but for `Timeout`.
+    /// [`Mismatch`](ErrorKind::Mismatch): it has another capacity. [`Codec`](ErrorKind::Codec): the value cannot be
+    /// read as a `T`, and stays. Those of [`Stm::dosync`](crate::Stm::dosync), except `Timeout`.
     ///
     /// # Cancel safety
-    /// Dropped while it waits, it takes nothing. Dropped in the moment of its commit, it may have taken a value, which is lost then:
-    /// [`receive`](Self::receive) is for where that matters.
+    /// If the future is dropped while it waits, it takes nothing. If it is dropped in the moment of its commit, a value
+    /// may have been taken off and is lost. Where that matters, use [`receive`](Self::receive).
     pub async fn pop(&self) -> Result<T> {
         self.pop_until(None).await
     }
 
-    /// The same, but waits no longer than this.
+    /// The same with a time limit.
     ///
     /// # Errors
     /// [`Timeout`](ErrorKind::Timeout), and as [`pop`](Self::pop).
     ///
     /// # Cancel safety
-    /// As [`pop`](Self::pop). The time that is given here never loses a value, as a timeout around [`pop`](Self::pop) may.
+    /// As [`pop`](Self::pop). This time limit never loses a value, as a timeout around [`pop`](Self::pop) may.
     pub async fn pop_timeout(&self, timeout: Duration) -> Result<T> {
         self.pop_until(Some(timeout)).await
     }
@@ -133,10 +136,11 @@ impl<T: Value + Serialize + DeserializeOwned> Queue<T> {
         self.records.manager.transact_soon(async |tx| self.pop_in(&tx).await).await
     }
 
-    /// Takes the first value off as a part of a transaction; `None`: there is none, and a [`retry`](Tx::retry) waits for one.
+    /// Takes the first value off as a part of a transaction; `None`: there is none, and a [`retry`](Tx::retry) waits
+    /// for one.
     ///
     /// # Errors
-    /// As [`pop`](Self::pop), and of [`Tx`]'s methods.
+    /// As [`pop`](Self::pop), and those of [`Tx`]'s methods.
     pub async fn pop_in(&self, tx: &Tx) -> Result<Option<T>> {
         let Some((head, item)) = self.records.front(tx).await? else {
             return Ok(None);
@@ -146,25 +150,26 @@ impl<T: Value + Serialize + DeserializeOwned> Queue<T> {
         Ok(Some(value))
     }
 
-    /// Gets the first value that nobody else has, and waits for one as long as it takes. It is hidden from others until it is
-    /// [acknowledged](Delivery::ack), which takes it off; or until `hidden` has passed by the clock of one that waits, or
-    /// this process has died, or the delivery is dropped: then it is handed out again, before those that came after it.
+    /// Gets the first value that no other consumer has, and waits for one for as long as it takes. The value is hidden
+    /// from others until it is [acknowledged](Delivery::ack), which takes it off. It is redelivered, before later
+    /// values, if you drop the delivery, your process dies, or `hidden` elapses on a waiting consumer's clock.
     ///
     /// # Errors
-    /// [`Mismatch`](ErrorKind::Mismatch): another capacity, also when it is changed while this waits. [`Codec`](ErrorKind::Codec): the
-    /// value cannot be read as a `T`, and stays for others. What the store refuses for good; [`Nested`](ErrorKind::Nested).
+    /// [`Mismatch`](ErrorKind::Mismatch): it has another capacity, possibly set during the wait.
+    /// [`Codec`](ErrorKind::Codec): the value cannot be read as a `T`, and stays for others. Errors of the store that
+    /// do not pass; [`Nested`](ErrorKind::Nested).
     ///
     /// # Cancel safety
-    /// Safe: what was got for a future that was dropped is handed out again at once.
+    /// Safe: if the future is dropped, a value that it got is redelivered at once.
     pub async fn receive(&self, hidden: Duration) -> Result<Delivery<T>> {
         self.records.manager.engine.begin("receive")?;
         receive(Arc::clone(&self.records), hidden).await
     }
 
-    /// How many values there are, those that are out and not acknowledged among them.
+    /// The number of values, including those that were received but not acknowledged.
     ///
     /// # Errors
-    /// As [`push`](Self::push), but for `Full`.
+    /// As [`push`](Self::push), except `Full`.
     pub async fn len(&self) -> Result<u64> {
         let Records { manager, tail, .. } = &*self.records;
         let count = manager.transact_soon(async |tx| {
@@ -184,7 +189,7 @@ impl<T: Value + Serialize + DeserializeOwned> Queue<T> {
         Ok(self.len().await? == 0)
     }
 
-    /// The first value that nobody has got, which stays where it is; `None`: there is none.
+    /// The first value that no consumer has, which stays where it is; `None`: there is none.
     ///
     /// # Errors
     /// As [`try_pop`](Self::try_pop).
@@ -192,7 +197,7 @@ impl<T: Value + Serialize + DeserializeOwned> Queue<T> {
         self.records.manager.transact_soon(async |tx| self.peek_in(&tx).await).await
     }
 
-    /// The same as a part of a transaction, which commits only if that is still so.
+    /// The same as a part of a transaction, which commits only if that is still the first value.
     ///
     /// # Errors
     /// As [`pop_in`](Self::pop_in).
@@ -217,13 +222,13 @@ impl<T: Value + Serialize + DeserializeOwned> Queue<T> {
     }
 }
 
-/// For values of any type, also those that cannot be read.
+/// Operations on values of any type, including those that cannot be read.
 impl<T> Queue<T> {
-    /// Takes a value off without decoding it: the first one that nobody has got, or one that was handed out and is to be handed out
-    /// again. `false`: it is neither, as when somebody else has taken it, or has it now.
+    /// Takes a value off without decoding it: the first one that no consumer has, or one that is due for redelivery.
+    /// `false`: it is neither; another consumer may have taken it off, or have it now.
     ///
     /// # Errors
-    /// [`Mismatch`](ErrorKind::Mismatch): another capacity. Those of [`Stm::dosync`](crate::Stm::dosync).
+    /// [`Mismatch`](ErrorKind::Mismatch): it has another capacity. Those of [`Stm::dosync`](crate::Stm::dosync).
     ///
     /// # Cancel safety
     /// As [`Stm::dosync`](crate::Stm::dosync).
@@ -240,11 +245,11 @@ impl<T> Queue<T> {
         self.records.manager.transact_soon(async |tx| self.skip_in(&tx, number).await).await
     }
 
-    /// The same as a part of a transaction. Which values are to be handed out again is what this client saw when it last looked, as
-    /// it did for the [`receive`](Self::receive) that gave the error.
+    /// The same as a part of a transaction. Whether a value is due for redelivery is what this client saw when it last
+    /// looked, as in the [`receive`](Self::receive) that gave the error.
     ///
     /// # Errors
-    /// As [`skip`](Self::skip), and of [`Tx`]'s methods.
+    /// As [`skip`](Self::skip), and those of [`Tx`]'s methods.
     pub async fn skip_in(&self, tx: &Tx, number: u64) -> Result<bool> {
         let records = &self.records;
         if let Some((head, item)) = records.front(tx).await?
@@ -265,7 +270,7 @@ impl<T> Queue<T> {
         Ok(true)
     }
 
-    /// Takes the first value off as it is stored; `None`: there is none.
+    /// Takes the first value off in its stored form; `None`: there is none.
     ///
     /// # Errors
     /// As [`skip`](Self::skip).
@@ -279,7 +284,7 @@ impl<T> Queue<T> {
     /// The same as a part of a transaction.
     ///
     /// # Errors
-    /// As [`skip`](Self::skip), and of [`Tx`]'s methods.
+    /// As [`skip`](Self::skip), and those of [`Tx`]'s methods.
     pub async fn pop_raw_in(&self, tx: &Tx) -> Result<Option<RawValue>> {
         let Some((head, item)) = self.records.front(tx).await? else {
             return Ok(None);
@@ -289,7 +294,8 @@ impl<T> Queue<T> {
         Ok(Some(value))
     }
 
-    /// A value as it is stored, which stays where it is: the first one that nobody has got, or one that is out. `None`: it is neither.
+    /// A value in its stored form, which stays where it is: the first one that no consumer has, or one that is out.
+    /// `None`: it is neither.
     ///
     /// # Errors
     /// As [`skip`](Self::skip).
@@ -300,7 +306,7 @@ impl<T> Queue<T> {
     /// The same as a part of a transaction, which commits only if that is still so.
     ///
     /// # Errors
-    /// As [`skip`](Self::skip), and of [`Tx`]'s methods.
+    /// As [`skip`](Self::skip), and those of [`Tx`]'s methods.
     pub async fn peek_raw_in(&self, tx: &Tx, number: u64) -> Result<Option<RawValue>> {
         let records = &self.records;
         let Some(head) = records.head(tx).await? else {
@@ -318,17 +324,17 @@ impl<T> Queue<T> {
         RawValue::new(number, &records.load(tx, number, &item).await?).map(Some)
     }
 
-    /// Changes how many values the queue has room for, from whatever it was, and gives a handle with the new capacity. Others may push and
-    /// pop meanwhile: no value is lost, comes twice or out of order. A queue that holds more than that keeps them all, and takes no more until
-    /// there is room.
+    /// Changes the capacity of the queue, whatever it was, and returns a handle with the new capacity. Others may push
+    /// and pop meanwhile: no value is lost, duplicated or out of order. A queue that holds more values than that keeps
+    /// them all, and takes no more until there is room.
     ///
-    /// From then on every operation of handles with another capacity, those that wait among them, is refused with
-    /// [`Mismatch`](ErrorKind::Mismatch). What they have received can still be acknowledged. A queue that nobody has pushed to
-    /// has no capacity yet, and the first push sets it.
+    /// From then on every operation of a handle with another capacity is refused with
+    /// [`Mismatch`](ErrorKind::Mismatch), including those that wait. Values that were received can still be
+    /// acknowledged. A queue to which nothing was pushed has no capacity yet, and the first push sets it.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput): a capacity of zero. Those of [`Stm::dosync`](crate::Stm::dosync). After an unknown
-    /// outcome it can be called again.
+    /// [`InvalidInput`](ErrorKind::InvalidInput): a capacity of zero. Those of [`Stm::dosync`](crate::Stm::dosync).
+    /// After an unknown outcome, call it again.
     ///
     /// # Cancel safety
     /// As [`Stm::dosync`](crate::Stm::dosync).
@@ -359,18 +365,19 @@ impl<T> Queue<T> {
         Ok(Self { records: Arc::new(resized), types: PhantomData })
     }
 
-    /// Removes the queue with all its values, those that are out among them. Whoever pushes to it later makes a new one, of any
+    /// Removes the queue with all its values, including those that are out. A later push makes a new one, of any
     /// capacity.
     ///
-    /// It may be in use. Those who wait for values wait on, for those of the new queue. What was received can no longer be
-    /// acknowledged, with the error [`Lost`](ErrorKind::Lost), so that a transaction with [`ack_in`](Delivery::ack_in) does nothing.
+    /// It may be in use. Consumers that wait go on waiting, for values of the new queue. Values that were received can
+    /// no longer be acknowledged: the error is [`Lost`](ErrorKind::Lost), so that a transaction with
+    /// [`ack_in`](Delivery::ack_in) does nothing.
     ///
-    /// The queue goes in one commit. The records of its values are removed after it, some at a time; if that does not come to its end,
-    /// another call goes on with it, or whoever makes the new queue. What stays is a number, from which values go on to be counted.
+    /// The queue goes in one commit. The records of its values are removed afterwards, some at a time. If that is
+    /// interrupted, another call continues, or the client that makes the new queue. The number of the next value stays.
     ///
     /// # Errors
-    /// [`Mismatch`](ErrorKind::Mismatch): another capacity. Those of [`Stm::dosync`](crate::Stm::dosync). After any of them it can be
-    /// called again.
+    /// [`Mismatch`](ErrorKind::Mismatch): it has another capacity. Those of [`Stm::dosync`](crate::Stm::dosync). After
+    /// any error, it can be called again.
     ///
     /// # Cancel safety
     /// Safe: it can be called again.

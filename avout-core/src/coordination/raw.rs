@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::handles::{Item, Value};
 use crate::protocol::{CodecId, Envelope};
 
-/// A value of a [`Queue`](crate::Queue) as it is stored, for one that cannot be decoded.
+/// A value of a [`Queue`](crate::Queue) in its stored form, for values that cannot be decoded.
 #[derive(Clone)]
 pub struct RawValue {
     number: u64,
@@ -26,12 +26,12 @@ impl RawValue {
         self.number
     }
 
-    /// The name of the type that it was pushed as; `item` if that was not noted, by an earlier version.
+    /// The name of the type that it was pushed as; `item` if an earlier version did not note it.
     pub fn type_tag(&self) -> &str {
         &self.envelope.type_tag
     }
 
-    /// The codec of its bytes.
+    /// The codec that its bytes were encoded with.
     pub fn codec(&self) -> CodecId {
         self.envelope.codec
     }
@@ -41,7 +41,7 @@ impl RawValue {
         &self.envelope.value
     }
 
-    /// The value, if it is one of this type.
+    /// The decoded value, if it is of this type.
     ///
     /// # Errors
     /// [`Codec`](ErrorKind::Codec) with an [`Unreadable`] as its source.
@@ -60,7 +60,8 @@ impl fmt::Debug for RawValue {
     }
 }
 
-/// Why a value of a [`Queue`](crate::Queue) could not be read: found in an error by [`Error::downcast_ref`]. It says what the codec said.
+/// Why a value of a [`Queue`](crate::Queue) could not be read, found in an error by [`Error::downcast_ref`]. Its
+/// message is the codec's.
 ///
 /// # Examples
 /// ```
@@ -108,12 +109,12 @@ impl Unreadable {
         self.number
     }
 
-    /// The name of the type that it was pushed as; `item` if that was not noted, by an earlier version.
+    /// The name of the type that it was pushed as; `item` if an earlier version did not note it.
     pub fn pushed_as(&self) -> &str {
         &self.pushed_as
     }
 
-    /// The name of the type that it was to be read as.
+    /// The name of the type that the consumer wanted.
     pub fn read_as(&self) -> &str {
         &self.read_as
     }

@@ -19,10 +19,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::handles::{Tx, Value};
 use crate::protocol::Key;
 
-/// Gets the first value that nobody else has, and waits for it.
+/// Gets the first value that no other consumer has, and waits for it.
 ///
-/// It is a task of its own, so that a commit is never dropped in flight: whoever asked may go away at any time, and what was got for
-/// nobody is handed back.
+/// It is a task of its own, so that a commit is never dropped in flight. If the caller goes away, a value that was got
+/// for it is handed back.
 pub(super) async fn receive<T>(records: Arc<Records>, hidden: Duration) -> Result<Delivery<T>>
 where
     T: Value + Serialize + DeserializeOwned,
@@ -40,8 +40,8 @@ where
     received.and_then(|received| received.map_err(closed)?).map_err(|error| error.at(&records.key).during("receive"))
 }
 
-/// Says in the log that a wait may be for values which this client itself has received and not acknowledged. To wait for the next value
-/// is what consumers do: nothing is said of that.
+/// Says in the log that this client itself may have the awaited values, received and not acknowledged. Waiting for the
+/// next value is what consumers do, so nothing else is logged.
 fn tell(records: &Records, task: Option<task::Id>, waited: Duration) {
     let (holder, own) = records.manager.holdings.describe(records.head.key(), None, task);
     if own {
@@ -59,12 +59,12 @@ where
     let hidden = u64::try_from(hidden.as_millis()).unwrap_or(u64::MAX);
     let request = Request { claim: records.manager.claim(), records, hidden, task };
     if let Some(answer) = request.obtain(&mut reply).await {
-        // A delivery that nobody waits for any more is dropped, and so handed back.
+        // If the caller has gone the delivery is dropped, and so handed back.
         drop(reply.send(answer));
     }
 }
 
-/// Waits for something that may be given up at any time. `None`: nobody waits for the reply any more.
+/// Does work that may be dropped, until the caller gives up. `None`: it gave up.
 async fn wanted<T, R>(reply: &mut Reply<T>, what: impl Future<Output = R>) -> Option<R> {
     tokio::select! {
         biased;
@@ -73,7 +73,7 @@ async fn wanted<T, R>(reply: &mut Reply<T>, what: impl Future<Output = R>) -> Op
     }
 }
 
-/// What tells of changes of some keys.
+/// The watcher of some keys.
 struct Watched {
     keys: Vec<Key>,
     watcher: Box<dyn Watcher>,
@@ -84,26 +84,26 @@ struct Request {
     claim: Claim,
     /// In milliseconds.
     hidden: u64,
-    /// Who asks.
+    /// The task that asks.
     task: Option<task::Id>,
 }
 
-/// What came of a try to get a value.
+/// The outcome of a try to get a value.
 enum Taken<T> {
     Got {
         out: Out,
         value: T,
     },
-    /// There is none. One of these keys changes when there is.
+    /// There is no value. One of these keys changes when there is.
     None(Vec<Key>),
     /// The session has ended.
     Ended,
-    /// Nobody waits for the reply any more.
+    /// The caller gave up.
     Unwanted,
 }
 
 impl Request {
-    /// Tries, and waits for a change, in turn. `None`: nobody waits for the reply any more.
+    /// Tries, and waits for a change, in turn. `None`: the caller gave up.
     async fn obtain<T>(self, reply: &mut Reply<T>) -> Option<Result<Delivery<T>>>
     where
         T: Value + Serialize + DeserializeOwned,
@@ -138,8 +138,8 @@ impl Request {
         }
     }
 
-    /// Waits for a change of these keys, or until it is time to look. Where they were not watched before the last look it only begins
-    /// to, so that nothing is missed that came since.
+    /// Waits for a change of these keys, or until it is time to look. Keys that were not watched before the last look
+    /// may have changed since, so then it only begins to watch them.
     async fn wait(&self, watched: Option<Watched>, keys: Vec<Key>, until: Option<Instant>) -> Result<Watched> {
         let Some(mut watched) = watched.filter(|watched| watched.keys == keys) else {
             let watcher = self.records.manager.engine.watch(&keys, None).await?;
@@ -183,7 +183,8 @@ impl Request {
             tokio::select! {
                 biased;
                 taken = &mut taking => break taken.map(|taken| taken.unwrap_or(Taken::Unwanted)),
-                // A commit that was sent is waited for: dropped, it might take effect with nobody to know of it.
+                // A commit that was sent is waited for: if it were dropped, it might take effect without anybody
+                // knowing.
                 () = reply.closed(), if want.is_some() => want = None,
             }
         };
@@ -191,14 +192,14 @@ impl Request {
             Ok(Taken::Got { .. }) => {
                 manager.entered(session, *sent.lock().unwrap_or_else(PoisonError::into_inner));
             }
-            // A value may be out that nobody knows of: the session ends, and others get what is out in it.
+            // A value may be out without anybody knowing: the session ends, and others get what is out in it.
             Err(error) if error.kind() == ErrorKind::OutcomeUnknown => manager.lose(session),
             _ => {}
         }
         taken
     }
 
-    /// Hands a value out: one of those that are overdue, or the first.
+    /// Hands out a value: an overdue one, or the first.
     async fn take_in<T>(
         &self,
         tx: &Tx,

@@ -55,7 +55,7 @@ impl Records {
         }
     }
 
-    /// The head of a queue of this capacity; `None`: the queue was not made.
+    /// The head of a queue with this handle's capacity; `None`: the queue was not made.
     pub(super) async fn head(&self, tx: &Tx) -> Result<Option<Head>> {
         let head = self.found(tx).await?;
         if let Some(head) = &head {
@@ -75,7 +75,7 @@ impl Records {
         Err(Error::new(ErrorKind::Mismatch, message).at(&self.key))
     }
 
-    /// A name for a ring. Whatever ring the queue has had was made by an earlier commit, and has a smaller one.
+    /// A name for a new ring. All earlier rings of the queue were made by earlier commits, and have smaller names.
     pub(super) fn new_name(tx: &Tx) -> u64 {
         tx.0.attempt().read_point.unwrap_or_default().number()
     }
@@ -111,13 +111,13 @@ impl Records {
     async fn begin(self: &Arc<Self>, tx: &Tx) -> Result<Tail> {
         let ruins = self.ruins.get(tx).await?.unwrap_or_default();
         self.clear_later(tx, &ruins);
-        // Something was read, and so the read point is set.
+        // The queue was read before, so there is a read point.
         let (head, tail) = begin(self.capacity, Self::new_name(tx), ruins.next());
         self.head.put(tx, head).await?;
         Ok(tail)
     }
 
-    /// Goes on with a destruction that has not come to its end, in the background, if this commits.
+    /// Continues an interrupted destruction in the background, if this transaction commits.
     fn clear_later(self: &Arc<Self>, tx: &Tx, ruins: &Ruins) {
         if ruins.is_empty() {
             return;
@@ -133,7 +133,7 @@ impl Records {
         });
     }
 
-    /// The first value that nobody has got, with the head; `None`: there is none.
+    /// The first value that no consumer has, with the head; `None`: there is none.
     pub(super) async fn front(&self, tx: &Tx) -> Result<Option<(Head, SystemRef<Item>)>> {
         let Some(head) = self.head(tx).await? else {
             return Ok(None);
@@ -145,7 +145,7 @@ impl Records {
         Ok(item.exists(tx).await?.then_some((head, item)))
     }
 
-    /// Takes the first value off, of which the head and the record were found.
+    /// Takes the first value off, whose head and record were found.
     pub(super) async fn pass_front(&self, tx: &Tx, mut head: Head, item: SystemRef<Item>) -> Result<()> {
         item.remove(tx).await?;
         head.pass_front();
@@ -165,7 +165,7 @@ impl Records {
         }
     }
 
-    /// The same as a value of this type.
+    /// The same, decoded as this type.
     pub(super) async fn read<T>(&self, tx: &Tx, number: u64, item: &SystemRef<Item>) -> Result<T>
     where
         T: Value + Serialize + DeserializeOwned,
@@ -174,9 +174,9 @@ impl Records {
         item.open().map_err(|cause| Unreadable::of::<T>(number, &item, cause).at(&self.key))
     }
 
-    /// Takes a value off that was handed out. `false`: it was handed to somebody else since, or taken off.
+    /// Takes off a value that was handed out. `false`: it was redelivered since, or taken off.
     pub(super) async fn settle(&self, tx: &Tx, who: Claimant) -> Result<bool> {
-        // Whatever the capacity is by now: what was received is acknowledged all the same.
+        // Received values can be acknowledged whatever the capacity is by now.
         let Some(mut head) = self.found(tx).await? else {
             return Ok(false);
         };
@@ -197,7 +197,7 @@ impl Records {
         Ok(())
     }
 
-    /// Those whose values were out for too long, or who died; and when to look for more of them.
+    /// The claimants whose values were out for too long, or which have died; and when to look for more of them.
     pub(super) async fn overdue(&self) -> Result<(Vec<Claimant>, Option<Instant>)> {
         let head = self.manager.transact(async |tx| self.found(&tx).await).await?.unwrap_or_default();
         let mut sessions: Vec<SessionId> = head.out.iter().map(|out| out.who.session()).collect();
@@ -210,7 +210,7 @@ impl Records {
         Ok((overdue, next.into_iter().chain(tick).min()))
     }
 
-    /// Changes the capacity, from whatever it was.
+    /// Changes the capacity, whatever it was.
     pub(super) async fn resize(self: &Arc<Self>, tx: &Tx, capacity: u64) -> Result<()> {
         tx.0.see(&[self.head.key(), self.tail.key(), self.ruins.key()]).await?;
         let ruins = self.ruins.get(tx).await?.unwrap_or_default();
@@ -238,7 +238,7 @@ impl Records {
         self.ruins.put(tx, ruins).await
     }
 
-    /// Removes what was left when the queue was destroyed, but for the number from which values go on to be counted.
+    /// Removes what was left when the queue was destroyed, except the number from which values go on to be counted.
     pub(super) async fn clear_all(&self) -> Result<()> {
         while self.manager.transact_silently(async |tx| self.clear(&tx).await).await? {}
         Ok(())
@@ -251,7 +251,7 @@ impl Records {
         let Some(mut ruins) = self.ruins.get(tx).await?.filter(|ruins| !ruins.is_empty()) else {
             return Ok(false);
         };
-        // Besides them the commit has the ruins, the slot and the floor.
+        // The commit also has the ruins, the slot and the floor.
         let most = AT_ONCE.min(self.manager.engine.capabilities.max_keys.saturating_sub(4)).max(1);
         let items = ruins.take(most).into_iter().map(|place| self.item(place)).collect::<Result<Vec<_>>>()?;
         tx.0.see(&items.iter().map(SystemRef::key).collect::<Vec<_>>()).await?;

@@ -15,17 +15,18 @@ const TARGETS: usize = 8;
 const MOST: usize = 512;
 
 impl Once {
-    /// Changes how many ids are remembered, while others use it, and gives the handle to go on with: this one and all others of the old
-    /// number are refused from now on.
+    /// Changes how many ids are remembered, while others use it, and returns a handle with the new number. From now on
+    /// handles with the old number are refused.
     ///
-    /// No id is forgotten by that which the new number would remember. Ids are moved to other buckets when the number of these
-    /// changes; that goes on until the return. If it fails or the future is dropped then, the new number holds all the same, each use
-    /// makes one read more, and whoever sets the same number again finishes it. With a number that is more than 64 times smaller, some
-    /// ids may be forgotten early.
+    /// This forgets no id that the new number would remember. If the number of buckets changes, ids are moved to other
+    /// buckets before this returns. If it fails or the future is dropped during that, the new number holds all the
+    /// same, each use makes one read more, and setting the same number again finishes the move. With a number that is
+    /// more than 64 times smaller, some ids may be forgotten early.
     ///
     /// # Errors
-    /// [`Mismatch`](ErrorKind::Mismatch): it remembers another number of ids than this handle. [`InvalidInput`](ErrorKind::InvalidInput): none.
-    /// [`Contended`](ErrorKind::Contended): it is being destroyed. Those of [`Stm::dosync`](crate::Stm::dosync).
+    /// [`Mismatch`](ErrorKind::Mismatch): it remembers another number of ids than this handle.
+    /// [`InvalidInput`](ErrorKind::InvalidInput): zero. [`Contended`](ErrorKind::Contended): it is being destroyed.
+    /// Those of [`Stm::dosync`](crate::Stm::dosync).
     ///
     /// # Cancel safety
     /// As [`Stm::dosync`](crate::Stm::dosync), and see above.
@@ -45,15 +46,15 @@ impl Once {
         Ok(changed)
     }
 
-    /// Removes it with all ids. It can then be made again, with any number. Others are refused while that goes on; if it fails half-way,
-    /// they stay refused until it is called again.
+    /// Removes it with all ids. It can then be made again, with any number. Until that is done others are refused; if
+    /// it fails half-way, they stay refused until it is called again.
     ///
     /// # Errors
     /// [`Mismatch`](ErrorKind::Mismatch): it remembers another number of ids than this handle. Those of
     /// [`Stm::dosync`](crate::Stm::dosync).
     ///
     /// # Cancel safety
-    /// Dropped, it is left half-way: call it again.
+    /// If the future is dropped it is left half-way: call it again.
     pub async fn destroy(&self) -> Result<()> {
         self.manager.engine.begin("destroy")?;
         let begin = self.manager.transact_soon(async |tx| {
@@ -86,7 +87,7 @@ impl Once {
         end.await.map_err(|error| error.during("destroy"))
     }
 
-    /// Moves all ids to where they are looked for first.
+    /// Moves all ids to the buckets of the new number.
     async fn move_all(&self) -> Result<()> {
         let settings = self.manager.transact_silently(async |tx| self.stored(&tx).await).await?;
         let Some(most) = settings.as_ref().and_then(|settings| settings.past().iter().max().copied()) else {
@@ -109,16 +110,16 @@ impl Once {
             }
         }
         let end = self.manager.transact_silently(async |tx| match self.stored(&tx).await? {
-            // Another change has its own way to go.
+            // Another change has begun, and moves the ids itself.
             now if now == settings => self.settings.put(&tx, Settings::Keep(self.keep)).await,
             _ => Ok(()),
         });
         end.await
     }
 
-    /// Moves ids out of one bucket that belong into others. Whether there are more.
+    /// Moves ids out of one bucket into those they belong to. Gives whether there are more.
     async fn move_some(&self, tx: &Tx, number: u64) -> Result<bool> {
-        // Whoever changes the number meanwhile makes this run again, and then it is refused.
+        // If another client changes the number meanwhile, this runs again and is refused.
         self.stored(tx).await?;
         let from = self.bucket(number)?;
         let Some(Bucket { done }) = from.get(tx).await? else {
@@ -147,18 +148,18 @@ impl Once {
         Ok(more)
     }
 
-    /// The bucket that an id belongs into.
+    /// The bucket that an id belongs to.
     fn place(&self, done: &Done) -> u64 {
         bucket_of(&done.id, buckets(self.keep))
     }
 
-    /// How many buckets one transaction can take.
+    /// How many buckets one transaction can read.
     fn step(&self) -> u64 {
         AT_ONCE.min(self.manager.engine.capabilities.max_keys.saturating_sub(4) as u64).max(1)
     }
 }
 
-/// Two lists of one time, oldest first, as one: nothing but the places in them tells which came first.
+/// Merges two lists of ids from the same time, oldest first: only their positions tell which came first.
 fn merge(one: Vec<Done>, two: Vec<Done>) -> Vec<Done> {
     let (ones, twos) = (one.len().max(1), two.len().max(1));
     let one = one.into_iter().enumerate().map(|(at, done)| ((at * 2 + 1) * twos, done));
@@ -172,7 +173,7 @@ fn merge(one: Vec<Done>, two: Vec<Done>) -> Vec<Done> {
 mod tests {
     use super::*;
 
-    /// Lists of one time are merged by the places in them, and all is kept.
+    /// Lists of the same time are merged by position, and nothing is lost.
     #[test]
     fn lists_are_merged_by_place() {
         let list =

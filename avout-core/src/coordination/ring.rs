@@ -1,8 +1,10 @@
-//! The rules of a queue: which numbers its values have, where they lie, and who has them. Plain data, no await and no clock.
+//! The rules of a queue: how its values are numbered, where they lie, and who has them. Plain data, no await and no
+//! clock.
 //!
-//! Values are numbered as they are pushed. Number n lies at place `n % size` of its ring, so places are used again. A value that is
-//! out keeps its place for as long as it takes; the value whose turn at that place comes meanwhile is laid aside, at one of as many
-//! places behind the ring's end. So what is out takes room for one value, however many have come and gone since.
+//! Values are numbered as they are pushed. Number n lies at place `n % size` of its ring, so places are reused. A value
+//! that is out keeps its place for as long as it takes; if the turn of another value comes at that place, that one is
+//! laid aside, at one of as many places behind the ring's end. So a value that is out takes the room of one value,
+//! however many have come and gone since.
 //!
 //! ```text
 //! ring of 4      place   0  1  2  3 | 4  5  6  7
@@ -11,16 +13,16 @@
 //! pushed 4 to 6          0  5  6  . | 4
 //! ```
 //!
-//! A change of the capacity begins a new ring; what lies in the old one stays there until it is taken off.
+//! A change of the capacity begins a new ring; values in the old one stay there until they are taken off.
 
 use serde::{Deserialize, Serialize};
 
 use super::rules::Claimant;
 
-/// So many places, used in turn by the values from one number on.
+/// A number of places, used in turn by the values from one number on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Ring {
-    /// Tells it from all rings that the queue has had. `None`: of a version that had one for each queue.
+    /// Distinguishes it from all rings that the queue has had. `None`: of a version that had one ring for each queue.
     pub(super) name: Option<u64>,
     pub(super) from: u64,
     pub(super) size: u64,
@@ -33,15 +35,16 @@ pub(super) struct Place {
     pub(super) index: u64,
 }
 
-/// What those who take off change.
+/// The part of a queue that consumers change.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Head {
-    /// The first value that nobody has got yet. The name tells this form from an earlier one, whose readers refuse it.
+    /// The first value that no consumer has had yet. The field's name tells this form from an earlier one, whose
+    /// readers refuse it.
     #[serde(alias = "next")]
     pub(super) front: u64,
-    /// Values that somebody has got, and has not acknowledged.
+    /// Values that were handed out and not acknowledged.
     pub(super) out: Vec<Out>,
-    /// Zero and no ring: as an earlier version wrote it, and the tail has both.
+    /// Zero and no ring: written by an earlier version, and the tail has both.
     #[serde(default)]
     pub(super) capacity: u64,
     /// Oldest first; new values go to the last one.
@@ -68,27 +71,28 @@ struct Aside {
     index: u64,
 }
 
-/// What those who add change.
+/// The part of a queue that producers change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Tail {
     /// The number of the next value.
     #[serde(alias = "next")]
     pub(super) back: u64,
     pub(super) capacity: u64,
-    /// `None`: as an earlier version wrote it, with one ring of the capacity's size.
+    /// `None`: written by an earlier version, with one ring of the capacity's size.
     #[serde(default)]
     ring: Option<Ring>,
-    /// Values before this number find room and their places free, whatever those who take off do.
+    /// Values before this number find room and a free place, whatever consumers do.
     #[serde(default)]
     free_until: u64,
 }
 
-/// Places of a queue that was destroyed, whose values have yet to be removed.
+/// The places of a queue that was destroyed, whose values have yet to be removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Ruins {
     rings: Vec<Ruin>,
     places: Vec<Place>,
-    /// The number of the next life's first value: no number ever names two values. It stays when nothing else is left.
+    /// The number of the first value after the destruction: no number is ever used for two values. It stays when all
+    /// else is removed.
     #[serde(default)]
     next: u64,
 }
@@ -106,7 +110,7 @@ impl Ring {
     }
 }
 
-/// A new queue, whose values are numbered from `first` on: its ring's name is one that it has never had.
+/// A new queue, whose values are numbered from `first` on. `name`: of a ring that it has never had.
 pub(super) fn begin(capacity: u64, name: u64, first: u64) -> (Head, Tail) {
     let ring = Ring { name: Some(name), from: first, size: capacity };
     let head = Head { front: first, capacity, rings: vec![ring], ..Head::default() };
@@ -114,12 +118,12 @@ pub(super) fn begin(capacity: u64, name: u64, first: u64) -> (Head, Tail) {
 }
 
 impl Head {
-    /// Whether it tells all that there is to know without the tail.
+    /// Whether it is in the form of this version, which does not need the tail.
     pub(super) fn is_complete(&self) -> bool {
         !self.rings.is_empty()
     }
 
-    /// What an earlier version left to the tail.
+    /// Adds the fields that an earlier version left to the tail.
     pub(super) fn complete(mut self, tail: &Tail) -> Self {
         if !self.is_complete() {
             (self.capacity, self.rings) = (tail.capacity, vec![tail.ring()]);
@@ -138,14 +142,15 @@ impl Head {
         Some(aside.map_or_else(|| ring.place(number), |aside| Place { ring: ring.name, index: aside.index }))
     }
 
-    /// Where the first value lies that nobody has got. `None`: it was not pushed yet, since what is out lies at its place.
+    /// The place of the first value that no consumer has had. `None`: it was not pushed yet, and its place is taken by
+    /// a value that is out.
     pub(super) fn front_place(&self) -> Option<Place> {
         let place = self.place(self.front)?;
         let taken = self.out.iter().any(|out| self.place(out.number) == Some(place));
         (!taken).then_some(place)
     }
 
-    /// How many values there are, with those that are out.
+    /// The number of values, including those that are out.
     pub(super) fn count(&self, tail: &Tail) -> u64 {
         tail.back.saturating_sub(self.front) + self.out.len() as u64
     }
@@ -165,14 +170,14 @@ impl Head {
         out
     }
 
-    /// Hands a value out again that somebody else has got.
+    /// Hands out again a value that another consumer has got.
     pub(super) fn hand_on(&mut self, number: u64, who: Claimant, hidden: u64) -> Option<Out> {
         let out = self.out.iter_mut().find(|out| out.number == number)?;
         *out = Out { number, who, times: out.times.saturating_add(1), hidden };
         Some(*out)
     }
 
-    /// The value that was handed out to just this one.
+    /// The value that was handed out to this claimant.
     pub(super) fn held_by(&mut self, who: Claimant) -> Option<&mut Out> {
         self.out.iter_mut().find(|out| out.who == who)
     }
@@ -183,13 +188,13 @@ impl Head {
         self.forget(number);
     }
 
-    /// Nothing is left of this value.
+    /// Forgets all about this value.
     fn forget(&mut self, number: u64) {
         self.aside.retain(|aside| aside.number != number);
         self.drop_rings();
     }
 
-    /// Drops old rings in which nothing lies.
+    /// Drops old rings without values.
     fn drop_rings(&mut self) {
         let ends: Vec<u64> = self.rings.iter().skip(1).map(|ring| ring.from).collect();
         let (front, out) = (self.front, &self.out);
@@ -202,7 +207,7 @@ impl Head {
         });
     }
 
-    /// Finds a place for the next value, with a look at all that there is. `None`: the queue is full.
+    /// Finds a place for the next value, by the whole state. `None`: the queue is full.
     pub(super) fn make_room(&mut self, tail: &mut Tail) -> Option<Place> {
         let room = self.capacity.saturating_sub(self.count(tail));
         if room == 0 {
@@ -210,7 +215,7 @@ impl Head {
         }
         let (ring, next) = (tail.ring(), tail.back);
         let waiting = self.front.max(ring.from);
-        // In how many numbers the turn of a place comes that is taken.
+        // After how many values the next value comes whose place is taken.
         let turns = self.out.iter().filter(|out| self.is_at_its_place(out.number, &ring)).map(|out| {
             let (place, turn) = (ring.place(out.number).index, ring.place(next).index);
             if place >= turn { place - turn } else { ring.size - turn + place }
@@ -237,13 +242,13 @@ impl Head {
     pub(super) fn resize(&mut self, tail: &mut Tail, capacity: u64, name: u64) {
         let ring = Ring { name: Some(name), from: tail.back, size: capacity };
         (self.capacity, tail.capacity) = (capacity, capacity);
-        // The next one who pushes looks how much room there is.
+        // The next producer looks how much room there is.
         (tail.ring, tail.free_until) = (Some(ring), tail.back);
         self.rings.push(ring);
         self.drop_rings();
     }
 
-    /// All places at which values lie.
+    /// All places with values.
     pub(super) fn ruins(&self, tail: &Tail) -> Ruins {
         let ends = self.rings.iter().skip(1).map(|ring| ring.from).chain([tail.back]);
         let rings = self.rings.iter().zip(ends).filter_map(|(ring, to)| {
@@ -262,12 +267,12 @@ impl Tail {
         self.ring.unwrap_or(Ring { name: None, from: 0, size: self.capacity.max(1) })
     }
 
-    /// Where the next value goes, if that can be told without the head.
+    /// The place of the next value, if it is known without the head.
     pub(super) fn place(&self) -> Option<Place> {
         (self.back < self.free_until).then(|| self.ring().place(self.back))
     }
 
-    /// A value was pushed. What is written has the form of this version.
+    /// Takes note that a value was pushed, in the form of this version.
     pub(super) fn pushed(&mut self) {
         self.ring = Some(self.ring());
         self.back += 1;
@@ -275,24 +280,24 @@ impl Tail {
 }
 
 impl Ruins {
-    /// No value is left.
+    /// Whether no value is left.
     pub(super) fn is_empty(&self) -> bool {
         self.rings.is_empty() && self.places.is_empty()
     }
 
-    /// The number of the first value of the queue's next life.
+    /// The number of the first value after the destruction.
     pub(super) fn next(&self) -> u64 {
         self.next
     }
 
-    /// Adds those of the same queue's next life.
+    /// Adds the places of the queue that was made and destroyed after this one.
     pub(super) fn add(&mut self, mut others: Self) {
         self.next = self.next.max(others.next);
         self.rings.append(&mut others.rings);
         self.places.append(&mut others.places);
     }
 
-    /// Takes so many places out.
+    /// Takes at most this many places out.
     pub(super) fn take(&mut self, most: usize) -> Vec<Place> {
         let mut taken = Vec::with_capacity(most);
         while taken.len() < most {

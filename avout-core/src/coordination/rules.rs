@@ -1,4 +1,4 @@
-//! The rules of the one queue that locks, semaphores and elections share: plain data, no await and no clock.
+//! The rules of the one line that locks, semaphores and elections share: plain data, no await and no clock.
 
 use std::collections::HashSet;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::protocol::SessionId;
 
-/// Who asks: a session, and the number that its client gave to this request.
+/// The id of a request: a session, and the number that its client gave to this request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Claimant {
     #[serde(rename = "s")]
@@ -25,13 +25,13 @@ impl Claimant {
     }
 }
 
-/// The record of those who have what they asked for. Guards check it in commits, so it changes only when something is granted or
-/// given back: those who wait are in a record of their own.
+/// The record of the holders. Guards check it in commits, so it changes only when something is granted or given back:
+/// the waiters are in a record of their own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Holders {
-    /// The number of the last grant. Those of one commit share theirs.
+    /// The number of the last grant. The grants of one commit share a number.
     pub(super) grants: u64,
-    /// How much there is to be taken in all.
+    /// How much can be held in all.
     pub(super) limit: u32,
     pub(super) held: Vec<Held>,
 }
@@ -45,12 +45,12 @@ pub(super) struct Held {
     pub(super) take: u32,
     #[serde(rename = "g")]
     pub(super) token: u64,
-    /// What it said of itself.
+    /// The name that it asked with.
     #[serde(rename = "l", default, skip_serializing_if = "String::is_empty")]
     pub(super) label: String,
 }
 
-/// The record of those who wait, first come first.
+/// The record of the waiters, first come first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Line {
     pub(super) waiting: Vec<Waiting>,
@@ -62,7 +62,7 @@ pub(super) struct Waiting {
     pub(super) who: Claimant,
     #[serde(rename = "n")]
     pub(super) take: u32,
-    /// Which of its session's seats it watches.
+    /// The seat of its session that it watches.
     #[serde(rename = "p")]
     pub(super) seat: u32,
     #[serde(rename = "l", default, skip_serializing_if = "String::is_empty")]
@@ -70,12 +70,12 @@ pub(super) struct Waiting {
 }
 
 impl Holders {
-    /// Nobody has anything.
+    /// No holders.
     pub(super) fn none(limit: u32) -> Self {
         Self { grants: 0, limit, held: Vec::new() }
     }
 
-    /// How much is left to be taken.
+    /// How much is free.
     pub(super) fn free(&self) -> u64 {
         let taken: u64 = self.held.iter().map(|held| u64::from(held.take)).sum();
         u64::from(self.limit).saturating_sub(taken)
@@ -85,7 +85,7 @@ impl Holders {
         self.held.iter().find(|held| held.who == who)
     }
 
-    /// Takes back what it has. `false`: it has nothing.
+    /// Takes back what a claimant holds. `false`: it holds nothing.
     pub(super) fn remove(&mut self, who: Claimant) -> bool {
         let before = self.held.len();
         self.held.retain(|held| held.who != who);
@@ -106,8 +106,8 @@ impl Line {
     }
 }
 
-/// Grants what is free to the first in the line, in order and to at most `most` of them: nobody overtakes one that asks for more
-/// than there is. Gives those who got it.
+/// Grants what is free to the first in the line, in order and to at most `most` of them: a request for more than is
+/// free is not overtaken. Gives those that were granted.
 pub(super) fn advance(holders: &mut Holders, line: &mut Line, most: usize) -> Vec<Waiting> {
     let mut granted = Vec::new();
     let mut token = None;
@@ -134,24 +134,24 @@ pub(super) fn evict(holders: &mut Holders, line: &mut Line, session: SessionId) 
     holders.held.len() + line.waiting.len() < before
 }
 
-/// How many sessions ahead of it a waiter observes, besides those of the holders. Of more that die at once the others are noticed only
-/// when these have been removed.
+/// How many sessions ahead of it a waiter observes, besides those of the holders. If more of them die at once, the rest
+/// is noticed only after these were removed.
 pub(super) const OBSERVED: usize = 256;
 
-/// Whom a waiter observes: the holders and the nearest sessions ahead of it. Its own is alive.
+/// The sessions that a waiter observes: the holders and the nearest ones ahead of it. Its own session is alive.
 pub(super) fn observed(holders: &Holders, line: &Line, who: Claimant) -> Vec<SessionId> {
     let mut known = HashSet::from([who.session()]);
     let position = line.position(who).unwrap_or(line.waiting.len());
     let waiting = line.waiting[..position].iter().rev().map(|waiting| waiting.who.session());
     let mut ahead: Vec<SessionId> = waiting.filter(|session| known.insert(*session)).take(OBSERVED).collect();
-    // One that is further ahead may be a holder too.
+    // A session further ahead may be a holder too.
     known = ahead.iter().copied().chain([who.session()]).collect();
     ahead.extend(holders.held.iter().map(|held| held.who.session()).filter(|session| known.insert(*session)));
     ahead
 }
 
-/// Of the dead sessions that a waiter knows of, those that it is to remove: the ones between it and the next one ahead of it that
-/// is alive, and the holders if there is none. So each is some waiter's business, and only one's.
+/// The dead sessions that this waiter has to remove: those between it and the next live one ahead of it, and the
+/// holders if there is no live one. So exactly one waiter removes each dead session.
 pub(super) fn responsible(holders: &Holders, line: &Line, who: Claimant, dead: &[SessionId]) -> Vec<SessionId> {
     let mut mine = Vec::new();
     let position = line.position(who).unwrap_or(line.waiting.len());

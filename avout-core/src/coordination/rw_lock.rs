@@ -13,9 +13,9 @@ use crate::protocol::Key;
 
 /// A lock that many can hold to read, or one to write, over all processes; made by [`Stm::rw_lock`](crate::Stm::rw_lock).
 ///
-/// Readers and writers are served in the order in which they came: a reader that comes after a waiting writer waits behind it, so
-/// that writers are not starved. For the rest it is as a [`Lock`](crate::Lock), whose page tells of sessions, tokens and
-/// [`Tx::require`](crate::Tx::require). Readers that are let in together have the same token.
+/// Readers and writers are served in the order in which they came: a reader that comes after a waiting writer waits
+/// behind it, so that writers are not starved. Otherwise it is like a [`Lock`](crate::Lock), whose page tells of
+/// sessions, tokens and [`Tx::require`](crate::Tx::require). Readers that are let in together have the same token.
 ///
 /// # Examples
 /// ```
@@ -51,15 +51,15 @@ pub struct WriteGuard(Hold);
 guard!(ReadGuard);
 guard!(WriteGuard);
 
-/// What a writer takes: all.
+/// A writer takes all.
 const ALL: u32 = u32::MAX;
 
 impl Stm {
-    /// The lock for readers and writers of this name. It makes no request, and has nothing to do with refs or other locks of the same
-    /// name.
+    /// The lock for readers and writers with this name. It makes no request. Refs and other locks of the same name are
+    /// independent of it.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput): no key, or one of more than 480 bytes.
+    /// [`InvalidInput`](ErrorKind::InvalidInput): not a valid key, or one of more than 480 bytes.
     #[doc(alias = "init-rw-lock")]
     pub fn rw_lock(&self, key: impl AsRef<str>) -> Result<RwLock> {
         Ok(RwLock(GrantQueue::new(SessionManager::of(self), "rw_locks", key, ALL)?))
@@ -117,7 +117,7 @@ impl RwLock {
     acquire!("to read", ReadGuard, 1, read, try_read, read_timeout);
     acquire!("to write", WriteGuard, ALL, write, try_write, write_timeout);
 
-    /// Who uses it, at one moment, readers and writers together.
+    /// The numbers of holders and waiters at one moment, readers and writers together.
     ///
     /// # Errors
     /// As [`Stm::dosync`](crate::Stm::dosync).
@@ -128,7 +128,7 @@ impl RwLock {
     /// Removes the lock's records from the store, as [`Lock::destroy`](crate::Lock::destroy) does.
     ///
     /// # Errors
-    /// [`Contended`](ErrorKind::Contended): somebody holds it or waits for it.
+    /// [`Contended`](ErrorKind::Contended): the lock is held or waited for.
     pub async fn destroy(&self) -> Result<()> {
         self.0.manager.engine.begin("destroy")?;
         self.0.destroy().await
@@ -141,10 +141,10 @@ impl RwLock {
 }
 
 impl WriteGuard {
-    /// Goes on to hold the lock to read only, without a moment in which somebody else could write. The token stays.
+    /// Goes on to hold the lock to read only. No other writer gets it in between. The token stays.
     ///
     /// # Errors
-    /// [`Lost`](ErrorKind::Lost): it was lost before.
+    /// [`Lost`](ErrorKind::Lost): the lock was lost before.
     ///
     /// # Cancel safety
     /// The lock is released if the future is dropped.

@@ -8,17 +8,17 @@ use crate::error::Result;
 use crate::handles::SystemRef;
 use crate::protocol::{Heartbeat, Key, SessionId, SessionKey};
 
-/// So many are removed in one commit at most.
+/// At most this many seats are removed in one commit.
 const AT_ONCE: usize = 64;
 
 impl SessionManager {
-    /// Removes the seats of a session that has ended, as far as numbers below `below` go. It is tried once: what is left, or is written
-    /// by somebody who has not heard of the end yet, is left to the sweep.
+    /// Removes the seats of a session that has ended, up to the number `below`. It is tried once. The sweep removes the
+    /// rest, and seats that are written by clients that have not heard of the end yet.
     pub(super) async fn clear_seats(&self, session: SessionId, below: u32) -> Result<()> {
         self.clear((0..below).map(|number| seat(&self.engine, session, number)).collect()).await
     }
 
-    /// The same for sessions of others that this client has ended, in the background.
+    /// The same in the background, for sessions of others that this client has ended.
     pub(super) fn clear_seats_of(self: &Arc<Self>, dead: Vec<Dead>) {
         if dead.is_empty() {
             return;
@@ -38,7 +38,7 @@ impl SessionManager {
         });
     }
 
-    /// Where sessions have no records nothing tells how many seats they had.
+    /// Removes all seats of a session without a record, which would tell how many it had.
     async fn clear_all_seats(&self, session: SessionId) -> Result<()> {
         let (engine, prefix) = (&self.engine, Heartbeat::key(session));
         // There are few: a session is one client's.

@@ -12,8 +12,9 @@ use crate::protocol::Key;
 
 /// A number of permits that all processes share; made by [`Stm::semaphore`](crate::Stm::semaphore).
 ///
-/// Permits are given in the order in which they are asked for: one who asks for many is not overtaken by others who ask for few. Those of a
-/// process that dies come back, as a [`Lock`](crate::Lock) does, whose page tells of sessions and tokens. A task may hold several.
+/// Permits are given in the order in which they are asked for: a request for many is not overtaken by requests for few.
+/// Permits of a process that dies come back, as with a [`Lock`](crate::Lock), whose page tells of sessions and tokens.
+/// A task may hold several.
 ///
 /// # Examples
 /// ```
@@ -39,11 +40,12 @@ pub struct Permit(Hold);
 guard!(Permit);
 
 impl Stm {
-    /// The semaphore of this name. It makes no request. All who use it must name the same number of permits.
+    /// The semaphore with this name. It makes no request. All its users must name the same number of permits.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput): no key, or one of more than 480 bytes, or no permits. When it is used:
-    /// [`Mismatch`](ErrorKind::Mismatch) if it has another number, whatever is asked. [`Semaphore::set_permits`] changes it.
+    /// [`InvalidInput`](ErrorKind::InvalidInput): not a valid key, one of more than 480 bytes, or no permits.
+    /// [`Mismatch`](ErrorKind::Mismatch), from every operation: it has another number; [`Semaphore::set_permits`]
+    /// changes it.
     pub fn semaphore(&self, key: impl AsRef<str>, permits: u32) -> Result<Semaphore> {
         some(permits)?;
         Ok(Semaphore(GrantQueue::new(SessionManager::of(self), "semaphores", key, permits)?))
@@ -56,7 +58,7 @@ impl Semaphore {
         &self.0.key
     }
 
-    /// How many permits there are.
+    /// The number of permits of this semaphore.
     pub fn permits(&self) -> u32 {
         self.0.limit
     }
@@ -64,8 +66,8 @@ impl Semaphore {
     /// Waits for a permit, for as long as it takes.
     ///
     /// # Errors
-    /// As [`Lock::acquire`](crate::Lock::acquire); [`Mismatch`](ErrorKind::Mismatch) if it was made with another number of
-    /// permits.
+    /// As [`Lock::acquire`](crate::Lock::acquire); [`Mismatch`](ErrorKind::Mismatch) if it was made with another number
+    /// of permits.
     ///
     /// # Cancel safety
     /// As [`Lock::acquire`](crate::Lock::acquire).
@@ -73,10 +75,11 @@ impl Semaphore {
         self.acquire_many(1).await
     }
 
-    /// Waits for so many permits at once.
+    /// Waits for this many permits at once.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput): none, or more than there are. For the rest as [`acquire`](Self::acquire).
+    /// [`InvalidInput`](ErrorKind::InvalidInput): none, or more than there are. Otherwise as
+    /// [`acquire`](Self::acquire).
     ///
     /// # Cancel safety
     /// As [`Lock::acquire`](crate::Lock::acquire).
@@ -98,7 +101,7 @@ impl Semaphore {
         self.ask(1, Patience::Now).await
     }
 
-    /// Takes so many permits at once if there are as many and nobody waits.
+    /// Takes this many permits at once if they are free and nobody waits; `None`: they are not.
     ///
     /// # Errors
     /// As [`acquire_many`](Self::acquire_many) and [`Lock::try_acquire`](crate::Lock::try_acquire).
@@ -109,7 +112,7 @@ impl Semaphore {
         self.ask(permits, Patience::Now).await
     }
 
-    /// Waits for so many permits, but no longer than this.
+    /// Waits for this many permits, with a time limit.
     ///
     /// # Errors
     /// [`Timeout`](ErrorKind::Timeout), and as [`acquire_many`](Self::acquire_many).
@@ -120,7 +123,7 @@ impl Semaphore {
         self.ask(permits, Patience::within(timeout)).await?.ok_or_else(|| timed_out(&self.0.key))
     }
 
-    /// Who uses it, at one moment.
+    /// The numbers of holders and waiters at one moment.
     ///
     /// # Errors
     /// As [`Stm::dosync`](crate::Stm::dosync).
@@ -128,15 +131,15 @@ impl Semaphore {
         self.0.status().await
     }
 
-    /// Changes how many permits there are, while others use it, and gives the handle to go on with: this one and all others of the old number
-    /// are refused from now on.
+    /// Changes the number of permits, while others use them, and returns a handle with the new number. From now on
+    /// handles with the old number are refused.
     ///
-    /// Who holds permits keeps them, also if there are fewer now: then none are given out until enough came back. Who waits goes on to
-    /// wait, but for those who wait for more than there are now: they get `Mismatch`.
+    /// Holders keep their permits, even if there are fewer now: then none are given out until enough came back. Waiters
+    /// go on waiting, except those for more than there are now: they get `Mismatch`.
     ///
     /// # Errors
-    /// [`Mismatch`](ErrorKind::Mismatch): it has another number of permits than this handle. [`InvalidInput`](ErrorKind::InvalidInput): none.
-    /// Those of [`Stm::dosync`](crate::Stm::dosync).
+    /// [`Mismatch`](ErrorKind::Mismatch): the semaphore has another number of permits than this handle.
+    /// [`InvalidInput`](ErrorKind::InvalidInput): no permits. Those of [`Stm::dosync`](crate::Stm::dosync).
     ///
     /// # Cancel safety
     /// As [`Stm::dosync`](crate::Stm::dosync).
@@ -149,7 +152,8 @@ impl Semaphore {
     /// Removes the semaphore's records from the store. It can then be made with another number of permits.
     ///
     /// # Errors
-    /// [`Contended`](ErrorKind::Contended): somebody has permits or waits for them. [`Mismatch`](ErrorKind::Mismatch): another number.
+    /// [`Contended`](ErrorKind::Contended): permits are held or waited for. [`Mismatch`](ErrorKind::Mismatch): it has
+    /// another number.
     pub async fn destroy(&self) -> Result<()> {
         self.0.manager.engine.begin("destroy")?;
         self.0.destroy().await
@@ -158,7 +162,7 @@ impl Semaphore {
     async fn ask(&self, permits: u32, patience: Patience) -> Result<Option<Permit>> {
         let queue = &self.0;
         if permits > queue.limit {
-            // Whether there are as many as this handle says comes first.
+            // First find out whether there are as many as this handle says.
             self.0.manager.engine.begin("acquire")?;
             let check = async { queue.check().await.map_err(|error| error.during("acquire")) };
             match patience {

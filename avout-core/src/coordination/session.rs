@@ -19,12 +19,12 @@ pub(super) struct Session {
     pub(super) ttl: Duration,
     record: SystemRef<Heartbeat>,
     vital: Mutex<Vital>,
-    /// How many signs of life were made, whatever became of them. A record that is made anew says no number again: whoever saw it
-    /// before it was ended would take it for dead at once.
+    /// The number of signs of life, whether they arrived or not. A record that is made anew repeats no number: a client
+    /// that saw the number before the session was ended would take it for dead at once.
     beats: AtomicU64,
-    /// Seats from this number on were never waited in.
+    /// Nobody has waited in seats from this number on.
     seats: AtomicU32,
-    /// How often the store's history may have changed when it was known to be alive there.
+    /// How many changes of the store's history were known when the session was last known to be alive there.
     turns: AtomicU64,
     /// How often the store had lost commits when the session was made.
     losses: u64,
@@ -32,16 +32,16 @@ pub(super) struct Session {
 }
 
 struct Vital {
-    /// When the last sign of life was sent that arrived.
+    /// When the last sign of life that arrived was sent.
     renewed: Instant,
-    /// A task sees to it that signs of life are sent. Without one the session holds nothing and waits for nothing.
+    /// A task sends signs of life. Without it the session holds nothing and waits for nothing.
     beating: bool,
     /// The record was made: from now on it is missing only if the session was ended.
     begun: bool,
 }
 
-/// That a session has ended. Those who wait for it are woken in the order in which they came, which a `watch` channel does not
-/// promise: a simulation would take two courses.
+/// The end of a session. Tasks that wait for it are woken in the order in which they came. A `watch` channel does not
+/// promise that, and would let a simulation take two courses.
 #[derive(Default)]
 struct Lost {
     so: AtomicBool,
@@ -53,7 +53,7 @@ impl Lost {
         self.so.load(Ordering::Acquire)
     }
 
-    /// `false`: it was so before.
+    /// `false`: it had ended before.
     fn set(&self) -> bool {
         let first = !self.so.swap(true, Ordering::AcqRel);
         self.told.notify_waiters();
@@ -61,7 +61,7 @@ impl Lost {
     }
 
     async fn wait(&self) {
-        // It is told of what comes after this, though it does not wait yet.
+        // This future sees every notification after its creation, even before it is polled.
         let told = self.told.notified();
         if !self.is_so() {
             told.await;
@@ -81,24 +81,24 @@ impl Session {
         self.vital.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether it may be relied on: nobody has ended it, and by this process's clock nobody can have taken it for dead.
+    /// Whether it can be relied on: nobody has ended it, and by this process's clock nobody can have taken it for dead.
     pub(super) fn is_alive(&self) -> bool {
         let vital = self.vital();
         !self.lost.is_so() && (!vital.beating || Instant::now() < vital.renewed + self.ttl)
     }
 
-    /// Takes note that the store has said that it is alive, after its history had changed so many times.
+    /// Takes note that the store has called it alive, when the store's history had changed this many times.
     pub(super) fn confirm(&self, turns: u64) {
         self.turns.fetch_max(turns, Ordering::AcqRel);
     }
 
-    /// Whether the store may have forgotten it since it has said so.
+    /// Whether the store may have forgotten it since.
     pub(super) fn is_doubtful(&self, turns: u64) -> bool {
         self.turns.load(Ordering::Acquire) < turns
     }
 
-    /// Waits until the store has lost commits that came after the session was made. What it was granted may be lost with them, and what
-    /// it gave back may be its own again, with nobody to give it back.
+    /// Waits until the store has lost commits that came after the session was made. Grants to the session may be lost
+    /// with them. What it gave back may be its own again, and nobody would give it back.
     pub(super) async fn forgotten(&self, engine: &Engine) {
         match engine.coordinator.losses() {
             Some(losses) => losses.reported(self.losses).await,
@@ -106,7 +106,7 @@ impl Session {
         }
     }
 
-    /// Whether it has.
+    /// Whether the store has lost such commits.
     pub(super) fn is_forgotten(&self, engine: &Engine) -> bool {
         engine.coordinator.losses().is_some_and(|losses| losses.count() > self.losses)
     }
@@ -120,7 +120,7 @@ impl Session {
         self.vital().beating
     }
 
-    /// Whether its record was made. To be asked before the transaction that enters it: what that reads may be older than now.
+    /// Whether its record was made. Ask before the transaction that enters it, which may read something older than now.
     pub(super) fn has_begun(&self) -> bool {
         self.vital().begun
     }
@@ -129,18 +129,18 @@ impl Session {
         self.vital().beating = false;
     }
 
-    /// Ends it, as far as this process is concerned. `false`: it had ended.
+    /// Ends it, as far as this process is concerned. `false`: it had ended before.
     pub(super) fn lose(&self) -> bool {
         self.lost.set()
     }
 
-    /// Waits for its end, and for nothing else: a task of the client sees to it that it is noticed.
+    /// Waits for its end, without looking for it: a task of the client notices it.
     pub(super) async fn lost(&self) {
         self.lost.wait().await;
     }
 
-    /// In the transaction that enters the session somewhere: sees to it that observers begin to count anew if it was idle.
-    /// `false`: it was ended by others. `begun`: its record was made before the transaction began.
+    /// Enters the session in a transaction: if it was idle, observers begin to count anew. `begun`: its record was made
+    /// before the transaction began. `false`: others have ended it.
     pub(super) async fn enter(&self, begun: bool, tx: &Tx) -> Result<bool> {
         let found = self.record.get(tx).await?;
         if begun && found.is_none() {
@@ -152,20 +152,20 @@ impl Session {
         Ok(true)
     }
 
-    /// A transaction that entered it has committed, and was sent at `sent` or later. `true`: the session was idle, and somebody has
-    /// to send signs of life from now on.
+    /// Takes note that a transaction sent at `sent` or later has entered it. `true`: the session was idle, and a task
+    /// has to send signs of life from now on.
     pub(super) fn entered(&self, sent: Instant) -> bool {
         let mut vital = self.vital();
         vital.begun = true;
-        // One that is in use already was not renewed by entering it again.
+        // Entering a session that is in use does not renew it.
         if !vital.beating {
             vital.renewed = sent;
         }
         !std::mem::replace(&mut vital.beating, true)
     }
 
-    /// A sign of life has arrived that was sent at `sent` or later. `false`: it was answered too late. Whoever asked since has been told
-    /// that the session is lost, and that must stay so.
+    /// Takes note of a sign of life that was sent at `sent` or later. `false`: it was answered too late. Callers may
+    /// have been told since that the session is lost, and that must stay so.
     pub(super) fn renewed(&self, sent: Instant) -> bool {
         let mut vital = self.vital();
         let in_time = Instant::now() < vital.renewed + self.ttl;
@@ -175,7 +175,7 @@ impl Session {
         in_time
     }
 
-    /// A sign of life. `false`: the session was ended by others.
+    /// Sends a sign of life. `false`: others have ended the session.
     pub(super) async fn renew(&self, tx: &Tx) -> Result<bool> {
         if self.record.get(tx).await?.is_none() {
             return Ok(false);
@@ -190,12 +190,13 @@ impl Session {
         self.record.put(tx, Heartbeat { beat, ttl, seats: self.seats() }).await
     }
 
-    /// Takes note that somebody may write to this seat. Those who end the session for this client learn of it with a sign of life.
+    /// Takes note that this seat may be written. Clients that end the session for this one learn of it with a sign of
+    /// life.
     pub(super) fn take_seat(&self, number: u32) {
         self.seats.fetch_max(number.saturating_add(1), Ordering::Relaxed);
     }
 
-    /// The numbers of its seats are smaller than this.
+    /// All its seats have smaller numbers than this.
     pub(super) fn seats(&self) -> u32 {
         self.seats.load(Ordering::Relaxed)
     }
@@ -210,7 +211,7 @@ pub(super) fn record(engine: &Engine, id: SessionId) -> SystemRef<Heartbeat> {
     SystemRef::new(engine, Heartbeat::key(id), Heartbeat::TAG)
 }
 
-/// A key that one waiter of a session watches: whoever grants it what it waits for writes there.
+/// A key that one waiter of a session watches: a client that grants it something writes there.
 pub(super) fn seat(engine: &Engine, id: SessionId, number: u32) -> SystemRef<u64> {
     SystemRef::new(engine, Heartbeat::seat(id, number), "seat")
 }
@@ -219,9 +220,9 @@ pub(super) fn seat(engine: &Engine, id: SessionId, number: u32) -> SystemRef<u64
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Dead {
     pub(super) session: SessionId,
-    /// What its record has said for too long; `None`: there is no record.
+    /// The beat that its record has had for too long; `None`: there is no record.
     beat: Option<u64>,
-    /// How many seats it has had, as far as its record says.
+    /// The number of its seats, as far as its record says.
     pub(super) seats: u32,
 }
 
@@ -230,7 +231,7 @@ impl Dead {
         Self { session, beat: None, seats: 0 }
     }
 
-    /// In the transaction that removes the session's entries: ends it. `false`: it has shown a sign of life meanwhile.
+    /// Ends it, in the transaction that removes its entries. `false`: it has shown a sign of life meanwhile.
     pub(super) async fn end(&self, engine: &Engine, tx: &Tx) -> Result<bool> {
         let record = record(engine, self.session);
         match record.get(tx).await? {
@@ -241,24 +242,24 @@ impl Dead {
     }
 }
 
-/// What this client has seen of others' sessions.
+/// This client's observations of others' sessions.
 #[derive(Default)]
 pub(super) struct Observer(Mutex<HashMap<SessionId, Sight>>);
 
 struct Sight {
     beat: u64,
-    /// When this beat had been seen for the first time, by this process's clock.
+    /// When this beat was first seen, by this process's clock.
     since: Instant,
     seen: Instant,
 }
 
-/// So many sessions are remembered; of more, only those that were looked at of late.
+/// At most this many sessions are remembered, the latest observed.
 const REMEMBERED: usize = 4096;
 
 impl Observer {
-    /// Takes in what a look showed that began at `asked`, and gives those that are dead: the record is gone, or has not changed
-    /// between two looks that lie further apart than its time to live. Whoever waits looks again within `of_late`. The second: the
-    /// shortest time to live of the others.
+    /// Takes in the records that a look found which began at `asked`, and gives the dead sessions: their record is
+    /// gone, or has not changed between two looks that are further apart than its time to live. A waiter looks again
+    /// within `of_late`. Gives also the shortest time to live of the others.
     pub(super) fn judge(
         &self,
         asked: Instant,
@@ -319,7 +320,7 @@ mod tests {
         assert_eq!(look(None), 1);
     }
 
-    /// Whoever looks hears how soon the first of those that live may be late.
+    /// A look tells how soon the first of the live sessions may be late.
     #[tokio::test(start_paused = true)]
     async fn tells_the_shortest_time_to_live() {
         let observer = Observer::default();
@@ -334,7 +335,8 @@ mod tests {
         assert_eq!(look(&[10_000, 500, 1000]), Some(Duration::from_secs(1)), "one of them is dead");
     }
 
-    /// None of a crowd is forgotten while it is looked at, however large it is and however few are looked at in one request.
+    /// No session of a crowd is forgotten while it is looked at, however large the crowd and however few are looked at
+    /// in one request.
     #[tokio::test(start_paused = true)]
     async fn forgets_nobody_of_a_crowd() {
         let observer = Observer::default();

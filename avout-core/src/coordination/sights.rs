@@ -8,30 +8,30 @@ use super::ring::Out;
 use super::rules::Claimant;
 use crate::protocol::{Key, SessionId};
 
-/// What this client has seen of values that are out, by its own clock. It belongs to the client and not to a handle: a queue that is
-/// opened anew for each look goes on counting.
+/// This client's observations of values that are out, by its own clock. They belong to the client rather than a handle,
+/// so that a queue that is opened anew for each look goes on counting.
 #[derive(Default)]
 pub(super) struct Sights(Mutex<HashMap<Key, OfQueue>>);
 
 struct OfQueue {
     looked: Instant,
-    /// Each hand-out has a claimant of its own.
+    /// By claimant: each delivery has its own.
     out: HashMap<Claimant, Sight>,
 }
 
 struct Sight {
-    /// When it had been seen for the first time.
+    /// When it was first seen.
     since: Instant,
-    /// Whoever has it was found dead by the last look.
+    /// The last look found its claimant dead.
     dead: bool,
 }
 
-/// So many queues are remembered; of more, those that were not looked at for longest are forgotten.
+/// At most this many queues are remembered, the latest looked at.
 const REMEMBERED: usize = 1024;
 
 impl Sights {
-    /// Takes in which values of a queue are out, and who of those that have them is dead. Gives the claimants whose values are to
-    /// be handed out again, and when that will next be true of another one.
+    /// Takes in which values of a queue are out, and which of their claimants are dead. Gives the claimants whose
+    /// values are due for redelivery, and when the next one will be.
     pub(super) fn look(&self, queue: &Key, out: &[Out], dead: &[SessionId]) -> (Vec<Claimant>, Option<Instant>) {
         let now = Instant::now();
         let mut queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -64,7 +64,7 @@ impl Sights {
         (overdue, next)
     }
 
-    /// Whether a value that is out is to be handed out again, as far as was seen.
+    /// Whether a value that is out is due for redelivery, as far as was seen.
     pub(super) fn is_overdue(&self, queue: &Key, out: &Out) -> bool {
         let queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let sight = queues.get(queue).and_then(|of| of.out.get(&out.who));
@@ -73,7 +73,7 @@ impl Sights {
 }
 
 impl Sight {
-    /// Until when the value is hidden; `None`: for longer than clocks count.
+    /// When the value is due; `None`: later than clocks count.
     fn until(&self, out: &Out) -> Option<Instant> {
         self.since.checked_add(Duration::from_millis(out.hidden))
     }
@@ -87,8 +87,8 @@ mod tests {
         Out { number: ticket, who: Claimant::new(SessionId::new(session), ticket), times: 1, hidden }
     }
 
-    /// A value comes back when it was seen to be out for as long as it is hidden, whoever looked in between and through whatever
-    /// handle; when its holder is dead; and at once when it was given back.
+    /// A value is due when it was seen to be out for as long as it is hidden, through whatever handles it was looked
+    /// at; when its claimant is dead; and at once when it was given back.
     #[tokio::test(start_paused = true)]
     async fn counts_from_the_first_look() {
         let (sights, key) = (Sights::default(), Key::new("/q").expect("a key"));

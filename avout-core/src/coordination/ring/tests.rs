@@ -6,7 +6,7 @@ use rmp_serde::Serializer;
 use super::*;
 use crate::protocol::SessionId;
 
-/// What a step asks for; numbers choose among what there is.
+/// A step of a test; its numbers choose among the values there are.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Push,
@@ -32,13 +32,13 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A queue by its rules, with what lies at its places, and beside it what a queue should be.
+/// A queue by its rules, with the values at its places, and beside it a model of a queue.
 struct Model {
     head: Head,
     tail: Tail,
     places: HashMap<Place, u64>,
     ruins: Ruins,
-    /// Those of all values, whatever has been destroyed since.
+    /// The numbers of all values, including those of destroyed queues.
     numbers: HashSet<u64>,
     waiting: VecDeque<u64>,
     out: Vec<(u64, Claimant)>,
@@ -90,7 +90,7 @@ impl Model {
         }
     }
 
-    /// What lies at the front, which must be what is first in the model.
+    /// The value at the front, which must be the first in the model.
     fn front(&self) -> Option<Place> {
         let place = self.head().front_place().filter(|place| self.places.contains_key(place));
         assert_eq!(
@@ -168,9 +168,9 @@ impl Model {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
-    /// Whatever is done to a queue, in whatever order: values come in the order in which they were pushed, each once, and no
-    /// number twice; none is laid where another lies; it is full when it holds its capacity, and not before; and when it is destroyed all places are known, and
-    /// none of the queue's next life is among them.
+    /// Whatever is done to a queue, in whatever order: values come in the order in which they were pushed, each once,
+    /// and no number is used twice; no value is laid where another lies; the queue is full when it holds its capacity,
+    /// and not before; and when it is destroyed all places are known, none of which the next queue of that name uses.
     #[test]
     fn keeps_order_and_room(capacity in 1..6_u64, legacy: bool, steps in prop::collection::vec(step(), 0..120)) {
         let mut model = Model::new(capacity, legacy);
@@ -199,7 +199,7 @@ proptest! {
     }
 }
 
-/// What is out takes room for one value, wherever the others have got to.
+/// A value that is out takes the room of one value, however far the others have got.
 #[test]
 fn what_is_out_takes_one_place() {
     let mut model = Model::new(3, false);
@@ -230,7 +230,8 @@ fn packed<T: Serialize>(value: &T) -> Vec<u8> {
     bytes
 }
 
-/// What an earlier version has written is read, with the capacity's number of places; what this one writes, that one refuses.
+/// The form of an earlier version is read, with as many places as its capacity; and that version refuses the form of
+/// this one.
 #[test]
 fn reads_the_earlier_form() {
     let out = Out { number: 3, who: Claimant::new(SessionId::new(5), 6), times: 2, hidden: 7 };

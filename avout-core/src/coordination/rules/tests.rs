@@ -19,7 +19,7 @@ fn line(of: &[(u128, u32)]) -> Line {
     Line { waiting: of.iter().enumerate().map(enter).collect() }
 }
 
-/// What is free goes to those who came first, and one that asks for much is not overtaken.
+/// Requests are granted in the order in which they came, and a large one is not overtaken.
 #[test]
 fn grants_in_order() {
     let mut holders = Holders::none(3);
@@ -34,7 +34,7 @@ fn grants_in_order() {
     assert_eq!((holders.grants, holders.free(), waits.waiting.len()), (2, 0, 1));
 }
 
-/// No more are granted at once than a commit has room for; the rest stays first in the line.
+/// No more is granted at once than a commit has room for; the rest stays first in the line.
 #[test]
 fn grants_no_more_than_fit_into_a_commit() {
     let mut holders = Holders::none(u32::MAX);
@@ -43,7 +43,7 @@ fn grants_no_more_than_fit_into_a_commit() {
     assert_eq!(waits.waiting[0].who.session(), session(3));
 }
 
-/// Each dead session is one living waiter's to remove, and the first's are the holders too.
+/// Exactly one live waiter has to remove each dead session, and the first has to remove the holders too.
 #[test]
 fn each_dead_session_is_one_waiters_business() {
     let mut holders = Holders::none(1);
@@ -61,7 +61,7 @@ fn each_dead_session_is_one_waiters_business() {
     assert_eq!(observed(&holders, &waits, new), [4, 3, 2, 1, 9].map(session));
 }
 
-/// A waiter observes all sessions ahead of it, each once and the nearest first, up to a number, and the holders besides.
+/// A waiter observes the sessions ahead of it, each once and the nearest first, up to a number, and also the holders.
 #[test]
 fn a_waiter_observes_a_crowd() {
     let mut holders = Holders::none(1);
@@ -74,7 +74,8 @@ fn a_waiter_observes_a_crowd() {
 }
 
 proptest! {
-    /// Never is more held than the limit, no grant number comes again in a later commit, and whoever is removed is gone.
+    /// Never is more held than the limit, no grant number is used again in a later commit, and a removed session has no
+    /// entry left.
     #[test]
     fn keeps_the_limit(limit in 1_u32..5, steps in prop::collection::vec((0_u8..4, 0_u128..4, 1_u32..5), 0..60)) {
         let (mut holders, mut waits, mut ticket) = (Holders::none(limit), Line::default(), 0);
