@@ -13,23 +13,23 @@ use crate::engine::{Cell, Combiner, Engine, Fate, Part, Position, lost_commits, 
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Key, Revision, Shared, State};
 
-/// A named, typed, durable cell that is changed alone, by compare-and-set, with no transaction.
+/// A named, typed, durable cell that is changed on its own by compare-and-set, without a transaction.
 ///
-/// It is a cheap handle to the atom, to be cloned and shared. All its operations, in all processes, take effect one after the
-/// other, each between its call and its return.
+/// It is a cheap handle to the atom: clone and share it. All operations on the atom, in all processes, take effect one
+/// after the other, each between its call and its return.
 ///
 /// # Errors
-/// Of the methods here: [`NotFound`](ErrorKind::NotFound) if it was destroyed;
-/// [`Nested`](ErrorKind::Nested) inside the body of a transaction, which an atom has no part in;
-/// [`Rejected`](ErrorKind::Rejected) by its validator; [`TooLarge`](ErrorKind::TooLarge) for its store;
-/// [`Unavailable`](ErrorKind::Unavailable) if the store stays so for the client's deadline;
+/// The methods here give [`NotFound`](ErrorKind::NotFound) if the atom was destroyed; [`Nested`](ErrorKind::Nested)
+/// inside the body of a transaction, which cannot include an atom; [`Rejected`](ErrorKind::Rejected) if the validator
+/// refuses the value; [`TooLarge`](ErrorKind::TooLarge) if the value is too large for the store;
+/// [`Unavailable`](ErrorKind::Unavailable) if the store was unavailable until the client's deadline;
 /// [`Timeout`](ErrorKind::Timeout) if others' writes of the same atom took until the deadline;
-/// [`OutcomeUnknown`](ErrorKind::OutcomeUnknown) if a write was sent and its reply lost: only then may it have
-/// taken effect.
+/// [`OutcomeUnknown`](ErrorKind::OutcomeUnknown) if a write was sent and its reply lost: only then may it have taken
+/// effect.
 ///
 /// # Cancel safety
-/// Of the methods here: dropped before its write is sent, it leaves nothing behind. After that it is open whether the write takes
-/// effect; it does so as a whole or not at all.
+/// If the future of a method is dropped before its write is sent, nothing happens. After that the write may or may not
+/// take effect, as a whole.
 pub struct Atom<T> {
     inner: Arc<AtomInner>,
     types: PhantomData<fn() -> T>,
@@ -48,13 +48,13 @@ struct AtomCore {
     combiner: Arc<Combiner>,
 }
 
-/// How it ended to write together with others.
+/// The outcome of writing together with others.
 enum Together<O> {
     Written(Option<O>),
-    /// Another process came between.
+    /// Another process wrote in between.
     Lost,
     Late,
-    /// It is to be tried alone.
+    /// Try it alone.
     Failed,
 }
 
@@ -107,8 +107,8 @@ impl<T: Value> Atom<T> {
         cloned(core.existing(core.engine.deadline()).await?.0)
     }
 
-    /// Sets the value to what `f` makes of it, and gives the new one. `f` may be called several times, and should be quick: while it
-    /// runs others go on, and then it is called again.
+    /// Sets the value to the result of `f`, and returns it. `f` may be called several times, and should be quick: if
+    /// others write while it runs, it is called again.
     #[doc(alias = "swap!!")]
     pub async fn swap(&self, f: impl Fn(T) -> T) -> Result<T> {
         self.write("swap", |current: &Shared| {
@@ -119,7 +119,7 @@ impl<T: Value> Atom<T> {
         .map(|new| new.expect("a swap always writes"))
     }
 
-    /// Changes the value in place, and gives what `f` returns. `f` may be called several times.
+    /// Changes the value in place, and returns the result of `f`. `f` may be called several times.
     pub async fn update<O>(&self, f: impl Fn(&mut T) -> O) -> Result<O> {
         self.write("update", |current: &Shared| {
             let mut value = cloned(Arc::clone(current))?;
@@ -170,22 +170,22 @@ impl<T: Value> Atom<T> {
         self.inner.core.cell.set_validator(None);
     }
 
-    /// The changes from now on. The last value is always told, and values that were soon replaced may be skipped.
+    /// The changes from now on. The last value is always delivered; values that were soon replaced may be skipped.
     pub async fn watch(&self) -> Result<Changes<T>> {
         self.inner.core.engine.begin("watch")?;
         let core = self.inner.core.clone();
         let (losses, deadline) = (core.engine.losses.now(), core.engine.deadline());
         let watcher = core.engine.watch_atom(&core.cell.key, &core.container, deadline).await;
-        // Before the look: a change after it is hinted.
+        // The watch is made before the look: any later change is hinted.
         let watcher = watcher.map_err(|error| error.at(&core.cell.key).during("watch"))?;
         let (last, since) = core.current(deadline).await?.unzip();
         Ok(Changes::from_source(AtomSource { core, watcher, since, last, losses, anew: false, look: false }))
     }
 
-    /// Calls `f` with changes from now on, one after the other, until [`remove_watch`](Self::remove_watch) or until the last
-    /// clone of this handle is dropped. A watch of the same name is replaced.
+    /// Calls `f` with changes from now on, one after the other, until [`remove_watch`](Self::remove_watch) is called or
+    /// the last clone of this handle is dropped. It replaces a watch of the same name.
     ///
-    /// `f` is called on a thread that may block, as that of [`Ref::add_watch`](crate::Ref::add_watch).
+    /// `f` is called on a thread that may block, like that of [`Ref::add_watch`](crate::Ref::add_watch).
     #[doc(alias = "add-watch!!")]
     pub async fn add_watch(
         &self,
@@ -197,14 +197,14 @@ impl<T: Value> Atom<T> {
         Ok(())
     }
 
-    /// Ends the watch of this name; `false` if there is none.
+    /// Ends the watch of this name; `false`: there is none.
     #[doc(alias = "remove-watch!!")]
     pub fn remove_watch(&self, name: &str) -> bool {
         self.inner.watches.remove(name)
     }
 
-    /// Has `decide` applied to the current value, alone or together with what other tasks do to it. `Ok(None)`: it did not
-    /// want to write.
+    /// Applies `decide` to the current value, alone or together with other tasks' operations on it. `Ok(None)`: it
+    /// chose not to write.
     async fn write<O>(
         &self,
         operation: &'static str,
@@ -238,7 +238,7 @@ impl AtomCore {
         match self.set_if(None, value, deadline).await? {
             CasOutcome::Set(_) => Ok(()),
             CasOutcome::Stale(found) if or_open => self.decode(found).map(drop),
-            // Whatever its type is.
+            // This works whatever the type of its value is.
             CasOutcome::Stale(_) => {
                 Err(Error::new(ErrorKind::AlreadyExists, "there is an atom of this name already: open it"))
             }
@@ -247,7 +247,7 @@ impl AtomCore {
 
     async fn current(&self, deadline: Option<Instant>) -> Result<Current> {
         let found = self.engine.until(deadline, || self.container.state()).await;
-        // What was read may be older than what this client has seen.
+        // The value that was read may be older than one that this client has seen.
         self.engine.tell_losses()?;
         self.decode(found.map_err(|error| error.at(&self.cell.key))?)
     }
@@ -260,7 +260,7 @@ impl AtomCore {
         found.map(|(state, revision)| Ok((self.cell.decode(&state)?, revision))).transpose()
     }
 
-    /// Applies a function that decides on a new value until it is written, or it does not want to.
+    /// Applies a function that decides on a new value, until the value is written or the function chooses not to write.
     async fn write<O>(&self, decide: impl Fn(&Shared) -> Result<Option<(Shared, O)>>) -> Result<Option<O>> {
         let begun = Instant::now();
         let deadline = self.engine.deadline();
@@ -268,7 +268,7 @@ impl AtomCore {
             let error = Error::new(ErrorKind::Timeout, "the deadline passed before the atom could be written");
             error.with_effort(lost + 1, begun.elapsed())
         };
-        // In memory a write is shorter than what it takes to combine it with others.
+        // In memory a write takes less time than combining it with others.
         let mut alone = self.cell.store.capabilities().in_process;
         for lost in 0.. {
             let written = match alone {
@@ -294,7 +294,7 @@ impl AtomCore {
         unreachable!("the loop above has no end but a return")
     }
 
-    /// Writes together with what other tasks write meanwhile.
+    /// Writes together with other tasks that write at the same time.
     async fn write_together<O>(
         &self,
         decide: &impl Fn(&Shared) -> Result<Option<(Shared, O)>>,
@@ -314,7 +314,7 @@ impl AtomCore {
             match part {
                 Part::Lead(lead) => {
                     let (value, revision) = match self.existing(deadline).await {
-                        // It has waited for others till then.
+                        // It has waited for others until then.
                         Err(error) if again > 0 && error.kind() == ErrorKind::Unavailable && is_late() => {
                             return Ok(Together::Late);
                         }
@@ -359,7 +359,7 @@ impl AtomCore {
         unreachable!("the loop above has no end but a return")
     }
 
-    /// Reads, decides and writes by compare-and-set; `None`: another process came between.
+    /// Reads, decides and writes by compare-and-set; `None`: another process wrote in between.
     async fn write_alone<O>(
         &self,
         decide: &impl Fn(&Shared) -> Result<Option<(Shared, O)>>,
@@ -388,7 +388,7 @@ impl AtomCore {
 }
 
 impl AtomCore {
-    /// Tells a watch of a loss: what it has seen is of another history.
+    /// Tells a watch of a loss: the values it has seen belong to another history.
     fn tell_losses(&self, losses: &mut Position, anew: &mut bool) -> Result<()> {
         let Some(lost) = self.engine.losses.next(losses) else { return Ok(()) };
         *anew = true;
@@ -396,16 +396,16 @@ impl AtomCore {
     }
 }
 
-/// Follows an atom by its container's hints.
+/// Follows an atom by the hints of its container.
 struct AtomSource {
     core: AtomCore,
     watcher: Box<dyn Watcher>,
-    /// What was last seen, readable or not.
+    /// The last state seen, readable or not.
     since: Option<Revision>,
     last: Option<Shared>,
-    /// Which losses were told.
+    /// The losses that were told.
     losses: Position,
-    /// Writes were lost: the next value is told as it is found.
+    /// Writes were lost: the next value is delivered as it is found.
     anew: bool,
     /// Look before waiting: something may have changed.
     look: bool,

@@ -14,7 +14,7 @@ use crate::engine::{Action, Cell, Coder, Engine, Options, Validator, run};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{CodecId, Entry, Key, MAX_HISTORY, Meta, Payload, Shared};
 
-/// How much history a ref keeps unless it says otherwise.
+/// How much history a ref keeps by default.
 const DEFAULT_HISTORY: u16 = 8;
 
 /// A shared store, by its own type or as `Arc<dyn Store>`.
@@ -35,13 +35,13 @@ impl AsStore for Arc<dyn Store> {
     }
 }
 
-/// Whether to make it, or to open it, or both.
+/// Whether to create it, to open it, or either.
 enum Intent<T> {
     Open,
     Create { value: T, or_open: bool },
 }
 
-/// What refs and atoms have in common while they are made.
+/// The options that refs and atoms share.
 struct Settings<T, C> {
     engine: Arc<Engine>,
     key: Result<Key>,
@@ -52,28 +52,28 @@ struct Settings<T, C> {
     type_tag: Option<String>,
     was: Vec<String>,
     migrations: Vec<Migration<T, C>>,
-    /// The codec was chosen after a migration, whose values the other codec was to read.
+    /// The codec was chosen after a migration, whose old values it should read too.
     codec_too_late: bool,
     history: Option<u16>,
 }
 
-/// Makes or opens a ref: `.await` it, after options if there are any.
+/// Creates or opens a ref: set options if you need any, then `.await` it.
 ///
-/// Validators, and how much history is kept by writes through it, belong to the handle, and every process sets its own. Store and codec
-/// are the ref's for life. The type may become another that reads the same values, see [`type_tag`](Self::type_tag), [`was`](Self::was)
-/// and [`migrate`](Self::migrate); each write leaves the name of its handle's type.
+/// Validators and the amount of history that writes keep belong to the handle, and every process sets its own. Store
+/// and codec belong to the ref for life. The type may be replaced by another that reads the same values, see
+/// [`type_tag`](Self::type_tag), [`was`](Self::was) and [`migrate`](Self::migrate); each write stores the name of its
+/// handle's type.
 ///
 /// # Errors
-/// When awaited:
-/// [`InvalidInput`](ErrorKind::InvalidInput) if the key is no key; [`Nested`](ErrorKind::Nested) inside the body of a
-/// transaction; [`Mismatch`](ErrorKind::Mismatch) if the ref was made with another type, codec or store;
-/// [`Rejected`](ErrorKind::Rejected) if the validator refuses the first value;
+/// When awaited: [`InvalidInput`](ErrorKind::InvalidInput) if the key is not valid; [`Nested`](ErrorKind::Nested)
+/// inside the body of a transaction; [`Mismatch`](ErrorKind::Mismatch) if the ref was created with another type, codec
+/// or store; [`Rejected`](ErrorKind::Rejected) if the validator refuses the first value;
 /// [`Unsupported`](ErrorKind::Unsupported) for the in-process codec in a store outside the process; and those of
 /// [`Stm::dosync`](crate::Stm::dosync).
 #[must_use = "a builder does nothing until it is awaited"]
 pub struct RefBuilder<T, C>(Stage<Settings<T, C>, Ref<T>>);
 
-/// Makes or opens an atom: `.await` it, after options if there are any.
+/// Creates or opens an atom: set options if you need any, then `.await` it.
 ///
 /// # Errors
 /// When awaited: as for [`RefBuilder`], and [`OutcomeUnknown`](ErrorKind::OutcomeUnknown) if the reply to the
@@ -100,8 +100,8 @@ macro_rules! builder {
                 self
             }
 
-            /// Has every new value checked by `f` before it is committed. It should be quick, and a panic in it is a
-            /// refusal.
+            /// Checks every new value with `f` before it is committed. `f` should be quick; if it panics the value is
+            /// refused.
             #[doc(alias = "set-validator!!")]
             pub fn validator<V: Verdict>(mut self, f: impl Fn(&T) -> V + Send + Sync + 'static) -> Self
             where
@@ -116,28 +116,31 @@ macro_rules! builder {
                 $name(Stage::Building(self.0.into_settings().with_codec(codec)))
             }
 
-            /// Names the type, at most 255 bytes; without this it is the type's Rust name without module paths, with serde's names for
-            /// structs and enums. The name is stored beside each value, and what was made with another is a
-            /// [`Mismatch`](ErrorKind::Mismatch). Names of integers agree with each other, and so do those of sequences and sets, and
-            /// those of maps; `Option`, `Box` and other types that add nothing do not count. A name with `::` in it agrees with itself only.
+            /// Names the type, with at most 255 bytes. The default is the type's Rust name without module paths, with
+            /// serde's names for structs and enums. The name is stored beside each value, and opening with another name
+            /// is a [`Mismatch`](ErrorKind::Mismatch). All integers have compatible names, and so do sequences and
+            /// sets, and maps; `Option`, `Box` and other types that add nothing do not count. A name with `::` in it is
+            /// compatible with itself only.
             pub fn type_tag(mut self, tag: impl Into<String>) -> Self {
                 self.0.type_tag = Some(tag.into());
                 self
             }
 
-            /// Reads values too that were written when the type had this name: `Account`, or `Vec<Account>` if it lies in others. The
-            /// next write gives them the new one. Where the type has a new name in Rust and `#[serde(rename)]` as before it is not
-            /// needed, but for untagged enums, in a tuple behind its first element, and in what a type of yours is generic over.
+            /// Also reads values that were written when the type had this name: `Account`, or `Vec<Account>` if it is
+            /// inside another type. The next write gives them the new name. If you renamed the type in Rust and kept
+            /// its `#[serde(rename)]` you need this only for untagged enums, in a tuple behind its first element, and
+            /// for parameters of your generic types.
             pub fn was(mut self, tag: impl Into<String>) -> Self {
                 self.0.was.push(tag.into());
                 self
             }
 
-            /// Reads values too that were written when the type was `Old`, as what `f` makes of them. The next write stores them as the
-            /// new type; until then each reading calls `f`. If both types have the same name, what cannot be read as the new one is
-            /// read as the old. Several may be given. It is called after [`codec`](Self::codec), if both are.
+            /// Also reads values that were written when the type was `Old`, converted by `f`. The next write stores
+            /// them as the new type; until then each read calls `f`. If both types have the same name, a value that
+            /// cannot be read as the new type is read as the old one. It may be called several times, for several old
+            /// types. Call it after [`codec`](Self::codec).
             ///
-            /// A process that does not know of the new type cannot read what was written as it.
+            /// A process that does not know the new type cannot read values that were written as it.
             pub fn migrate<Old: Value>(mut self, f: impl Fn(Old) -> T + Send + Sync + 'static) -> Self
             where
                 C: Codec<Old>,
@@ -158,7 +161,7 @@ macro_rules! builder {
             }
         }
 
-        // What is pinned in it is in a box.
+        // The pinned parts of it are boxed.
         impl<T, C> Unpin for $name<T, C> {}
     };
 }
@@ -167,8 +170,8 @@ builder!(RefBuilder, "ref");
 builder!(AtomBuilder, "atom");
 
 impl<T, C> RefBuilder<T, C> {
-    /// How many earlier values the ref's record keeps for readers, watchers and [`Ref::history`]: 8 by default, 256 at most, and of
-    /// values that lie in the record no more than 4 KiB in all.
+    /// How many earlier values the ref's record keeps for readers, watchers and [`Ref::history`]: 8 by default, 256 at
+    /// most. Values that are stored in the record itself take at most 4 KiB in all.
     pub fn history(mut self, values: u16) -> Self {
         self.0.history = Some(values);
         self
@@ -218,7 +221,7 @@ impl<T, C> Settings<T, C> {
     }
 }
 
-/// What is known of a ref or atom before the store was asked.
+/// What is known of a ref or atom before the store is asked.
 struct Blueprint {
     engine: Arc<Engine>,
     key: Key,
@@ -301,7 +304,7 @@ impl Blueprint {
     /// Finds the ref as it is, or creates it: one read, and for a new one a commit.
     async fn settle(&self, value: Option<Shared>, or_open: bool) -> Result<Arc<Cell>> {
         let deadline = self.engine.deadline();
-        // A client that only reads makes none, and opens one that is there.
+        // A client that only reads opens an existing one.
         if value.is_some() && !self.engine.readonly {
             let cell = self.cell(None)?;
             let container = cell.store.versioned_state(&self.key);
@@ -343,7 +346,7 @@ impl Blueprint {
         .await
     }
 
-    /// The cell, in the store where the ref is, if there is one, or else where it was asked to be.
+    /// The cell, in the store that the ref is in, or in the chosen store if there is no ref yet.
     fn cell(&self, entry: Option<&Entry>) -> Result<Arc<Cell>> {
         let engine = &self.engine;
         let found = entry.map(|entry| &*entry.record.meta);

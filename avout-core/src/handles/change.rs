@@ -20,30 +20,31 @@ pub struct Change<T> {
     pub new: Option<T>,
     /// Where it took effect. `None` for atoms, which have no place in the commit order.
     pub point: Option<Point>,
-    /// Values between `old` and `new` may have gone by that are no longer held. Always so for atoms, which keep no history.
+    /// Values between `old` and `new` may have been skipped because they are no longer held. Always so for atoms, which
+    /// keep no history.
     pub skipped: bool,
 }
 
-/// The committed changes of a ref or atom from when the watch began, in order, without end.
+/// The committed changes of a ref or atom since the watch began, in order, without end.
 ///
-/// It is a [`Stream`] and has a [`next`](Self::next) of its own. It waits through outages. Errors are items: after
-/// [`Corrupt`](ErrorKind::Corrupt), [`Codec`](ErrorKind::Codec) and [`Mismatch`](ErrorKind::Mismatch) of one value it goes on; after
-/// [`Closed`](ErrorKind::Closed) and [`StoreLost`](ErrorKind::StoreLost) it ends.
+/// It is a [`Stream`] and also has its own [`next`](Self::next). It waits through outages. Errors are items: after
+/// [`Corrupt`](ErrorKind::Corrupt), [`Codec`](ErrorKind::Codec) or [`Mismatch`](ErrorKind::Mismatch) for one value it
+/// continues; after [`Closed`](ErrorKind::Closed) and [`StoreLost`](ErrorKind::StoreLost) it ends.
 ///
-/// Where the store has only lost commits, each watch is told so once, by a `StoreLost` with [`LostCommits`](crate::LostCommits)
-/// as its source, and goes on: the next item is the value that there is now, with `skipped` set, whether or not it is another
-/// one.
+/// If the store has only lost commits, each watch gets one `StoreLost` with [`LostCommits`](crate::LostCommits) as its
+/// source, and continues: the next item is the present value, with `skipped` set, even if it is the same as before.
 ///
-/// A reader that is slow costs no memory: what it has not asked for is not fetched. It then finds `skipped` set.
+/// A slow reader costs no memory: changes are fetched only when it asks for them. Its next change then has `skipped`
+/// set.
 #[must_use = "a stream does nothing until it is read"]
 pub struct Changes<T>(Pin<Box<dyn Stream<Item = Result<Change<T>>> + Send>>);
 
 impl<T: Value> Changes<T> {
-    /// From steps that a source gives for ever.
+    /// Makes it from an endless source of steps.
     pub(super) fn from_source<S: Source<T>>(source: S) -> Self {
         Self(Box::pin(unfold(Some(source), async |source| {
             let mut source = source?;
-            // One value that cannot be cloned is no end of the others.
+            // A value that cannot be cloned does not end the stream.
             let next = AssertUnwindSafe(source.next()).catch_unwind().await;
             let change = next.unwrap_or_else(|panic| Err(panicked("cloning the value", &*panic)));
             let ended = matches!(&change, Err(error) if is_final(error));
@@ -83,7 +84,7 @@ fn is_final(error: &Error) -> bool {
     }
 }
 
-/// Where changes come from.
+/// A source of changes.
 pub(super) trait Source<T>: Send + 'static {
     fn next(&mut self) -> impl Future<Output = Result<Change<T>>> + Send;
 }
@@ -112,7 +113,7 @@ mod tests {
         }
     }
 
-    /// A panic in one value is told, and the others follow.
+    /// A panic in one value is an item, and the other values follow.
     #[tokio::test]
     async fn a_panic_is_no_end() {
         let mut changes = Changes::from_source(Unlucky(0));

@@ -14,32 +14,33 @@ pub(super) type Cause = Box<dyn StdError + Send + Sync>;
 /// Turns values of `T` into bytes and back.
 ///
 /// # Contract
-/// `decode(encode(v))` is equal to `v`: a value that would not come back as it is is refused by `encode`. Bytes are those of this codec
-/// and of a type with a tag of these, whole and unchanged: the envelope around them has been checked. They may still be of an older or
-/// newer form of the type, and a `decode` that cannot read them gives an error and does not panic.
+/// `decode(encode(v))` is equal to `v`: `encode` refuses a value that would not come back the same. Bytes given to
+/// `decode` were written by this codec for a type with one of these tags, whole and unchanged: the envelope around them
+/// has been checked. They may still be of an older or newer form of the type; a `decode` that cannot read them returns
+/// an error and does not panic.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot encode and decode `{T}`",
     label = "`{T}`, or a type in it, lacks `#[derive(serde::Serialize, serde::Deserialize)]`",
     note = "if it says `!`, the type was not named: `stm.open_ref::<Account>(\"/account\")`"
 )]
 pub trait Codec<T>: Send + Sync + 'static {
-    /// The number that tells values of this codec from others'. From 128 on for codecs of your own.
+    /// The number that marks values of this codec. Use 128 and up for codecs of your own.
     fn id(&self) -> CodecId;
 
-    /// The value's bytes.
+    /// Encodes a value.
     ///
     /// # Errors
-    /// Any, and it becomes the source of an [`Codec`](crate::ErrorKind::Codec).
+    /// Any error; it becomes the source of a [`Codec`](crate::ErrorKind::Codec).
     fn encode(&self, value: &T) -> Result<Vec<u8>, Cause>;
 
-    /// The bytes' value.
+    /// Decodes a value.
     ///
     /// # Errors
-    /// Any, and it becomes the source of an [`Codec`](crate::ErrorKind::Codec).
+    /// Any error; it becomes the source of a [`Codec`](crate::ErrorKind::Codec).
     fn decode(&self, bytes: &[u8]) -> Result<T, Cause>;
 
-    /// What the type is called in tags. The first is written beside values; those with another of these are read too. At most 255
-    /// bytes each. By default it is the type's Rust name without modules.
+    /// The names of the type in tags, of at most 255 bytes each. The first is written beside values; values with any of
+    /// these names are read. The default is the type's Rust name without modules.
     fn type_tags(&self) -> Vec<String> {
         tag::by_rust_name::<T>()
     }
@@ -47,10 +48,11 @@ pub trait Codec<T>: Send + Sync + 'static {
 
 /// MessagePack with named fields: the default. Fields can be added with `#[serde(default)]`.
 ///
-/// Bytes take a byte each, as `Vec<u8>` too. What MessagePack cannot tell apart, such as `None` and `Some(None)`, is written as an
-/// extension. Each value is read back before it is stored, and refused if it does not come back: an integer of 128 bits in an enum that
-/// is untagged or tagged inside, or in a flattened field; a key that comes twice; a field that is written and not read; a variant of an
-/// untagged enum that would come back as an earlier one. Fields with `#[serde(skip)]` come back as their default.
+/// Byte strings take one byte for each byte, also in a `Vec<u8>`. Values that MessagePack cannot tell apart, such as
+/// `None` and `Some(None)`, are written as an extension. Each value is read back before it is stored, and refused if it
+/// does not come back the same: a 128-bit integer in an untagged or internally tagged enum or in a flattened field; a
+/// repeated key; a field that is written and not read; a variant of an untagged enum that would come back as an earlier
+/// one. Fields with `#[serde(skip)]` come back as their default.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MessagePack;
 
@@ -65,7 +67,8 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for MessagePack {
         let Err(cause) = comes_back_from_msgpack(value, &bytes) else {
             return Ok(bytes);
         };
-        // Serde's buffers say that they are text. What has another form there, such as an `IpAddr`, can be read from them as that.
+        // Serde's buffers claim to be a text format, so a type with another form for text, such as `IpAddr`, can be
+        // read from them in that form.
         let as_text = msgpack::to_vec(value, true).ok();
         as_text.filter(|bytes| comes_back_from_msgpack(value, bytes).is_ok()).ok_or(cause)
     }
@@ -79,10 +82,10 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for MessagePack {
     }
 }
 
-/// Refuses a value that is not what is read back from these bytes.
+/// Refuses a value that differs from the one read back from these bytes.
 fn comes_back_from_msgpack<T: Serialize + DeserializeOwned>(value: &T, bytes: &[u8]) -> Result<(), Cause> {
     let back = msgpack::from_slice::<T>(bytes).map_err(unreadable)?;
-    // Where the type alone said what to read, the same bytes are the same value.
+    // If the type alone decided how to read, equal bytes are equal values.
     if !back.guessed && msgpack::to_vec(&back.value, back.readable)? == bytes {
         return Ok(());
     }
@@ -97,7 +100,7 @@ fn unreadable(cause: impl Display) -> Cause {
     message.into()
 }
 
-/// Refuses a value that is not this one.
+/// Refuses a value that is not equal to this one.
 fn is_same<T: Serialize>(value: &T, back: &T, readable: bool) -> Result<(), Cause> {
     match Tree::of(value, readable)?.equals(Tree::of(back, readable)?) {
         true => Ok(()),
@@ -109,8 +112,9 @@ fn is_same<T: Serialize>(value: &T, back: &T, readable: bool) -> Result<(), Caus
 
 /// JSON, for values that other programs read.
 ///
-/// What JSON cannot hold is refused: keys that are no text, number or `bool`; floating-point numbers that are not finite; `Some` around
-/// what is `null` itself, such as `Some(None)`; and what [`MessagePack`] refuses too.
+/// Values that JSON cannot hold are refused: keys that are not text, a number or `bool`; floating-point numbers that
+/// are not finite; `Some` around a value that is itself `null`, such as `Some(None)`; and those that [`MessagePack`]
+/// refuses.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Json;
 
@@ -121,7 +125,7 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for Json {
     }
 
     fn encode(&self, value: &T) -> Result<Vec<u8>, Cause> {
-        // First, for this one minds how deep the value is.
+        // First, because this check is the one that minds how deep the value is.
         msgpack::to_vec(value, true)?;
         let bytes = serde_json::to_vec(value)?;
         check_json_depth(&bytes)?;
@@ -140,7 +144,7 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for Json {
     }
 }
 
-/// Refuses text that is nested too deep, both ways: `serde_json` has a limit when it reads and none when it writes.
+/// Refuses text that is nested too deep, in both directions: `serde_json` has a limit for reading and none for writing.
 fn check_json_depth(text: &[u8]) -> Result<(), Cause> {
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
     for byte in text {
@@ -159,7 +163,7 @@ fn check_json_depth(text: &[u8]) -> Result<(), Cause> {
     Ok(())
 }
 
-/// No bytes at all: for values of any type, in stores that live in this process.
+/// No encoding: for values of any type, in stores that live in this process.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct InProcess;
 

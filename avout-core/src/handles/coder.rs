@@ -12,7 +12,7 @@ use crate::protocol::{Envelope, Shared};
 
 type Cause = Box<dyn StdError + Send + Sync>;
 
-/// A codec for one type, as the engine uses it.
+/// The codec of one type, as the engine uses it.
 pub(super) struct TypedCoder<T, C> {
     codec: C,
     tags: Tags,
@@ -20,18 +20,18 @@ pub(super) struct TypedCoder<T, C> {
     types: PhantomData<fn() -> T>,
 }
 
-/// What values of a type are marked with.
+/// The type names in the tags of values.
 pub(super) struct Tags {
-    /// With this one they are written.
+    /// The name that values are written with.
     pub(super) own: Box<str>,
-    /// With these they were written before, or may be.
+    /// Names that values may have been written with before.
     pub(super) earlier: Vec<String>,
 }
 
 type Decode<T, C> = Box<dyn Fn(&C, &[u8]) -> Result<T, Cause> + Send + Sync>;
 type Convert<T> = Box<dyn Fn(&Shared) -> Option<T> + Send + Sync>;
 
-/// How to read values of an earlier type.
+/// Reads values of an earlier type.
 pub(super) struct Migration<T, C> {
     tags: Vec<String>,
     decode: Decode<T, C>,
@@ -93,7 +93,7 @@ impl<T: 'static, C> TypedCoder<T, C> {
 }
 
 impl<T: 'static, C: Codec<T>> TypedCoder<T, C> {
-    /// The value of bytes with a tag that was checked. What is not of this type now may be of an earlier one.
+    /// Decodes bytes whose tag was checked. Bytes that are not of this type may be of an earlier one.
     fn read(&self, found: &str, bytes: &[u8]) -> Result<T, Cause> {
         let own = self.tags.agree(found).then(|| self.codec.decode(bytes));
         let failed = match own {

@@ -8,26 +8,27 @@ use futures_util::stream::{Stream, StreamExt, unfold};
 use crate::backend::LostCommits;
 use crate::engine::{Engine, Role};
 
-/// Something that a client notices of its stores, for those who operate it.
+/// An event in the life of a client's stores, for operators.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// A store has lost commits that it had acknowledged and that this client had seen: after a failover, a restart, or since an
-    /// older copy of its data was put in place. The client goes on with what is left. Its next operation is told too, and so is
-    /// each watch, by the error [`StoreLost`](crate::ErrorKind::StoreLost).
+    /// A store has lost commits that it had acknowledged and that this client had seen: after a failover or a restart,
+    /// or because an older copy of its data was restored. The client continues with the present state. Its next
+    /// operation and each watch get the error [`StoreLost`](crate::ErrorKind::StoreLost).
     CommitsLost(LostCommits),
     /// The first connection to a store was made, after there was none.
     Connected(Role),
-    /// The last connection to a store was lost. What is asked meanwhile waits until its deadline.
+    /// The last connection to a store was lost. Requests wait for a new one until their deadline.
     Disconnected(Role),
 }
 
-/// What a client notices, from when the stream was made, each once; made by [`Stm::events`](crate::Stm::events).
+/// The events of a client since the stream was made, each once; made by [`Stm::events`](crate::Stm::events).
 ///
-/// It is a [`Stream`] and has a [`next`](Self::next) of its own. It ends when the client is closed. It makes no requests: of a
-/// loss it hears when anything that the client does comes to it, and of a connection that is gone when the backend notices. To be
-/// told of an outage in a given time, [`ping`](crate::Stm::ping). Of connections the last 64 changes are kept for a stream that is not
-/// read. Memory and SQLite have none, and a store that says nothing of its connections has no such events.
+/// It is a [`Stream`] and also has its own [`next`](Self::next). It ends when the client is closed. It makes no
+/// requests: it hears of a loss when any operation of the client comes across it, and of a lost connection when the
+/// backend notices. To be told of an outage in a given time, use [`ping`](crate::Stm::ping). The last 64 connection
+/// events are kept for a stream that is not read. Memory and SQLite have no connections, and neither has a store that
+/// does not report them.
 #[must_use = "a stream does nothing until it is read"]
 pub struct Events(Pin<Box<dyn Stream<Item = Event> + Send>>);
 

@@ -14,12 +14,12 @@ use crate::protocol::{Envelope, Shared};
 
 type Cause = Box<dyn StdError + Send + Sync>;
 
-/// A value whose record does not care what its type is, so that it can be moved and removed by those who do not know the type.
+/// A value of any type, which can be moved and removed without knowing its type.
 #[derive(Clone)]
 pub(crate) enum Item {
-    /// As it was put by this process.
+    /// The value as this process put it.
     Value { value: Shared, seal: fn(&Shared) -> Result<Bytes> },
-    /// In its envelope.
+    /// The encoded value in its envelope.
     Sealed(Bytes),
 }
 
@@ -28,7 +28,7 @@ impl Item {
         Self::Value { value: Arc::new(value), seal: seal::<T> }
     }
 
-    /// The value in its envelope.
+    /// The encoded value in its envelope.
     pub(crate) fn sealed(&self) -> Result<Bytes> {
         match self {
             Self::Value { value, seal } => seal(value),
@@ -36,7 +36,7 @@ impl Item {
         }
     }
 
-    /// The value as one of this type, whatever it was put as.
+    /// The value as one of this type, whatever type it was put as.
     pub(crate) fn open<T: Value + Serialize + DeserializeOwned>(&self) -> Result<T, Cause> {
         let open = || match self {
             Self::Value { value, .. } if value.is::<T>() => Ok(cloned(Arc::clone(value))?),
@@ -45,7 +45,7 @@ impl Item {
         caught("reading the value", || Ok(open()))?
     }
 
-    /// The value in an envelope as one of this type.
+    /// Decodes the value in an envelope as one of this type.
     pub(crate) fn decode<T: Value + Serialize + DeserializeOwned>(envelope: &Envelope) -> Result<T, Cause> {
         match envelope.codec == Codec::<T>::id(&MessagePack) {
             true => MessagePack.decode(&envelope.value),
@@ -53,7 +53,7 @@ impl Item {
         }
     }
 
-    /// What this process calls a type.
+    /// This process's name for a type.
     pub(crate) fn tag_of<T: Serialize + DeserializeOwned>() -> String {
         Codec::<T>::type_tags(&MessagePack).swap_remove(0)
     }
@@ -63,7 +63,7 @@ fn seal<T: Value + Serialize + DeserializeOwned>(value: &Shared) -> Result<Bytes
     TypedCoder::<T, MessagePack>::new(MessagePack, Tags::pinned(&Item::tag_of::<T>()), Vec::new()).encode(value)
 }
 
-/// Keeps items as they are.
+/// Keeps items in their envelopes.
 pub(super) struct ItemCoder;
 
 fn no_item() -> Error {
@@ -76,7 +76,7 @@ impl Coder for ItemCoder {
     }
 
     fn decode(&self, bytes: &Bytes) -> Result<Shared> {
-        // Whether it is whole is found out here, and not by whoever takes it away.
+        // The bytes are checked here, so that no consumer gets damaged ones.
         Envelope::open(bytes)?;
         Ok(Arc::new(Item::Sealed(bytes.clone())))
     }
@@ -114,7 +114,7 @@ mod tests {
         }
     }
 
-    /// A value that panics when it is read cannot be read: nobody who hands it out panics.
+    /// A value that panics when it is read is unreadable, and the task that hands it out does not panic.
     #[test]
     fn a_panic_is_an_error() {
         let item = Item::new(Unlucky);

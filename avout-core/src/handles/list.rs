@@ -7,9 +7,9 @@ use crate::protocol::{Entry, Key, Payload};
 const AT_ONCE: usize = 100;
 
 impl Stm {
-    /// The keys of the refs that exist and are `prefix` or lie under it, sorted; `"/"` for all.
+    /// The keys of existing refs that are `prefix` or lie under it, sorted; `"/"` for all.
     ///
-    /// It is not one moment for all keys: refs made or destroyed meanwhile may be in it or not.
+    /// It is not a snapshot: refs created or destroyed meanwhile may be in it or not.
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput); [`Unavailable`](ErrorKind::Unavailable).
@@ -17,7 +17,7 @@ impl Stm {
         let engine = &self.engine;
         engine.begin("list")?;
         let (prefix, deadline) = (&Key::prefix(prefix)?, engine.deadline());
-        // A page that does not come is asked for again, and not those before it.
+        // If a page fails it is requested again, without those before it.
         let page = |after: Option<Key>| async move {
             engine.until(deadline, || engine.coordinator.list(prefix, after.as_ref())).await
         };
@@ -29,7 +29,7 @@ impl Stm {
             match engine.read(chunk, deadline).await {
                 Ok(snapshot) => alive.extend(snapshot.entries.into_iter().map(exists)),
                 Err(error) if error.kind() == ErrorKind::Corrupt => {
-                    // One bad record hides no other; what it says of its own ref is found by opening it.
+                    // A bad record hides no other. Opening its ref tells what is wrong.
                     for key in chunk {
                         match engine.entry(key, deadline).await {
                             Ok(entry) => alive.push(exists(entry)),

@@ -9,21 +9,21 @@ use crate::backend::time::{sleep, sleep_until};
 use crate::engine::client::Engine;
 use crate::engine::floor::KnownFloor;
 
-/// Of the time that a background sweep takes it works one part in this many.
+/// A background sweep works for one part in this many of the time that it takes.
 const SHARE: u32 = 10;
 const LONGEST_REST: Duration = Duration::from_secs(1);
 
-/// Has a client sweep in the background, as its configuration says. The task keeps no client alive: it holds one only for as long as it
-/// does a step.
+/// Makes a client sweep in the background, as its configuration says. The task keeps no client alive: it holds one only
+/// during a step.
 pub(crate) fn sweep_in_background(engine: &Engine) {
     let Some(every) = engine.config.sweep_every.filter(|_| !engine.readonly) else { return };
     let (tasks, own) = (engine.config.tasks.clone(), Weak::clone(&engine.own));
     engine.sweeper.set(move |floor| tasks.spawn(work(Weak::clone(&own), every, floor.clone())));
 }
 
-/// Each client looks after a time of its own whether the floor is still as it saw it last. If so nobody has swept for that
-/// long, by this client's own clock, and it sweeps. Of many clients the one with the shortest time does it, and the others see
-/// that the floor was raised.
+/// Each client looks, after a time of its own, whether the floor is still as it saw it last. If so nobody has swept for
+/// that long, by this client's own clock, and it sweeps. Of many clients the one with the shortest time sweeps, and the
+/// others see that the floor was raised.
 async fn work(engine: Weak<Engine>, every: Duration, mut seen: KnownFloor) {
     let mut sessions = Seen::new();
     loop {
@@ -34,7 +34,7 @@ async fn work(engine: Weak<Engine>, every: Duration, mut seen: KnownFloor) {
         drop(held);
         match now {
             Ok(now) if now.revision == seen.revision => {
-                // It logs what fails. Whether it came to its end or not, this client waits as long as all others.
+                // The round logs its failures. Whether it completed or not, this client waits as long as all others.
                 let _ = sweep(&engine, &mut sessions).await;
                 let Some(held) = engine.upgrade() else { return };
                 if let Ok(now) = held.refresh_floor(held.deadline()).await {

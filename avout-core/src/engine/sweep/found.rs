@@ -2,7 +2,7 @@ use crate::engine::client::Engine;
 use crate::error::{ErrorKind, Result};
 use crate::protocol::{Entry, Key, Revision};
 
-/// A record that may be removed once the floor is raised, as it was.
+/// A record, as it was found, that may be removed once the floor is raised.
 pub(super) struct Found {
     pub(super) key: Key,
     pub(super) revision: Revision,
@@ -11,11 +11,11 @@ pub(super) struct Found {
     pub(super) session: bool,
 }
 
-/// How many records or containers are dealt with in one step.
+/// How many records or containers one step takes.
 pub(super) const AT_ONCE: usize = 32;
 
 impl Engine {
-    /// The entries of a few keys. One that cannot be read hides no other.
+    /// The entries of a few keys. An entry that cannot be read hides no other.
     pub(super) async fn entries_of(&self, keys: &[Key]) -> Result<Vec<Result<Option<Entry>>>> {
         let whole = keys.len() <= self.capabilities.max_keys;
         match self.read(keys, self.deadline()).await {

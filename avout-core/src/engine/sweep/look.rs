@@ -10,21 +10,21 @@ use crate::engine::floor::KnownFloor;
 use crate::error::Result;
 use crate::protocol::{Entry, Floor, Key, Payload, Point, Realm, Revision, SlotState, Turn};
 
-/// What a sweep saw before it raised the floor.
+/// The observations of a sweep before it raises the floor.
 pub(super) struct Look {
     /// The floor at its beginning; the raise expects it unchanged.
     pub(super) floor: KnownFloor,
-    /// Where the sweep before raised it.
+    /// The epoch to which the sweep before raised it.
     pub(super) since: Option<Point>,
     pub(super) turn: SeenTurn,
-    /// Records to be removed, as they were.
+    /// The records to be removed, as they were found.
     pub(super) found: VecDeque<Found>,
     /// The stores that records point into.
     pub(super) realms: BTreeSet<Realm>,
     pub(super) sessions: Sessions,
 }
 
-/// The turn as it was seen, or as the sweep's own last removal left it.
+/// The turn as it was found, or as the sweep's own last removal left it.
 pub(super) struct SeenTurn {
     pub(super) turn: Turn,
     pub(super) revision: Option<Revision>,
@@ -65,7 +65,7 @@ impl Engine {
         }
     }
 
-    /// Takes note of those records that may be removed once the floor is raised.
+    /// Takes note of the records that may be removed once the floor is raised.
     pub(super) async fn look_at(&self, look: &mut Look, keys: &[Key], report: &mut SweepReport) -> Result<()> {
         let mut seats = Vec::new();
         for (key, entry) in keys.iter().zip(self.entries_of(keys).await?) {
@@ -86,8 +86,8 @@ impl Look {
         self.realms.extend(entry.record.stored().map(|(realm, _)| realm));
         let slot = key.is_under(&SlotState::prefix());
         let unused = self.since.is_some_and(|since| entry.point < since);
-        // A commit uses a slot only under the epoch in which it was first written, so one that was not used since the floor
-        // was last raised has at most a commit in flight from before that.
+        // A commit uses a slot only under the epoch in which the slot was first written. So a slot that was not used
+        // since the last raise of the floor has at most a commit in flight from before that.
         let removable = match slot {
             true => unused,
             false => matches!(entry.record.payload, Payload::Deleted) && (entry.record.reservation.is_none() || unused),

@@ -1,8 +1,8 @@
-//! Sweeping: what nobody can need any more is removed for good. See `docs/protocol.md#sweeping`.
+//! Sweeping: records and values that nobody can need any more are removed for good. See `docs/protocol.md#sweeping`.
 //!
-//! `look` finds records to remove, and then the floor is raised (`raise`): no attempt from before can commit any more. Only then
-//! are the records removed (`remove`), and values deleted that no record points at (`values`). A sweep may stop anywhere, and
-//! any number of sweeps may run at the same time.
+//! `look` finds records to remove, and then `raise` raises the floor: no attempt from before can commit any more. Only
+//! then `remove` removes the records, and `values` deletes the values that no record points at. A sweep may stop
+//! anywhere, and any number of sweeps may run at the same time.
 
 mod background;
 mod found;

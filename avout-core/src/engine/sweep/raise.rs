@@ -5,7 +5,7 @@ use crate::engine::floor::KnownFloor;
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Check, Commit, CommitOutcome, Floor, Put, Turn};
 
-/// How often a raise is sent whose reply is lost.
+/// How often to send a raise whose reply is lost.
 const TRIES: u32 = 16;
 
 /// How raising the floor ended.
@@ -22,7 +22,7 @@ impl Engine {
     /// Raises the floor by one epoch, if it and the turn are as they were at the look.
     ///
     /// # Cancel safety
-    /// Safe: a floor that is raised for nothing costs some attempts another run.
+    /// Safe: raising the floor without need makes some attempts run again.
     pub(super) async fn raise(&self, look: &Look) -> Result<Raised> {
         let floor = Floor { epoch: look.floor.epoch + 1 };
         let mut commit = Commit::default();
@@ -61,7 +61,7 @@ impl Engine {
         Err(Error::new(ErrorKind::Unavailable, "the floor could not be raised: replies are lost again and again"))
     }
 
-    /// Whether a removed record's revision may come again, so that removals take turns.
+    /// Whether the revision of a removed record may come again. If so removals take turns.
     pub(super) fn takes_turns(&self) -> bool {
         !self.capabilities.unique_revisions
     }

@@ -7,12 +7,12 @@ use crate::error::ErrorKind;
 use crate::protocol::{Commit, CommitOutcome, Delete, Put, Turn};
 
 impl Engine {
-    /// Removes some of the records that were found, for good. What cannot be removed now is left.
+    /// Removes some of the found records for good. Records that cannot be removed now are left.
     ///
     /// Each removal expects the record as it was at the look, and the turn as the one before left it.
     ///
     /// # Cancel safety
-    /// Safe: a removal that is under way takes effect as if it had been waited for, or not at all.
+    /// Safe: a removal in flight takes effect as if it had been waited for, or not at all.
     pub(super) async fn remove_some(&self, look: &mut Look, report: &mut SweepReport) {
         let count = AT_ONCE.min(self.capabilities.max_keys.saturating_sub(1)).max(1);
         let mut some: Vec<Found> = look.found.drain(..look.found.len().min(count)).collect();
@@ -45,7 +45,7 @@ impl Engine {
                     "the coordinator refused it, and did not say why".to_owned()
                 }
                 Ok(CommitOutcome::Conflict(_)) => "another sweep removes records".to_owned(),
-                // It may still take effect. A next one that expects the same turn would then fail.
+                // It may still take effect. A next removal that expects the same turn would then fail.
                 Err(error) => error.to_string(),
             };
             report.skip(format!("{} records", some.len() + look.found.len()), why);

@@ -3,40 +3,40 @@ use std::time::Duration;
 
 use crate::protocol::Realm;
 
-/// What a sweep did.
+/// The results of a sweep.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SweepReport {
-    /// The floor's epoch: values of earlier ones were looked at.
+    /// The epoch of the floor. Values of earlier epochs were examined.
     pub epoch: u64,
-    /// How many values were deleted that no record points at, for each store in which there were any.
+    /// The number of deleted values that no record pointed at, for each store that had any.
     pub values: BTreeMap<Realm, u64>,
-    /// How many containers hold nothing any more, because all their values were among those.
+    /// The number of containers that are empty now, since all their values were deleted.
     pub containers: u64,
-    /// How many slots were retired: those that no commit has used since the sweep before.
+    /// The number of retired slots: no commit has used them since the sweep before.
     pub slots: u64,
-    /// How many records were removed that sessions of dead clients had left: their own, and their waiters' seats.
+    /// The number of removed records of dead clients' sessions, including the seats of their waiters.
     pub sessions: u64,
-    /// How many records of destroyed refs were removed for good.
+    /// The number of records of destroyed refs that were removed for good.
     pub tombstones: u64,
-    /// What was left for the next sweep, or to its owner, and why.
+    /// What was left to the next sweep or to its owner, and why.
     pub skipped: Vec<Skipped>,
-    /// How long it took.
+    /// How long the sweep took.
     pub elapsed: Duration,
 }
 
-/// What a sweep left as it was.
+/// A key or store that a sweep left as it was.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Skipped {
     /// A key, or a store with its realm.
     pub what: String,
-    /// Why.
+    /// Why it was left.
     pub why: String,
 }
 
 impl SweepReport {
-    /// How many values were deleted, in all stores.
+    /// The number of deleted values, in all stores.
     pub fn all_values(&self) -> u64 {
         self.values.values().sum()
     }

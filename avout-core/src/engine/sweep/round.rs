@@ -13,17 +13,17 @@ use crate::backend::time::sleep_until;
 use crate::engine::client::Engine;
 use crate::error::{Error, ErrorKind, Result};
 
-/// How often a sweep by hand looks again, because another one removed records meanwhile.
+/// How often a sweep by hand looks again because another sweep removed records meanwhile.
 const LOOKS: u32 = 8;
 
 /// A sweep under way.
 pub(super) struct Sweep {
     begun: Instant,
-    /// It gives way to others.
+    /// Whether it gives way to other sweeps.
     background: bool,
     pub(super) report: SweepReport,
     stage: Stage,
-    /// What the sweep before has seen, and then what the next one is to know.
+    /// The observations of the sweep before, and then those for the next one.
     pub(super) seen: Seen,
 }
 
@@ -44,10 +44,10 @@ impl Sweep {
         Self { begun, background, report, stage, seen }
     }
 
-    /// Does a little more: a few requests. `false`: it is done.
+    /// Does a few more requests. `false`: the sweep is done.
     ///
     /// # Cancel safety
-    /// Dropped, the sweep is over; what it has done stays done, and the rest is left to the next one.
+    /// If the future is dropped the sweep is over: its results stay, and the rest is left to the next one.
     pub(super) async fn step(&mut self, engine: &Engine) -> Result<bool> {
         self.stage = match std::mem::replace(&mut self.stage, Stage::Done) {
             Stage::Begin { looks } => {
@@ -105,7 +105,7 @@ impl Sweep {
         Ok(!matches!(self.stage, Stage::Done))
     }
 
-    /// When the next step is to be done; `None`: at once.
+    /// When to do the next step; `None`: at once.
     pub(super) fn due(&self) -> Option<Instant> {
         match &self.stage {
             Stage::Sessions { look } => look.sessions.due(),
@@ -123,7 +123,8 @@ impl Sweep {
                 self.report.skip("the sweep", "another client sweeps");
                 Ok(Stage::Done)
             }
-            // An epoch above the one at the look is as good, whoever raised it: it was raised after the look.
+            // An epoch above the one at the look will do, even if another sweep raised it: it was raised after the
+            // look.
             Raised::Own(_) | Raised::Others(_) => Ok(Stage::Remove { look, last: false }),
             Raised::Not if looks + 1 < LOOKS && !self.background => {
                 self.report.skipped.clear();
@@ -145,7 +146,7 @@ impl Engine {
                 Some(due) => self.closing.race(sleep_until(due)).await?,
                 None => tokio::task::yield_now().await,
             }
-            // Some of what fails is only told in the report.
+            // Some failures are told in the report only.
             self.closing.check()?;
         }
         tracing::debug!(report = ?sweep.report, "swept");

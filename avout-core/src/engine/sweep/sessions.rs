@@ -12,23 +12,24 @@ use crate::engine::client::Engine;
 use crate::error::Result;
 use crate::protocol::{Entry, Heartbeat, Key, Payload, Point, SessionId, SessionKey};
 
-/// Where it takes longer a sweep does not wait to see whether a session is dead.
+/// A sweep does not wait longer than this to see whether a session is dead.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
-/// So many sessions are asked after in one request.
+/// How many sessions one request asks for.
 const ASKED_AT_ONCE: usize = 256;
 
-/// Sessions that a client's sweeps have seen silent: what their records said, and since when, by this process's clock.
+/// Sessions that a client's sweeps have found silent: the beats of their records, and since when, by this process's
+/// clock.
 pub(super) type Seen = HashMap<SessionId, (Heartbeat, Instant)>;
 
-/// What a look found of sessions that may have ended.
+/// The sessions that may have ended, as a look found them.
 #[derive(Default)]
 pub(super) struct Sessions {
-    /// Those that have shown no sign of life since the sweep before.
+    /// Sessions without a sign of life since the sweep before.
     silent: Vec<Silent>,
-    /// Seats of sessions that were there.
+    /// Seats of sessions whose records existed.
     seats: Vec<(SessionId, Found)>,
-    /// What the client's sweep before has seen.
+    /// The observations of this client's sweep before.
     pub(super) seen: Seen,
 }
 
@@ -40,7 +41,8 @@ struct Silent {
 }
 
 impl Silent {
-    /// When it is dead, if it has not shown a sign of life by then. Clocks of two machines may run at slightly different speeds.
+    /// When it is dead, unless it has shown a sign of life by then. Clocks of two machines may run at slightly
+    /// different speeds.
     fn until(&self) -> Option<Instant> {
         let ttl = Duration::from_millis(self.heartbeat.ttl);
         self.since.checked_add(ttl.checked_add(ttl / 16)?)
@@ -48,8 +50,8 @@ impl Silent {
 }
 
 impl Sessions {
-    /// Takes in a session's record; `false`: it is none. The sweep before was at the point `since`. Seats whose sessions are to be looked
-    /// at go to `seats`.
+    /// Takes in the record of a session; `false`: it is of another kind. The sweep before was at the point `since`.
+    /// Seats whose sessions are to be examined go to `seats`.
     pub(super) fn take_in(
         &mut self,
         engine: &Engine,
@@ -60,7 +62,7 @@ impl Sessions {
     ) -> bool {
         let found = || Found { key: key.clone(), revision: entry.revision.clone(), slot: false, session: true };
         match SessionKey::of(key) {
-            // Tombstones are as all others.
+            // Tombstones are treated as everywhere else.
             None => return false,
             Some(_) if matches!(entry.record.payload, Payload::Deleted) => return false,
             Some(SessionKey::Seat(session)) => seats.push((session, found())),
@@ -88,8 +90,8 @@ impl Engine {
         value.downcast_ref().cloned()
     }
 
-    /// Takes note of the seats whose sessions have ended: a session is there before any seat of it is, and never comes back, so one that is
-    /// not there now, after the seat was seen, has ended. Gives the seats of those.
+    /// Takes note of the seats whose sessions have ended, and gives the seats of the others. A session exists before
+    /// any seat of it does, and never comes back. So a session that is missing now, after the seat was seen, has ended.
     pub(super) async fn look_at_seats(
         &self,
         seen: &mut Sessions,
@@ -111,7 +113,7 @@ impl Engine {
             None => {
                 let keys: Vec<Key> = sessions.iter().map(|session| Heartbeat::key(*session)).collect();
                 for (session, entry) in sessions.iter().zip(self.entries_of(&keys).await?) {
-                    // One that cannot be read is there.
+                    // A record that cannot be read exists.
                     let is_gone = match entry {
                         Ok(entry) => entry.is_none_or(|entry| matches!(entry.record.payload, Payload::Deleted)),
                         Err(_) => false,
@@ -125,8 +127,8 @@ impl Engine {
         Ok(ended.into_iter().map(|(_, found)| found).collect())
     }
 
-    /// Looks again at the sessions that have shown no sign of life for long, once their time to live has passed, and gives
-    /// the records of those that are dead, with their seats, and those sessions that may be dead later.
+    /// Looks again at the silent sessions, once their time to live has passed. Gives the records of the dead ones with
+    /// their seats, and the sessions that may be dead later.
     pub(super) async fn look_at_silent(&self, sessions: Sessions, report: &mut SweepReport) -> (Vec<Found>, Seen) {
         let Sessions { silent, seats, .. } = sessions;
         let (mut dead, mut seen) = (BTreeSet::new(), Seen::new());
@@ -159,13 +161,13 @@ impl Engine {
 }
 
 impl Sessions {
-    /// When all those can be judged that are waited for; `None`: there are none.
+    /// When all awaited sessions can be judged; `None`: there are none.
     pub(super) fn due(&self) -> Option<Instant> {
         let latest = Instant::now() + LONGEST_WAIT;
         self.silent.iter().filter_map(Silent::until).filter(|until| *until <= latest).max()
     }
 
-    /// Those that may be dead later.
+    /// The sessions that may be dead later.
     pub(super) fn into_seen(self) -> Seen {
         self.silent.into_iter().map(|silent| (silent.session, (silent.heartbeat, silent.since))).collect()
     }

@@ -16,7 +16,7 @@ use crate::protocol::{Entry, Floor, Key, Realm, Version};
 struct Old {
     key: Key,
     versions: Vec<Version>,
-    /// It holds nothing else.
+    /// The container holds nothing else.
     all: bool,
 }
 
@@ -32,7 +32,7 @@ impl Engine {
         sorted.into_iter().cloned().collect()
     }
 
-    /// The next keys under which a store holds values; none at the end, or if it does not answer.
+    /// The next keys under which a store holds values; none at the end, or if the store does not answer.
     pub(super) async fn next_values(&self, store: &dyn Store, keys: &mut Walk, report: &mut SweepReport) -> Vec<Key> {
         let root = Key::root();
         let page = async |after: Option<Key>| {
@@ -44,12 +44,12 @@ impl Engine {
         })
     }
 
-    /// Deletes those values of some containers that no record points at and none will: they were written by clients of this
-    /// coordinator under an earlier epoch, and the records are read after they were found. `false`: the store or the
-    /// coordinator does not answer.
+    /// Deletes the garbage in some containers: values that no record points at or will point at. They were written by
+    /// clients of this coordinator under an earlier epoch, and the records are read after the values were found.
+    /// `false`: the store or the coordinator does not answer.
     ///
     /// # Cancel safety
-    /// Safe: all that it deletes is garbage.
+    /// Safe: it deletes only garbage.
     pub(super) async fn sweep_some(&self, store: &dyn Store, keys: &[Key], report: &mut SweepReport) -> bool {
         let realm = store.realm();
         let found = join_all(keys.iter().map(|key| self.old_versions(store, key, report.epoch))).await;
@@ -85,7 +85,7 @@ impl Engine {
         for (mut old, entry) in old.into_iter().zip(entries) {
             let pointed: BTreeSet<(Realm, Version)> = match entry {
                 Ok(entry) => entry.iter().flat_map(|entry: &Entry| entry.record.stored()).collect(),
-                // Nobody knows what it points at.
+                // It is not known what this record points at.
                 Err(error) => {
                     report.skip(&old.key, error);
                     continue;
