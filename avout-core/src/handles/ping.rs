@@ -4,20 +4,22 @@ use super::Stm;
 use crate::error::Result;
 
 impl Stm {
-    /// Asks the coordinator, and each attached store of another realm, for an answer, and tells how long the slowest took: one
-    /// round trip each, all at once.
+    /// Asks the coordinator, and each attached store of another realm, for an answer, and returns how long the slowest
+    /// took: one round trip each, all at once.
     ///
     /// # Contract
-    /// - It is sent once. An outage that other operations would wait for is told at once, which is what a health check asks for.
-    /// - An answer means that this client's next read can be answered, by the server that takes writes. It says nothing of
-    ///   rights to write.
-    /// - It changes nothing, and needs the right to read only.
+    /// - It is sent once. It reports at once an outage that other operations would wait for, which is what a health
+    ///   check needs.
+    /// - An answer means that the server that takes writes can answer this client's next read. It does not tell whether
+    ///   the client may write.
+    /// - It changes nothing, and needs only the right to read.
     ///
     /// # Errors
-    /// [`Unavailable`](crate::ErrorKind::Unavailable): there is no connection, or no answer came within the store's own time-out or by
-    /// the client's [deadline](super::StmBuilder::deadline), whichever is shorter.
-    /// [`StoreLost`](crate::ErrorKind::StoreLost): the namespace was emptied or made anew, or commits were lost of which nobody was told yet.
-    /// [`Denied`](crate::ErrorKind::Denied), [`Closed`](crate::ErrorKind::Closed), [`Nested`](crate::ErrorKind::Nested).
+    /// [`Unavailable`](crate::ErrorKind::Unavailable): there is no connection, or no answer came within the store's own
+    /// time-out or by the client's [deadline](super::StmBuilder::deadline), whichever is shorter.
+    /// [`StoreLost`](crate::ErrorKind::StoreLost): the namespace was emptied or made anew, or commits were lost and no
+    /// operation was told yet. [`Denied`](crate::ErrorKind::Denied), [`Closed`](crate::ErrorKind::Closed),
+    /// [`Nested`](crate::ErrorKind::Nested).
     ///
     /// # Cancel safety
     /// Safe: it changes nothing.

@@ -10,14 +10,14 @@ use crate::protocol::{Key, Point};
 
 /// A named, typed, durable cell that is changed in transactions.
 ///
-/// It is a cheap handle to the ref, to be cloned and shared. The methods that write are each a transaction of
-/// their own; to change several refs as one, or to read and write, use [`Stm::dosync`](crate::Stm::dosync).
+/// It is a cheap handle to the ref: clone and share it. Each method that writes is a transaction of its own. To change
+/// several refs together, or to read and write, use [`Stm::dosync`](crate::Stm::dosync).
 ///
 /// # Errors
-/// Of the methods here: [`NotFound`](crate::ErrorKind::NotFound) if it was destroyed;
-/// [`Nested`](crate::ErrorKind::Nested) inside the body of a transaction, which has its [`Tx`](crate::Tx) for that;
-/// [`Unavailable`](crate::ErrorKind::Unavailable) if the store stays so for the client's deadline; and those of
-/// [`Stm::dosync`](crate::Stm::dosync) for the ones that write.
+/// The methods here give [`NotFound`](crate::ErrorKind::NotFound) if the ref was destroyed;
+/// [`Nested`](crate::ErrorKind::Nested) inside the body of a transaction, which should use its [`Tx`](crate::Tx)
+/// instead; [`Unavailable`](crate::ErrorKind::Unavailable) if the store was unavailable until the client's deadline;
+/// and methods that write give those of [`Stm::dosync`](crate::Stm::dosync).
 pub struct Ref<T> {
     pub(super) inner: Arc<RefInner>,
     types: PhantomData<fn() -> T>,
@@ -29,11 +29,11 @@ pub(super) struct RefInner {
     watches: Watches,
 }
 
-/// A value that a ref had.
+/// An earlier value of a ref.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Past<T> {
-    /// Where it took effect.
+    /// The point at which the value took effect.
     pub point: Point,
     /// The value; `None`: the ref did not exist.
     pub value: Option<T>,
@@ -63,7 +63,7 @@ impl<T: Value> Ref<T> {
     /// The changes that are committed from now on, in commit order, each once as long as the ref's history holds it.
     ///
     /// # Errors
-    /// When it begins, as for the other methods; later ones are items of the stream.
+    /// At the beginning, those of the other methods; later errors are items of the stream.
     pub async fn watch(&self) -> Result<Changes<T>> {
         self.inner.engine.begin("watch")?;
         let RefInner { engine, cell, .. } = &*self.inner;
@@ -71,11 +71,12 @@ impl<T: Value> Ref<T> {
     }
 
     /// Calls `f` with every change that is committed from now on, one after the other, until
-    /// [`remove_watch`](Self::remove_watch) or until the last clone of this handle is dropped. A watch of the same
-    /// name is replaced.
+    /// [`remove_watch`](Self::remove_watch) is called or the last clone of this handle is dropped. It replaces a watch
+    /// of the same name.
     ///
-    /// `f` is called on a thread that may block; while it runs, its next change waits. The calls go on when the runtime ends from which the
-    /// watch was added. As long as there is that runtime, `tokio::spawn` in `f` is for it. A panic in `f` is logged, and the watch goes on.
+    /// `f` is called on a thread that may block; while it runs, its next change waits. The calls continue when the
+    /// runtime ends on which the watch was added. Until then, `tokio::spawn` in `f` uses that runtime. A panic in `f`
+    /// is logged, and the watch continues.
     ///
     /// # Errors
     /// As [`watch`](Self::watch).
@@ -90,7 +91,7 @@ impl<T: Value> Ref<T> {
         Ok(())
     }
 
-    /// Ends the watch of this name; `false` if there is none.
+    /// Ends the watch of this name; `false`: there is none.
     #[doc(alias = "remove-watch!!")]
     pub fn remove_watch(&self, name: &str) -> bool {
         self.inner.watches.remove(name)

@@ -5,10 +5,10 @@ use crate::engine::Cell;
 use crate::error::Result;
 use crate::protocol::Shared;
 
-/// Several refs that are read together: a tuple of up to eight `&Ref`s of any types, or a slice, array or vector of refs of
-/// one type.
+/// Several refs that are read together: a tuple of up to eight `&Ref`s of any types, or a slice, array or vector of
+/// refs of one type.
 ///
-/// It is implemented for these and cannot be implemented outside.
+/// It cannot be implemented outside this library.
 pub trait Refs: sealed::Sealed {
     /// The values: a tuple, or a vector.
     type Values;

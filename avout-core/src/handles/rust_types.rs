@@ -1,4 +1,5 @@
-//! What the types of values are called that lie in this process's memory as they are, where nothing else tells.
+//! The names of the Rust types of values that are kept in this process's memory as they are, where nothing else tells
+//! the type.
 
 use std::any::{TypeId, type_name};
 use std::collections::HashMap;
@@ -9,7 +10,7 @@ use crate::protocol::Shared;
 /// The types of all handles that this process has made.
 static NAMES: LazyLock<RwLock<HashMap<TypeId, &'static str>>> = LazyLock::new(RwLock::default);
 
-/// A handle for values of this type is made.
+/// Takes note that a handle for values of this type is made.
 pub(super) fn remember<T: 'static>() {
     let id = TypeId::of::<T>();
     let is_known = NAMES.read().unwrap_or_else(PoisonError::into_inner).contains_key(&id);
@@ -30,7 +31,7 @@ mod tests {
 
     use super::*;
 
-    /// The type is that of the value, and not of what it lies in.
+    /// The name is that of the value's type, rather than of its container.
     #[test]
     fn names_the_type_of_the_value() {
         remember::<Vec<u8>>();

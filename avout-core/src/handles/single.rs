@@ -1,4 +1,4 @@
-//! What a ref does by itself: each of these is a transaction of its own.
+//! The methods of a ref by itself: each of these is a transaction of its own.
 
 use super::{Past, Ref, Tx, Value, cloned};
 use crate::engine::{Options, run};
@@ -23,7 +23,7 @@ impl<T: Value> Ref<T> {
         self.transact(async |tx| tx.set(self, value.clone()).await).await
     }
 
-    /// Sets the value to what `f` makes of it, and gives the new one. `f` may be called several times.
+    /// Sets the value to the result of `f`, and returns it. `f` may be called several times.
     ///
     /// # Cancel safety
     /// As [`Stm::dosync`](crate::Stm::dosync).
@@ -31,7 +31,7 @@ impl<T: Value> Ref<T> {
         self.transact(async |tx| tx.alter(self, &f).await).await
     }
 
-    /// Changes the value in place, and gives what `f` returns. `f` may be called several times.
+    /// Changes the value in place, and returns the result of `f`. `f` may be called several times.
     ///
     /// # Cancel safety
     /// As [`Stm::dosync`](crate::Stm::dosync).

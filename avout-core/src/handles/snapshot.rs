@@ -11,14 +11,14 @@ use crate::protocol::{Entry, Key, Payload, Point, Shared};
 
 /// All refs as of one point, for reading outside a transaction; made by [`Stm::snapshot`](crate::Stm::snapshot).
 ///
-/// It holds nothing in the stores: what a ref was at the point is found in its history, for as long as that reaches
-/// back. Raise a ref's [`history`](crate::RefBuilder::history) if snapshots of it are used for long.
+/// It holds nothing in the stores: it finds the value of a ref at the point in the ref's history, for as long as that
+/// reaches back. Raise a ref's [`history`](crate::RefBuilder::history) if its snapshots are used for long.
 ///
 /// # Errors
-/// Of the methods that read: [`TooOld`](ErrorKind::TooOld) if the history no longer reaches back;
-/// [`Corrupt`](ErrorKind::Corrupt) if a store has lost the current value;
-/// [`NotFound`](ErrorKind::NotFound) if the ref did not exist; [`Misuse`](ErrorKind::Misuse) for a ref of another client;
-/// [`Nested`](ErrorKind::Nested) inside a transaction.
+/// The methods that read give [`TooOld`](ErrorKind::TooOld) if the history no longer reaches back;
+/// [`Corrupt`](ErrorKind::Corrupt) if a store has lost the current value; [`NotFound`](ErrorKind::NotFound) if the ref
+/// did not exist; [`Misuse`](ErrorKind::Misuse) for a ref of another client; [`Nested`](ErrorKind::Nested) inside a
+/// transaction.
 ///
 /// # Cancel safety
 /// All methods are safe.
@@ -26,7 +26,7 @@ use crate::protocol::{Entry, Key, Payload, Point, Shared};
 pub struct Snapshot {
     engine: Arc<Engine>,
     point: Point,
-    /// How many losses there had been when it was taken.
+    /// The number of losses at the time it was taken.
     history: u64,
 }
 
@@ -50,7 +50,7 @@ impl Snapshot {
         Ok(value)
     }
 
-    /// The values of several refs at the point. One request, and one for each value that lies in a store.
+    /// The values of several refs at the point. One request, and one for each value that is in a store.
     pub async fn get_many<R: Refs>(&self, refs: R) -> Result<R::Values> {
         self.engine.begin("snapshot")?;
         let deadline = self.engine.deadline();
@@ -92,7 +92,7 @@ impl Snapshot {
         match self.engine.load(cell, Some(payload), deadline).await? {
             Loaded::Value(value) => Ok(value),
             Loaded::Absent => Err(absent(&cell.key)),
-            // Trimmed by a later commit, or really lost: the record tells.
+            // It was trimmed by a later commit, or is really lost: the record tells.
             Loaded::Gone(realm, version) => match self.engine.points_at(&cell.key, &version, deadline).await? {
                 true => Err(lost_value(&cell.key, realm, &version)),
                 false => Err(self.too_old(cell)),

@@ -4,10 +4,10 @@ use std::task::{Context, Poll};
 
 use crate::error::Result;
 
-/// How far a builder is: settings, and from the first poll on what they became.
+/// The stage of a builder: its settings, and from the first poll on the future that they became.
 ///
-/// A builder is itself the future, and not something to be made into one: where a bound does not hold, the compiler then names
-/// the bound, such as `Account: Serialize`, and does not just say that the builder is no future.
+/// A builder is itself a future rather than `IntoFuture`: if a bound does not hold, the compiler then names the bound,
+/// such as `Account: Serialize`, instead of saying that the builder is not a future.
 pub(super) enum Stage<S, H> {
     Building(S),
     Awaited(Pin<Box<dyn Future<Output = Result<H>> + Send>>),
@@ -22,7 +22,7 @@ impl<S, H> Stage<S, H> {
         }
     }
 
-    /// Goes on; at the first poll with what `begin` makes of the settings.
+    /// Polls the future; the first poll makes it from the settings, by `begin`.
     pub(super) fn poll<F>(&mut self, begin: impl FnOnce(S) -> F, context: &mut Context<'_>) -> Poll<Result<H>>
     where
         F: Future<Output = Result<H>> + Send + 'static,

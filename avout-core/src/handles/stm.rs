@@ -18,15 +18,15 @@ use crate::protocol::{Heartbeat, Receipt, Resolution};
 
 /// A client of shared state: makes refs and atoms, and runs transactions over them.
 ///
-/// It is a cheap handle, to be cloned and shared by all tasks of a process.
+/// It is a cheap handle: clone it, and share it among all tasks of a process.
 ///
 /// # Runtimes
-/// A client belongs to no runtime: it can be kept in a `static`, and used from any number of tokio's runtimes, which may end, and from
-/// other executors. What goes on in the background runs on a thread of the library's own, but where tokio's clock is paused: there it
-/// runs on the paused runtime, on simulated time.
+/// A client belongs to no runtime: keep it in a `static` if you like, and use it from any number of tokio's runtimes,
+/// which may end, and from other executors. Background work runs on a thread of the library's own. If tokio's clock is
+/// paused, it runs on the paused runtime instead, on simulated time.
 ///
 /// # Examples
-/// In a service: state in a struct, transactions in its methods, errors of the application's own.
+/// In a service, with state in a struct, transactions in its methods, and the application's own errors:
 /// ```
 /// # use avout_core::{Error, Ref, Stm};
 /// # use std::sync::Arc;
@@ -95,16 +95,17 @@ use crate::protocol::{Heartbeat, Receipt, Resolution};
 #[derive(Clone)]
 pub struct Stm {
     pub(crate) engine: Arc<Engine>,
-    /// What the layer above keeps for each client.
+    /// What the layer above the handles keeps for each client.
     pub(crate) companion: Arc<OnceLock<Arc<dyn Companion>>>,
 }
 
-/// What a layer above the handles keeps for each client: made when it is first needed, and shared by the handle's clones.
+/// What a layer above the handles keeps for each client: made when it is first needed, and shared by the handle's
+/// clones.
 pub(crate) trait Companion: Any + Send + Sync {
-    /// Gives back all that it has, finishes what it does in the background, and ends.
+    /// Gives back all that is held, finishes the background work, and ends.
     fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 
-    /// Ends, whatever is not finished.
+    /// Ends, with background work unfinished.
     fn end(&self);
 }
 
@@ -112,7 +113,7 @@ const SHORTEST_TTL: Duration = Duration::from_millis(50);
 const LONGEST_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
 const LEAST_SWEEP_EVERY: Duration = Duration::from_millis(10);
 
-/// Sets a client up; made by [`Stm::builder`].
+/// Configures a client; made by [`Stm::builder`].
 #[must_use = "a builder does nothing until build is called"]
 pub struct StmBuilder {
     coordinator: Arc<dyn Coordinator>,
@@ -121,39 +122,39 @@ pub struct StmBuilder {
 }
 
 impl Stm {
-    /// A client with the default [`Config`]. `store` is where values go that are too large for the coordinator, and atoms.
+    /// A client with the default [`Config`]. `store` holds the atoms, and values that are too large for the
+    /// coordinator.
     pub fn new(coordinator: Arc<dyn Coordinator>, store: Arc<dyn Store>) -> Self {
         Self::builder(coordinator, store).build()
     }
 
-    /// A client to be set up.
+    /// Begins to configure a client.
     pub fn builder(coordinator: Arc<dyn Coordinator>, store: Arc<dyn Store>) -> StmBuilder {
         StmBuilder { coordinator, store, config: Config::default() }
     }
 
-    /// Runs `body` as a transaction: all that it reads is one moment, and all that it writes takes effect at
-    /// once or not at all.
+    /// Runs `body` as a transaction: it reads one consistent moment, and its writes take effect together or not at all.
     ///
-    /// The body runs again when another transaction came first, so it should do nothing but compute and use its [`Tx`].
-    /// It may borrow what is around it, in a spawned task too. Write `async |tx|` without `move`: with it the closure would give away in
-    /// the first run what the second one needs, and the compiler refuses it. An `Err` that it returns ends the transaction with nothing written; an application's own
-    /// reason travels in [`Error::abort`], or see [`transaction`](Self::transaction) for an error type of its own.
+    /// The body runs again when another transaction came first, so it should only compute and use its [`Tx`]. It may
+    /// borrow from its surroundings, even in a spawned task. Write `async |tx|` without `move`: with `move` the closure
+    /// would give away in its first run what the second one needs, and the compiler refuses it. If the body returns an
+    /// `Err` the transaction ends and nothing is written. An application's own reason travels in [`Error::abort`]; for
+    /// your own error type see [`transaction`](Self::transaction).
     ///
     /// # Errors
-    /// The body's own, and:
-    /// [`Rejected`](ErrorKind::Rejected) by a validator; [`Timeout`](ErrorKind::Timeout) and
-    /// [`Contended`](ErrorKind::Contended) with the attempts, the time and the key that they were lost on;
-    /// [`Nested`](ErrorKind::Nested) inside another body; [`TooLarge`](ErrorKind::TooLarge) naming the limit;
-    /// [`Unavailable`](ErrorKind::Unavailable) if the store stayed so until the deadline;
-    /// [`OutcomeUnknown`](ErrorKind::OutcomeUnknown) if the commit was sent and the store then stayed out of reach: of all
-    /// of them only after this one may the transaction have taken effect.
+    /// The body's own, and: [`Rejected`](ErrorKind::Rejected) by a validator; [`Timeout`](ErrorKind::Timeout) and
+    /// [`Contended`](ErrorKind::Contended), which tell the attempts, the time and the key that they were lost on;
+    /// [`Nested`](ErrorKind::Nested) inside another body; [`TooLarge`](ErrorKind::TooLarge), which names the limit;
+    /// [`Unavailable`](ErrorKind::Unavailable) if the store was unavailable until the deadline;
+    /// [`OutcomeUnknown`](ErrorKind::OutcomeUnknown) if the commit was sent and the store then stayed out of reach: of
+    /// all errors, only with this one may the transaction have taken effect.
     ///
     /// # Cancel safety
-    /// Dropping the future before the commit is sent leaves nothing behind; after that, the
-    /// transaction takes effect as a whole or not at all.
+    /// If the future is dropped before the commit is sent nothing happens; after that, the transaction takes effect as
+    /// a whole or not at all.
     ///
     /// # Panics
-    /// A panic of the body goes through to the caller, with nothing written.
+    /// A panic of the body is passed on to the caller, and nothing is written.
     ///
     /// # Examples
     /// ```
@@ -179,14 +180,15 @@ impl Stm {
         self.transaction().dosync(body).await
     }
 
-    /// A transaction with options of its own: isolation, deadline, attempts, error type, hooks.
+    /// A transaction with options: isolation, deadline, attempts, error type, hooks.
     pub fn transaction(&self) -> Transaction<'_> {
         Transaction::new(&self.engine)
     }
 
-    /// Makes a ref that must not exist yet.
+    /// Creates a ref that must not exist yet.
     ///
-    /// `value` is one that can be read back: a `String`, where a `&str` would be "not general enough" to the compiler.
+    /// The type of `value` must be readable too: a `String`, where the compiler would call a `&str` "not general
+    /// enough".
     ///
     /// # Errors
     /// When awaited: [`AlreadyExists`](ErrorKind::AlreadyExists), and see [`RefBuilder`].
@@ -197,22 +199,22 @@ impl Stm {
     /// Opens a ref that must exist.
     ///
     /// # Errors
-    /// When awaited: [`NotFound`](ErrorKind::NotFound), [`Mismatch`](ErrorKind::Mismatch) if it was made with another type,
-    /// codec or store, and see [`RefBuilder`].
+    /// When awaited: [`NotFound`](ErrorKind::NotFound), [`Mismatch`](ErrorKind::Mismatch) if it was created with
+    /// another type, codec or store, and see [`RefBuilder`].
     pub fn open_ref<T>(&self, key: impl AsRef<str>) -> RefBuilder<T, MessagePack> {
         RefBuilder::open(&self.engine, key.as_ref())
     }
 
-    /// Opens a ref, or makes it with `value` if there is none. A value that is there is left as it is.
+    /// Opens a ref, or creates it with `value` if there is none. An existing value is left as it is.
     ///
     /// # Errors
-    /// When awaited: as [`open_ref`](Self::open_ref), but for `NotFound`.
+    /// When awaited: as [`open_ref`](Self::open_ref), except `NotFound`.
     #[doc(alias = "zk-ref")]
     pub fn create_or_open_ref<T>(&self, key: impl AsRef<str>, value: T) -> RefBuilder<T, MessagePack> {
         RefBuilder::create(&self.engine, key.as_ref(), value, true)
     }
 
-    /// Makes an atom that must not exist yet.
+    /// Creates an atom that must not exist yet.
     ///
     /// # Errors
     /// When awaited: [`AlreadyExists`](ErrorKind::AlreadyExists), and see [`AtomBuilder`].
@@ -228,16 +230,16 @@ impl Stm {
         AtomBuilder::open(&self.engine, key.as_ref())
     }
 
-    /// Opens an atom, or makes it with `value` if there is none. A value that is there is left as it is.
+    /// Opens an atom, or creates it with `value` if there is none. An existing value is left as it is.
     ///
     /// # Errors
-    /// When awaited: as [`open_atom`](Self::open_atom), but for `NotFound`.
+    /// When awaited: as [`open_atom`](Self::open_atom), except `NotFound`.
     #[doc(alias = "zk-atom")]
     pub fn create_or_open_atom<T>(&self, key: impl AsRef<str>, value: T) -> AtomBuilder<T, MessagePack> {
         AtomBuilder::create(&self.engine, key.as_ref(), value, true)
     }
 
-    /// All refs as of this moment, to read from at leisure, outside a transaction.
+    /// All refs as of this moment, to read at leisure, outside a transaction.
     ///
     /// # Errors
     /// [`Unavailable`](ErrorKind::Unavailable); [`Nested`](ErrorKind::Nested).
@@ -245,7 +247,7 @@ impl Stm {
         Snapshot::take(&self.engine).await
     }
 
-    /// Makes a store known, so that refs in it can be opened without naming it.
+    /// Attaches a store, so that refs in it can be opened without naming it.
     pub fn attach<S: AsStore + ?Sized>(&self, store: &S) {
         let _ = self.engine.attach(store.as_store());
     }
@@ -260,12 +262,13 @@ impl Stm {
         Arc::clone(&self.engine.coordinator)
     }
 
-    /// Finds out how a transaction ended that gave [`ErrorKind::OutcomeUnknown`], from its
-    /// [receipt](Error::receipt), and sees to it that it stays so. Any client of the namespace can do it.
+    /// Finds out how a transaction with [`ErrorKind::OutcomeUnknown`] ended, from its [receipt](Error::receipt), and
+    /// makes that final. Any client of the namespace can do it.
     ///
     /// # Errors
     /// [`Unavailable`](ErrorKind::Unavailable): try again later.
-    /// [`Unsupported`](ErrorKind::Unsupported): too much has happened since, and nothing tells any more.
+    /// [`Unsupported`](ErrorKind::Unsupported): too much has happened since, and the outcome can no longer be found
+    /// out.
     ///
     /// # Cancel safety
     /// Safe.
@@ -273,25 +276,27 @@ impl Stm {
         self.engine.resolve(receipt).await
     }
 
-    /// Removes what nobody can need any more, now: values that no record points at, in all stores that are attached; records of
-    /// destroyed refs; and what dead clients leave behind: slots that no commit has used since the sweep before, and sessions that have shown no
-    /// sign of life since then.
+    /// Removes garbage now: values that no record points at, in all attached stores; records of destroyed refs; and
+    /// leftovers of dead clients, which are slots that no commit has used since the sweep before, and sessions without
+    /// a sign of life since then.
     ///
-    /// Clients do the same in the background, see [`StmBuilder::sweep_every`]. It is safe at any time, from any client, and
-    /// from several at once. Transactions go on; one that is under way may have to run its body once more. The outcome of a commit
-    /// whose reply was lost, and that nobody has asked for since the sweep before last, can no longer be found out.
+    /// Clients do the same in the background, see [`StmBuilder::sweep_every`]. It is safe at any time, from any client,
+    /// and from several at once. Transactions continue; one that is running may have to run its body once more. The
+    /// outcome of a commit whose reply was lost can no longer be found out if nobody has asked for it since the sweep
+    /// before last.
     ///
-    /// It reads all records and lists all values once: with many, better at a quiet time. If there are such sessions it waits at its end until
-    /// they have been silent for their [time to live](StmBuilder::session_ttl), but no longer than a minute.
+    /// It reads all records and lists all values once: if there are many, choose a quiet time. If there are sessions
+    /// that may be dead it waits at its end until they have been silent for their [time to
+    /// live](StmBuilder::session_ttl), but at most a minute.
     ///
     /// # Errors
     /// [`Denied`](ErrorKind::Denied) in a client that only [reads](StmBuilder::readonly);
-    /// [`Unavailable`](ErrorKind::Unavailable) if the coordinator is; [`Contended`](ErrorKind::Contended) if other sweeps come
-    /// between again and again; [`Nested`](ErrorKind::Nested). What cannot be done once it has begun to remove is told in
-    /// the report.
+    /// [`Unavailable`](ErrorKind::Unavailable) if the coordinator is; [`Contended`](ErrorKind::Contended) if other
+    /// sweeps come between again and again; [`Nested`](ErrorKind::Nested). Failures after it has begun to remove are
+    /// told in the report.
     ///
     /// # Cancel safety
-    /// Safe: what is left is done by the next sweep.
+    /// Safe: the next sweep does the rest.
     ///
     /// # Examples
     /// ```
@@ -309,7 +314,8 @@ impl Stm {
         self.engine.sweep().await.map_err(|error| error.during("sweep"))
     }
 
-    /// What this client notices of its stores from now on: commits that a store has lost, and connections that are made and lost.
+    /// The events of this client's stores from now on: commits that a store has lost, and connections that are made and
+    /// lost.
     ///
     /// # Examples
     /// ```
@@ -334,25 +340,29 @@ impl Stm {
         Events::of(&self.engine)
     }
 
-    /// What this client has done so far.
+    /// The counts of this client's operations so far.
     pub fn stats(&self) -> Stats {
         self.engine.stats.get()
     }
 
     /// Closes the client, with all its clones, handles, guards and watches.
     ///
-    /// From now on every operation fails with [`Closed`](ErrorKind::Closed). What waits ends with it too: requests for locks and permits, watches,
-    /// observers, retries, receivers of queues and sweeps. What is held is given back, and others can have it when this returns. The
-    /// session ends, and so does sweeping in the background. A transaction whose commit was sent by then is waited for and tells how it
-    /// ended; one whose commit was not sent has not happened.
+    /// From now on every operation fails with [`Closed`](ErrorKind::Closed), including those that wait: requests for
+    /// locks and permits, watches, observers, retries, receivers of queues and sweeps. What the client holds is given
+    /// back, and others can have it when this returns. The session ends, and so does sweeping in the background. A
+    /// transaction whose commit was sent by then is waited for and tells how it ended; one whose commit was not sent
+    /// has not happened.
     ///
-    /// If the store is out of reach it waits no longer than a session lives, no longer than the client's deadline, and no longer than 10 s; then what
-    /// is held is lost with the session, which others notice. Deletions and slots that it did not get to are left to the sweeper.
+    /// If the store is out of reach it waits no longer than a session lives, no longer than the client's deadline, and
+    /// no longer than 10 s. What is held is then lost with the session, and others notice. The sweeper does the
+    /// deletions and frees the slots that are left.
     ///
-    /// Without it, dropping the last handle leaves guards to their own drops, and the rest to the sweeper; no committed value depends on it.
+    /// Calling it is optional: dropping the last handle leaves guards to their own drops, and the rest to the sweeper.
+    /// No committed data is at risk.
     ///
     /// # Cancel safety
-    /// It goes on in the background when the future is dropped. It may be called several times: each returns when all is done.
+    /// If the future is dropped it goes on in the background. It may be called several times: each call returns when
+    /// all is done.
     pub async fn close(&self) {
         let closing = &self.engine.closing;
         if closing.is_forked() {
@@ -367,9 +377,9 @@ impl Stm {
 }
 
 async fn close(engine: Arc<Engine>, companion: Arc<OnceLock<Arc<dyn Companion>>>) {
-    /// How long is waited at most for what was sent and for what is given back, and then for what is to be tidied up.
+    /// How long to wait at most for requests in flight and for what is given back, and then for the clean-up.
     const PATIENCE: Duration = Duration::from_secs(10);
-    /// How long is waited for the latter if the store was out of reach.
+    /// How long to wait for the clean-up if the store was out of reach.
     const IN_VAIN: Duration = Duration::from_secs(1);
     let _last = Last(&engine.closing);
     let patience = PATIENCE.min(engine.config.session_ttl).min(engine.config.deadline.unwrap_or(PATIENCE));
@@ -389,38 +399,40 @@ async fn close(engine: Arc<Engine>, companion: Arc<OnceLock<Arc<dyn Companion>>>
 }
 
 impl StmBuilder {
-    /// How long a transaction or an operation on a handle may take, unless it says otherwise; `None`, or a hundred years and
-    /// more: for ever. 30 s by default.
+    /// The default time limit of transactions and of operations on handles; `None`, or a hundred years and more: none.
+    /// 30 s by default.
     pub fn deadline(mut self, deadline: Option<Duration>) -> Self {
         self.config.deadline = deadline;
         self
     }
 
-    /// How many attempts a transaction may make, unless it says otherwise. Any number by default.
+    /// The default limit of a transaction's attempts; none unless set.
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.config.max_attempts = Some(attempts);
         self
     }
 
-    /// How many bytes of values from stores are kept in memory. 32 MiB by default; 0 keeps none. Values of a store in the same
-    /// process are not among them.
+    /// How many bytes of values from stores are kept in memory. 32 MiB by default; 0 keeps none. Values of a store in
+    /// the same process do not count.
     pub fn cache_bytes(mut self, bytes: u64) -> Self {
         self.config.cache_bytes = bytes;
         self
     }
 
-    /// How long a session of this client lives without a sign of life; 10 s by default, from 50 ms to 30 days; what is
-    /// shorter or longer is taken as that. A process that dies or is paused for longer loses its locks, and others get them within twice this time. See [`Lock`](crate::Lock).
+    /// How long a session of this client lives without a sign of life: 10 s by default, from 50 ms to 30 days; shorter
+    /// and longer times are rounded to these. A process that dies or is paused for longer loses its locks, and others
+    /// get them within twice this time. See [`Lock`](crate::Lock).
     pub fn session_ttl(mut self, ttl: Duration) -> Self {
         self.config.session_ttl = ttl.clamp(SHORTEST_TTL, LONGEST_TTL);
         self
     }
 
-    /// About how often one of all clients of the namespace [sweeps](Stm::sweep) in the background: once an hour by default; `None`:
-    /// this client never does. At least 10 ms.
+    /// About how often one of all clients of the namespace [sweeps](Stm::sweep) in the background: once an hour by
+    /// default; `None`: this client never does. At least 10 ms.
     ///
-    /// A client sweeps when it has seen for once to twice this long, by its own clock, that nobody else did. It works a tenth of
-    /// the time, and begins with its first read. At least one client that lives that long should sweep, or somebody by hand.
+    /// A client sweeps when it has seen for once to twice this long, by its own clock, that nobody else did. It works a
+    /// tenth of the time, and begins with its first read. Have at least one client that lives that long sweep, or sweep
+    /// by hand.
     pub fn sweep_every(mut self, every: Option<Duration>) -> Self {
         self.config.sweep_every = every.map(|every| every.max(LEAST_SWEEP_EVERY));
         self
@@ -439,15 +451,15 @@ impl StmBuilder {
         self
     }
 
-    /// How long whoever waits for a change waits for a hint, about, before it looks by itself: for tests that are to find lost
-    /// hints.
+    /// About how long a task that waits for a change waits for a hint before it looks by itself: for tests that are to
+    /// find lost hints.
     #[doc(hidden)]
     pub fn look_every(mut self, every: Duration) -> Self {
         self.config.look_every = every;
         self
     }
 
-    /// How what goes on in the background is run, for simulations.
+    /// How background tasks are run, for simulations.
     #[doc(hidden)]
     pub fn tasks(mut self, tasks: Tasks) -> Self {
         self.config.tasks = tasks;

@@ -11,15 +11,15 @@ use crate::engine::{Action, Cell, Coder, Engine};
 use crate::error::Result;
 use crate::protocol::{Key, Meta};
 
-/// A record of the library's own, under a reserved key: like a ref, but it is made by its first write, and knowing it
-/// costs no request.
+/// A ref of the library's own, under a reserved key. Its first write creates it, and making the handle costs no
+/// request.
 pub(crate) struct SystemRef<T> {
     cell: Arc<Cell>,
     types: PhantomData<fn() -> T>,
 }
 
 impl<T: Value + Serialize + DeserializeOwned> SystemRef<T> {
-    /// The record at `key`, whose values are marked as of this type.
+    /// The record at `key`, with values of this type, tagged with `tag`.
     pub(crate) fn new(engine: &Engine, key: Key, tag: &'static str) -> Self {
         let coder = TypedCoder::<T, MessagePack>::new(MessagePack, Tags::pinned(tag), Vec::new());
         Self::with(engine, key, tag, Arc::new(coder))
@@ -47,7 +47,7 @@ impl<T: Value> SystemRef<T> {
         &self.cell.key
     }
 
-    /// The value; `None`: there is no record. The commit checks either.
+    /// The value; `None`: there is no record. The commit checks it, even if there is none.
     pub(crate) async fn get(&self, tx: &Tx) -> Result<Option<T>> {
         let written = tx.0.attempt().write(self.key()).and_then(|write| write.known().map(|value| value.cloned()));
         if let Some(value) = written {
@@ -61,7 +61,7 @@ impl<T: Value> SystemRef<T> {
         value.map(cloned).transpose()
     }
 
-    /// Whether there is a record, whatever is in it. The commit checks that.
+    /// Whether there is a record, whatever its value. The commit checks that.
     pub(crate) async fn exists(&self, tx: &Tx) -> Result<bool> {
         let written = tx.0.attempt().write(self.key()).and_then(|write| write.known().map(|value| value.is_some()));
         if let Some(exists) = written {
@@ -71,7 +71,7 @@ impl<T: Value> SystemRef<T> {
         Ok(tx.0.seen_alive(self.key()).is_some())
     }
 
-    /// Has the commit check the record whatever the isolation.
+    /// Makes the commit check the record, whatever the isolation.
     pub(crate) fn protect(&self, tx: &Tx) {
         tx.0.protect(&self.cell);
     }
@@ -93,7 +93,7 @@ impl<T: Value> SystemRef<T> {
         if exists { tx.0.write(&self.cell, Action::Destroy) } else { Ok(()) }
     }
 
-    /// What the transaction has written before is of no importance: what it will write depends on what there is.
+    /// Forgets the transaction's earlier write: the next one depends on the stored record.
     fn undo(&self, tx: &Tx) {
         tx.0.attempt().keys.entry(self.key()).write = None;
     }

@@ -9,9 +9,11 @@ use crate::engine::{Engine, Isolation, Options, run};
 use crate::error::{Error, Result};
 use crate::protocol::Point;
 
-/// What [`Stm::dosync`](crate::Stm::dosync) takes as a body: `async |tx| ..`, or `|tx| async move { .. }` with clones of what that needs.
+/// A body for [`Stm::dosync`](crate::Stm::dosync): `async |tx| ..`, or `|tx| async move { .. }` with clones of what
+/// that needs.
 ///
-/// It is every function that can be called many times, from a [`Tx`] to a future, since a body runs again when its attempt was lost.
+/// It is any function from a [`Tx`] to a future that can be called many times, since a body runs again when its attempt
+/// was lost.
 #[diagnostic::on_unimplemented(
     message = "this closure cannot be the body of a transaction, which may run many times",
     label = "write `async |tx| ..` without `move`: it borrows what it uses, also in a spawned task",
@@ -22,10 +24,10 @@ pub trait Body<Fut>: Fn(Tx) -> Fut {}
 #[diagnostic::do_not_recommend]
 impl<F: Fn(Tx) -> Fut, Fut> Body<Fut> for F {}
 
-/// A transaction with options of its own, made by [`Stm::transaction`](crate::Stm::transaction).
+/// A transaction with options, made by [`Stm::transaction`](crate::Stm::transaction).
 ///
 /// # Examples
-/// An application's own error type, and a deadline:
+/// With an application's own error type, and a deadline:
 /// ```
 /// # use std::time::Duration;
 /// # use avout_core::{Error, Stm};
@@ -69,19 +71,19 @@ impl<'a> Transaction<'a> {
         Self { engine, options: Options::new(&engine.config) }
     }
 
-    /// What it is protected from; [`Isolation::Serializable`] by default.
+    /// How it is protected from other transactions; [`Isolation::Serializable`] by default.
     pub fn isolation(mut self, isolation: Isolation) -> Self {
         self.options.isolation = isolation;
         self
     }
 
-    /// How long it may take in all, waiting and running again included. A hundred years and more: for ever.
+    /// How long it may take in all, including waiting and running again. A hundred years and more: no limit.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.options.deadline = Some(deadline);
         self
     }
 
-    /// Lets it take as long as it takes, as for a worker that waits for work.
+    /// Removes the time limit, as for a worker that waits for work.
     pub fn no_deadline(mut self) -> Self {
         self.options.deadline = None;
         self
@@ -99,13 +101,13 @@ impl<'a> Transaction<'a> {
         self
     }
 
-    /// Has `f` called once the transaction has committed, after the hooks of its last attempt.
+    /// Calls `f` once the transaction has committed, after the hooks of its last attempt.
     pub fn on_commit(mut self, f: impl FnOnce(Point) + Send + 'static) -> Self {
         self.options.on_commit.push(Box::new(f));
         self
     }
 
-    /// Has `f` called if the transaction ends with an error, unless its outcome is unknown.
+    /// Calls `f` if the transaction ends with an error, unless its outcome is unknown.
     pub fn on_abort(mut self, f: impl FnOnce() + Send + 'static) -> Self {
         self.options.on_abort.push(Box::new(f));
         self
@@ -113,8 +115,8 @@ impl<'a> Transaction<'a> {
 
     /// Runs it, as [`Stm::dosync`](crate::Stm::dosync) does, with any error type that an [`Error`] can become.
     ///
-    /// An `Err` of the body ends the transaction with nothing written, unless the attempt was lost: then the body
-    /// is run again.
+    /// If the body returns an `Err` the transaction ends and nothing is written, unless the attempt was lost: then the
+    /// body is run again.
     ///
     /// # Errors
     /// The body's own, and those of [`Stm::dosync`](crate::Stm::dosync).

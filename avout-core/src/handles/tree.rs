@@ -1,4 +1,4 @@
-//! A value as serde sees it, to tell whether what was read back is what was written.
+//! A value as serde sees it, to tell whether the value that was read back is the one that was written.
 
 use std::fmt;
 
@@ -24,7 +24,7 @@ pub(super) enum Tree {
     /// A sequence of `u8`, which may be long.
     U8s(Vec<u8>),
     Seq(Vec<Tree>),
-    /// What has a place for each element.
+    /// A list in which each element has a position of its own, such as a tuple.
     Tuple(Vec<Tree>),
     Map(Vec<(Tree, Tree)>),
     Named(&'static str, Box<Tree>),
@@ -54,7 +54,7 @@ impl Tree {
         Builder { readable }.tree(value)
     }
 
-    /// Whether they are the same value. The elements of a hash set or map come in another order each time.
+    /// Whether they are the same value. The elements of a hash set or map come in a different order each time.
     pub(super) fn equals(mut self, mut other: Self) -> bool {
         self == other || {
             self.sort();
@@ -63,7 +63,7 @@ impl Tree {
         }
     }
 
-    /// Puts sequences and maps into an order that does not depend on that of their elements.
+    /// Sorts sequences and maps, so that the order of their elements does not matter.
     fn sort(&mut self) {
         match self {
             Self::Some(inner) | Self::Named(_, inner) => inner.sort(),
@@ -208,7 +208,7 @@ impl Serializer for Builder {
 struct List {
     of: Builder,
     name: Option<&'static str>,
-    /// As long as all elements are `u8`. Then there are no others.
+    /// Holds the elements as long as all are `u8`; `elements` is empty then.
     u8s: Vec<u8>,
     elements: Vec<Tree>,
     is_seq: bool,
@@ -336,7 +336,7 @@ fields! {
 mod tests {
     use super::*;
 
-    /// Bytes take a byte each in a tree, too, wherever they lie.
+    /// Byte strings take one byte for each byte in a tree too, wherever they are.
     #[test]
     fn bytes_are_no_trees() {
         let bytes = vec![7_u8; 100];

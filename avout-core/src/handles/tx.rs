@@ -8,16 +8,15 @@ use crate::protocol::{Point, Shared};
 
 /// One attempt of a transaction, as its body sees it.
 ///
-/// It is a cheap handle: pass `&Tx` to functions that take part in the transaction. What it shows is one moment,
-/// the attempt's read point, with the attempt's own writes on top; nothing it writes can be seen outside before the
-/// commit.
+/// It is a cheap handle: pass `&Tx` to functions that take part in the transaction. It shows one moment, the attempt's
+/// read point, with the attempt's own writes on top. Nobody else can see these writes before the commit.
 ///
-/// A body may run several times and should do nothing that cannot be repeated: leave that to
+/// A body may run several times, so it should do nothing that cannot be repeated: leave that to
 /// [`on_commit`](Self::on_commit).
 ///
 /// # Errors
-/// Of all methods: [`ErrorKind::Restart`](crate::ErrorKind::Restart) when the attempt has been lost; pass
-/// it on, the body is then run again. A body that keeps it to itself is run again all the same.
+/// All methods give [`ErrorKind::Restart`](crate::ErrorKind::Restart) when the attempt has been lost: pass it on, and
+/// the body is run again. It is run again even if the body does not pass it on.
 /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) for a ref that was destroyed.
 /// [`ErrorKind::Misuse`](crate::ErrorKind::Misuse) for a ref of another client, and for a `Tx` that outlived its body.
 ///
@@ -29,8 +28,8 @@ pub struct Tx(pub(crate) Arc<TxInner>);
 impl Tx {
     /// The value of a ref.
     ///
-    /// The first read of an attempt is one request to the coordinator, and so is every later one of a ref that was not read
-    /// yet: read several at once with [`get_many`](Self::get_many).
+    /// The first read of an attempt is one request to the coordinator, and so is each later read of a ref that was not
+    /// read yet: read several at once with [`get_many`](Self::get_many).
     #[doc(alias = "deref")]
     pub async fn get<T: Value>(&self, r: &Ref<T>) -> Result<T> {
         cloned(self.shared(r).await?)
@@ -59,8 +58,8 @@ impl Tx {
         values(&refs, loaded)
     }
 
-    /// Reads the records of several refs in one request, so that a later `get`, `alter` or `commute` of them needs
-    /// none. It says nothing of their values, and protects nothing.
+    /// Reads the records of several refs in one request, so that a later `get`, `alter` or `commute` of them needs no
+    /// request. It only warms the cache: the refs do not count as read.
     pub async fn prefetch<R: Refs>(&self, refs: R) -> Result<()> {
         let cells = cells(&refs);
         for cell in &cells {
@@ -70,13 +69,13 @@ impl Tx {
         self.0.see(&keys).await
     }
 
-    /// Sets a ref. It needs no read in the body; the commit makes one if none was made.
+    /// Sets a ref. The body need not read it; if it did not, the commit does.
     #[doc(alias = "ref-set!!")]
     pub async fn set<T: Value>(&self, r: &Ref<T>, value: T) -> Result<()> {
         self.0.write(&r.inner.cell, Action::Set(Arc::new(value)))
     }
 
-    /// Sets a ref to what `f` makes of its value, and gives the new value.
+    /// Sets a ref to the result of `f` on its value, and returns the new value.
     #[doc(alias = "alter!!")]
     pub async fn alter<T: Value>(&self, r: &Ref<T>, f: impl FnOnce(T) -> T) -> Result<T> {
         let new = f(self.get(r).await?);
@@ -84,7 +83,7 @@ impl Tx {
         Ok(new)
     }
 
-    /// Changes a ref in place, and gives what `f` returns.
+    /// Changes a ref in place, and returns the result of `f`.
     pub async fn update<T: Value, O>(&self, r: &Ref<T>, f: impl FnOnce(&mut T) -> O) -> Result<O> {
         let mut value = self.get(r).await?;
         let out = f(&mut value);
@@ -92,13 +91,12 @@ impl Tx {
         Ok(out)
     }
 
-    /// Changes a ref by a function that may be applied in any order with those of other transactions, and gives a provisional
-    /// new value.
+    /// Changes a ref by a function that may be applied in any order with those of other transactions, and returns a
+    /// provisional new value.
     ///
-    /// Others may commit to the ref meanwhile: then `f` is applied again to what is there, at the commit, and the body is not
-    /// run again. So `f` should commute with the functions of others, like adding, and the body should not
-    /// rely on the provisional value. A body that also reads the ref gets the protection of
-    /// [`alter`](Self::alter).
+    /// Others may commit to the ref meanwhile: then the commit applies `f` again to the value it finds, and the body is
+    /// not run again. So `f` should commute with the functions of others, like adding, and the body should not rely on
+    /// the provisional value. If the body also reads the ref, the ref is protected as with [`alter`](Self::alter).
     #[doc(alias = "commute!!")]
     pub async fn commute<T: Value>(&self, r: &Ref<T>, f: impl Fn(T) -> T + Send + Sync + 'static) -> Result<T> {
         let function: Function = Arc::new(move |value: &Shared| {
@@ -109,7 +107,7 @@ impl Tx {
     }
 
     /// The value of a ref, which no other transaction can change before this one commits, whatever the
-    /// [`Isolation`](crate::Isolation). That it is absent, or of another type, is protected too.
+    /// [`Isolation`](crate::Isolation). If the ref does not exist, or has another type, that is protected too.
     #[doc(alias = "ensure!!")]
     pub async fn ensure<T: Value>(&self, r: &Ref<T>) -> Result<T> {
         let value = self.get(r).await;
@@ -127,7 +125,7 @@ impl Tx {
 
     /// Ends this attempt, waits until a ref that it read has changed, and runs the body again.
     ///
-    /// It returns an error to be passed on: `return Err(tx.retry())`. The transaction's deadline holds while it waits.
+    /// It returns an error to be passed on: `return Err(tx.retry())`. The transaction's deadline also limits the wait.
     ///
     /// # Examples
     /// ```
@@ -148,7 +146,7 @@ impl Tx {
     }
 
     /// Runs `first`; if that ends in a [`retry`](Self::retry), undoes its writes and runs `second` instead. If both
-    /// retry, the transaction waits for a change of anything that either has read.
+    /// retry, the transaction waits for a change of any ref that either has read.
     pub async fn or_else<T, A, B>(&self, first: impl FnOnce(Tx) -> A, second: impl FnOnce(Tx) -> B) -> Result<T>
     where
         A: Future<Output = Result<T>>,
@@ -164,23 +162,23 @@ impl Tx {
         second(self.clone()).await
     }
 
-    /// Has `f` called once this attempt has committed, with its commit point; for a transaction that only reads, with
-    /// its read point.
+    /// Calls `f` once this attempt has committed, with its commit point; a transaction that only reads gives its read
+    /// point.
     ///
-    /// It is called before `dosync` returns, on the same task, and should be short. It is not called where the outcome stayed unknown or the
-    /// future of `dosync` was dropped.
+    /// It is called before `dosync` returns, on the same task, and should be short. It is not called if the outcome
+    /// stayed unknown or the future of `dosync` was dropped.
     pub fn on_commit(&self, f: impl FnOnce(Point) + Send + 'static) {
         self.0.attempt().on_commit.push(Box::new(f));
     }
 
-    /// Has `f` called if this attempt is given up, whether the body is then run again or not.
+    /// Calls `f` if this attempt is given up, whether the body is then run again or not.
     ///
-    /// It is not called where the outcome stayed unknown or the future of `dosync` was dropped.
+    /// It is not called if the outcome stayed unknown or the future of `dosync` was dropped.
     pub fn on_abort(&self, f: impl FnOnce() + Send + 'static) {
         self.0.attempt().on_abort.push(Box::new(f));
     }
 
-    /// Which attempt this is, from 1.
+    /// The number of this attempt, from 1.
     pub fn attempt(&self) -> u32 {
         self.0.number
     }

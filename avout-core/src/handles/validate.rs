@@ -4,9 +4,9 @@ use std::sync::Arc;
 use super::Value;
 use crate::engine::{Refusal, Validator};
 
-/// What a validator answers: `true` or `Ok(())` for a value that is allowed.
+/// The answer of a validator: `true` or `Ok(())` for a value that is allowed.
 pub trait Verdict {
-    /// The reason of a refusal.
+    /// The reason for refusing.
     fn refusal(self) -> Option<String>;
 }
 

@@ -5,13 +5,13 @@ use crate::protocol::Shared;
 
 /// A type that refs and atoms can hold: any that can be cloned and shared among threads.
 ///
-/// How it is stored is up to the [`Codec`](crate::Codec); with the default one it must also be serde's `Serialize` and
+/// The [`Codec`](crate::Codec) decides how it is stored; with the default one it must also be serde's `Serialize` and
 /// `DeserializeOwned`.
 pub trait Value: Clone + Send + Sync + 'static {}
 
 impl<T: Clone + Send + Sync + 'static> Value for T {}
 
-/// The value of a type that was checked when the value was decoded.
+/// The value, whose type was checked when it was decoded.
 pub(super) fn typed<T: Value>(value: Shared) -> Result<Arc<T>> {
     value.downcast().map_err(|_| {
         let own = std::any::type_name::<T>();
@@ -21,10 +21,10 @@ pub(super) fn typed<T: Value>(value: Shared) -> Result<Arc<T>> {
     })
 }
 
-/// The value itself: copied if somebody else has it too.
+/// The value itself: copied if it is shared.
 pub(super) fn cloned<T: Value>(value: Shared) -> Result<T> {
     match value.downcast_ref::<T>() {
-        // Most often somebody else has it too. Whether one can have it to oneself is not asked then: that would be a write.
+        // Most often it is shared. Asking whether it is would cost a write.
         Some(shared) if Arc::strong_count(&value) > 1 => Ok(shared.clone()),
         _ => typed(value).map(Arc::unwrap_or_clone),
     }

@@ -12,16 +12,16 @@ use crate::backend::tasks::{Tasks, runtime};
 use crate::backend::time::sleep;
 use crate::error::ErrorKind;
 
-/// How long a watch rests after an error.
+/// How long a watch pauses after an error.
 const AFTER_ERROR: Duration = Duration::from_millis(10);
 
-/// The named watches of one handle and its clones. They end with the last of these.
+/// The named watches of one handle and its clones. They end when the last of these is dropped.
 #[derive(Default)]
 pub(super) struct Watches(Mutex<HashMap<String, Task>>);
 
 struct Task {
     handle: JoinHandle<()>,
-    /// A task that is aborted goes on to its next await, which may be many changes away.
+    /// An aborted task runs on until its next await, which may be many changes away.
     removed: Arc<AtomicBool>,
 }
 
@@ -54,12 +54,12 @@ impl Watches {
     }
 }
 
-/// How a watch is called.
+/// The function of a watch.
 struct Call<F> {
     name: String,
     f: F,
     removed: Arc<AtomicBool>,
-    /// Where the watch was added: what the function spawns is meant to run there.
+    /// The runtime on which the watch was added: tasks that the function spawns run there.
     runtime: Option<Handle>,
 }
 
@@ -69,7 +69,7 @@ impl<F> Call<F> {
         F: Fn(&Change<T>),
     {
         let _context = self.runtime.as_ref().map(Handle::enter);
-        // It may have been removed while this call waited for a thread.
+        // The watch may have been removed while this call waited for a thread.
         if !self.removed.load(Ordering::SeqCst) && catch_unwind(AssertUnwindSafe(|| (self.f)(change))).is_err() {
             tracing::error!(watch = self.name, "a watch panicked; it is told of the next change all the same");
         }
@@ -86,7 +86,8 @@ where
         }
         match change {
             Ok(change) => {
-                // On a thread that may block: the function may take its time. One that panics has said so.
+                // On a thread that may block, since the function may take long. If it panics, the panic is logged
+                // there.
                 let call = Arc::clone(&call);
                 let _ = runtime().spawn_blocking(move || call.call(&change)).await;
             }

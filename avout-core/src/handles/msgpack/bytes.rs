@@ -1,5 +1,5 @@
-//! Bytes of types that serde knows only as sequences of numbers, at the price of a copy. Going through serde would cost a call
-//! for each byte, and in a debug build many.
+//! Byte strings of types that serde knows only as sequences of numbers, at the price of a copy. Going through serde
+//! would cost a call for each byte, and in a debug build many.
 
 use castaway::cast;
 

@@ -46,7 +46,7 @@ impl<'de> Deserializer<'de> {
         self.visit(head, visitor)
     }
 
-    /// What takes elements takes bytes as such.
+    /// Types that take elements also take a byte string.
     fn visit_elements<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value, Error> {
         match self.head()? {
             Head::Bytes(bytes) => U8s::visit(bytes, visitor),
@@ -80,7 +80,7 @@ macro_rules! integers {
     };
 }
 
-/// What the type asks for is what the bytes say, or it is refused.
+/// The bytes must have the form that the type asks for.
 macro_rules! visited {
     ($($deserialize:ident)*) => {
         $(fn $deserialize<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
@@ -197,7 +197,7 @@ impl<'de> de::Deserializer<'de> for &mut Deserializer<'de> {
                 visitor.visit_enum(Variant { from: self, has_data: false })
             }
             Head::Map(length) => Err(Error(format!("an enum is a map of one entry, and this one has {length}"))),
-            // For the message: no enum can be made of these.
+            // Only for the error message: no enum can be made of these.
             head => self.visit(head, visitor),
         }
     }
@@ -209,7 +209,7 @@ impl<'de> de::Deserializer<'de> for &mut Deserializer<'de> {
 
     fn deserialize_f32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match self.head()? {
-            // Written back it would be another number.
+            // Written back it would be a different number.
             Head::F64(value) if f64::from(value as f32) != value && !value.is_nan() => {
                 Err(Error::invalid_value(Unexpected::Float(value), &"a number that an f32 holds"))
             }

@@ -1,4 +1,5 @@
-//! What a visitor is given to read: elements, entries, variants, bytes, and what lies in a `Some` that is nil by itself.
+//! The parts of a value that a visitor reads: elements, entries, variants, bytes, and the inside of a `Some` whose
+//! content is nil.
 
 use serde::de::{self, Deserialize, DeserializeSeed, Error as _, Unexpected, Visitor};
 use serde::forward_to_deserialize_any;
@@ -6,7 +7,7 @@ use serde::forward_to_deserialize_any;
 use super::format::Error;
 use super::reader::Deserializer;
 
-/// How many elements there may be to come: each takes a byte at least.
+/// The most elements there can be: each takes a byte at least.
 fn hint(from: &Deserializer<'_>, claimed: u32) -> Option<usize> {
     Some(from.left().min(claimed as usize))
 }
@@ -220,7 +221,7 @@ impl<'de> de::Deserializer<'de> for U8 {
     }
 }
 
-/// Nothing, in so many `Some`.
+/// A nil inside a number of `Some`s.
 pub(super) struct Nothing {
     pub(super) depth: u8,
 }

@@ -1,8 +1,8 @@
-//! What writing and reading have in common: errors, extension types and limits.
+//! What reading and writing share: errors, extension types and limits.
 
 use std::fmt;
 
-/// What is wrong with a value or with bytes.
+/// The fault of a value or of bytes.
 #[derive(Debug)]
 pub(in crate::handles) struct Error(pub(super) String);
 
@@ -36,11 +36,10 @@ pub(super) fn too_deep() -> Error {
     Error(format!("the value is nested more than {MAX_DEPTH} levels deep"))
 }
 
-/// How deep a value may be nested: reading recurses, and input that is not trusted must not be able to exhaust the
-/// stack.
+/// How deep a value may be nested: reading recurses, and untrusted input must not be able to exhaust the stack.
 pub(in crate::handles) const MAX_DEPTH: usize = 64;
 
-/// How many `Some` and newtypes may lie around each other. They take no bytes, so they are no levels of the depth.
+/// How many `Some`s and newtypes may be nested. They take no bytes, so they do not count as levels of the depth.
 pub(super) const MAX_WRAPPERS: usize = 256;
 
 /// The extension types.
