@@ -12,15 +12,17 @@ use super::time::from_others;
 use super::{Wake, Watcher};
 use crate::error::{Error, Result};
 
-/// The watchers of a client: which keys each one watches, and how it is woken.
+/// The watchers of a client: the keys that each one watches, and how it is woken.
 ///
-/// A backend has one for all its watchers. It registers a [`Bell`] *before* it asks its server to tell of the keys, and rings for whatever
-/// the server tells. `K` is what the server names: a key, a path, a channel.
+/// A backend has one for all its watchers. It registers a [`Bell`] *before* it asks its server for changes of the keys,
+/// and rings for each change that the server tells. `K` is the server's name for a key: a key, a path, a channel.
 ///
 /// # Contract
-/// - A bell that rings while nobody waits is remembered, once for any number of changes, so memory does not grow with what is missed.
+/// - A bell that rings while nobody waits is remembered, once for any number of changes, so missed changes do not use
+///   memory.
 /// - Bells are rung after the change can be read.
-/// - After a time without a connection [`ring_lost`](Self::ring_lost) tells every watcher that changes may have gone by.
+/// - After a time without a connection [`ring_lost`](Self::ring_lost) tells every watcher that it may have missed
+///   changes.
 ///
 /// # Examples
 /// ```
@@ -48,13 +50,14 @@ struct Signal {
 }
 
 impl<K: Clone + Eq + Hash + Ord> Bells<K> {
-    /// No watchers yet.
+    /// Without any watchers yet.
     pub fn new() -> Arc<Self> {
         Self::telling(|_| {})
     }
 
-    /// The same. `unwatched` is called with the keys that nobody watches any more, when their last watcher is dropped: a server that was
-    /// asked to tell of them can be asked to stop. Somebody may have begun to watch them again meanwhile.
+    /// The same. `unwatched` is called with the keys that nobody watches any more, when their last watcher is dropped:
+    /// the backend can ask its server to stop telling of them. Another watcher may have begun to watch them again
+    /// meanwhile.
     pub fn telling(unwatched: impl Fn(Vec<K>) + Send + Sync + 'static) -> Arc<Self> {
         Arc::new(Self { watched: Mutex::default(), unwatched: Box::new(unwatched) })
     }
@@ -63,7 +66,7 @@ impl<K: Clone + Eq + Hash + Ord> Bells<K> {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A watcher of these keys, until it is dropped.
+    /// A new watcher of these keys, which watches until it is dropped.
     pub fn register(self: &Arc<Self>, keys: impl IntoIterator<Item = K>) -> Bell<K> {
         let mut keys: Vec<K> = keys.into_iter().collect();
         keys.sort_unstable();
@@ -77,7 +80,7 @@ impl<K: Clone + Eq + Hash + Ord> Bells<K> {
         Bell { bells: Arc::clone(self), keys, signal }
     }
 
-    /// The key has changed.
+    /// Rings for a change of the key.
     pub fn ring<Q>(&self, key: &Q)
     where
         K: Borrow<Q>,
@@ -88,7 +91,7 @@ impl<K: Clone + Eq + Hash + Ord> Bells<K> {
         }
     }
 
-    /// Changes of any key may have gone by unseen.
+    /// Rings all bells: changes of any key may have been missed.
     pub fn ring_lost(&self) {
         for signal in self.lock().values().flatten() {
             signal.lost.store(true, Ordering::Release);
@@ -96,7 +99,7 @@ impl<K: Clone + Eq + Hash + Ord> Bells<K> {
         }
     }
 
-    /// Changes of these keys may have gone by unseen.
+    /// Rings for these keys: changes of them may have been missed.
     pub fn ring_lost_of<Q>(&self, keys: &[Q])
     where
         K: Borrow<Q>,
@@ -109,7 +112,7 @@ impl<K: Clone + Eq + Hash + Ord> Bells<K> {
         }
     }
 
-    /// Ends all watchers that there are now, each with a copy of this error. Later ones are not affected.
+    /// Ends all present watchers, each with a copy of this error. Later ones are not affected.
     pub fn end(&self, error: &Error) {
         for signal in self.lock().values().flatten() {
             // The first error stays.
@@ -118,12 +121,12 @@ impl<K: Clone + Eq + Hash + Ord> Bells<K> {
         }
     }
 
-    /// The keys that somebody watches.
+    /// All keys that are watched.
     pub fn keys(&self) -> Vec<K> {
         self.lock().keys().cloned().collect()
     }
 
-    /// Whether somebody watches the key.
+    /// Whether the key is watched.
     pub fn is_watched<Q>(&self, key: &Q) -> bool
     where
         K: Borrow<Q>,
@@ -132,7 +135,7 @@ impl<K: Clone + Eq + Hash + Ord> Bells<K> {
         self.lock().contains_key(key)
     }
 
-    /// Whether nobody watches anything.
+    /// Whether there are no watchers.
     pub fn is_empty(&self) -> bool {
         self.lock().is_empty()
     }
@@ -146,7 +149,7 @@ impl<K> fmt::Debug for Bells<K> {
 
 /// A watcher of some keys, registered with its [`Bells`] until it is dropped.
 ///
-/// It is a [`Watcher`] as it is, for a backend whose watchers need nothing else.
+/// It can serve as the [`Watcher`] of a backend whose watchers need nothing else.
 pub struct Bell<K: Clone + Eq + Hash + Ord> {
     bells: Arc<Bells<K>>,
     keys: Vec<K>,
@@ -159,13 +162,13 @@ impl<K: Clone + Eq + Hash + Ord> Bell<K> {
         &self.keys
     }
 
-    /// Waits until the bell rings, if it has not since the last time.
+    /// Waits until the bell rings, if it has not rung since the last time.
     ///
     /// # Errors
-    /// That of [`Bells::end`], each time.
+    /// The error of [`Bells::end`], each time.
     ///
     /// # Cancel safety
-    /// Safe: a bell that rang at a wait which was then dropped rings at the next one.
+    /// Safe: if a bell rang during a wait that was dropped, the next wait returns.
     pub async fn rung(&self) -> Result<Wake> {
         if self.signal.ended.get().is_none() {
             from_others(self.signal.bell.notified()).await;
@@ -222,7 +225,7 @@ mod tests {
         bell.rung().now_or_never()
     }
 
-    /// Hints are merged while nobody waits, and come to the watchers of the key only.
+    /// Hints are merged while nobody waits, and reach only the watchers of the key.
     #[test]
     fn hints_are_merged() {
         let bells = Bells::new();
@@ -233,7 +236,7 @@ mod tests {
         assert!(now(&one).is_none() && now(&two).is_none());
     }
 
-    /// A lost connection is told once, to whoever watches then, and after it a change is a change.
+    /// A lost connection is told once to the watchers of that time, and after it a change is a change.
     #[test]
     fn a_lost_connection_is_told_once() {
         let bells = Bells::new();
@@ -276,7 +279,7 @@ mod tests {
         assert!(matches!(now(&later), Some(Ok(Wake::Changed))));
     }
 
-    /// Nothing is left of a dropped watcher, and keys without a watcher are told of once.
+    /// A dropped watcher leaves nothing behind, and keys without a watcher are told once.
     #[test]
     fn dropped_watchers_leave_nothing() {
         let unwatched = Arc::new(Mutex::new(Vec::new()));

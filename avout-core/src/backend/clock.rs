@@ -6,7 +6,7 @@ use std::time::{Duration, Instant as SystemInstant};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time::Instant;
 
-/// Whether tokio's clock stands still here (`tokio::time::pause`, in tests): it does not move while the system's does.
+/// Whether tokio's clock is paused here (`tokio::time::pause`, in tests): it stands still while the system's runs.
 pub fn is_clock_paused() -> bool {
     // No other flavor can be paused.
     if !Handle::try_current().is_ok_and(|current| current.runtime_flavor() == RuntimeFlavor::CurrentThread) {
@@ -20,8 +20,8 @@ pub fn is_clock_paused() -> bool {
 
 /// Keeps a paused clock where it is, until it is dropped.
 ///
-/// A paused clock runs ahead to the next timer whenever its runtime has nothing to do, even if it waits for the answer of another thread or
-/// of a server: every request would then be late.
+/// A paused clock runs ahead to the next timer whenever its runtime is idle, even while it waits for another thread or
+/// a server. Every request would then be late.
 #[must_use]
 #[derive(Debug)]
 pub struct HeldClock {
@@ -38,7 +38,7 @@ impl HeldClock {
         if !is_clock_paused() {
             return Self { _end: None };
         }
-        // The clock waits for what is done on a thread that may block.
+        // The clock waits for work on a thread that may block.
         let (end, ended) = channel::<()>();
         Handle::current().spawn_blocking(move || ended.recv_timeout(limit));
         Self { _end: Some(end) }

@@ -2,13 +2,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
-/// So many changes are told to those who are behind. Who is further behind is told of these alone.
+/// At most this many changes are kept. A listener that is further behind is told of these only.
 const KEPT: u64 = 64;
 
-/// Where a backend says whether it is connected, for [`Stm::events`](crate::Stm::events).
+/// Where a backend reports whether it is connected, for [`Stm::events`](crate::Stm::events).
 ///
-/// A backend has one for all its connections, and holds an [`Up`] for each that can serve requests: it is connected while there is any.
-/// The coordinator and the store of one client give the same one, and are told of together.
+/// A backend has one for all its connections, and holds an [`Up`] for each that can serve requests: it is connected
+/// while there is any. If the coordinator and the store of one client share one, its changes are told once.
 ///
 /// # Examples
 /// ```
@@ -25,7 +25,7 @@ const KEPT: u64 = 64;
 #[derive(Debug)]
 pub struct Connection {
     links: Mutex<usize>,
-    /// How often it changed: odd while it is up.
+    /// The number of changes: odd while it is up.
     turns: watch::Sender<u64>,
 }
 
@@ -41,7 +41,7 @@ impl Connection {
         Arc::new(Self { links: Mutex::new(0), turns: watch::Sender::new(0) })
     }
 
-    /// Counts a connection for as long as the result lives.
+    /// Counts a connection until the result is dropped.
     pub fn up(self: &Arc<Self>) -> Up {
         self.count(|links| *links += 1);
         Up(Arc::clone(self))
@@ -69,7 +69,8 @@ impl Connection {
         *self.turns.borrow()
     }
 
-    /// The change after number `told`, with its own number, and whether it is up by it; `None` if there is none yet.
+    /// The change after number `told`, with its own number, and whether it is up since then; `None` if there is none
+    /// yet.
     pub(crate) fn after(&self, told: u64) -> Option<(u64, bool)> {
         let now = self.turns();
         let behind = now.checked_sub(told).filter(|behind| *behind > 0)?;

@@ -1,8 +1,8 @@
-//! The extension traits: what a backend implements.
+//! The extension traits, which a backend implements.
 //!
-//! There are two roles, and a backend may play both. A [`Store`] holds values; a [`Coordinator`]
-//! orders commits. Both take and give bytes (or, in the process, shared values) and know no types, no codecs and
-//! no closures. `docs/backends.md` walks through writing one, and the crate `avout-conformance` tests it.
+//! There are two roles, and a backend may play both. A [`Store`] holds values; a [`Coordinator`] orders commits. Both
+//! take and give bytes (or, in the process, shared values) and know no types, codecs or closures. `docs/backends.md`
+//! walks through writing a backend, and the crate `avout-conformance` tests it.
 
 mod bells;
 mod clock;

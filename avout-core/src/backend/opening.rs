@@ -9,14 +9,14 @@ use crate::error::{ErrorKind, Result};
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LAST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Opens a store that may be out of reach for a moment: again and again while it is [`Unavailable`](ErrorKind::Unavailable), for
-/// this long. All other errors are told at once, since trying again is of no use.
+/// Opens a store that may be out of reach for a moment: retries for this long while it is
+/// [`Unavailable`](ErrorKind::Unavailable). All other errors are returned at once, since they do not pass.
 ///
 /// # Errors
-/// The last one of `open`. An attempt that has begun in time is waited for, so that it tells why it failed.
+/// The last error of `open`. An attempt that has begun in time is waited for, so that it tells why it failed.
 ///
 /// # Cancel safety
-/// That of `open`.
+/// As `open`.
 pub async fn open_patiently<T, Fut>(patience: Duration, open: impl Fn() -> Fut) -> Result<T>
 where
     Fut: Future<Output = Result<T>>,
@@ -28,7 +28,7 @@ where
             Err(error) if error.kind() == ErrorKind::Unavailable => error,
             done => return done,
         };
-        // Clients that were cut off together do not come back together.
+        // Clients that were cut off together should not all come back at the same time.
         let wait = pause.mul_f64(0.5 + rand::random::<f64>() / 2.0);
         if Instant::now() + wait >= until {
             return Err(error);
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
     use crate::error::Error;
 
-    /// Only what may pass is tried again, and no longer than was asked for.
+    /// Only errors that may pass are retried, and no longer than was asked for.
     #[tokio::test(start_paused = true)]
     async fn only_outages_are_waited_for() {
         let tries = Cell::new(0);

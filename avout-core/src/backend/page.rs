@@ -17,7 +17,8 @@ impl Page {
     /// How many keys a page has where the store can read a part of the list.
     pub const SIZE: usize = 4096;
 
-    /// The only page of a store that has all keys at hand, or reads all of them for any part: those of `sorted` that lie behind `after`.
+    /// The only page of a store that has all keys at hand, or reads all of them for any part: the keys of `sorted`
+    /// after `after`.
     pub fn rest(mut sorted: Vec<Key>, after: Option<&Key>) -> Self {
         if let Some(after) = after {
             sorted.drain(..sorted.partition_point(|key| key <= after));
@@ -26,7 +27,7 @@ impl Page {
     }
 }
 
-/// Reads all pages of a list, each behind the last key of the one before.
+/// Reads all pages of a list, each from the last key of the one before.
 pub(crate) async fn all<F>(page: impl Fn(Option<Key>) -> F) -> Result<Vec<Key>>
 where
     F: Future<Output = Result<Page>>,
@@ -42,7 +43,7 @@ where
     }
 }
 
-/// A way through a list of keys, a few at a time.
+/// Goes through a list of keys, a few at a time.
 #[derive(Debug, Default)]
 pub(crate) struct Walk {
     read: VecDeque<Key>,
@@ -107,7 +108,7 @@ mod tests {
         }
     }
 
-    /// What lies behind a key that is not in the list begins with the next one.
+    /// A page after a key that is not in the list begins with the next key.
     #[test]
     fn the_rest_lies_behind_the_key() {
         let behind = Key::new("/b/x").expect("a key");

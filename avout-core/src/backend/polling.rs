@@ -11,8 +11,8 @@ use crate::protocol::Revision;
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// A watcher for a store that tells nobody of changes: it looks at the current revision, 10 ms after a change and then ever less
-/// often, down to once a second.
+/// A watcher for a store that does not report changes: it looks at the current revision, 10 ms after a change and then
+/// less and less often, down to once a second.
 ///
 /// # Examples
 /// ```
@@ -43,7 +43,8 @@ where
     /// Looks for the first time: later changes wake. `look` reads the current revision, `None` where there is no state.
     ///
     /// # Errors
-    /// That of the look. A later one is told by [`changed`](Watcher::changed), and the caller may wait again.
+    /// The error of the look. Errors of later looks come from [`changed`](Watcher::changed), and the caller may wait
+    /// again.
     pub async fn begin(look: L) -> Result<Self> {
         let seen = look().await?;
         Ok(Self { look, seen, pause: FIRST_PAUSE })
@@ -84,7 +85,7 @@ mod tests {
     use super::*;
     use crate::error::{Error, ErrorKind};
 
-    /// Looks become rare, and are frequent again after a change. An error takes no change, nor does a wait that is dropped.
+    /// Looks become rare, and are frequent again after a change. Neither an error nor a dropped wait loses a change.
     #[tokio::test(start_paused = true)]
     async fn looks_become_rare_and_lose_nothing() {
         let (now, looks) = (AtomicU64::new(0), AtomicU64::new(0));

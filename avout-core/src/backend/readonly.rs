@@ -1,4 +1,5 @@
-//! What keeps a client from writing that was opened to read only: nothing that writes gets past this layer, whatever asks for it.
+//! Keeps a client that was opened to read only from writing: no write gets past this layer, whatever part of the
+//! library asks for it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,17 +17,17 @@ use crate::protocol::{
     Commit, CommitOutcome, Key, Point, Realm, Resolution, Revision, SessionId, Snapshot, State, Version,
 };
 
-/// What a client that only reads is told when it is asked to write. Nothing was sent.
+/// The error of a write in a client that only reads. Nothing was sent.
 pub(crate) fn refuse<T>() -> Result<T> {
     let message = "this client only reads (readonly=true): nothing was sent; write by one that was opened without";
     Err(Error::new(ErrorKind::Denied, message))
 }
 
-/// A coordinator, a store or a container, without what writes.
+/// A coordinator, a store or a container, without its writing methods.
 pub(crate) struct ReadOnly<T: ?Sized>(pub(crate) Arc<T>);
 
 impl ReadOnly<dyn Store> {
-    /// The store without what writes.
+    /// The store without its writing methods.
     pub(crate) fn store(store: Arc<dyn Store>) -> Arc<dyn Store> {
         Arc::new(Self(store))
     }
@@ -54,7 +55,7 @@ impl Coordinator for ReadOnly<dyn Coordinator> {
         self.0.entry_point(revision, committed)
     }
 
-    /// It may write, so that the answer stays.
+    /// Resolving is refused too: it may write, so that the answer stays.
     async fn resolve(&self, _receipt: &Bytes) -> Result<Resolution> {
         refuse()
     }

@@ -7,30 +7,30 @@ use crate::protocol::SessionId;
 
 /// A store's own way to tell which clients are alive, such as ZooKeeper's ephemeral nodes or Redis' keys that expire.
 ///
-/// It is optional ([`Coordinator::sessions`](crate::Coordinator::sessions)). It replaces the heartbeat records of the generic
-/// way, and nothing else: who holds a lock is still decided by commits alone, so that a session which is wrongly taken for dead
-/// costs its locks and breaks nothing.
+/// It is optional ([`Coordinator::sessions`](crate::Coordinator::sessions)), and replaces only the heartbeat records of
+/// the generic way. Locks are still decided by commits alone, so a session that is wrongly taken for dead loses its
+/// locks and breaks nothing.
 ///
 /// # Contract
-/// - A session is alive from its `begin` on, for at least `ttl` after the last `begin` or `renew` that answered `true` was
-///   called, unless `end` is called.
-/// - If its client is gone, it is no longer alive at the latest twice its `ttl` after the last sign of life. A store whose
-///   leases are coarser counts a `ttl` that is rounded up, as [`min_ttl`](Self::min_ttl) says.
-/// - Once it is not alive it never is again: `begin` and `renew` answer `false` from then on, or begin no session, and `alive`
-///   says `false` too. An id is drawn anew for each session.
-/// - A session is one client's: only it begins, renews and ends it.
+/// - A session is alive from its `begin` on, for at least `ttl` after the last call of `begin` or `renew` that answered
+///   `true`, unless `end` is called.
+/// - If its client is gone, it is no longer alive at the latest twice its `ttl` after the last sign of life. A store
+///   with coarser leases counts a `ttl` that is rounded up, as [`min_ttl`](Self::min_ttl) says.
+/// - A session that has ended never lives again: `begin` and `renew` answer `false` from then on, or begin no session,
+///   and `alive` says `false` too. An id is drawn anew for each session.
+/// - A session belongs to one client: only that one begins, renews and ends it.
 /// - `alive` is linearizable: a session whose `begin` was answered before the call is seen.
 #[async_trait]
 pub trait Sessions: Send + Sync {
-    /// The shortest time that a session can be given, and the step in which longer ones are counted: a `ttl` is rounded up
-    /// to whole multiples of it. Two seconds, say, for leases of whole seconds of which the store grants no shorter ones.
-    /// The default, zero, is for a store that keeps any time as it is.
+    /// The shortest time to live of a session, and the step in which longer ones are counted: a `ttl` is rounded up to
+    /// whole multiples of it. An example is two seconds, for leases in whole seconds of which the store grants none
+    /// shorter. The default, zero, is for a store that keeps any time as it is.
     fn min_ttl(&self) -> Duration {
         Duration::ZERO
     }
 
-    /// Begins the session. It is called before any `renew`, and again only until it was answered, so it succeeds as well if
-    /// an earlier call has begun it. `false`: it has ended, for good. The default is a `renew`.
+    /// Begins the session. It is called before any `renew`, and repeated only until it was answered, so it must succeed
+    /// even if an earlier call has begun the session. `false`: it has ended, for good. The default is a `renew`.
     ///
     /// # Errors
     /// [`Unavailable`](crate::ErrorKind::Unavailable): it may have begun or not; try again.
@@ -45,16 +45,16 @@ pub trait Sessions: Send + Sync {
     /// the session is in use.
     ///
     /// # Errors
-    /// [`Unavailable`](crate::ErrorKind::Unavailable): nobody knows; try again.
+    /// [`Unavailable`](crate::ErrorKind::Unavailable): it may have counted or not; try again.
     ///
     /// # Cancel safety
     /// Safe: it may have counted or not.
     async fn renew(&self, session: SessionId, ttl: Duration) -> Result<bool>;
 
-    /// Which of these are alive, in their order. One request. The engine asks for 256 at most.
+    /// Which of these sessions are alive, in their order. One request. The engine asks for 256 at most.
     ///
     /// # Errors
-    /// [`Unavailable`](crate::ErrorKind::Unavailable): nobody knows; try again.
+    /// [`Unavailable`](crate::ErrorKind::Unavailable): there is no answer; try again.
     ///
     /// # Cancel safety
     /// Safe.

@@ -10,7 +10,7 @@ use super::{Page, Watcher, page};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Floor, Key, Realm, Revision, State, Version};
 
-/// What a [`Store`] can do and how much it takes.
+/// The abilities and limits of a [`Store`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct StoreCapabilities {
@@ -22,14 +22,14 @@ pub struct StoreCapabilities {
     pub durable: bool,
     /// Other processes can have the same store open.
     pub shared_between_processes: bool,
-    /// A [`StateContainer::watch`] is told of changes; else it polls.
+    /// [`StateContainer::watch`] is told of changes; without this it polls.
     pub push: bool,
-    /// It was opened to read only: the engine sends it nothing that writes, and refuses what would.
+    /// It was opened to read only: the engine sends it no writes, and refuses them itself.
     pub readonly: bool,
 }
 
 impl Default for StoreCapabilities {
-    /// The least that any store can do: nothing special, and no limit.
+    /// The least that any store can do: no special abilities, and no limit.
     fn default() -> Self {
         Self {
             max_value: usize::MAX,
@@ -67,7 +67,7 @@ impl StoreCapabilities {
     }
 }
 
-/// What a key in a store names. The two have nothing to do with each other, even under one key.
+/// The kind of container that a key names. Containers of different kinds under one key are independent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// An atom, in a [`StateContainer`].
@@ -83,10 +83,10 @@ pub enum Kind {
 /// same state.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// The id kept inside the store's namespace, the same for every client of it, and no other store's.
+    /// The id kept inside the store's namespace: the same for every client of it, and different from all others.
     fn realm(&self) -> Realm;
 
-    /// What it can do. The same answer for as long as the store lives.
+    /// Its abilities and limits. The same answer for as long as the store lives.
     fn capabilities(&self) -> StoreCapabilities;
 
     /// The container of an atom.
@@ -95,23 +95,23 @@ pub trait Store: Send + Sync + 'static {
     /// The container of a ref's values.
     fn versioned_state(&self, key: &Key) -> Arc<dyn VersionedStateContainer>;
 
-    /// Where it reports that it has lost writes which it had acknowledged, as
-    /// [`Coordinator::losses`](super::Coordinator::losses) does. A store of the same client gives the same one.
+    /// Where it reports lost writes that it had acknowledged, as [`Coordinator::losses`](super::Coordinator::losses)
+    /// does. A store of the same client gives the same one.
     fn losses(&self) -> Option<&Arc<Losses>> {
         None
     }
 
-    /// Where it says whether it is connected, as [`Coordinator::connection`](super::Coordinator::connection) does. A store of the same
-    /// client gives the same one.
+    /// Where it reports whether it is connected, as [`Coordinator::connection`](super::Coordinator::connection) does. A
+    /// store of the same client gives the same one.
     fn connection(&self) -> Option<&Arc<Connection>> {
         None
     }
 
-    /// Asks the store for an answer, in one request that changes nothing. The default reads an atom that nobody can have.
+    /// Asks the store for an answer, in one request that changes nothing. The default reads an atom that cannot exist.
     ///
     /// # Errors
-    /// [`Unavailable`](crate::ErrorKind::Unavailable): no answer came. [`StoreLost`](crate::ErrorKind::StoreLost): the realm is another
-    /// one, where the store can tell by a read.
+    /// [`Unavailable`](crate::ErrorKind::Unavailable): no answer came. [`StoreLost`](crate::ErrorKind::StoreLost): the
+    /// realm is another one, if the store can tell that by a read.
     ///
     /// # Cancel safety
     /// Safe.
@@ -119,8 +119,8 @@ pub trait Store: Send + Sync + 'static {
         self.state(&Floor::key()).state().await.map(drop)
     }
 
-    /// A page of the keys of this kind that hold anything and are `prefix` or lie under it, sorted: the first ones behind `after`, or of
-    /// all. The contract is that of [`Coordinator::list`](super::Coordinator::list).
+    /// A page of the keys of this kind that hold anything and are `prefix` or lie under it, sorted: the first ones
+    /// after `after`, or of all. The contract is that of [`Coordinator::list`](super::Coordinator::list).
     ///
     /// # Errors
     /// [`Unavailable`](crate::ErrorKind::Unavailable): try again.
@@ -140,9 +140,9 @@ pub trait Store: Send + Sync + 'static {
         page::all(|after| async move { self.keys(kind, prefix, after.as_ref()).await }).await
     }
 
-    /// Deletes these values of refs, those that are there: the same as
-    /// [`delete_state_at`](VersionedStateContainer::delete_state_at) of each. The default is that, all at once; a store that
-    /// can do it in fewer requests does so.
+    /// Deletes these values of refs, as far as they exist: the same as
+    /// [`delete_state_at`](VersionedStateContainer::delete_state_at) for each. The default does that for all at once; a
+    /// store that needs fewer requests overrides it.
     ///
     /// # Errors
     /// Those of `delete_state_at`. Values may have been deleted all the same.
@@ -158,12 +158,12 @@ pub trait Store: Send + Sync + 'static {
     }
 }
 
-/// How a compare-and-set ended.
+/// The outcome of a compare-and-set.
 #[derive(Clone, Debug)]
 pub enum CasOutcome {
     /// The state was as expected and is now the new one, with this revision.
     Set(Revision),
-    /// It was not, and nothing changed. This is what was found; `None`: there is no state.
+    /// The state was another one, and nothing changed. This is the state that was found; `None`: there is none.
     Stale(Option<(State, Revision)>),
 }
 
@@ -181,11 +181,10 @@ pub enum CasOutcome {
 /// [`Denied`](crate::ErrorKind::Denied) with nothing written.
 ///
 /// # Cancel safety
-/// For all methods: dropping a write's future leaves open whether it takes effect; it does so as a whole
-/// or not at all.
+/// For all methods: if the future of a write is dropped, the write may or may not take effect, as a whole.
 #[async_trait]
 pub trait StateContainer: Send + Sync {
-    /// Prepares the container where the store needs that. Idempotent; it gives no state.
+    /// Prepares the container if the store needs that. Idempotent; it writes no state.
     async fn init(&self) -> Result<()>;
 
     /// Removes the state and all that belongs to it. Idempotent.
@@ -200,8 +199,8 @@ pub trait StateContainer: Send + Sync {
     /// Writes `value` if the current revision is `expected`; `None` expects no state.
     async fn compare_and_set_state(&self, expected: Option<Revision>, value: State) -> Result<CasOutcome>;
 
-    /// Watches the state, as [`Coordinator::watch`](super::Coordinator::watch) does records. The first state and a `destroy` are
-    /// changes too. A store that is told of nothing gives a [`Polling`](super::Polling).
+    /// Watches the state, as [`Coordinator::watch`](super::Coordinator::watch) does records. The first state and a
+    /// `destroy` are changes too. A store that does not report changes returns a [`Polling`](super::Polling).
     ///
     /// # Contract
     /// The watch is in place when this returns: every later change, by any client, wakes it. It ends when it is dropped, and with
@@ -215,10 +214,10 @@ pub trait StateContainer: Send + Sync {
 /// The values of one ref. A value never changes once it is written.
 ///
 /// # Contract
-/// - A version is written at most once with one value. Writing it again with the same value succeeds and changes nothing, so
-///   that a caller may repeat after a lost reply. Another value for the same version is refused
+/// - A version is written at most once with one value. Writing it again with the same value succeeds and changes
+///   nothing, so that a caller may repeat after a lost reply. Another value for the same version is refused
 ///   ([`AlreadyExists`](crate::ErrorKind::AlreadyExists)), and the first one stays.
-/// - A value that was written is found by every client from then on, until it is deleted.
+/// - A written value is found by every client from then on, until it is deleted.
 ///
 /// # Errors
 /// For all methods: [`Unavailable`](crate::ErrorKind::Unavailable) if the store did not answer; the
@@ -230,7 +229,7 @@ pub trait StateContainer: Send + Sync {
 /// For all methods: safe. A value left behind is an orphan, and the sweeper removes it.
 #[async_trait]
 pub trait VersionedStateContainer: Send + Sync {
-    /// Prepares the container where the store needs that. Idempotent.
+    /// Prepares the container if the store needs that. Idempotent.
     async fn init(&self) -> Result<()>;
 
     /// Removes all values and all that belongs to the container. Idempotent.

@@ -1,8 +1,8 @@
 //! Where the library's own tasks run.
 //!
-//! What a client does in the background (signs of life, requests whose caller has gone away, connections) must not end with the
-//! runtime that happened to need it first: a client may be used from many runtimes, one after the other or at once, or from an
-//! executor of another kind. So it runs on a thread of the library's own.
+//! A client's background work (signs of life, requests whose caller has gone away, connections) must not end with the
+//! runtime that happened to need it first: a client may be used from many runtimes, one after the other or at once, or
+//! from an executor of another kind. So it runs on a thread of the library's own.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::clock::{HeldClock, is_clock_paused};
 
-/// How often the library's thread wakes up for nothing.
+/// How often the library's thread wakes up without need.
 const OFTEN: Duration = Duration::from_secs(5);
 
 /// A task without a result.
@@ -30,7 +30,7 @@ pub struct Tasks {
 }
 
 impl Tasks {
-    /// Has each task be what `wrap` makes of it, for simulations, which stop a client with all its tasks.
+    /// Wraps each task with `wrap`, for simulations, which stop a client with all its tasks.
     pub fn wrapped(wrap: impl Fn(Task) -> Task + Send + Sync + 'static) -> Self {
         Self { wrap: Some(Arc::new(wrap)) }
     }
@@ -43,7 +43,7 @@ impl Tasks {
         }
     }
 
-    /// Runs a task beside the caller, for what is short and done often.
+    /// Runs a task beside the caller, for short and frequent work.
     pub(crate) fn spawn_near(&self, task: impl Future<Output = ()> + Send + 'static) {
         match &self.wrap {
             None => spawn_near(task),
@@ -58,9 +58,10 @@ impl fmt::Debug for Tasks {
     }
 }
 
-/// The runtime for what must outlive its caller: one thread of the library's own, shared by all clients of the process.
+/// The runtime for tasks that must outlive their caller: one thread of the library's own, shared by all clients of the
+/// process.
 ///
-/// Where tokio's clock is paused it is the caller's, so that tests on simulated time see one clock.
+/// If tokio's clock is paused it is the caller's runtime, so that tests on simulated time see one clock.
 ///
 /// # Panics
 /// If the system cannot start a thread.
@@ -71,14 +72,14 @@ pub fn runtime() -> Handle {
     }
 }
 
-/// Runs a task beside the caller, for what is short and done often: on the caller's runtime, if that has threads of its own. If it ends
-/// before the task does, the task goes on with [`connections`].
+/// Runs a task beside the caller, for short and frequent work: on the caller's runtime, if that has threads of its own.
+/// If that runtime ends before the task does, the task goes on with [`connections`].
 pub fn spawn_near(task: impl Future<Output = ()> + Send + 'static) {
     match Handle::try_current() {
         Ok(current) if current.runtime_flavor() == RuntimeFlavor::MultiThread => {
             current.spawn(Moving(Some(Box::pin(task))));
         }
-        // A runtime of one thread runs only while somebody waits on it.
+        // A runtime of one thread runs only while a thread waits on it.
         _ => drop(runtime().spawn(task)),
     }
 }
@@ -90,7 +91,7 @@ impl Future for Moving {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        // One that panics is not put back.
+        // A task that panicked is not put back.
         let Some(mut task) = self.0.take() else {
             return Poll::Ready(());
         };
@@ -133,7 +134,8 @@ pub fn connections() -> Handle {
 fn start() -> Handle {
     let runtime = Builder::new_current_thread().enable_all().build().expect("the system can make a runtime");
     let handle = runtime.handle().clone();
-    // A timer that is due before all others wakes the thread when it is made. Since there is always one soon, that is seldom so.
+    // A timer that is due before all others wakes the thread when it is made. As long as there is always one soon, that
+    // is rare.
     let run = async {
         loop {
             tokio::time::sleep(OFTEN).await;
@@ -146,8 +148,8 @@ fn start() -> Handle {
     handle
 }
 
-/// Polls a future with [`connections`] around it, whoever polls: what a driver spawns, and the sockets and timers that it makes, belong
-/// there. So it works under any executor, and nothing of it ends with the caller's.
+/// Polls a future with [`connections`] around it, on any executor: tasks that a driver spawns, and its sockets and
+/// timers, belong there. So it works under any executor, and nothing of it ends with the caller's runtime.
 pub async fn inside<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     let runtime = connections();
@@ -158,7 +160,7 @@ pub async fn inside<F: Future>(future: F) -> F::Output {
     .await
 }
 
-/// The same for a request to a server, whose answer comes by the server's clock: a paused clock is held meanwhile.
+/// The same for a request to a server, which answers by the system's clock: a paused clock is held meanwhile.
 pub async fn request<F: Future>(future: F) -> F::Output {
     let _held = HeldClock::here();
     inside(future).await

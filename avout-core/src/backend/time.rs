@@ -1,7 +1,8 @@
 //! Waiting for a time, under any executor.
 //!
-//! A timer of tokio's belongs to the runtime around it when it is made: without one it panics, and it ends with it. These belong to
-//! [`runtime`], so they work under any executor, and for a future that is moved from one runtime to another.
+//! A timer of tokio's belongs to the runtime around it when it is made: without one it panics, and it ends with it.
+//! These timers belong to [`runtime`], so they work under any executor, and in a future that is moved from one runtime
+//! to another.
 
 use std::future::IntoFuture;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use tokio::time::{Instant, Sleep, Timeout};
 pub use super::clock::{HeldClock, is_clock_paused};
 use super::tasks::runtime;
 
-/// How long others have by the system's clock before a paused one runs ahead.
+/// How long others have, by the system's clock, before a paused clock runs ahead.
 const MOMENT: Duration = Duration::from_millis(20);
 
 /// As [`tokio::time::sleep`].
@@ -23,7 +24,7 @@ pub fn sleep(duration: Duration) -> Sleep {
 
 /// As [`tokio::time::sleep_until`].
 pub fn sleep_until(deadline: Instant) -> Sleep {
-    // Not the deadline itself: two runtimes' clocks differ where one was paused for a while.
+    // Rather than the deadline itself: the clocks of two runtimes differ if one was paused for a while.
     sleep(deadline.saturating_duration_since(Instant::now()))
 }
 
@@ -39,8 +40,8 @@ pub fn timeout_at<F: IntoFuture>(deadline: Instant, future: F) -> Timeout<F::Int
     timeout(deadline.saturating_duration_since(Instant::now()), future)
 }
 
-/// Waits for what may come from another client, at any time or never. It comes by the system's clock, so a paused one runs ahead only when
-/// nothing has come for a moment.
+/// Waits for something that another client may cause, at any time or never. It comes by the system's clock, so a paused
+/// clock runs ahead only when nothing has come for a moment.
 pub async fn from_others<F: Future>(what: F) -> F::Output {
     let _held = HeldClock::for_at_most(MOMENT);
     what.await
@@ -57,7 +58,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(3600);
     const SHORT: Duration = Duration::from_millis(5);
 
-    /// Timers work outside any runtime, and go on when the runtime has ended where they were made.
+    /// Timers work outside any runtime, and continue when the runtime has ended that they were made on.
     #[test]
     fn timers_need_no_runtime() {
         let begun = SystemInstant::now();
@@ -87,7 +88,7 @@ mod tests {
         assert!(begun.elapsed() < LONG / 60, "the clock was an hour ahead");
     }
 
-    /// On simulated time all timers are the runtime's own, and it runs ahead but for what is held.
+    /// On simulated time all timers are the runtime's own, and its clock runs ahead unless it is held.
     #[tokio::test(start_paused = true)]
     async fn a_held_clock_waits_for_other_threads() {
         let answer_of_a_thread = || {

@@ -9,8 +9,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Reads the options of a backend's URL, `?name=value&name=value`, with the same rules and words for all backends.
 ///
-/// Every error is [`InvalidInput`](ErrorKind::InvalidInput). It names known options only, and repeats no part of the URL: any may
-/// belong to a password whose `/`, `?`, `#`, `@` or `&` was not percent-encoded.
+/// Every error is [`InvalidInput`](ErrorKind::InvalidInput). It names known options only, and repeats no part of the
+/// URL: any part may belong to a password whose `/`, `?`, `#`, `@` or `&` was not percent-encoded.
 ///
 /// # Examples
 /// ```
@@ -35,19 +35,19 @@ pub struct UrlReader {
     known: &'static str,
 }
 
-/// The longest time that an option of a backend takes: a day. What is longer is taken as that.
+/// The longest time that an option of a backend takes: a day. Longer times are taken as a day.
 pub const LONGEST_TIME: Duration = Duration::from_secs(24 * 3600);
 
-/// What follows the `scheme://` of a URL, still percent-encoded.
+/// The part of a URL after `scheme://`, still percent-encoded.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct UrlParts<'u> {
-    /// What precedes the `@`: a user, and a password where there is a colon.
+    /// The part before the `@`: a user, and a password after a colon.
     pub credentials: Option<(&'u str, Option<&'u str>)>,
     /// The hosts with their ports, and commas between.
     pub hosts: &'u str,
-    /// What follows the first `/`, without it.
+    /// The part after the first `/`.
     pub path: &'u str,
-    /// What follows the first `?`, without it.
+    /// The part after the first `?`.
     pub query: &'u str,
 }
 
@@ -62,10 +62,11 @@ impl UrlReader {
         query.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').unwrap_or((pair, "")))
     }
 
-    /// Takes apart what follows `scheme://`.
+    /// Takes apart the part of a URL after `scheme://`.
     ///
     /// # Errors
-    /// If there is a `#`, or an `@` after the first `/` or `?`: a password was written as it is, and no rule tells where it ends.
+    /// If there is a `#`, or an `@` after the first `/` or `?`: a password was not percent-encoded, and no rule tells
+    /// where it ends.
     pub fn split<'u>(&self, rest: &'u str) -> Result<UrlParts<'u>> {
         let (rest_of_hosts, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, path) = rest_of_hosts.split_once('/').unwrap_or((rest_of_hosts, ""));
@@ -89,7 +90,7 @@ impl UrlReader {
     /// The host of `host`, `host:port` or `[address]:port`, without brackets, and the port.
     ///
     /// # Errors
-    /// If it is something else.
+    /// If it has another form.
     pub fn address<'u>(&self, text: &'u str) -> Result<(&'u str, Option<u16>)> {
         let wrong = || self.invalid("a host is a name or an address, followed by nothing, or by a colon and its port");
         let (host, rest) = match text.strip_prefix('[') {
@@ -109,19 +110,19 @@ impl UrlReader {
         Ok((host, port))
     }
 
-    /// The URL is wrong, in these words.
+    /// An error: the URL is wrong, in these words.
     pub fn invalid(&self, message: impl Into<Cow<'static, str>>) -> Error {
         Error::new(ErrorKind::InvalidInput, message).during(self.operation)
     }
 
-    /// There is no option of this name, which is not repeated: it may be the rest of a password.
+    /// An error: there is no option of this name. The name is not repeated, as it may be the rest of a password.
     pub fn unknown(&self, name: &str) -> Error {
         let meant = self.similar(name).map(|known| format!(" (did you mean {known}?)")).unwrap_or_default();
         let known = self.known;
         self.invalid(format!("unknown option{meant}: known are {known}; a ? or & within a password, a name or a value is percent-encoded as %3F or %26"))
     }
 
-    /// The known option that this name is a part of, or the other way round, whatever its case and dashes.
+    /// The known option that contains this name or is contained in it, ignoring case and dashes.
     fn similar(&self, name: &str) -> Option<&'static str> {
         let plain = |text: &str| text.replace(['_', '-'], "").to_ascii_lowercase();
         let name = plain(name);
@@ -131,7 +132,7 @@ impl UrlReader {
         words.filter(|_| name.len() > 2).find(near)
     }
 
-    /// The option has no such value.
+    /// An error: the value is not valid for the option.
     pub fn wrong_value(&self, name: &str) -> Error {
         self.invalid(format!("the value of the option {name} is none of: {}", self.known))
     }
@@ -150,7 +151,7 @@ impl UrlReader {
     /// A number within bounds.
     ///
     /// # Errors
-    /// If it is something else.
+    /// If it is not a number, or out of bounds.
     pub fn number<T: FromStr + PartialOrd>(&self, name: &str, value: &str, of: RangeInclusive<T>) -> Result<T> {
         let number = value.parse().ok().filter(|number| of.contains(number));
         number.ok_or_else(|| self.wrong_value(name))
@@ -159,7 +160,7 @@ impl UrlReader {
     /// A time within bounds, written as `250ms` or `3s`.
     ///
     /// # Errors
-    /// If it is something else.
+    /// If it is not a time, or out of bounds.
     pub fn duration(&self, name: &str, value: &str, of: RangeInclusive<Duration>) -> Result<Duration> {
         let time = match value.strip_suffix("ms") {
             Some(number) => number.parse().ok().map(Duration::from_millis),
@@ -171,7 +172,7 @@ impl UrlReader {
     /// `true` or `false`.
     ///
     /// # Errors
-    /// If it is something else.
+    /// If it is neither.
     pub fn flag(&self, name: &str, value: &str) -> Result<bool> {
         self.choice(name, value, &[("true", true), ("false", false)])
     }
@@ -179,7 +180,7 @@ impl UrlReader {
     /// One of several words.
     ///
     /// # Errors
-    /// If it is something else.
+    /// If it is none of them.
     pub fn choice<T: Copy>(&self, name: &str, value: &str, of: &[(&str, T)]) -> Result<T> {
         let chosen = of.iter().find(|(word, _)| *word == value);
         chosen.map(|(_, meant)| *meant).ok_or_else(|| self.wrong_value(name))
@@ -192,7 +193,7 @@ mod tests {
 
     const URL: UrlReader = UrlReader::new("shelf url", "floors=1..9");
 
-    /// What is not within the rules is refused, and its value is not repeated.
+    /// An invalid value is refused, and not repeated.
     #[test]
     fn refuses_what_is_wrong() {
         let time = |text| URL.duration("wait", text, Duration::from_millis(10)..=Duration::from_secs(60));
@@ -213,7 +214,7 @@ mod tests {
         assert!(URL.unknown("Floor").to_string().contains("did you mean floors?"));
     }
 
-    /// A URL comes apart where its marks are, and the last `@` before the path ends the password.
+    /// A URL is split at its marks, and the last `@` before the path ends the password.
     #[test]
     fn splits_urls() {
         let parts = |credentials, hosts, path, query| UrlParts { credentials, hosts, path, query };
@@ -229,7 +230,7 @@ mod tests {
         }
     }
 
-    /// A password that was not encoded is refused where its end cannot be told, and no part of it is repeated.
+    /// A password that was not encoded is refused if its end cannot be told, and no part of it is repeated.
     #[test]
     fn refuses_passwords_that_were_not_encoded() {
         for text in ["u:1/canary@h", "u:1?canary@h", "u:1#canary@h", "u:1@2/canary@h/a?b", "h/a#canary", "h?a=canary@b"]
@@ -240,7 +241,7 @@ mod tests {
         }
     }
 
-    /// A host has its port after a colon, and is nothing else.
+    /// A host may have a port after a colon, and nothing else.
     #[test]
     fn reads_hosts() {
         assert_eq!(URL.address("h").expect("a host"), ("h", None));

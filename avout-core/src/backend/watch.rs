@@ -7,22 +7,22 @@ use crate::error::Result;
 pub enum Wake {
     /// At least one of the keys may have changed.
     Changed,
-    /// The connection was lost for a while, and changes may have gone by unseen.
+    /// The connection was lost for a while, and changes may have been missed.
     Lost,
 }
 
 /// Hints that keys have changed. After each the caller reads the keys again.
 ///
 /// # Contract
-/// - After any change of one of its keys that is committed after the watcher was made, by any
-///   client, `changed` returns at least once, within the time that the backend states.
-/// - Hints that nobody has taken yet are merged into one: the caller reads the keys again after each, so that a hundred pending
-///   hints would cost a hundred reads. A hint without a change is allowed but should be rare.
+/// - After any change of one of its keys that is committed after the watcher was made, by any client, `changed` returns
+///   at least once, within the time that the backend states.
+/// - Hints that are pending are merged into one: the caller reads the keys again after each, so a hundred hints would
+///   cost a hundred reads. A hint without a change is allowed but should be rare.
 /// - No hint comes before the change can be read.
-/// - After a time without a connection it says [`Wake::Lost`], and is a whole watcher again.
+/// - After a time without a connection it says [`Wake::Lost`], and works again.
 #[async_trait]
 pub trait Watcher: Send {
-    /// Waits for the next hint. A change that came while nobody waited is not forgotten.
+    /// Waits for the next hint. A change that came while nobody waited is remembered.
     ///
     /// # Errors
     /// [`Closed`](crate::ErrorKind::Closed) and [`StoreLost`](crate::ErrorKind::StoreLost) are

@@ -4,17 +4,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::{Losses, LostCommits};
 use crate::protocol::Point;
 
-/// A time during which a namespace's history is known to go on without a loss.
+/// A time during which a namespace's history is known to continue without a loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Era {
-    /// 0 is before the first.
+    /// 0 is before the first era.
     pub number: u32,
-    /// Drawn by chance: two histories that parted may each have an era of the same number.
+    /// A random number: two histories that parted may each have an era of the same number.
     pub id: [u8; 8],
 }
 
 impl Era {
-    /// A new one, like no other.
+    /// A new era, like no other.
     pub fn begin(number: u32) -> Self {
         Self { number, id: rand::random() }
     }
@@ -23,9 +23,9 @@ impl Era {
 /// How much of an earlier era is a part of the current history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Survived {
-    /// What was committed in it up to this count.
+    /// The commits of the era up to this count.
     UpTo(u64),
-    /// Nothing that is known of.
+    /// As far as is known, nothing.
     Nothing,
 }
 
@@ -36,33 +36,33 @@ impl Survived {
     }
 }
 
-/// What a client knows when it enters the namespace with a new connection.
+/// A client's knowledge when it enters the namespace with a new connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Known {
     /// The era that it takes for the current one.
     pub era: Era,
-    /// The latest point that it has seen in it.
+    /// The latest point that it has seen in that era.
     pub seen: u64,
 }
 
-/// What became of the news that a connection was made.
+/// The outcome of entering the namespace with a new connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entered {
-    /// The connection is in the era that it was, or now is, current.
+    /// The connection is in the era that was current, or is current now.
     Current,
     /// Another connection has learned something else meanwhile: ask again.
     Stale,
 }
 
-/// Of which history a reply is.
+/// The history that a reply belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Observed {
     /// Of the current one.
     Current,
-    /// Of an era that is over, and what it tells of has survived. What it says of other keys may be out of date.
+    /// An era that is over, and the commit in the reply has survived. What it says of other keys may be stale.
     Kept,
-    /// Of an era that is over, and what it tells of is not known to have survived. A commit that was acknowledged so is to be
-    /// reported as [`OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown), and its slot decides.
+    /// An era that is over, and the commit in the reply is not known to have survived. If it was acknowledged so,
+    /// report it as [`OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown), and its slot decides.
     Gone,
 }
 
@@ -73,7 +73,7 @@ impl Observed {
     }
 }
 
-/// What one client knows of the namespace's history, and how much of it is still true.
+/// One client's knowledge of the namespace's history, and how much of it is still true.
 ///
 /// A point is a number of a commit. A backend may put the number of the era into its upper bits, so that points of a later era
 /// are greater than all of an earlier one; the bits below then count commits.
@@ -81,7 +81,7 @@ impl Observed {
 pub struct History {
     state: Mutex<State>,
     count_bits: u32,
-    /// Points before this are of a history that was lost in part; 0 if none was.
+    /// Points before this belong to a history that was lost in part; 0 if none was.
     boundary: AtomicU64,
     losses: Arc<Losses>,
 }
@@ -89,7 +89,7 @@ pub struct History {
 #[derive(Debug, Default)]
 struct State {
     known: Known,
-    /// The history went back in the current era: nothing is of it any more, until the namespace was entered again.
+    /// The history went back in the current era: no reply belongs to it any more until the namespace is entered again.
     over: bool,
     earlier: Option<Earlier>,
 }
@@ -99,13 +99,13 @@ struct State {
 struct Earlier {
     era: Era,
     survived: Survived,
-    /// A loss in it was reported. Replies that come late tell of the same one.
+    /// A loss in it was reported. Late replies tell of the same loss.
     reported: bool,
 }
 
 impl History {
-    /// Nothing is known yet. The lower `count_bits` of a point count commits, and the era's number is in those above; with 64
-    /// there is no era in a point, and points may repeat after a loss.
+    /// Nothing is known yet. The lower `count_bits` of a point count commits, and the bits above are the number of the
+    /// era; with 64 there is no era in a point, and points may repeat after a loss.
     pub fn new(count_bits: u32, losses: Arc<Losses>) -> Self {
         Self { state: Mutex::default(), count_bits: count_bits.clamp(1, 64), boundary: AtomicU64::new(0), losses }
     }
@@ -114,25 +114,25 @@ impl History {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where losses are reported.
+    /// Where to report losses.
     pub fn losses(&self) -> &Arc<Losses> {
         &self.losses
     }
 
-    /// What is known now.
+    /// The present knowledge.
     pub fn known(&self) -> Known {
         self.lock().known
     }
 
-    /// The latest point that is known, if `era` is still the current one. Ask before a request is sent: its reply must not be
+    /// The latest known point, if `era` is still the current one. Ask before a request is sent: its reply must not be
     /// before this point.
     pub fn seen(&self, era: Era) -> Option<u64> {
         let state = self.lock();
         (state.known.era == era && !state.over).then_some(state.known.seen)
     }
 
-    /// Takes in what the store told a new connection that knew `asked`: the current era, its clock, and how much has survived of
-    /// the era that was asked about. `None`: it has not ended, or there was none.
+    /// Takes in the store's answer to a new connection that knew `asked`: the current era, its clock, and how much has
+    /// survived of the era that was asked about. `None`: that era has not ended, or there was none.
     pub fn enter(&self, asked: Known, era: Era, clock: u64, survived: Option<Survived>) -> Entered {
         let mut state = self.lock();
         if state.known.era == era {
@@ -163,7 +163,7 @@ impl History {
         Entered::Current
     }
 
-    /// Takes in the point of a reply that came by a connection in `era`.
+    /// Takes in the point of a reply on a connection in `era`.
     pub fn observe(&self, era: Era, point: u64) -> Observed {
         let mut state = self.lock();
         if state.known.era == era {
@@ -183,17 +183,17 @@ impl History {
                     self.lose(current, point, earlier.survived);
                 }
             }
-            // Of an era that is long over: of what it was asked nobody was told.
+            // An era that is long over: nobody was told this reply, so there is no loss to report.
             _ => {}
         }
         Observed::Gone
     }
 
-    /// Takes in that a reply in `era` had a clock that was before `since`, which was known ([`seen`](Self::seen)) when the
-    /// request was sent: an older state was put in place. The era is over then, and the namespace is to be entered again.
+    /// Takes in that a reply in `era` had a clock before `since`, which was known ([`seen`](Self::seen)) when the
+    /// request was sent: an older state was restored. The era is over then, and the namespace must be entered again.
     pub fn went_back(&self, era: Era, since: u64, clock: u64) {
         let mut state = self.lock();
-        // A request that was sent before an earlier loss tells of that one.
+        // A request that was sent before an earlier loss tells of that loss.
         if state.known.era == era && !state.over && clock < since && since <= state.known.seen {
             self.lose(era, state.known.seen, Survived::UpTo(self.count_of(clock)));
             (state.over, state.known.seen) = (true, clock);
@@ -212,8 +212,8 @@ impl History {
         self.losses.report(LostCommits::new(Point::new(seen), kept));
     }
 
-    /// Where the current history begins for a client that has seen commits which are lost: points before this one mean nothing to
-    /// what it still has in hand. [`Point::ZERO`] if none are lost, or if there is no era in a point.
+    /// Where the current history begins for a client that has seen commits which are lost: points before this one mean
+    /// nothing for the client's open work. [`Point::ZERO`] if none are lost, or if there is no era in a point.
     pub fn boundary(&self) -> Point {
         Point::new(self.boundary.load(Ordering::Acquire))
     }
@@ -254,7 +254,7 @@ mod tests {
         (history, known)
     }
 
-    /// All that was reported, oldest first.
+    /// All reported losses, oldest first.
     fn lost(history: &History) -> Vec<LostCommits> {
         let losses = history.losses();
         (0..losses.count()).filter_map(|told| losses.after(told)).map(|(_, lost)| lost).collect()
@@ -264,7 +264,7 @@ mod tests {
         LostCommits::new(Point::new(seen), kept.map(Point::new))
     }
 
-    /// Nothing is lost if all that was seen has survived.
+    /// Nothing is lost if all commits that were seen have survived.
     #[test]
     fn a_restart_without_loss_is_silent() {
         let (history, asked) = begun();
@@ -273,13 +273,13 @@ mod tests {
         assert_eq!((lost(&history), history.boundary()), (vec![], Point::ZERO));
         assert_eq!(history.seen(era(2, 2)), Some(point(2, 9)));
         assert_eq!(history.seen(era(1, 1)), None);
-        // A late reply from before, of what has survived.
+        // A late reply from before, about commits that have survived.
         assert_eq!(history.observe(era(1, 1), point(1, 9)), Observed::Kept);
         assert_eq!(lost(&history), []);
     }
 
-    /// What was seen and is gone is reported once, also where late replies tell of more of it, and what is older than the new era
-    /// is no longer trusted.
+    /// Lost commits that were seen are reported once, even if late replies tell of more of them; and points before the
+    /// new era are no longer trusted.
     #[test]
     fn a_loss_is_reported_once() {
         let (history, asked) = begun();
@@ -289,7 +289,7 @@ mod tests {
         assert_eq!(history.boundary(), Point::new(point(2, 0)));
     }
 
-    /// A reply of the old server that is only now taken in tells of a loss as well.
+    /// A late reply of the old server tells of a loss as well.
     #[test]
     fn a_late_reply_tells_of_a_loss() {
         let (history, asked) = begun();
@@ -306,12 +306,12 @@ mod tests {
         let (history, asked) = begun();
         history.enter(asked, era(3, 3), point(3, 20), Some(Survived::Nothing));
         assert_eq!(lost(&history), [loss(point(1, 9), None)]);
-        // News for another era than the one that is known decide nothing.
+        // News about an era other than the known one decides nothing.
         assert_eq!(history.enter(asked, era(4, 4), point(4, 0), Some(Survived::UpTo(20))), Entered::Stale);
     }
 
-    /// Where points have no era in them, a clock that went back is a loss, reported once, and its era is over until the namespace
-    /// is entered again.
+    /// If points have no era in them, a clock that went back is a loss, which is reported once, and its era is over
+    /// until the namespace is entered again.
     #[test]
     fn a_clock_that_went_back_is_a_loss() {
         let history = History::new(64, Arc::default());
@@ -326,12 +326,12 @@ mod tests {
         assert_eq!(history.enter(asked, era(2, 2), 17, Some(Survived::UpTo(17))), Entered::Current);
         assert_eq!(history.observe(era(1, 1), 25), Observed::Gone);
         assert_eq!((lost(&history).len(), history.seen(era(2, 2))), (1, Some(17)));
-        // Of one that was sent before.
+        // From a request that was sent before.
         history.went_back(era(2, 2), since, 18);
         assert_eq!((lost(&history).len(), history.boundary()), (1, Point::ZERO));
     }
 
-    /// The same where it is found by entering, and no new era was begun.
+    /// The same if the loss is found by entering, and no new era was begun.
     #[test]
     fn an_older_clock_when_entering_is_a_loss() {
         let history = History::new(64, Arc::default());

@@ -9,22 +9,22 @@ use tokio::sync::Notify;
 
 use crate::protocol::Point;
 
-/// So many losses are kept for those who have not been told of them. Who is further behind is told of these alone.
+/// At most this many losses are kept. A listener that is further behind is told of these only.
 const KEPT: usize = 64;
 
-/// Commits that a store had acknowledged and has no longer. It is the source of the
-/// [`StoreLost`](crate::ErrorKind::StoreLost) error that tells of it.
+/// Commits that a store had acknowledged and lost. It is the source of the [`StoreLost`](crate::ErrorKind::StoreLost)
+/// error that tells of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LostCommits {
-    /// The last point that this client has seen and that may be gone.
+    /// The last point that this client has seen and that may be lost.
     pub seen: Point,
-    /// What comes after this point in the earlier history is gone. `None`: nothing of the earlier history is known to be left.
+    /// The earlier history is lost after this point. `None`: as far as is known, all of it is.
     pub kept: Option<Point>,
 }
 
 impl LostCommits {
-    /// The loss of what was seen up to `seen`, of which what came up to `kept` is left.
+    /// The loss of the commits that were seen up to `seen`, of which those up to `kept` are left.
     pub const fn new(seen: Point, kept: Option<Point>) -> Self {
         Self { seen, kept }
     }
@@ -41,14 +41,14 @@ impl fmt::Display for LostCommits {
 
 impl StdError for LostCommits {}
 
-/// Where a backend reports that commits are lost which its client had seen.
+/// Where a backend reports the loss of commits that its client had seen.
 ///
-/// Losses are numbered, from 1 on. Each listener keeps the number of the last one that it was told of, so that each is told of
-/// each loss once, whoever else was told before. A backend reports, and tells nobody: its requests go on with what the store has
-/// now.
+/// Losses are numbered, from 1 on. Each listener keeps the number of the last loss that it was told of, so that it is
+/// told of each loss once, independently of others. A backend only reports: its requests continue with the present
+/// state of the store.
 #[derive(Debug, Default)]
 pub struct Losses {
-    /// The number of the last one.
+    /// The number of the last loss.
     count: AtomicU64,
     lost: Mutex<VecDeque<LostCommits>>,
     turns: AtomicU64,
@@ -56,7 +56,7 @@ pub struct Losses {
 }
 
 impl Losses {
-    /// None so far.
+    /// No losses so far.
     pub fn new() -> Self {
         Self::default()
     }
@@ -64,8 +64,8 @@ impl Losses {
     /// Reports a loss.
     ///
     /// # Contract
-    /// It comes before any answer that rests on what is left of the history: the engine asks after each answer whether a loss was
-    /// reported, and lets nothing go on that has begun before it.
+    /// Report it before any answer that rests on the remaining history: the engine asks after each answer whether a
+    /// loss was reported, and stops all work that began before it.
     pub fn report(&self, lost: LostCommits) {
         tracing::warn!(%lost, "the store has lost commits that it had acknowledged");
         let mut held = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
@@ -79,8 +79,8 @@ impl Losses {
         self.reported.notify_waiters();
     }
 
-    /// Reports that the history may have changed, and that nothing is known to be lost: another server has taken over. What was
-    /// written without a point, such as a sign of life, may be gone all the same, and is looked at again.
+    /// Reports that the history may have changed without a known loss: another server has taken over. Writes without a
+    /// point, such as signs of life, may be lost all the same, and are checked again.
     pub fn turn(&self) {
         self.turns.fetch_add(1, Ordering::SeqCst);
     }
@@ -90,7 +90,7 @@ impl Losses {
         self.turns.load(Ordering::SeqCst)
     }
 
-    /// How many were reported. This is cheap: one atomic.
+    /// How many losses were reported. This is cheap: one atomic.
     pub fn count(&self) -> u64 {
         self.count.load(Ordering::SeqCst)
     }
@@ -114,7 +114,7 @@ impl Losses {
     pub async fn reported(&self, told: u64) {
         loop {
             let mut woken = pin!(self.reported.notified());
-            // From now on it hears of what it does not see below.
+            // From here on it is notified of losses that the look below misses.
             woken.as_mut().enable();
             if self.count() > told {
                 return;
@@ -132,7 +132,7 @@ mod tests {
         LostCommits::new(Point::new(seen), None)
     }
 
-    /// Each listener is told each loss once, by its own position.
+    /// Each listener is told of each loss once, by its own position.
     #[test]
     fn each_listener_has_its_own_position() {
         let losses = Losses::new();
@@ -142,11 +142,11 @@ mod tests {
         assert_eq!(losses.after(0), Some((1, lost(5))));
         assert_eq!(losses.after(1), Some((2, lost(7))));
         assert_eq!(losses.after(2), None);
-        // Another listener is told nothing less.
+        // Another listener still gets all of them.
         assert_eq!(losses.after(0), Some((1, lost(5))));
     }
 
-    /// Who is far behind is told of the last ones.
+    /// A listener that is far behind is told of the last losses.
     #[test]
     fn what_is_kept_is_bounded() {
         let losses = Losses::new();
@@ -157,7 +157,7 @@ mod tests {
         assert_eq!(losses.after(all), None);
     }
 
-    /// Who waits hears of a loss, also of one that was reported before.
+    /// A waiting listener is told of a loss, also of one that was reported before.
     #[tokio::test]
     async fn a_loss_wakes_those_who_wait() {
         let losses = Losses::new();
