@@ -2,9 +2,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
-/// At most this many changes are kept. A listener that is further behind is told of these only.
-const KEPT: u64 = 64;
-
 /// Where a backend reports whether it is connected, for [`Stm::events`](crate::Stm::events).
 ///
 /// A backend has one for all its connections, and holds an [`Up`] for each that can serve requests: it is connected
@@ -28,6 +25,9 @@ pub struct Connection {
     /// The number of changes: odd while it is up.
     turns: watch::Sender<u64>,
 }
+
+/// At most this many changes are kept. A listener that is further behind is told of these only.
+const KEPT: u64 = 64;
 
 /// One connection that can serve requests, until it is dropped.
 #[derive(Debug)]

@@ -7,10 +7,6 @@ use super::{Wake, Watcher};
 use crate::error::Result;
 use crate::protocol::Revision;
 
-/// The pause before the first look after a change, and the longest one.
-const FIRST_PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-
 /// A watcher for a store that does not report changes: it looks at the current revision, 10 ms after a change and then
 /// less and less often, down to once a second.
 ///
@@ -34,6 +30,10 @@ pub struct Polling<L> {
     seen: Option<Revision>,
     pause: Duration,
 }
+
+/// The pause before the first look after a change, and the longest one.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 impl<L, F> Polling<L>
 where

@@ -4,11 +4,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// How many ids a bucket holds.
-pub(super) const IN_BUCKET: usize = 64;
-/// How many of `keep` ids fall into one bucket, on average.
-const ON_AVERAGE: u64 = 32;
-
 /// How many ids a [`Once`] remembers, and where they are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
@@ -23,6 +18,11 @@ pub(super) enum Settings {
         ending: bool,
     },
 }
+
+/// How many ids a bucket holds.
+pub(super) const IN_BUCKET: usize = 64;
+/// How many of `keep` ids fall into one bucket, on average.
+const ON_AVERAGE: u64 = 32;
 
 impl Settings {
     pub(super) fn keep(&self) -> u64 {

@@ -18,21 +18,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::handles::SystemRef;
 use crate::protocol::{Key, SessionId};
 
-/// How long to wait for a request that was given up.
-const GRACE: Duration = Duration::from_secs(1);
-
-/// A waiter looks again no sooner than this, unless it gets a hint.
-const TURN: Duration = Duration::from_millis(5);
-
-/// How long a caller is willing to wait.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Patience {
-    /// Not at all.
-    Now,
-    Until(Instant),
-    Unlimited,
-}
-
 /// A grant. Dropping it gives it back.
 pub(super) struct Hold {
     inner: Arc<Inner>,
@@ -46,6 +31,21 @@ struct Inner {
     session: Arc<Session>,
     who: Claimant,
 }
+
+/// How long a caller is willing to wait.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Patience {
+    /// Not at all.
+    Now,
+    Until(Instant),
+    Unlimited,
+}
+
+/// How long to wait for a request that was given up.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// A waiter looks again no sooner than this, unless it gets a hint.
+const TURN: Duration = Duration::from_millis(5);
 
 impl GrantQueue {
     /// Makes a request and waits for its grant. `None`: it was not granted in time, and nothing is left of it.

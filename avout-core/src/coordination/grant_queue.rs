@@ -10,12 +10,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::handles::{SystemRef, Tx};
 use crate::protocol::{Heartbeat, Key, SessionId};
 
-/// At most this many requests are granted in one commit: each has a seat to be written.
-const GRANTED_AT_ONCE: usize = 16;
-
-/// At most this many sessions are ended in one commit: each has a record to be removed.
-const ENDED_AT_ONCE: usize = 64;
-
 /// The holders of a lock or semaphore and the line of requests before it: two records, each step on which is one
 /// transaction.
 #[derive(Clone)]
@@ -32,6 +26,12 @@ pub(super) struct GrantQueue {
     pub(super) holders: SystemRef<Holders>,
     pub(super) line: SystemRef<Line>,
 }
+
+/// At most this many requests are granted in one commit: each has a seat to be written.
+const GRANTED_AT_ONCE: usize = 16;
+
+/// At most this many sessions are ended in one commit: each has a record to be removed.
+const ENDED_AT_ONCE: usize = 64;
 
 /// How a lock or semaphore is used at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,14 +14,38 @@ use crate::engine::{Action, Cell, Coder, Engine, Options, Validator, run};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{CodecId, Entry, Key, MAX_HISTORY, Meta, Payload, Shared};
 
-/// How much history a ref keeps by default.
-const DEFAULT_HISTORY: u16 = 8;
+/// Creates or opens a ref: set options if you need any, then `.await` it.
+///
+/// Validators and the amount of history that writes keep belong to the handle, and every process sets its own. Store
+/// and codec belong to the ref for life. The type may be replaced by another that reads the same values, see
+/// [`type_tag`](Self::type_tag), [`was`](Self::was) and [`migrate`](Self::migrate); each write stores the name of its
+/// handle's type.
+///
+/// # Errors
+/// When awaited: [`InvalidInput`](ErrorKind::InvalidInput) if the key is not valid; [`Nested`](ErrorKind::Nested)
+/// inside the body of a transaction; [`Mismatch`](ErrorKind::Mismatch) if the ref was created with another type, codec
+/// or store; [`Rejected`](ErrorKind::Rejected) if the validator refuses the first value;
+/// [`Unsupported`](ErrorKind::Unsupported) for the in-process codec in a store outside the process; and those of
+/// [`Stm::dosync`](crate::Stm::dosync).
+#[must_use = "a builder does nothing until it is awaited"]
+pub struct RefBuilder<T, C>(Stage<Settings<T, C>, Ref<T>>);
+
+/// Creates or opens an atom: set options if you need any, then `.await` it.
+///
+/// # Errors
+/// When awaited: as for [`RefBuilder`], and [`OutcomeUnknown`](ErrorKind::OutcomeUnknown) if the reply to the
+/// first write was lost.
+#[must_use = "a builder does nothing until it is awaited"]
+pub struct AtomBuilder<T, C>(Stage<Settings<T, C>, Atom<T>>);
 
 /// A shared store, by its own type or as `Arc<dyn Store>`.
 pub trait AsStore {
     /// The store.
     fn as_store(&self) -> Arc<dyn Store>;
 }
+
+/// How much history a ref keeps by default.
+const DEFAULT_HISTORY: u16 = 8;
 
 impl<S: Store> AsStore for Arc<S> {
     fn as_store(&self) -> Arc<dyn Store> {
@@ -56,30 +80,6 @@ struct Settings<T, C> {
     codec_too_late: bool,
     history: Option<u16>,
 }
-
-/// Creates or opens a ref: set options if you need any, then `.await` it.
-///
-/// Validators and the amount of history that writes keep belong to the handle, and every process sets its own. Store
-/// and codec belong to the ref for life. The type may be replaced by another that reads the same values, see
-/// [`type_tag`](Self::type_tag), [`was`](Self::was) and [`migrate`](Self::migrate); each write stores the name of its
-/// handle's type.
-///
-/// # Errors
-/// When awaited: [`InvalidInput`](ErrorKind::InvalidInput) if the key is not valid; [`Nested`](ErrorKind::Nested)
-/// inside the body of a transaction; [`Mismatch`](ErrorKind::Mismatch) if the ref was created with another type, codec
-/// or store; [`Rejected`](ErrorKind::Rejected) if the validator refuses the first value;
-/// [`Unsupported`](ErrorKind::Unsupported) for the in-process codec in a store outside the process; and those of
-/// [`Stm::dosync`](crate::Stm::dosync).
-#[must_use = "a builder does nothing until it is awaited"]
-pub struct RefBuilder<T, C>(Stage<Settings<T, C>, Ref<T>>);
-
-/// Creates or opens an atom: set options if you need any, then `.await` it.
-///
-/// # Errors
-/// When awaited: as for [`RefBuilder`], and [`OutcomeUnknown`](ErrorKind::OutcomeUnknown) if the reply to the
-/// first write was lost.
-#[must_use = "a builder does nothing until it is awaited"]
-pub struct AtomBuilder<T, C>(Stage<Settings<T, C>, Atom<T>>);
 
 macro_rules! builder {
     ($name:ident, $what:literal) => {

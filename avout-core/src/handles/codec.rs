@@ -9,8 +9,6 @@ use super::tag;
 use super::tree::Tree;
 use crate::protocol::CodecId;
 
-pub(super) type Cause = Box<dyn StdError + Send + Sync>;
-
 /// Turns values of `T` into bytes and back.
 ///
 /// # Contract
@@ -55,6 +53,8 @@ pub trait Codec<T>: Send + Sync + 'static {
 /// one. Fields with `#[serde(skip)]` come back as their default.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MessagePack;
+
+pub(super) type Cause = Box<dyn StdError + Send + Sync>;
 
 #[diagnostic::do_not_recommend]
 impl<T: Serialize + DeserializeOwned> Codec<T> for MessagePack {

@@ -10,8 +10,6 @@ use crate::engine::Coder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Envelope, Shared};
 
-type Cause = Box<dyn StdError + Send + Sync>;
-
 /// The codec of one type, as the engine uses it.
 pub(super) struct TypedCoder<T, C> {
     codec: C,
@@ -19,6 +17,8 @@ pub(super) struct TypedCoder<T, C> {
     migrations: Vec<Migration<T, C>>,
     types: PhantomData<fn() -> T>,
 }
+
+type Cause = Box<dyn StdError + Send + Sync>;
 
 /// The type names in the tags of values.
 pub(super) struct Tags {

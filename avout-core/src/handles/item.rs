@@ -12,8 +12,6 @@ use crate::engine::{Coder, caught};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Envelope, Shared};
 
-type Cause = Box<dyn StdError + Send + Sync>;
-
 /// A value of any type, which can be moved and removed without knowing its type.
 #[derive(Clone)]
 pub(crate) enum Item {
@@ -22,6 +20,8 @@ pub(crate) enum Item {
     /// The encoded value in its envelope.
     Sealed(Bytes),
 }
+
+type Cause = Box<dyn StdError + Send + Sync>;
 
 impl Item {
     pub(crate) fn new<T: Value + Serialize + DeserializeOwned>(value: T) -> Self {

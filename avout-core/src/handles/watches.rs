@@ -12,12 +12,12 @@ use crate::backend::tasks::{Tasks, runtime};
 use crate::backend::time::sleep;
 use crate::error::ErrorKind;
 
-/// How long a watch pauses after an error.
-const AFTER_ERROR: Duration = Duration::from_millis(10);
-
 /// The named watches of one handle and its clones. They end when the last of these is dropped.
 #[derive(Default)]
 pub(super) struct Watches(Mutex<HashMap<String, Task>>);
+
+/// How long a watch pauses after an error.
+const AFTER_ERROR: Duration = Duration::from_millis(10);
 
 struct Task {
     handle: JoinHandle<()>,

@@ -9,9 +9,6 @@ use tokio::sync::Notify;
 
 use crate::protocol::Point;
 
-/// At most this many losses are kept. A listener that is further behind is told of these only.
-const KEPT: usize = 64;
-
 /// Commits that a store had acknowledged and lost. It is the source of the [`StoreLost`](crate::ErrorKind::StoreLost)
 /// error that tells of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +19,9 @@ pub struct LostCommits {
     /// The earlier history is lost after this point. `None`: as far as is known, all of it is.
     pub kept: Option<Point>,
 }
+
+/// At most this many losses are kept. A listener that is further behind is told of these only.
+const KEPT: usize = 64;
 
 impl LostCommits {
     /// The loss of the commits that were seen up to `seen`, of which those up to `kept` are left.

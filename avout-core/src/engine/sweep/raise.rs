@@ -5,9 +5,6 @@ use crate::engine::floor::KnownFloor;
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Check, Commit, CommitOutcome, Floor, Put, Turn};
 
-/// How often to send a raise whose reply is lost.
-const TRIES: u32 = 16;
-
 /// How raising the floor ended.
 pub(super) enum Raised {
     /// It is raised, perhaps by this sweep.
@@ -17,6 +14,9 @@ pub(super) enum Raised {
     /// Another sweep has removed records since the look.
     Not,
 }
+
+/// How often to send a raise whose reply is lost.
+const TRIES: u32 = 16;
 
 impl Engine {
     /// Raises the floor by one epoch, if it and the turn are as they were at the look.

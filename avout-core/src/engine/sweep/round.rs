@@ -13,9 +13,6 @@ use crate::backend::time::sleep_until;
 use crate::engine::client::Engine;
 use crate::error::{Error, ErrorKind, Result};
 
-/// How often a sweep by hand looks again because another sweep removed records meanwhile.
-const LOOKS: u32 = 8;
-
 /// A sweep under way.
 pub(super) struct Sweep {
     begun: Instant,
@@ -26,6 +23,9 @@ pub(super) struct Sweep {
     /// The observations of the sweep before, and then those for the next one.
     pub(super) seen: Seen,
 }
+
+/// How often a sweep by hand looks again because another sweep removed records meanwhile.
+const LOOKS: u32 = 8;
 
 enum Stage {
     Begin { looks: u32 },

@@ -12,12 +12,6 @@ use crate::engine::client::Engine;
 use crate::error::Result;
 use crate::protocol::{Entry, Heartbeat, Key, Payload, Point, SessionId, SessionKey};
 
-/// A sweep does not wait longer than this to see whether a session is dead.
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
-
-/// How many sessions one request asks for.
-const ASKED_AT_ONCE: usize = 256;
-
 /// Sessions that a client's sweeps have found silent: the beats of their records, and since when, by this process's
 /// clock.
 pub(super) type Seen = HashMap<SessionId, (Heartbeat, Instant)>;
@@ -32,6 +26,12 @@ pub(super) struct Sessions {
     /// The observations of this client's sweep before.
     pub(super) seen: Seen,
 }
+
+/// A sweep does not wait longer than this to see whether a session is dead.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// How many sessions one request asks for.
+const ASKED_AT_ONCE: usize = 256;
 
 struct Silent {
     session: SessionId,
