@@ -420,7 +420,7 @@ impl StmBuilder {
     }
 
     /// How long a session of this client lives without a sign of life: 10 s by default, from 50 ms to 30 days; shorter
-    /// and longer times are rounded to these. A process that dies or is paused for longer loses its locks, and others
+    /// and longer times are clamped. A process that dies or is paused for longer loses its locks, and others
     /// get them within twice this time. See [`Lock`](crate::Lock).
     pub fn session_ttl(mut self, ttl: Duration) -> Self {
         self.config.session_ttl = ttl.clamp(SHORTEST_TTL, LONGEST_TTL);

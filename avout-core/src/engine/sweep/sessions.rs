@@ -21,7 +21,7 @@ pub(super) type Seen = HashMap<SessionId, (Heartbeat, Instant)>;
 pub(super) struct Sessions {
     /// Sessions without a sign of life since the sweep before.
     silent: Vec<Silent>,
-    /// Seats of sessions whose records existed.
+    /// Seats whose sessions have not ended.
     seats: Vec<(SessionId, Found)>,
     /// The observations of this client's sweep before.
     pub(super) seen: Seen,
@@ -90,8 +90,8 @@ impl Engine {
         value.downcast_ref().cloned()
     }
 
-    /// Takes note of the seats whose sessions have ended, and gives the seats of the others. A session exists before
-    /// any seat of it does, and never comes back. So a session that is missing now, after the seat was seen, has ended.
+    /// Gives the seats whose sessions have ended, and takes note of the others. A session exists before any seat of it
+    /// does, and never comes back. So a session that is missing now, after the seat was seen, has ended.
     pub(super) async fn look_at_seats(
         &self,
         seen: &mut Sessions,

@@ -16,7 +16,7 @@ fn address() -> IpAddr {
     Ipv4Addr::LOCALHOST.into()
 }
 
-/// What has one form in text and another in bytes comes back from enums and fields that serde buffers, too.
+/// A type with one form in text and another in bytes comes back from enums and fields that serde buffers, too.
 #[test]
 fn compact_forms_come_back() {
     #[derive(Debug, Serialize, Deserialize)]
@@ -78,7 +78,7 @@ fn unit_structs_come_back() {
     assert_eq!(MessagePack.decode(&[0x90]).ok(), Some(U), "as earlier versions wrote it");
 }
 
-/// What serde mixes up when it takes flattened fields apart is refused.
+/// A value that serde mixes up when it takes flattened fields apart is refused.
 #[test]
 fn flattened_fields_come_back_or_are_refused() {
     #[derive(Debug, Serialize, Deserialize)]
@@ -196,7 +196,7 @@ fn variants_come_back_or_are_refused() {
     refused(&Text::Text("x".to_owned()));
 }
 
-/// A value is not refused for the order of its elements, which is another each time.
+/// A value is not refused for the order of its elements, which is different each time.
 #[test]
 fn unordered_values_come_back() {
     #[derive(Debug, Serialize, Deserialize)]
@@ -218,7 +218,7 @@ fn unordered_values_come_back() {
     }
 }
 
-/// What serde leaves out comes back as its default.
+/// Fields that serde leaves out come back as their default.
 #[test]
 fn skipped_fields_are_no_part_of_the_value() {
     #[derive(Debug, PartialEq, Serialize, Deserialize)]

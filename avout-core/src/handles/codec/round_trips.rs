@@ -1,4 +1,4 @@
-//! What is written comes back as it is, or is refused: over all that serde knows.
+//! A value comes back as it was written, or is refused: over all that serde knows.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -258,7 +258,7 @@ proptest! {
         comes_back(&(Some(a), Some(b), Some(c), vec![Some(d)], Some(e)));
     }
 
-    /// What was stored by `rmp-serde`, as by earlier versions, is read, unless it had lost what it was.
+    /// Values stored by `rmp-serde`, as earlier versions did, are read, unless their type was lost.
     #[test]
     fn reads_what_earlier_versions_wrote(a in external(), integers: Integers, lists: (Vec<u8>, [u8; 7], BTreeMap<i64, u8>), e in flat(), floats in floats()) {
         fn reads<T: Serialize + DeserializeOwned + std::fmt::Debug>(value: &T) {
@@ -285,7 +285,7 @@ proptest! {
     }
 }
 
-/// Bytes are never longer than the text of that length, but for a byte or two, wherever they lie.
+/// A byte string is never longer than a text of the same length, except for a byte or two, wherever it is.
 #[test]
 fn bytes_take_a_byte_each() {
     for length in [0, 1, 15, 16, 31, 32, 255, 256, 65_535, 65_536, 1 << 20] {
@@ -305,7 +305,7 @@ fn bytes_take_a_byte_each() {
     }
 }
 
-/// A value that could be written and not be read back as it is is refused.
+/// A value that could be written but not read back as it is is refused.
 #[test]
 fn what_would_not_come_back_is_refused() {
     #[derive(Debug, Serialize, Deserialize)]
@@ -349,7 +349,7 @@ fn what_would_not_come_back_is_refused() {
     comes_back(&Either::Bytes(ByteBuf::from(vec![0xff])));
 }
 
-/// JSON refuses what it cannot hold.
+/// JSON refuses values that it cannot hold.
 #[test]
 fn json_refuses_what_it_cannot_hold() {
     fn refused<T: Serialize + DeserializeOwned + std::fmt::Debug>(value: &T) {
@@ -370,7 +370,7 @@ fn json_refuses_what_it_cannot_hold() {
     assert!(comes_back_or_is_refused(Json, &(u128::MAX, i128::MIN)).is_some());
 }
 
-/// A field that became wider, a list that became bytes, and what became optional are read.
+/// A field that became wider, a list that became bytes, and a field that became optional are read.
 #[test]
 fn values_of_narrower_types_are_read() {
     fn read<Old: Serialize + DeserializeOwned, New: Serialize + DeserializeOwned>(old: &Old) -> Option<New> {

@@ -43,7 +43,7 @@ fn refuses_deep_values() {
     on_small_stack.expect("a thread").join().expect("no overflow");
 }
 
-/// Bytes behind the value's end are refused.
+/// Bytes after the end of the value are refused.
 #[test]
 fn refuses_trailing_bytes() {
     assert!(Codec::<u8>::decode(&MessagePack, &[7]).is_ok());

@@ -1,5 +1,5 @@
-//! MessagePack as avout writes it: what `rmp-serde` writes with named fields, and extension types for what MessagePack
-//! itself cannot tell apart or has no cheap form for.
+//! MessagePack as avout writes it: the format of `rmp-serde` with named fields, and extension types for values that
+//! MessagePack itself cannot tell apart or has no short form for.
 //!
 //! | extension | its bytes | what it is |
 //! | --- | --- | --- |
@@ -24,22 +24,22 @@ use serde::{Serialize, de::Error as _};
 pub(super) use bytes::bytes_of;
 pub(super) use format::{Error, MAX_DEPTH};
 
-/// The value's bytes. `readable`: as it describes itself to formats that are text.
+/// Encodes a value. `readable`: the value describes itself as to a text format.
 pub(super) fn to_vec<T: Serialize + ?Sized>(value: &T, readable: bool) -> Result<Vec<u8>, Error> {
     let mut serializer = writer::Serializer::new(readable);
     serializer.put(value)?;
     Ok(serializer.out)
 }
 
-/// What was read.
+/// The result of reading.
 pub(super) struct Decoded<T> {
     pub(super) value: T,
-    /// Some of it was read as what the bytes say that it is, so that it may be of another type.
+    /// A part of it was read by the type in the bytes, so it may be of another type.
     pub(super) guessed: bool,
     pub(super) readable: bool,
 }
 
-/// The value of all of these bytes, written one way or the other.
+/// Decodes all of these bytes, in either form.
 pub(super) fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<Decoded<T>, Error> {
     read(bytes, false).or_else(|error| read(bytes, true).map_err(|_| error))
 }

@@ -2,12 +2,12 @@ use std::fmt;
 
 use serde::ser::{Error, Impossible, Serialize, Serializer};
 
-/// Takes a `u8`, and refuses whatever else.
+/// Takes a `u8`, and refuses everything else.
 pub(super) struct OnlyU8 {
     pub(super) readable: bool,
 }
 
-/// It is no `u8`.
+/// The value is not a `u8`.
 #[derive(Debug)]
 pub(super) struct NotU8;
 

@@ -5,17 +5,18 @@ use serde::de::DeserializeSeed;
 use super::bytes::take_bytes;
 use super::format::{Error, I128, MAX_DEPTH, MAX_WRAPPERS, SOME, U8_SEQUENCE, U128, too_deep};
 
-/// Reads a value from MessagePack, of this version or as `rmp-serde` wrote it. Nothing is allocated by a length that the bytes claim.
+/// Reads a value from MessagePack, of this version or as `rmp-serde` wrote it. A length in the bytes never leads to an
+/// allocation.
 pub(super) struct Deserializer<'de> {
     pub(super) rest: &'de [u8],
     depth: usize,
     wrappers: usize,
     pub(super) readable: bool,
-    /// A value was read as what the bytes say that it is.
+    /// A value was read by the type in the bytes.
     pub(super) guessed: bool,
 }
 
-/// What stands at the beginning of some bytes.
+/// The head of some bytes.
 pub(super) enum Head<'de> {
     Nil,
     Bool(bool),
@@ -27,7 +28,7 @@ pub(super) enum Head<'de> {
     Bytes(&'de [u8]),
     Array(u32),
     Map(u32),
-    /// `Some` so many times, around nothing.
+    /// A nil in this many `Some`s.
     Some(u8),
     U8s(&'de [u8]),
     U128(u128),
@@ -43,12 +44,12 @@ impl<'de> Deserializer<'de> {
         self.rest.is_empty()
     }
 
-    /// How many bytes there are still.
+    /// The number of bytes left.
     pub(super) fn left(&self) -> usize {
         self.rest.len()
     }
 
-    /// Reads any value: bytes as what they are, and all else by way of serde.
+    /// Reads any value: byte strings directly, and everything else through serde.
     #[inline]
     pub(super) fn take<T: Deserialize<'de>>(&mut self) -> Result<T, Error> {
         if matches!(self.rest.first(), Some(0xc7..=0xc9 | 0xd4..=0xd8)) {
@@ -146,7 +147,7 @@ impl<'de> Deserializer<'de> {
         }
     }
 
-    /// Passes over one value, however deep it is.
+    /// Skips one value, however deep it is.
     pub(super) fn skip(&mut self) -> Result<(), Error> {
         let mut left = 1_u64;
         while left > 0 {
@@ -180,7 +181,7 @@ impl<'de> Deserializer<'de> {
         Ok(read)
     }
 
-    /// An integer of 128 bits. Earlier versions wrote all of them as 16 bytes.
+    /// A 128-bit integer. Earlier versions wrote all of them as 16 bytes.
     pub(super) fn integer<T: TryFrom<u128> + TryFrom<i128>>(
         &mut self,
         of: impl Fn([u8; 16]) -> T,
@@ -204,7 +205,7 @@ impl<'de> Deserializer<'de> {
         seed.deserialize(self)
     }
 
-    /// Passes over a variant's data, which is nil.
+    /// Skips the data of a variant, which is nil.
     pub(super) fn take_nil(&mut self) -> Result<(), Error> {
         match self.head()? {
             Head::Nil | Head::Array(0) => Ok(()),

@@ -5,26 +5,26 @@ use super::format::{Error, U8_SEQUENCE};
 use super::only_u8::OnlyU8;
 use super::writer::{Serializer, is_short, length};
 
-/// Puts the right head before what was written since `start`, where now is one of `length` bytes.
+/// Replaces the head at `start`, of `length` bytes, by the right one.
 fn set_head(out: &mut Vec<u8>, start: usize, length: usize, head: &[u8]) {
     out.splice(start..start + length, head.iter().copied());
 }
 
-/// Writes a sequence, a tuple, or the fields of something that has no names for them.
+/// Writes a sequence, a tuple, or fields without names.
 pub(super) struct Seq<'a> {
     to: &'a mut Serializer,
     start: usize,
-    /// How many bytes the head has; none as long as all elements are `u8`.
+    /// The length of the head in bytes; zero as long as all elements are `u8`.
     head: usize,
     announced: usize,
     count: usize,
-    /// All elements so far are `u8`, and stand there as bytes.
+    /// All elements so far are `u8`, and were written as bytes.
     u8s: bool,
     in_variant: bool,
 }
 
 impl<'a> Seq<'a> {
-    /// A sequence that may be one of `u8`.
+    /// Begins a sequence that may consist of `u8`.
     pub(super) fn maybe_u8s(to: &'a mut Serializer, announced: usize) -> Result<Self, Error> {
         to.enter()?;
         let start = to.out.len();
@@ -45,7 +45,7 @@ impl<'a> Seq<'a> {
         Ok(())
     }
 
-    /// There is an element that is no `u8`: those before it become numbers.
+    /// An element is not a `u8`: rewrites those before it as numbers.
     fn become_array(&mut self) -> Result<(), Error> {
         self.u8s = false;
         let bytes = self.to.out.split_off(self.start);

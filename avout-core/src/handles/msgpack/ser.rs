@@ -129,7 +129,7 @@ impl<'a> ser::Serializer for &'a mut Serializer {
     }
 
     fn serialize_unit_struct(self, _: &'static str) -> Result<(), Error> {
-        // Serde's buffers take nothing else for one.
+        // Serde's buffers accept only this form.
         self.serialize_unit()
     }
 

@@ -17,7 +17,7 @@ impl Serializer {
         Self { out: Vec::with_capacity(64), readable, depth: 0, wrappers: 0 }
     }
 
-    /// Writes any value: bytes as what they are, and all else by way of serde.
+    /// Writes any value: byte strings directly, and everything else through serde.
     pub(super) fn put<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Error> {
         match bytes_of(value) {
             Some(bytes) => self.put_u8s(bytes),
@@ -25,7 +25,7 @@ impl Serializer {
         }
     }
 
-    /// Writes a sequence of `u8`, as what is shorter.
+    /// Writes a sequence of `u8` in its shortest form.
     pub(super) fn put_u8s(&mut self, bytes: &[u8]) -> Result<(), Error> {
         if is_short(bytes) {
             encode::write_array_len(&mut self.out, bytes.len() as u32)?;
@@ -45,7 +45,7 @@ impl Serializer {
         self.depth -= 1;
     }
 
-    /// Writes what lies in a `Some` or a newtype.
+    /// Writes the content of a `Some` or a newtype.
     pub(super) fn put_inner<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Error> {
         self.wrappers += 1;
         if self.wrappers > MAX_WRAPPERS {
@@ -56,7 +56,7 @@ impl Serializer {
         Ok(())
     }
 
-    /// The name of a variant, and that there is one value for it.
+    /// Writes the name of a variant, and that one value follows.
     pub(super) fn put_variant(&mut self, variant: &str) -> Result<(), Error> {
         encode::write_map_len(&mut self.out, 1)?;
         Ok(encode::write_str(&mut self.out, variant)?)

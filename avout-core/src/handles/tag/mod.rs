@@ -1,8 +1,8 @@
-//! Type tags: what is stored beside a value, so that a value of something else is not taken for one of this type.
+//! Type tags: names of types that are stored beside values, so that a value is not read as one of an unrelated type.
 //!
-//! A tag is a type's name without the paths of its modules, with serde's names for structs and enums. Two tags agree if values of
-//! one can be read as the other: integers of any width, sequences and sets of any kind, maps of any kind, and whatever lies in an
-//! `Option`, a `Box` or another type that adds nothing. Structs and enums agree by their names.
+//! A tag is a type's name without the paths of its modules, with serde's names for structs and enums. Two tags agree if
+//! values of one can be read as the other: integers of any width, sequences and sets of any kind, maps of any kind, and
+//! the content of an `Option`, a `Box` or another type that adds nothing. Structs and enums agree by their names.
 
 mod name;
 mod probe;
@@ -14,14 +14,14 @@ use serde::de::DeserializeOwned;
 use name::Name;
 use shape::Shape;
 
-/// Stands before a tag that agrees with itself only.
+/// The prefix of a tag that agrees with itself only.
 const EXACTLY: &str = "=";
 
-/// The most bytes of a type tag.
+/// The longest type tag, in bytes.
 pub(super) const MAX_TYPE_TAG: usize = 255;
 
-/// The tag of a type by its Rust name. The names are the compiler's (`std::any::type_name`), which does not promise them for ever;
-/// `type_tag` on the builder pins one.
+/// The tag of a type by its Rust name. The compiler does not promise to keep its names (`std::any::type_name`) for
+/// ever; `type_tag` on the builder pins one.
 pub(super) fn by_rust_name<T: ?Sized>() -> Vec<String> {
     let full = std::any::type_name::<T>();
     let mut tags = vec![bounded(Name::parse(full).to_string())];
@@ -29,21 +29,22 @@ pub(super) fn by_rust_name<T: ?Sized>() -> Vec<String> {
     tags
 }
 
-/// The tags of a type that serde can read, the one to be written first. `readable`: as text.
+/// The tags of a type that serde can read; the first is written. `readable`: the type describes itself as to a text
+/// format.
 pub(super) fn by_serde<T: DeserializeOwned>(readable: bool) -> Vec<String> {
     let full = std::any::type_name::<T>();
     let name = Name::parse(full);
     let seen = probe::probe::<T>(readable);
     let mut tags = vec![bounded(name.seen_as(&seen, true).to_string())];
     add(&mut tags, bounded(name.seen_as(&seen, false).to_string()));
-    // As earlier versions named it. Where that is also the name of something else it has to be this very one.
+    // The name of earlier versions. If it is also the name of another type it has to match exactly.
     let exactly = if tags[0].contains(name::OWN) { EXACTLY } else { "" };
     add(&mut tags, bounded(format!("{exactly}{}", name::without_paths(full))));
     tags
 }
 
-/// Whether a value with the tag `found` can be read as one of a type with the tag `own`. What an application named with the path of a
-/// module agrees with nothing else.
+/// Whether a value with the tag `found` can be read as one of a type with the tag `own`. A tag that an application gave
+/// with the path of a module agrees with itself only.
 pub(super) fn agree(own: &str, found: &str) -> bool {
     if let Some(own) = own.strip_prefix(EXACTLY) {
         return own == found;
@@ -61,7 +62,7 @@ fn add(tags: &mut Vec<String>, tag: String) {
     }
 }
 
-/// A tag that is too long is cut, and gets a checksum of the whole.
+/// Cuts a tag that is too long, and adds a checksum of the whole.
 fn bounded(mut tag: String) -> String {
     if tag.len() > MAX_TYPE_TAG {
         let checksum = crc32fast::hash(tag.as_bytes());

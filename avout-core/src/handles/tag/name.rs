@@ -3,20 +3,20 @@ use std::fmt;
 /// A type's name, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Name {
-    /// The last part of a path, and what it is generic over.
+    /// The last part of a path, and its generic parameters.
     Path(String, Vec<Name>),
     Tuple(Vec<Name>),
-    /// A slice, or an array of so many.
+    /// A slice, or an array of this length.
     List(Box<Name>, Option<String>),
-    /// What is not understood, without the paths of modules.
+    /// A name in a form that is not understood, without the paths of modules.
     Other(String),
 }
 
-/// What adds nothing to what lies in it.
+/// Types that add nothing to their content.
 pub(super) const TRANSPARENT: &[&str] =
     &["Box", "Arc", "Rc", "Cow", "Cell", "RefCell", "Mutex", "RwLock", "Wrapping", "Saturating", "Reverse", "NonZero"];
 
-/// Sequences and sets of what they are generic over.
+/// Sequences and sets of their parameter.
 pub(super) const SEQUENCES: &[&str] = &[
     "Vec",
     "VecDeque",
@@ -33,16 +33,16 @@ pub(super) const SEQUENCES: &[&str] = &[
     "Vector",
 ];
 
-/// Maps from the first to the second of what they are generic over.
+/// Maps from their first parameter to the second.
 pub(super) const MAPS: &[&str] = &["HashMap", "BTreeMap", "IndexMap", "DashMap", "OrdMap"];
 
-/// Stands before the name of a user's type that is also the name of one of those above.
+/// The prefix of a user's type that has the same name as one of those above.
 pub(super) const OWN: &str = "struct ";
 
-/// What stands for any type.
+/// The name that stands for any type.
 pub(super) const UNKNOWN: &str = "_";
 
-/// A compiler's name without the paths of modules, as earlier versions made tags.
+/// A compiler's name without the paths of modules, the tag of earlier versions.
 pub(super) fn without_paths(full: &str) -> String {
     let mut tag = String::with_capacity(full.len());
     let mut path_start = 0;
@@ -62,7 +62,7 @@ pub(super) fn without_paths(full: &str) -> String {
 }
 
 impl Name {
-    /// Takes a name apart, with or without paths. What is in braces is a part of a path that has no name, such as the body of an async
+    /// Parses a name, with or without paths. A part of a path in braces has no name, such as the body of an async
     /// function, and is left out.
     pub(super) fn parse(text: &str) -> Self {
         let mut parser = Parser { rest: text, depth: 0 };
@@ -101,7 +101,7 @@ impl fmt::Display for Name {
     }
 }
 
-/// How deep names are taken apart; tags that are found may be of anything.
+/// How deep names are parsed; a stored tag may hold anything.
 const MAX_NESTED: usize = 64;
 
 struct Parser<'a> {
@@ -132,7 +132,7 @@ impl Parser<'_> {
         Some(names)
     }
 
-    /// What is up to one of these, which stays.
+    /// The text up to one of these characters, which is not consumed.
     fn until(&mut self, ends: &[char]) -> String {
         let end = self.rest.find(ends).unwrap_or(self.rest.len());
         let (text, rest) = self.rest.split_at(end);
@@ -182,7 +182,7 @@ impl Parser<'_> {
                 root.insert_str(0, OWN);
             }
             let of = if self.skip("<") { self.list(">")? } else { Vec::new() };
-            // Earlier versions left the colons before a brace out.
+            // Earlier versions left out the colons before a brace.
             if !self.skip("::") && !self.rest.starts_with('{') {
                 return Some(Name::Path(root, of));
             }

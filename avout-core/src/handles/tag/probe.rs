@@ -1,5 +1,4 @@
-//! What serde calls a type: its `Deserialize` is begun with a deserializer that has nothing to give, and remembers what it was
-//! asked for.
+//! Serde's name of a type: its `Deserialize` is called with a deserializer that has no data, and remembers the request.
 
 use std::cell::Cell;
 use std::fmt;
@@ -7,48 +6,48 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{self, DeserializeOwned, DeserializeSeed, Expected, Visitor};
 
-/// What a type asks for.
+/// The request of a type to its deserializer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Seen {
-    /// It was not asked.
+    /// None was seen.
     Nothing,
-    /// For what there is.
+    /// For whatever there is.
     Any,
     Scalar(&'static str),
     /// A struct or enum.
     Named {
-        /// Serde's name of it.
+        /// Serde's name of the type.
         serde: String,
-        /// The Rust type that has this name. It may be another than the one that was asked, which reads itself through it.
+        /// The Rust type with this name. It may differ from the one that was asked, which reads itself through it.
         rust: String,
     },
     Option(Box<Seen>),
     Seq(Box<Seen>),
-    /// Of so many elements, and the first.
+    /// For a tuple of this length, and the request of its first element.
     Tuple(usize, Box<Seen>),
     Map(Box<Seen>, Box<Seen>),
 }
 
-/// How many questions are asked of one type. A type may lie in itself.
+/// How many questions are asked about one type, which may contain itself.
 const MOST: usize = 64;
 
-/// How deep they go.
+/// How deep the questions go.
 const DEEPEST: usize = 16;
 
-/// Asks a type. `readable`: as text.
+/// Asks a type. `readable`: as a text format.
 pub(super) fn probe<T: DeserializeOwned>(readable: bool) -> Seen {
     let (mut seen, left) = (Seen::Nothing, Cell::new(MOST));
-    // It always fails: there is nothing to read.
+    // It always fails: there is no data.
     let _ = T::deserialize(Probe { readable, left: &left, depth: 0, seen: &mut seen });
     seen
 }
 
-/// What has a name of its own, and is read as `T`.
+/// A type with a name of its own that is read as `T`.
 fn named<T>(serde: &str) -> Seen {
     Seen::Named { serde: serde.to_owned(), rust: std::any::type_name::<T>().to_owned() }
 }
 
-/// There is nothing to read.
+/// The error: there is no data.
 #[derive(Debug)]
 struct Nothing;
 
@@ -79,7 +78,7 @@ impl<'a> Probe<'a> {
         Nothing
     }
 
-    /// A question about what lies inside; `None`: enough was asked.
+    /// A question about the content; `None`: enough questions were asked.
     fn inside<'b>(&'b self, seen: &'b mut Seen) -> Option<Probe<'b>> {
         let left = self.left.get().checked_sub(1)?;
         self.left.set(left);
@@ -88,7 +87,8 @@ impl<'a> Probe<'a> {
     }
 }
 
-/// The Rust name in what a visitor of serde's derive expects. It has no other place for those of types that it buffers.
+/// The Rust name in the expectation of a visitor from serde's derive, which tells the name of buffered types nowhere
+/// else.
 fn expected(visitor: &dyn Expected) -> Option<Seen> {
     let text = visitor.to_string();
     let of_derive = ["struct ", "internally tagged enum "];
@@ -171,7 +171,7 @@ impl<'de> de::Deserializer<'de> for Probe<'_> {
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Nothing> {
-        // A struct with fields of others in it asks for a map.
+        // A struct with flattened fields asks for a map.
         if let Some(named) = expected(&visitor) {
             return Err(self.is(named));
         }
@@ -247,7 +247,7 @@ impl<'de> de::MapAccess<'de> for Entry<'_> {
         seed.deserialize(self.value.take().ok_or(Nothing)?)
     }
 
-    /// Both are asked, though there is no key.
+    /// Both are asked, although there is no key.
     fn next_entry<K: Deserialize<'de>, T: Deserialize<'de>>(&mut self) -> Result<Option<(K, T)>, Nothing> {
         let key = K::deserialize(self.key.take().ok_or(Nothing)?);
         let value = T::deserialize(self.value.take().ok_or(Nothing)?);

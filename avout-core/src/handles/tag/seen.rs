@@ -17,7 +17,7 @@ impl Name {
         }
     }
 
-    /// The name of a user's type, which stays apart from what the library knows by this name.
+    /// The name of a user's type, marked to differ from a type that the library knows by the same name.
     fn own(self) -> Self {
         match (Shape::of(&self), self) {
             (Shape::Named(..), name) => name,
@@ -26,7 +26,7 @@ impl Name {
         }
     }
 
-    /// What lies in all that adds nothing.
+    /// The content of all types around it that add nothing.
     fn bare(&self) -> &Self {
         match self {
             Self::Path(root, of) if TRANSPARENT.contains(&root.as_str()) && !of.is_empty() => of[0].bare(),
@@ -34,20 +34,21 @@ impl Name {
         }
     }
 
-    /// The same name, with the names that serde knows; of a tuple it is asked for the first only. `nominal`: a type that has a name of
-    /// its own, and is to serde a text, a number, a sequence or map of no kind known here, or another type, keeps its name.
+    /// The same name, with the names that serde knows; of a tuple serde is asked for the first element only. `nominal`:
+    /// a type with a name of its own keeps it, even if it is to serde a text, a number, another type, or an unknown
+    /// kind of sequence or map.
     pub(super) fn seen_as(&self, seen: &Seen, nominal: bool) -> Self {
         see(Some(self), seen, nominal)
     }
 }
 
-/// The name of a struct or enum. `full`: the name of the Rust type at its place, with all that adds nothing.
+/// The name of a struct or enum. `full`: the Rust name at its position, with all types around it that add nothing.
 fn see_named(full: Option<&Name>, serde: &str, rust: &str, nominal: bool) -> Name {
     let rust = Name::parse(rust);
     let Some(full) = full else {
         return Name::Path(serde.to_owned(), Vec::new()).own();
     };
-    // A type of the user's may be called as one that adds nothing.
+    // A user's type may have the same name as one that adds nothing.
     let mut name = full;
     while name.root() != rust.root() {
         match name {
@@ -69,7 +70,7 @@ fn see(name: Option<&Name>, seen: &Seen, nominal: bool) -> Name {
         return see_named(name, serde, rust, nominal);
     }
     let name = name.map(Name::bare);
-    // A type with a name of its own, and nothing that it is generic over.
+    // A type with a name of its own, without generic parameters.
     let own = name.filter(|name| nominal && matches!(name, Name::Path(_, of) if of.is_empty())).cloned().map(Name::own);
     let path = |root: &str, of| Name::Path(root.to_owned(), of);
     match (seen, name) {

@@ -1,9 +1,9 @@
 use super::name::{MAPS, Name, SEQUENCES, TRANSPARENT, UNKNOWN};
 
-/// What of a name matters for reading.
+/// The part of a name that matters for reading.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Shape {
-    /// Of what is not known.
+    /// An unknown type.
     Any,
     Unit,
     Bool,
@@ -16,7 +16,7 @@ pub(super) enum Shape {
     Seq(Box<Shape>),
     Tuple(Vec<Shape>),
     Map(Box<(Shape, Shape)>),
-    /// A struct or enum, and what it is generic over.
+    /// A struct or enum, and its generic parameters.
     Named(String, Vec<Shape>),
 }
 
@@ -43,7 +43,7 @@ impl Shape {
             (integer, []) if is_integer(integer) => Self::Integer,
             ("Option", [of]) => Self::of(of),
             (wrapper, [of, ..]) if TRANSPARENT.contains(&wrapper) => Self::of(of),
-            // Those that keep a few in place are generic over an array.
+            // Types that keep a few elements in place are generic over an array.
             ("SmallVec", [Name::List(of, _)]) => Self::Seq(Box::new(Self::of(of))),
             (sequence, [of, ..]) if SEQUENCES.contains(&sequence) => Self::Seq(Box::new(Self::of(of))),
             (map, [key, value, ..]) if MAPS.contains(&map) => Self::Map(Box::new((Self::of(key), Self::of(value)))),
@@ -57,7 +57,7 @@ impl Shape {
         };
         match (self, found) {
             (Self::Any, _) | (_, Self::Any) => true,
-            // The other way it would be rounded.
+            // In the other direction the number would be rounded.
             (Self::F64, Self::F32) => true,
             (Self::Seq(this), Self::Seq(that)) => this.agrees(that),
             (Self::Seq(element), Self::Tuple(elements)) | (Self::Tuple(elements), Self::Seq(element)) => {

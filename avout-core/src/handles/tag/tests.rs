@@ -54,7 +54,7 @@ fn tag<T: DeserializeOwned>() -> String {
     by_serde::<T>(false)[0].replace(", RandomState", "")
 }
 
-/// Whether what `Old` wrote is opened as `New`.
+/// Whether a value written as `Old` is opened as `New`.
 fn opens<Old: DeserializeOwned, New: DeserializeOwned>() -> bool {
     let found = &by_serde::<Old>(false)[0];
     by_serde::<New>(false).iter().any(|own| agree(own, found))
@@ -87,7 +87,7 @@ fn names_types_as_serde_does() {
     assert_eq!(tag, "Account");
 }
 
-/// What can be read as the new type opens; foreign data does not.
+/// A value that can be read as the new type opens; a foreign one does not.
 #[test]
 fn tags_of_one_shape_agree() {
     assert!(opens::<i32, i64>() && opens::<i64, i32>() && opens::<u8, i128>());
@@ -104,7 +104,7 @@ fn tags_of_one_shape_agree() {
     assert!(!opens::<HashMap<String, Account>, HashMap<u64, Account>>() && !opens::<(u8, String), (String, u8)>());
 }
 
-/// What earlier versions wrote is read by the same type, wherever that is now.
+/// Values of earlier versions are read by the same type, wherever that is now.
 #[test]
 fn tags_of_earlier_versions_agree() {
     let own = |tags: Vec<String>, found: &str| tags.iter().any(|own| agree(own, found));
@@ -182,7 +182,7 @@ mod users {
     }
 }
 
-/// A type that reads itself as another keeps its own name, and what was written under the other's is read.
+/// A type that reads itself as another keeps its own name, and values with the other's name are read.
 #[test]
 fn a_helper_names_no_type() {
     assert_eq!(tag::<users::Balance>(), "Balance");
@@ -192,7 +192,7 @@ fn a_helper_names_no_type() {
     assert!(!opens::<users::Balance, users::Invoice>() && !opens::<Vec<users::Balance>, Vec<users::Invoice>>());
 }
 
-/// A user's type that is called as one the library knows is not taken for it.
+/// A user's type with the same name as one that the library knows is not taken for it.
 #[test]
 fn a_users_type_may_have_any_name() {
     assert_eq!(tag::<users::Path>(), "struct Path");
