@@ -16,8 +16,6 @@ pub mod protocol;
 
 pub use backend::{Coordinator, LostCommits, Store};
 pub use coordination::*;
-#[cfg(feature = "failpoints")]
-pub use engine::failpoints;
 pub use engine::{Config, Isolation, Role, Skipped, Stats, SweepReport};
 pub use error::{Error, ErrorKind, Result};
 pub use handles::*;

@@ -8,7 +8,7 @@ use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use super::{Cell, failpoints, time};
+use super::{Cell, time};
 use crate::backend::tasks::Tasks;
 use crate::backend::{CasOutcome, StateContainer};
 use crate::error::{Error, ErrorKind, Result};
@@ -322,9 +322,9 @@ async fn write_on(lead: Lead, mut revision: Revision, cell: Arc<Cell>, container
         let latest = time::latest(writers.iter().map(|waiting| waiting.deadline));
         let written = match cell.encode_for_store(&tip) {
             Ok(state) => {
-                let request = pin!(failpoints::in_flight(container.compare_and_set_state(Some(revision), state)));
+                let mut request = container.compare_and_set_state(Some(revision), state);
                 let late = |_| Err(Error::new(ErrorKind::OutcomeUnknown, "no answer came by the deadline"));
-                time::with_deadline(latest, request).await.unwrap_or_else(late)
+                time::with_deadline(latest, request.as_mut()).await.unwrap_or_else(late)
             }
             Err(error) => Err(error),
         };

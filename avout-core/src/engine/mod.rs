@@ -16,11 +16,6 @@ mod commit;
 mod connections;
 mod contention;
 mod draft;
-#[cfg(feature = "failpoints")]
-pub mod failpoints;
-#[cfg(not(feature = "failpoints"))]
-#[path = "no_failpoints.rs"]
-pub(crate) mod failpoints;
 mod floor;
 mod follow;
 mod handover;

@@ -3,7 +3,6 @@
 use tokio::time::Instant;
 
 use super::client::Engine;
-use super::failpoints;
 use super::floor::KnownFloor;
 use super::plan::CommitPlan;
 use super::slots::Lease;
@@ -38,7 +37,7 @@ impl Engine {
         }
         self.stats.commit();
         let begun = Instant::now();
-        let request = self.until_closed(failpoints::in_flight(self.coordinator.commit(commit)));
+        let request = self.until_closed(self.coordinator.commit(commit));
         let reply = match (&lease, late) {
             // A slot decides it if nobody answers in time.
             (Some(_), Some(late)) => timeout_at(late, request).await.unwrap_or_else(|_| Err(unknown_outcome())),

@@ -4,7 +4,6 @@ use tokio::time::Instant;
 
 use super::client::Engine;
 use super::draft::Draft;
-use super::failpoints::{self, Failpoint};
 use super::floor::KnownFloor;
 use super::handover::Landed;
 use super::janitor::Garbage;
@@ -25,7 +24,6 @@ impl Engine {
             Ok(draft) => draft,
             Err(error) => return Ok(Sent::Refused(error)),
         };
-        failpoints::reach(Failpoint::BeforeValueWrite).await;
         let mut values = match self.write_values(values, deadline).await {
             // The next sequence number gives another version.
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
@@ -34,7 +32,6 @@ impl Engine {
             }
             written => written?,
         };
-        failpoints::reach(Failpoint::BetweenValueWriteAndCommit).await;
         // From here to the request there is no wait: whoever leaves before it is sent is not in it.
         if !job.interest.begin(|| lease.as_ref().map(|lease| lease.receipt(self.client, job.floor().epoch))) {
             return Ok(Sent::Deserted);
@@ -48,7 +45,6 @@ impl Engine {
         let reply = self.request(&job.plan, &commit, lease, job.floor(), deadline).await;
         match &reply {
             Ok(Reply::Outcome(CommitOutcome::Committed(_)) | Reply::Resolved(_)) => {
-                failpoints::reach(Failpoint::BetweenCommitAndCleanUp).await;
                 values.committed();
                 self.clean_up(trimmed);
             }

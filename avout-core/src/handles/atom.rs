@@ -8,7 +8,6 @@ use super::change::{Changes, Source};
 use super::watches::Watches;
 use super::{Change, Value, Verdict, cloned, validate};
 use crate::backend::{CasOutcome, StateContainer, Watcher};
-use crate::engine::failpoints::{self, Failpoint};
 use crate::engine::{Cell, Combiner, Engine, Fate, Part, Position, lost_commits, with_deadline};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Key, Revision, Shared, State};
@@ -377,12 +376,8 @@ impl AtomCore {
 
     async fn set_if(&self, expected: Option<Revision>, new: &Shared, deadline: Option<Instant>) -> Result<CasOutcome> {
         let state = self.cell.encode_for_store(new)?;
-        let write = || failpoints::in_flight(self.container.compare_and_set_state(expected.clone(), state.clone()));
-        failpoints::reach(Failpoint::BeforeValueWrite).await;
+        let write = || self.container.compare_and_set_state(expected.clone(), state.clone());
         let done = self.engine.until_or(deadline, ErrorKind::OutcomeUnknown, write).await;
-        if matches!(done, Ok(CasOutcome::Set(_))) {
-            failpoints::reach(Failpoint::BetweenCommitAndCleanUp).await;
-        }
         done.map_err(|error| error.at(&self.cell.key))
     }
 }

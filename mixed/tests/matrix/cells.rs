@@ -3,9 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use avout_core::failpoints::Failpoint;
 use tokio::time::sleep;
 
+use crate::failpoints::Failpoint;
 use crate::world::{Failure, Group, PLACES, World};
 
 /// How long a server is away. Transactions last longer.
@@ -90,8 +90,7 @@ impl Cell {
             _ => None,
         };
         let own = own.as_ref().map(|proxy| (self.coordinator, proxy));
-        let mut processes =
-            vec![group.start(own, "").await?, group.start(None, "").await?, group.start(None, "").await?];
+        let mut processes = vec![group.start(own).await?, group.start(None).await?, group.start(None).await?];
         for process in &mut processes {
             process.says("ready").await?;
         }
@@ -108,7 +107,7 @@ impl Cell {
             match (self.victim, self.fault) {
                 (Victim::Client, Fault::Killed) => {
                     first.killed().await?;
-                    *first = group.start(None, "").await?;
+                    *first = group.start(None).await?;
                     first.says("ready").await?;
                 }
                 (Victim::Client, Fault::Paused) => {

@@ -6,14 +6,15 @@ use std::io::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use avout::backend::Backend;
 use avout::{Atom, ErrorKind, Ref, Resolution, Stm};
-use avout_core::failpoints::{self, Failpoint, Wait};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use rustix::process::{Signal, getpid, kill_process};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
+use crate::failpoints::{Failing, FailingStore, Failpoint, Hook, Wait};
 use crate::record::{End, Invoke, Line, Outcome, Seen, now};
 
 /// Names to a process what it is to do, as JSON.
@@ -37,6 +38,8 @@ pub(crate) struct Task {
     pub(crate) lists: usize,
     pub(crate) record: std::path::PathBuf,
     pub(crate) seed: u64,
+    /// With what probability it dies at which point.
+    pub(crate) deaths: Vec<(Failpoint, f64)>,
 }
 
 /// What a process opens.
@@ -47,10 +50,13 @@ pub(crate) struct Opened {
     pub(crate) stores: Vec<Arc<dyn avout::Store>>,
 }
 
-pub(crate) async fn open(task: &Task) -> avout::Result<Opened> {
+/// `hook`: what happens at the points of its commits.
+pub(crate) async fn open(task: &Task, hook: &Hook) -> avout::Result<Opened> {
     let mut backends = Vec::new();
     for (_, url) in &task.urls {
-        backends.push(avout::open(url).await?);
+        let Backend { coordinator, store } = avout::open(url).await?;
+        let (coordinator, store) = (Failing::new(coordinator, hook), FailingStore::new(store, hook));
+        backends.push(Backend { coordinator: Arc::new(coordinator), store: Arc::new(store) });
     }
     let home = &backends[task.coordinator];
     let stm = Stm::builder(Arc::clone(&home.coordinator), Arc::clone(&home.store))
@@ -107,8 +113,11 @@ impl Orders {
         self.ended.load(std::sync::atomic::Ordering::Acquire)
     }
 
-    /// What is to be done at a point, once.
-    fn at(self: &Arc<Self>, point: Failpoint) -> Option<Wait> {
+    /// What is to be done at a point: what was ordered, once, or to die of one of the deaths.
+    fn at(self: &Arc<Self>, point: Failpoint, deaths: &[(Failpoint, f64)]) -> Option<Wait> {
+        if deaths.iter().any(|(at, probability)| *at == point && rand::random_bool(*probability)) {
+            kill_process(getpid(), Signal::KILL).expect("a signal to itself");
+        }
         let mut armed = self.armed.lock().unwrap_or_else(PoisonError::into_inner);
         let (_, action) = armed.take_if(|(at, _)| *at == point)?;
         let orders = Arc::clone(self);
@@ -135,13 +144,13 @@ pub(crate) fn run() -> bool {
         let orders = Arc::clone(&orders);
         move || orders.listen()
     });
-    let hooked = Arc::clone(&orders);
-    failpoints::hook(move |point| hooked.at(point));
+    let (hooked, deaths) = (Arc::clone(&orders), task.deaths.clone());
+    let hook: Hook = Arc::new(move |point| hooked.at(point, &deaths));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async move {
         let file = File::create(&task.record).expect("a file for what is seen");
         let opened = loop {
-            match open(&task).await {
+            match open(&task, &hook).await {
                 Ok(opened) => break opened,
                 // A server may be away at the very beginning.
                 Err(error) => assert!(is_allowed(&error) && !orders.has_ended(), "{error:?}"),

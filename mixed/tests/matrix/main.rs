@@ -7,12 +7,14 @@
 
 mod cells;
 mod client;
+mod failpoints;
 mod record;
 mod world;
 
 use std::time::{Duration, Instant};
 
 use avout_conformance::servers::{ServerTest, run_tests};
+use failpoints::Failpoint;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
@@ -90,30 +92,31 @@ async fn one_sweep_beside_eight_clients() -> Result<(), Failure> {
     let world = World::new().await?;
     let coordinator = rng.random_range(0..PLACES.len());
     let mut group = Group::new(&world, coordinator, 1 + transactions / 500, seed).await?;
-    let deadly = "before-value-write=kill:0.005,between-value-write-and-commit=kill:0.02,commit-in-flight=kill:0.005,\
-        between-commit-and-clean-up=kill:0.005";
+    group.task.deaths = Failpoint::ALL.map(|point| (point, 0.005)).to_vec();
+    group.task.deaths.push((Failpoint::BetweenValueWriteAndCommit, 0.015));
     let (mut processes, mut done, mut deaths) = (Vec::new(), 0, 0);
     for _ in 0..8 {
-        processes.push(group.start(None, deadly).await?);
+        processes.push(group.start(None).await?);
     }
     while done + processes.iter().map(|process| process.committed()).sum::<usize>() < transactions {
         for process in &mut processes {
             if process.was_killed()? {
                 (deaths, done) = (deaths + 1, done + process.committed());
-                *process = group.start(None, deadly).await?;
+                *process = group.start(None).await?;
             }
         }
         sleep(Duration::from_millis(5)).await;
     }
+    group.task.deaths.clear();
     for process in &mut processes {
         process.kill().await?;
-        *process = group.start(None, "").await?;
+        *process = group.start(None).await?;
     }
     for process in &mut processes {
         process.says("ready").await?;
     }
     // The ninth is about to commit.
-    let mut sleeper = group.start(None, "").await?;
+    let mut sleeper = group.start(None).await?;
     sleeper.says("ready").await?;
     sleeper.order("arm between-value-write-and-commit stop").await?;
     sleeper.says("at ").await?;

@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use crate::client::{self, Opened, TASK, Task};
+use crate::failpoints::Hook;
 use crate::record::{self, now};
 
 pub(crate) type Failure = Box<dyn Error>;
@@ -63,6 +64,11 @@ impl World {
     }
 }
 
+/// Nothing happens at the points of a client's commits.
+fn unharmed() -> Hook {
+    Arc::new(|_| None)
+}
+
 /// Clients on refs and atoms in all stores.
 pub(crate) struct Group<'a> {
     world: &'a World,
@@ -82,14 +88,17 @@ impl<'a> Group<'a> {
         let urls = [sql, world.redis.url(&namespace), world.zk.url(&namespace), mongo];
         let urls = PLACES.iter().map(ToString::to_string).zip(urls).collect();
         let record = world.folder.path().join(namespace);
-        let group =
-            Self { world, task: Task { number: 0, urls, coordinator, lists, record, seed }, records: Vec::new() };
-        client::open(&group.task).await?.stm.close().await;
+        let group = Self {
+            world,
+            task: Task { number: 0, urls, coordinator, lists, record, seed, deaths: Vec::new() },
+            records: Vec::new(),
+        };
+        client::open(&group.task, &unharmed()).await?.stm.close().await;
         Ok(group)
     }
 
     /// One more process. It finds the server of a place at an address of its own, if it is given one.
-    pub(crate) async fn start(&mut self, own: Option<(usize, &Proxy)>, failpoints: &str) -> Result<Process, Failure> {
+    pub(crate) async fn start(&mut self, own: Option<(usize, &Proxy)>) -> Result<Process, Failure> {
         self.task.number += 1;
         let mut task = self.task.clone();
         task.record = self.task.record.with_extension(format!("{}.json", task.number));
@@ -99,7 +108,7 @@ impl<'a> Group<'a> {
             task.urls[place].1 = task.urls[place].1.replace(&usual, &proxy.address().to_string());
         }
         let mut command = Command::new(std::env::current_exe()?);
-        command.env(TASK, serde_json::to_string(&task)?).env("AVOUT_FAILPOINTS", failpoints);
+        command.env(TASK, serde_json::to_string(&task)?);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
         let input = child.stdin.take().ok_or("a pipe")?;
         let mut lines = BufReader::new(child.stdout.take().ok_or("a pipe")?).lines();
@@ -119,7 +128,7 @@ impl<'a> Group<'a> {
 
     /// A client that meets with no faults.
     pub(crate) async fn keeper(&self) -> Result<Opened, Failure> {
-        Ok(client::open(&self.task).await?)
+        Ok(client::open(&self.task, &unharmed()).await?)
     }
 
     /// After all processes have ended: somebody can commit to everything, one sweep leaves no orphan, and what all saw is
