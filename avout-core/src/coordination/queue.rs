@@ -67,7 +67,7 @@ impl Stm {
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput): not a valid key, one of more than 460 bytes, or a capacity of zero.
-    /// [`Mismatch`](ErrorKind::Mismatch), from every operation: it has another capacity.
+    /// [`Mismatch`](ErrorKind::Mismatch), from every operation: it has another capacity; [`Queue::set_capacity`] changes it.
     pub fn queue<T>(&self, key: impl AsRef<str>, capacity: u64) -> Result<Queue<T>> {
         let records = Records::new(SessionManager::of(self), Key::new(key)?, capacity)?;
         Ok(Queue { records: Arc::new(records), types: PhantomData })

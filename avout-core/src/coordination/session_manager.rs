@@ -285,10 +285,8 @@ impl SessionManager {
         let mut tries = 0;
         while let Err(error) = self.retire(session).await {
             tracing::debug!(session = %session.id, %error, tries, "others may not know yet that a session has ended");
-            let passes = matches!(
-                error.kind(),
-                ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::OutcomeUnknown | ErrorKind::StoreLost
-            );
+            let passes =
+                matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::OutcomeUnknown);
             if !passes || !self.engine.pause_in_outage(tries, Some(until)).await {
                 return;
             }

@@ -116,7 +116,10 @@ impl Orders {
     /// What is to be done at a point: what was ordered, once, or to die of one of the deaths.
     fn at(self: &Arc<Self>, point: Failpoint, deaths: &[(Failpoint, f64)]) -> Option<Wait> {
         if deaths.iter().any(|(at, probability)| *at == point && rand::random_bool(*probability)) {
-            kill_process(getpid(), Signal::KILL).expect("a signal to itself");
+            // Not before it is waited for: a request may be on its way by then.
+            return Some(Box::pin(async {
+                kill_process(getpid(), Signal::KILL).expect("a signal to itself");
+            }));
         }
         let mut armed = self.armed.lock().unwrap_or_else(PoisonError::into_inner);
         let (_, action) = armed.take_if(|(at, _)| *at == point)?;

@@ -131,13 +131,18 @@ impl Sentinels {
     /// That of the last one, if none answers.
     pub(crate) async fn ask_all(self: &Arc<Self>) -> Result<Vec<Named>> {
         let mut asked = JoinSet::new();
-        for at in self.not_silent() {
-            let asking = Asking::begin(self, at);
-            asked.spawn(async move { asking.all.ask(&asking.all.addresses[asking.at]).await });
-        }
+        let (silent, others) = (0..self.addresses.len()).partition::<Vec<_>, _>(|at| self.is_silent(*at));
+        let mut silent = Some(silent);
+        others.into_iter().for_each(|at| self.ask_one(at, &mut asked));
         let (mut told, mut failed) = (Vec::new(), None);
         let mut end = Instant::now() + self.limit;
-        while let Ok(Some(answer)) = timeout_at(end, asked.join_next()).await {
+        while let Ok(answer) = timeout_at(end, asked.join_next()).await {
+            let Some(answer) = answer else {
+                // The others are not enough to go by.
+                let Some(silent) = silent.take().filter(|_| told.len() < self.enough()) else { break };
+                silent.into_iter().for_each(|at| self.ask_one(at, &mut asked));
+                continue;
+            };
             match answer {
                 Ok(Ok(named)) => told.push(named),
                 Ok(Err(error)) => failed = Some(error),
@@ -153,13 +158,25 @@ impl Sentinels {
         if told.is_empty() { Err(failed.unwrap_or_else(late)) } else { Ok(told) }
     }
 
-    /// Those that owe no answer for longer than they have, by their place, if they are enough; otherwise all.
-    fn not_silent(&self) -> Vec<usize> {
-        let asked = self.asked();
-        let is_silent = |at: &usize| asked.get(at).is_some_and(|since| since.elapsed() > GRACE);
-        let all = 0..self.addresses.len();
-        let some: Vec<usize> = all.clone().filter(|at| !is_silent(at)).collect();
-        if some.len() < self.enough() { all.collect() } else { some }
+    fn ask_one(self: &Arc<Self>, at: usize, asked: &mut JoinSet<Result<Named>>) {
+        let asking = Asking::begin(self, at);
+        asked.spawn(async move {
+            let answer = asking.all.ask(&asking.all.addresses[at]).await;
+            if answer.is_ok() {
+                asking.all.answered(at);
+            }
+            answer
+        });
+    }
+
+    /// Whether a sentinel owes an answer for longer than it has.
+    fn is_silent(&self, at: usize) -> bool {
+        self.asked().get(&at).is_some_and(|since| since.elapsed() > GRACE)
+    }
+
+    /// It owes nothing.
+    fn answered(&self, at: usize) {
+        self.asked().remove(&at);
     }
 
     fn asked(&self) -> MutexGuard<'_, HashMap<usize, Instant>> {
@@ -217,7 +234,7 @@ impl Sentinels {
             listening.spawn(async move {
                 let mut pause = FIRST_PAUSE;
                 loop {
-                    if let Err(error) = all.listen(&all.addresses[at], &tell, &mut pause).await {
+                    if let Err(error) = all.listen(at, &tell, &mut pause).await {
                         tracing::debug!(%error, "a sentinel cannot be listened to");
                     }
                     sleep(pause / 2 + pause.mul_f64(rand::random::<f64>() / 2.0)).await;
@@ -229,7 +246,8 @@ impl Sentinels {
     }
 
     /// Returns when the connection has ended.
-    async fn listen(&self, sentinel: &Address, tell: impl Fn(&Address), pause: &mut Duration) -> Result<()> {
+    async fn listen(&self, at: usize, tell: impl Fn(&Address), pause: &mut Duration) -> Result<()> {
+        let sentinel = &self.addresses[at];
         let told = Arc::new(Notify::new());
         let wake = Arc::clone(&told);
         let listener = move |push: PushInfo| {
@@ -249,6 +267,7 @@ impl Sentinels {
         loop {
             // First what happened before it was listened to.
             let named = timeout(LOOK, self.ask_with(&wire)).await.map_err(|_| silent())?;
+            self.answered(at);
             if let Some(named) = named.map_err(unreachable_at(sentinel))? {
                 *pause = FIRST_PAUSE;
                 let master = self.hear(named);
@@ -262,22 +281,27 @@ impl Sentinels {
     }
 }
 
-/// A sentinel owes an answer, until this is dropped.
+/// A sentinel owes an answer to this, until it is dropped.
 struct Asking {
     all: Arc<Sentinels>,
     at: usize,
+    since: Instant,
 }
 
 impl Asking {
     fn begin(all: &Arc<Sentinels>, at: usize) -> Self {
-        all.asked().entry(at).or_insert_with(Instant::now);
-        Self { all: Arc::clone(all), at }
+        let since = Instant::now();
+        all.asked().entry(at).or_insert(since);
+        Self { all: Arc::clone(all), at, since }
     }
 }
 
 impl Drop for Asking {
     fn drop(&mut self) {
-        self.all.asked().remove(&self.at);
+        let mut asked = self.all.asked();
+        if asked.get(&self.at) == Some(&self.since) {
+            asked.remove(&self.at);
+        }
     }
 }
 

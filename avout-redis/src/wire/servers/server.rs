@@ -46,7 +46,7 @@ impl<'a> Server<'a> {
 
     /// How many replicas are connected, and have been heard of lately.
     pub(crate) fn live_replicas(&self) -> u32 {
-        let lag = |line: &str| line.rsplit_once("lag=")?.1.parse::<i64>().ok();
+        let lag = |line: &str| line.rsplit_once("lag=")?.1.split(',').next()?.parse::<i64>().ok();
         let is_live = |(name, value): &(&&str, &&str)| {
             let number = name.strip_prefix("slave").is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()));
             number && value.contains("state=online") && lag(value).is_some_and(|lag| lag <= LAG)
