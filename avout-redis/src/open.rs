@@ -50,7 +50,8 @@ impl Backend {
     }
 
     /// Asks the provider of [`Options::credentials_from`] for the credentials of the moment, and gives them to all connections that are
-    /// open (`AUTH`). Without a provider it does nothing.
+    /// open (`AUTH`). Without a provider it does nothing. A connection that is being made at that moment may have the credentials of
+    /// the moment before, so keep those valid for a while.
     ///
     /// # Errors
     /// The provider's. [`Denied`](avout_core::ErrorKind::Denied): a server refuses them; its connections stay as they were.
