@@ -437,7 +437,7 @@ impl Inner {
         let (queue, session, who) = (self.queue.clone(), Arc::clone(&self.session), self.who);
         let (told, task) = oneshot::channel();
         manager.background(async move {
-            // Nobody listens if the guard was dropped. A claim that could not be given back ends with its session.
+            // The answer has no receiver if the guard was dropped, and needs none. A claim that could not be given back ends with its session.
             let _ = told.send(withdraw(&queue, &session, who).await);
             drop(claim);
         });
